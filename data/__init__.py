@@ -1,0 +1,1 @@
+"""What is given: raw files, the public catalogue, the private histories. Imports nothing of ours."""

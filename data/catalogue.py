@@ -1,0 +1,84 @@
+"""The public side of a dataset: which items there are and what they say of themselves."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from data.errors import InputError
+from data.files import replaced_file
+
+FILE = "catalogue.parquet"
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """The items that everybody may know. An `id` comes from outside; a `row` is its place in here.
+
+    `frame` holds `item_id`, `title` and `text` (what the encoder reads), then any public columns.
+    """
+
+    frame: pl.DataFrame
+
+    def __len__(self) -> int:
+        return self.frame.height
+
+    @cached_property
+    def ids(self) -> list[str]:
+        return self.frame["item_id"].to_list()
+
+    @cached_property
+    def titles(self) -> list[str]:
+        return self.frame["title"].to_list()
+
+    @cached_property
+    def texts(self) -> list[str]:
+        return self.frame["text"].to_list()
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {item_id: row for row, item_id in enumerate(self.ids)}
+
+    def __contains__(self, item_id: object) -> bool:
+        return item_id in self._row_of
+
+    def rows(self, ids: Iterable[str]) -> np.ndarray:
+        """Rows of the given ids, in their order. Raises `InputError` naming those it does not know."""
+        ids = list(ids)
+        if unknown := [item_id for item_id in ids if item_id not in self._row_of]:
+            shown = ", ".join(repr(item_id) for item_id in unknown[:5])
+            raise InputError(
+                f"item {shown} is not in the catalogue of {len(self):,} items; "
+                f"its ids look like {self.ids[0]!r} (see {FILE})"
+            )
+        return np.array([self._row_of[item_id] for item_id in ids], dtype=np.int64)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of ids and texts in row order: two parties with the same one mean the same rows."""
+        digest = hashlib.sha256()
+        for item_id, text in zip(self.ids, self.texts, strict=True):
+            digest.update(f"{item_id}\x1f{text}\x1e".encode())
+        return digest.hexdigest()
+
+    def save(self, folder: Path) -> None:
+        with replaced_file(folder / FILE) as path:
+            self.frame.write_parquet(path)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Catalogue":
+        """Read the catalogue of a prepared folder or a run. Raises `InputError` if it is missing or broken."""
+        path = folder / FILE
+        if not path.is_file():
+            raise InputError(f"{path} is missing; prepare the data again with `fedrec data prepare`, or copy it back")
+        try:
+            frame = pl.read_parquet(path)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise InputError(f"{path} cannot be read ({error}); it is damaged, make it again") from error
+        if absent := {"item_id", "title", "text"} - set(frame.columns):
+            raise InputError(f"{path} lacks the column {sorted(absent)[0]!r}; it is not a catalogue of fedrec")
+        return cls(frame)

@@ -1,0 +1,65 @@
+"""Fetching a published file: resumable, checked, and never half in place."""
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from data.errors import InputError
+from data.sources import Source
+
+Progress = Callable[[int, int | None], None]
+"""Told the bytes that are here and the bytes there will be, where the server says."""
+
+
+def md5_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def download(source: Source, folder: Path, progress: Progress) -> Path:
+    """The source's zip in `folder`, fetched unless it is there. Raises `InputError` where it cannot be had whole.
+
+    An interrupted download is kept as `.part` and continued; a file with another MD5 is refused and removed.
+    """
+    if source.url is None:
+        raise InputError(f"{source.name} has nothing to download")
+    target = folder / source.url.rsplit("/", 1)[-1]
+    if target.is_file() and md5_of(target) == (source.md5 or md5_of(target)):
+        return target
+    part = target.with_name(f"{target.name}.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _fetch(source.url, part, progress)
+    except (httpx.HTTPError, OSError) as error:
+        raise InputError(
+            f"{source.url} could not be fetched ({error}); try again to continue where it stopped, "
+            f"or get it by other means and pass --source PATH"
+        ) from error
+    if source.md5 and (found := md5_of(part)) != source.md5:
+        part.unlink()
+        raise InputError(
+            f"{source.url} came with MD5 {found} where {source.md5} was published; it was removed. "
+            "Try again, or pass a copy you trust with --source PATH"
+        )
+    shutil.move(part, target)
+    return target
+
+
+def _fetch(url: str, part: Path, progress: Progress) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=30) as response:
+        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # the part is whole already: its MD5 decides
+        response.raise_for_status()
+        if response.status_code != httpx.codes.PARTIAL_CONTENT:
+            have = 0  # the server ignored the range and starts over
+        length = response.headers.get("content-length")
+        total = have + int(length) if length else None
+        with part.open("ab" if have else "wb") as file:
+            for chunk in response.iter_bytes():
+                have += file.write(chunk)
+                progress(have, total)

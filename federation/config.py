@@ -1,0 +1,95 @@
+"""All knobs of a run: frozen dataclasses here, one flat table outside (command line, TOML, Flower's run config)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Interval
+from pydantic import TypeAdapter, ValidationError
+
+from data.errors import InputError
+from recsys.fit import FitConfig
+from recsys.model import ModelConfig
+
+Scalar = int | float | bool | str
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """How the server moves the adapter by the mean change. Reddi et al. 2021, arXiv:2003.00295."""
+
+    optimizer: Literal["fedavg", "fedavgm", "fedadam", "fedyogi"] = "fedadam"
+    server_rate: Annotated[float, Gt(0)] = 2e-3  # η
+    beta1: Annotated[float, Interval(ge=0, lt=1)] = 0.9  # momentum; fedavg has none
+    beta2: Annotated[float, Interval(ge=0, lt=1)] = 0.99  # of fedadam and fedyogi
+    adaptivity: Annotated[float, Gt(0)] = 1e-4  # τ: changes much smaller than this move the adapter little
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run learns."""
+
+    mode: Literal["federated", "central"] = "federated"  # central: a round's users are pooled into one client
+    seed: Annotated[int, Ge(0)] = 0
+    rounds: Annotated[int, Ge(1)] = 200
+    clients_per_round: Annotated[int, Ge(1)] = 128
+    clip: Annotated[float, Gt(0)] = 4.0  # no user moves the sum by more than this (L2)
+    validate_every: Annotated[int, Ge(1)] = 20  # rounds; the best round on validation is the one that is kept
+    validation_users: Annotated[int, Ge(1)] = 2000  # ranked each time, at most; drawn once
+    nodes: Annotated[int, Ge(1)] = 1  # in-process nodes that share the users; real ones are as many as connect
+    round_timeout: Annotated[float, Gt(0)] = 3600.0  # seconds to wait for a round's answers
+    model: ModelConfig = field(default_factory=ModelConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    server: ServerConfig = field(default_factory=ServerConfig)
+
+
+_SECTIONS = {item.name: item.default_factory for item in fields(RunConfig) if is_dataclass(item.default_factory)}
+_ADAPTER = TypeAdapter(RunConfig)
+
+
+def knobs(config: RunConfig | ModelConfig | FitConfig | ServerConfig) -> dict[str, Scalar]:
+    """The flat table of a config: name → int, float, bool or str."""
+    table: dict[str, Scalar] = {}
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if is_dataclass(value):
+            table |= knobs(value)  # type: ignore[arg-type]
+        else:
+            table[item.name] = ",".join(value) if isinstance(value, tuple) else value
+    return table
+
+
+def from_knobs(table: Mapping[str, Any]) -> RunConfig:
+    """Build a config from a flat table; knobs that are left out keep their defaults.
+
+    Raises `InputError` for a name that is not known or a value that does not fit.
+    """
+    known = knobs(RunConfig())
+    nested: dict[str, Any] = {section: {} for section in _SECTIONS}
+    for name, value in table.items():
+        if name not in known:
+            raise InputError(f"setting {name!r} is not known; the settings are {', '.join(known)}")
+        section = next((s for s, kind in _SECTIONS.items() if name in {f.name for f in fields(kind)}), None)
+        (nested[section] if section else nested)[name] = value
+    if isinstance(targets := nested["model"].get("lora_targets"), str):
+        nested["model"]["lora_targets"] = targets.split(",")
+    return from_nested(nested)
+
+
+def from_nested(nested: Mapping[str, Any]) -> RunConfig:
+    """Build a config from `dataclasses.asdict` of one, as a card holds it. Raises `InputError`."""
+    try:
+        return _ADAPTER.validate_python(nested)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"setting {name} = {first['input']!r}: {first['msg'].lower()}") from error
+
+
+PLACES: dict[str, Scalar] = {"data": "", "out": "", "resume": False}
+"""What Flower's server app is told beside the knobs: the prepared folder, the run's folder, whether to resume."""
+
+
+def from_run_config(table: Mapping[str, Any]) -> RunConfig:
+    """Build a config from Flower's run config, which holds the places too. Raises `InputError`."""
+    return from_knobs({name: value for name, value in table.items() if name not in PLACES})

@@ -1,0 +1,221 @@
+"""The loop over a Grid: draw → send → absorb → save. There is no other; every scale and the network use this one."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from math import inf, isfinite
+from operator import add
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from data.errors import InputError
+from data.files import replaced_file
+from federation import wire
+from federation.config import RunConfig
+from federation.server import Roster, State, absorb, draw
+from federation.update import Order, Update, norms
+from recsys.lora import Adapter
+from recsys.rank import metric_means
+
+LOG = "rounds.jsonl"
+SCORE = "ndcg@10"
+"""The validation metric that chooses the round to keep."""
+
+Observer = Callable[[dict[str, Any]], None]
+"""Told each round's record as it is logged."""
+
+logger = logging.getLogger("fedrec")
+
+
+@dataclass
+class Tally:
+    """What came back from one exchange: the sum of the good answers, and an account of the rest."""
+
+    clients_asked: int = 0
+    clients_answered: int = 0
+    clients_refused: int = 0
+    bytes_down: int = 0
+    bytes_up: int = 0
+    refusals: list[str] = field(default_factory=list)
+    updates: list[Update] = field(default_factory=list)
+
+    @property
+    def total(self) -> Update | None:
+        return reduce(add, self.updates) if self.updates else None
+
+    def account(self) -> dict[str, Any]:
+        names = ("clients_asked", "clients_answered", "clients_refused", "bytes_down", "bytes_up", "refusals")
+        return {name: getattr(self, name) for name in names}
+
+
+def run(grid: Grid, roster: Roster, state: State, config: RunConfig, folder: Path, observe: Observer) -> State:
+    """Go on from `state` to the last round. State and log are saved each round; `observe` sees each record."""
+    validated = draw(roster, config.validation_users, config.seed, 0)
+    while state.round < config.rounds:
+        started = time.perf_counter()
+        number = state.round + 1
+        drawn = draw(roster, config.clients_per_round, config.seed, number)
+        tally = ask(grid, wire.TRAIN, _orders(roster, drawn, number, config), state.adapter, config)
+        total = tally.total
+        state = absorb(state, total, config)
+        trained = time.perf_counter() - started
+        metrics = None
+        if number % config.validate_every == 0 or number == config.rounds:
+            metrics = evaluate(grid, roster, validated, state.adapter, "validation", config, number)
+            state = state.validated(metrics[SCORE])
+        record = {
+            "round": number,
+            "loss": total.sums["loss"] / total.users if total else None,
+            "clipped": total.sums["clipped"] / total.users if total else None,
+            "validation": metrics,
+            **tally.account(),
+            "seconds": round(time.perf_counter() - started, 3),
+            "clients_per_second": round(tally.clients_answered / trained, 1),
+        }
+        append_line(folder / LOG, record)
+        state.save(folder)
+        observe(record)
+    return state
+
+
+def take_census(grid: Grid, config: RunConfig, poll: float = 1.0) -> Roster:
+    """Wait until `config.nodes` nodes are there, and ask each for its users' tickets.
+
+    Raises `InputError` where they do not come within the round's timeout, or none has a user.
+    """
+    deadline = time.monotonic() + config.round_timeout
+    while len(nodes := sorted(grid.get_node_ids())) < config.nodes:
+        if time.monotonic() > deadline:
+            raise InputError(
+                f"{len(nodes)} of nodes = {config.nodes} connected in time; start the rest, or ask for fewer"
+            )
+        time.sleep(poll)
+    census: dict[int, np.ndarray] = {}
+    for node, reply in exchange(grid, wire.CENSUS, {node: RecordDict() for node in nodes}, "0", config).items():
+        try:
+            census[node] = wire.decode_census(_content(reply))
+        except (KeyError, TypeError, ValueError) as error:
+            logger.warning("node %s is left out: %s", node, error)
+    roster = Roster.of(census)
+    if not len(roster):
+        raise InputError("no node answered with users; see the nodes' logs")
+    return roster
+
+
+def evaluate(
+    grid: Grid,
+    roster: Roster,
+    users: np.ndarray,
+    adapter: Adapter,
+    split: str,
+    config: RunConfig,
+    number: int,
+) -> dict[str, float]:
+    """Metric means over users, ranked where their histories are."""
+    orders = {node: Order(round=number, users=local, split=split) for node, local in roster.per_node(users).items()}
+    tally = ask(grid, wire.EVALUATE, orders, adapter, config)
+    if tally.total is None:
+        return metric_means({"users": 0.0, SCORE: 0.0})
+    return metric_means(tally.total.sums)
+
+
+def _orders(roster: Roster, drawn: np.ndarray, number: int, config: RunConfig) -> dict[int, Order]:
+    clip = inf if config.mode == "central" else config.clip
+    return {node: Order(round=number, users=users, clip=clip) for node, users in roster.per_node(drawn).items()}
+
+
+def ask(grid: Grid, kind: str, orders: Mapping[int, Order], adapter: Adapter, config: RunConfig) -> Tally:
+    """Send each node its order and take in what comes back in time. A bad answer is refused and counted."""
+    tally = Tally(clients_asked=sum(len(order.users) for order in orders.values()))
+    contents = {node: wire.encode_order(order, adapter) for node, order in orders.items()}
+    tally.bytes_down = sum(wire.size(content) for content in contents.values())
+    number = next((str(order.round) for order in orders.values()), "")
+    template = adapter if kind == wire.TRAIN else {}
+    for node, reply in exchange(grid, kind, contents, number, config).items():
+        order = orders[node]
+        try:
+            content = _content(reply)
+            tally.bytes_up += wire.size(content)
+            tally.updates.append(checked(wire.decode_update(content), order, template, config))
+            tally.clients_answered += len(order.users)
+        except (KeyError, TypeError, ValueError) as error:
+            tally.clients_refused += len(order.users)
+            tally.refusals.append(f"node {node}: {error}")
+            logger.warning("round %s: refused node %s: %s", order.round, node, error)
+    return tally
+
+
+def exchange(
+    grid: Grid, kind: str, contents: Mapping[int, RecordDict], number: str, config: RunConfig
+) -> dict[int, Message]:
+    """One message to each node; the first reply of each that was asked, in the order of the nodes."""
+    messages = [Message(content, node, kind, group_id=number) for node, content in contents.items()]
+    replies: dict[int, Message] = {}
+    for reply in grid.send_and_receive(messages, timeout=config.round_timeout):
+        node = reply.metadata.src_node_id
+        if node in contents:
+            replies.setdefault(node, reply)
+        else:
+            logger.warning("round %s: refused an answer from node %s, which was not asked", number, node)
+    return dict(sorted(replies.items()))
+
+
+def _content(reply: Message) -> RecordDict:
+    if reply.has_error():
+        raise ValueError(f"failed with {reply.error.reason or reply.error.code}")
+    return reply.content
+
+
+def checked(update: Update, order: Order, template: Adapter, config: RunConfig) -> Update:
+    """The update, if it can be one: right round, users, names, shapes, finite, and no longer than its users may be.
+
+    Raises `ValueError` saying what is wrong.
+    """
+    clients = 1 if config.mode == "central" and template else len(order.users)
+    if update.round != order.round or update.users != clients:
+        raise ValueError(f"answered for round {update.round} and {update.users} users, not {order.round} and {clients}")
+    if update.deltas.keys() != template.keys():
+        raise ValueError(f"answered with other tensors: {sorted(update.deltas.keys() ^ template.keys())[:3]}")
+    for name, tensor in update.deltas.items():
+        if tensor.shape != template[name].shape:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)} where {tuple(template[name].shape)} belongs")
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} holds values that are not finite")
+    if not all(isfinite(value) for value in update.sums.values()):
+        raise ValueError("a metric is not finite")
+    if template:
+        length = float(norms({name: tensor.unsqueeze(0) for name, tensor in update.deltas.items()})[0])
+        if length > clients * order.clip * (1 + 1e-3):
+            raise ValueError(f"a sum of length {length:.3g} from {clients} users, each clipped to {order.clip:g}")
+    return update
+
+
+def append_line(path: Path, record: dict[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run's rounds. A last line cut short by a crash is left out."""
+    path = folder / LOG
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+def rewind_log(folder: Path, number: int) -> None:
+    """Forget rounds after `number`: they were logged but not saved, and will run again."""
+    kept = [record for record in read_log(folder) if record["round"] <= number]
+    with replaced_file(folder / LOG) as path:
+        path.write_text("".join(json.dumps(record) + "\n" for record in kept))

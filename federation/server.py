@@ -1,0 +1,144 @@
+"""The server side of a round: who is asked, and what their sum does to the adapter. Nothing here knows of Flower."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from data.errors import InputError
+from data.files import replaced_file
+from federation.config import RunConfig, ServerConfig
+from federation.update import Update
+from recsys.lora import Adapter
+
+STATE = "state.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Roster:
+    """Who can be asked: for each user its node and its number there, in the order of the users' tickets.
+
+    That order is the same however the users are spread over nodes, so a draw means the same users anywhere.
+    """
+
+    nodes: np.ndarray  # (U,) node of each user
+    users: np.ndarray  # (U,) number in that node's shard
+
+    @classmethod
+    def of(cls, census: dict[int, np.ndarray]) -> "Roster":
+        """From each node's tickets, in the order of its shard."""
+        tickets = np.concatenate([*census.values(), np.zeros(0, dtype=np.uint64)])
+        nodes = np.concatenate([np.full(len(t), node, dtype=np.uint64) for node, t in census.items()] or [tickets])
+        users = np.concatenate([np.arange(len(t)) for t in census.values()] or [np.zeros(0, dtype=np.int64)])
+        order = np.argsort(tickets, kind="stable")
+        return cls(nodes[order], users[order])
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def per_node(self, drawn: np.ndarray) -> dict[int, np.ndarray]:
+        """The drawn places of the roster as each node's own user numbers."""
+        return {int(node): self.users[drawn][self.nodes[drawn] == node] for node in np.unique(self.nodes[drawn])}
+
+
+def draw(roster: Roster, count: int, seed: int, round: int) -> np.ndarray:
+    """`count` places of the roster, drawn uniformly without replacement; all of them where it has fewer."""
+    generator = np.random.default_rng([seed, round])
+    return np.sort(generator.choice(len(roster), size=min(count, len(roster)), replace=False))
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """All that the server remembers between rounds."""
+
+    round: int
+    adapter: Adapter
+    momentum: Adapter  # m, float64
+    variance: Adapter  # v, float64
+    best: Adapter  # the adapter of the best validated round
+    best_round: int = 0
+    best_score: float = -1.0
+
+    @classmethod
+    def start(cls, adapter: Adapter, config: ServerConfig) -> "State":
+        zeros = {name: torch.zeros(tensor.shape, dtype=torch.float64) for name, tensor in adapter.items()}
+        floor = {name: torch.full_like(tensor, config.adaptivity**2) for name, tensor in zeros.items()}
+        return cls(0, adapter, zeros, floor, adapter)
+
+    def validated(self, score: float) -> "State":
+        """Keep this round's adapter if its validation score is the best so far."""
+        if score <= self.best_score:
+            return self
+        return replace(self, best=self.adapter, best_round=self.round, best_score=score)
+
+    def save(self, folder: Path) -> None:
+        """Write the state in one step: a crash leaves this round's or the one before it."""
+        tensors = {
+            f"{part}/{name}": tensor.clone()  # `best` may be `adapter`; the format holds no shared memory
+            for part in _PARTS
+            for name, tensor in getattr(self, part).items()
+        }
+        numbers = {"round": self.round, "best_round": self.best_round, "best_score": self.best_score}
+        with replaced_file(folder / STATE) as path:
+            save_file(tensors, path, metadata={"numbers": json.dumps(numbers)})
+
+    @classmethod
+    def load(cls, folder: Path) -> "State | None":
+        """The state of the last finished round, or None before the first. Raises `InputError` if it is damaged."""
+        path = folder / STATE
+        if not path.exists():
+            return None
+        parts: dict[str, Any] = {part: {} for part in _PARTS}
+        try:
+            with safe_open(path, framework="pt") as file:
+                for key in sorted(file.keys()):
+                    part, name = key.split("/", 1)
+                    parts[part][name] = file.get_tensor(key)
+                return cls(**json.loads(file.metadata()["numbers"]), **parts)
+        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            raise InputError(f"{path} cannot be read ({error}); train again into another folder") from error
+
+
+_PARTS = ("adapter", "momentum", "variance", "best")
+
+
+def absorb(state: State, total: Update | None, config: RunConfig) -> State:
+    """The next state, from the sum of a round's updates; None, where nobody answered, leaves the adapter as it is.
+
+    The mean change is divided out once, here, in float64. Then the rules of Reddi et al. 2021 (algorithm 2):
+    x ← x + η Δ, with Δ first replaced by its momentum, and that by momentum over the root of the variance.
+    """
+    if total is None or total.users == 0:
+        return replace(state, round=state.round + 1)
+    server = config.server
+    moved: dict[str, Adapter] = {"adapter": {}, "momentum": {}, "variance": {}}
+    for name, delta in total.deltas.items():
+        mean = delta / total.users
+        m, v = _moments(server, mean, state.momentum[name], state.variance[name])
+        step = m / (v.sqrt() + server.adaptivity) if server.optimizer in ("fedadam", "fedyogi") else m
+        moved["adapter"][name] = (state.adapter[name].double() + server.server_rate * step).float()
+        moved["momentum"][name], moved["variance"][name] = m, v
+    return replace(state, round=state.round + 1, **moved)
+
+
+def _moments(
+    config: ServerConfig, mean: torch.Tensor, m: torch.Tensor, v: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    square = mean.square()
+    match config.optimizer:
+        case "fedavg":
+            return mean, v
+        case "fedavgm":
+            return config.beta1 * m + mean, v
+        case "fedadam":
+            return config.beta1 * m + (1 - config.beta1) * mean, config.beta2 * v + (1 - config.beta2) * square
+        case "fedyogi":
+            return (
+                config.beta1 * m + (1 - config.beta1) * mean,
+                v - (1 - config.beta2) * square * torch.sign(v - square),
+            )

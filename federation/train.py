@@ -1,0 +1,127 @@
+"""A whole training job over any Grid: start or resume, run the rounds, evaluate the best, write the artifact."""
+
+import hashlib
+import os
+import platform
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.serverapp import Grid
+
+from data.catalogue import Catalogue
+from data.errors import InputError
+from data.prepare import read_manifest
+from federation.config import RunConfig, from_nested, knobs
+from federation.rounds import Observer, evaluate, rewind_log, run, take_census
+from federation.server import State
+from recsys.embed import Encoder, embed, resolve
+from recsys.lora import Adapter
+from recsys.model import Model
+from recsys.recommender import CARD, Recommender, load_card, save_json
+
+METRICS = "metrics.json"
+LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "flwr", "faiss-cpu", "polars", "numpy")
+
+
+def open_run(out: Path, data: Path, config: RunConfig | None, resume: bool) -> RunConfig:
+    """Make the run's folder and card, or open the ones of an interrupted run; returns the run's config.
+
+    With `resume`, `config` may be None: the card knows. Raises `InputError` where the folder is taken, where there
+    is nothing to resume, or where what is asked is not what was begun.
+    """
+    manifest = read_manifest(data)
+    if resume:
+        card = load_card(out)
+        if card["data"]["catalogue_fingerprint"] != manifest["catalogue_fingerprint"]:
+            raise InputError(f"{out} was trained on other items than {data} holds; resume with the data it began with")
+        begun = from_nested(card["config"])
+        if config is not None:
+            _same(begun, config, out)
+        return begun
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out {out} is not empty; add --resume to go on with it, or choose another folder")
+    config = config or RunConfig()
+    card = new_card(config, manifest, resolve(config.model.encoder))
+    out.mkdir(parents=True, exist_ok=True)
+    save_json(out / CARD, card)
+    return config
+
+
+def _same(begun: RunConfig, asked: RunConfig, out: Path) -> None:
+    was, now = knobs(begun), knobs(asked)
+    if changed := [name for name in was if was[name] != now[name]]:
+        name = changed[0]
+        raise InputError(f"{out} began with {name} = {was[name]}, not {now[name]}; resume without changing settings")
+
+
+def train(grid: Grid, out: Path, data: Path, config: RunConfig, observe: Observer) -> Recommender:
+    """Train over `grid` to the last round, from the state in `out` if there is one, and write the artifact there.
+
+    `data` is a prepared folder; only its public catalogue is read.
+    """
+    catalogue = Catalogue.load(data)
+    encoder = resolve(config.model.encoder)
+    model = Model(config.model, encoder, config.seed)
+    state = State.load(out) or State.start(model.adapter(), config.server)
+    rewind_log(out, state.round)
+    roster = take_census(grid, config)
+    state = run(grid, roster, state, config, out, observe)
+    everyone = np.arange(len(roster))
+    metrics = {
+        split: {"full": evaluate(grid, roster, everyone, state.best, split, config, state.best_round)}
+        for split in ("test", "validation")
+    }
+    embeddings = embed(catalogue, encoder, data).matrix
+    card = load_card(out) | {
+        "finished": True,
+        "rounds": state.round,
+        "best_round": state.best_round,
+        "model_version": f"{load_card(out)['data']['name']}-{fingerprint(state.best)[:12]}",
+    }
+    recommender = Recommender(catalogue, model.item_vectors(state.best, embeddings), state.best, card)
+    save_json(out / METRICS, metrics)
+    recommender.save(out)
+    return recommender
+
+
+def fingerprint(adapter: Adapter) -> str:
+    """Hash of an adapter's names and bytes: equal where two runs learned exactly the same."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(adapter.items()):
+        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def new_card(config: RunConfig, manifest: dict[str, Any], encoder: Encoder) -> dict[str, Any]:
+    """What a reader needs to know of a run, and to have it again. Nothing of any user is in it."""
+    return {
+        "finished": False,
+        "config": asdict(config),
+        "seed": config.seed,
+        "data": {name: manifest[name] for name in ("name", "items", "split", "catalogue_fingerprint", "citation")},
+        "encoder": {"name": encoder.name, "revision": encoder.revision, "sha256": encoder.sha256},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in LIBRARIES},
+        },
+        "machine": {
+            "system": platform.platform(),
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
+    }
+
+
+def processor() -> str:
+    """The processor's name, as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -1,0 +1,69 @@
+"""What crosses between server and node: orders one way, sums the other."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys.fit import Fitted
+from recsys.lora import Adapter
+
+GRID = 2.0**32
+"""A client's change is rounded to multiples of 1/GRID before it is added. Such numbers add without rounding in
+float64 (up to 2²¹ in size), so a sum does not depend on the order of its terms, or on which node added which."""
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """What the server asks of one node: these users, this round. The adapter travels beside it."""
+
+    round: int
+    users: np.ndarray  # (u,) numbers local to the node's shard
+    clip: float = 0.0  # bound on a user's change; training only
+    split: str = "train"  # train, or the split to rank
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """A node's answer: sums over its users, which add. No user can be read from it but where it hosts only one."""
+
+    round: int
+    users: int
+    deltas: Adapter  # Σ clip(Δ_u), float64; empty after ranking
+    sums: dict[str, float]  # Σ of each metric
+
+    def __add__(self, other: "Update") -> "Update":
+        """Raises `ValueError` where the two are not of one kind and round."""
+        if (
+            self.round != other.round
+            or self.deltas.keys() != other.deltas.keys()
+            or self.sums.keys() != other.sums.keys()
+        ):
+            raise ValueError(f"an update of round {other.round} does not add to one of round {self.round}")
+        return Update(
+            self.round,
+            self.users + other.users,
+            {name: tensor + other.deltas[name] for name, tensor in self.deltas.items()},
+            {name: value + other.sums[name] for name, value in self.sums.items()},
+        )
+
+
+def norms(deltas: Adapter) -> Tensor:
+    """Each client's L2 norm over all of its change: name → (C, …) to (C,)."""
+    squares = [tensor.flatten(1).double().square().sum(1) for tensor in deltas.values()]
+    return torch.stack(squares).sum(0).sqrt()
+
+
+def summed(fitted: Fitted, round: int, clip: float) -> Update:
+    """Clip each client's change to L2 norm `clip` and add them up."""
+    lengths = norms(fitted.deltas)  # (C,)
+    factors = (clip / lengths.clamp(min=torch.finfo(torch.float64).tiny)).clamp(max=1).float()
+    sums = {"loss": float(fitted.losses.double().sum()), "clipped": float((lengths > clip).sum())}
+    deltas = {name: _exact_sum(tensor, factors) for name, tensor in fitted.deltas.items()}
+    return Update(round, len(fitted.losses), deltas, sums)
+
+
+def _exact_sum(tensor: Tensor, factors: Tensor) -> Tensor:
+    clipped = tensor * factors.view(-1, *[1] * (tensor.dim() - 1))
+    return ((clipped * GRID).round() / GRID).sum(0, dtype=torch.float64)

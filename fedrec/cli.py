@@ -1,0 +1,278 @@
+"""fedrec: one command with sub-commands. Each gathers what it was told and calls the room that does the work."""
+
+import json
+import os
+import socket
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from data.errors import InputError
+
+if TYPE_CHECKING:
+    from federation.config import RunConfig
+
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Federated recommendations: histories stay home, small adapters travel, an endpoint answers.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Datasets: what there is, and how to prepare one.")
+app.add_typer(data_app, name="data")
+
+PREPARED = Path("var/prepared")
+Json = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout, for programs.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as `fedrec train` writes it.")]
+
+
+class Protocol(StrEnum):
+    """Against what the held-out item is ranked."""
+
+    full = "full"
+    sampled = "sampled-99"
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the run goes; an earlier demo there is replaced.")] = Path(
+        "runs/demo"
+    ),
+) -> None:
+    """The whole job on generated data: prepare, embed, train federated, compare, recommend."""
+    from fedrec.demo import play
+
+    play(PREPARED / "demo", out)
+
+
+@data_app.command("list")
+def data_list(as_json: Json = False) -> None:
+    """The datasets that can be prepared by name."""
+    from rich.table import Table
+
+    from data.sources import SOURCES
+    from fedrec import view
+
+    if as_json:
+        print(json.dumps([{"name": s.name, "about": s.about, "url": s.url, "md5": s.md5} for s in SOURCES.values()]))
+        return
+    table = Table("name", "what", "from")
+    for source in SOURCES.values():
+        table.add_row(source.name, source.about, source.url or "this package")
+    view.out.print(table)
+
+
+@data_app.command("prepare")
+def data_prepare(
+    name: Annotated[str, typer.Argument(help="One of `fedrec data list`.")],
+    source: Annotated[Path | None, typer.Option(help="A zip or folder you have; else it is downloaded.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/NAME")] = None,
+    as_json: Json = False,
+) -> None:
+    """A dataset into a prepared folder: the public catalogue, and the histories in time order."""
+    from dataclasses import asdict
+
+    from data.prepare import prepare
+    from data.sources import source_named
+    from fedrec import view
+
+    out = out or PREPARED / name
+    with view.counting(f"fetching {name}", download=True) as progress:
+        manifest = prepare(source_named(name), out, source, progress, view.warn)
+    if as_json:
+        print(json.dumps(asdict(manifest) | {"out": str(out)}))
+        return
+    view.out.print(
+        f"{out}: {manifest.users:,} users, {manifest.items:,} items, {manifest.interactions:,} interactions\n"
+        f"split: {manifest.split}",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A prepared folder.")],
+    out: Annotated[Path, typer.Option(help="The run's folder.", show_default=False)],
+    config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting, over the file's. `mode=central` pools the data."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train federated: in this process, over the same loop and records that a network would carry."""
+    from fedrec import view
+
+    chosen = _settings(config, settings or [])
+    metrics = train_here(data, out, chosen if chosen is not None or resume else _settings(None, [], True), resume)
+    if as_json:
+        print(json.dumps(metrics | {"run": str(out)}))
+        return
+    view.out.print(view.metrics_table("held-out items, full catalogue", {s: metrics[s]["full"] for s in metrics}))
+    view.out.print(f"Wrote {out}. Ask it: fedrec recommend {out} --query 'space opera'; serve it: fedrec serve {out}")
+
+
+def train_here(data: Path, out: Path, config: "RunConfig | None", resume: bool) -> dict[str, Any]:
+    """Train in this process with progress on the terminal; the run's metrics."""
+    from federation.local import local_grid
+    from federation.rounds import read_log
+    from federation.train import METRICS, open_run
+    from federation.train import train as train_over
+    from fedrec import view
+
+    config = open_run(out, data, config, resume)
+    _embed(data, config.model.encoder)
+    try:
+        with view.rounds(config.rounds, done=len(read_log(out))) as observe:
+            train_over(local_grid(data, config), out, data, config, observe)
+    except KeyboardInterrupt as interrupt:
+        done = len(read_log(out))
+        view.say(f"Stopped; {done} rounds are saved. Go on with: fedrec train {data} --out {out} --resume")
+        raise typer.Exit(130) from interrupt
+    return json.loads((out / METRICS).read_text())
+
+
+def _embed(data: Path, encoder: str) -> None:
+    """Embed the catalogue before the first round, where its progress can be seen."""
+    from data.catalogue import Catalogue
+    from fedrec import view
+    from recsys.embed import embed, resolve
+
+    with view.counting("embedding items") as progress:
+        embed(Catalogue.load(data), resolve(encoder), data, progress)
+
+
+def _settings(file: Path | None, pairs: list[str], default: bool = False) -> "RunConfig | None":
+    """The config that a TOML file and `--set`s ask for; None where nothing is asked and `default` is not wanted."""
+    import tomllib
+
+    from federation.config import from_knobs
+
+    table: dict[str, Any] = {}
+    if file:
+        try:
+            table |= tomllib.loads(file.read_text())
+        except FileNotFoundError as error:
+            raise InputError(f"--config {file} does not exist") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"--config {file} is not TOML: {error}") from error
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator:
+            raise InputError(f"--set {pair!r} has no '='; write --set name=value")
+        table[name.strip()] = value.strip()
+    return from_knobs(table) if table or default else None
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The prepared folder.", show_default="var/prepared/, the name in the card"),
+    ] = None,
+    protocol: Annotated[Protocol, typer.Option(help="sampled-99 only compares with papers.")] = Protocol.full,
+    ranks: Annotated[
+        Path | None, typer.Option(help="Also write each user's test rank, without ids, to this .npy file.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Rank every held-out item with a trained run: NDCG, Recall, HR, MRR and catalogue coverage."""
+    from fedrec import view
+    from fedrec.evaluate import evaluate_run
+
+    found = evaluate_run(run, data, PREPARED, protocol.value, ranks)
+    if as_json:
+        print(json.dumps(found))
+        return
+    against = "the full catalogue" if protocol is Protocol.full else "99 sampled items (to compare with papers only)"
+    view.out.print(
+        view.metrics_table(f"held-out items against {against}", {s: found[s][protocol.value] for s in found})
+    )
+
+
+@app.command()
+def recommend(
+    run: Run,
+    history: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="Item ids, oldest first.")] = None,
+    query: Annotated[str | None, typer.Option(metavar="TEXT", help="Free text.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """The top k for a history or a text, with titles."""
+    from fedrec import view
+    from recsys.recommender import Recommender
+    from serving.engine import Engine, Refused
+    from serving.schema import Question
+
+    if (history is None) == (query is None):
+        raise InputError("give exactly one of --history and --query")
+    if not (history if query is None else query).strip(" ,"):  # type: ignore[union-attr]
+        raise InputError("--history and --query may not be empty")
+    ids = [item_id.strip() for item_id in history.split(",") if item_id.strip()] if history is not None else None
+    try:
+        answer = Engine(Recommender.load(run)).recommend(Question(history=ids, query=query, k=k))
+    except Refused as refusal:
+        raise InputError(f"--{refusal.where}: {refusal.detail}; ids stand in {run}/catalogue.parquet") from refusal
+    if as_json:
+        print(answer.model_dump_json())
+        return
+    if answer.unknown_ids:
+        view.warn(f"not in the catalogue, skipped: {', '.join(answer.unknown_ids)}")
+    view.out.print(view.items_table(f"top {k} of {answer.model_version}", answer.items))
+
+
+@app.command()
+def serve(
+    run: Run,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
+) -> None:
+    """Answer over HTTP: POST /v1/recommend, GET /v1/items/{id}/similar, /healthz, /readyz, /docs."""
+    listener = _listen(host, port)
+    import uvicorn
+
+    from fedrec import view
+    from recsys.recommender import Recommender
+    from serving.app import create_app
+
+    recommender = Recommender.load(run)
+    shown = f"[{host}]" if ":" in host else host
+    view.say(f"{recommender.version} at http://{shown}:{listener.getsockname()[1]} (API at /docs, Ctrl-C stops)")
+    config = uvicorn.Config(create_app(lambda: recommender), log_level="warning", access_log=False)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Take the port before anything else, so that one in use is known at once."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        raise InputError(f"--host {host} --port {port} cannot be used ({error.strerror}); choose another") from error
+    return listener
+
+
+def main() -> None:
+    """The console script: a wrong input is one line on stderr and status 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"fedrec: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        print(
+            f"fedrec:{place} {error.strerror or error}; free the space or mend the rights, then try again",
+            file=sys.stderr,
+        )
+        sys.exit(1)

@@ -1,0 +1,89 @@
+"""`fedrec demo`: the whole job on the generated dataset, shown as it goes."""
+
+import shutil
+from pathlib import Path
+
+from data.catalogue import Catalogue
+from data.errors import InputError
+from data.prepare import MANIFEST, prepare
+from data.shard import Shard
+from data.sources import source_named
+from federation.config import from_knobs
+from fedrec import view
+from fedrec.cli import train_here
+from fedrec.evaluate import measured, score_users
+from recsys import baselines
+from recsys.embed import embed, resolve
+from recsys.rank import Scorer
+from recsys.recommender import CARD, Recommender
+from serving.engine import Engine
+from serving.schema import Item, Question
+
+SETTINGS = {"rounds": 150, "clients_per_round": 64, "history": 32, "negatives": 256, "validate_every": 15}
+SHOWN_USER = 7
+
+
+def play(data: Path, out: Path) -> None:
+    """Prepare, embed, train, compare, recommend. Raises `InputError` where `out` holds something else."""
+    source = source_named("demo")
+    view.say("[bold]1. Data[/bold]: films and users generated from a seed (data/demo.py tells how)")
+    manifest = prepare(source, data, None, lambda done, total: None, view.warn)
+    view.say(
+        f"   {manifest.users} users, {manifest.items} films, {manifest.interactions:,} watches in {data / MANIFEST}"
+    )
+    view.say("[bold]2. Training[/bold]: every user is a client; only sums of small adapters cross")
+    _make_room(out)
+    train_here(data, out, from_knobs(SETTINGS), resume=False)
+    recommender = Recommender.load(out)
+    shard = Shard.load(data)
+    view.say("[bold]3. Quality[/bold]: each user's last film, ranked among all films the user has not seen")
+    rows = {
+        name: measured(score_users(scorer, shard, "test")) for name, scorer in _rivals(recommender, shard, data).items()
+    }
+    view.out.print(view.metrics_table(f"test, {len(shard)} users", rows))
+    view.say("[bold]4. A user[/bold], whose history the server never saw")
+    _show_user(recommender, shard, SHOWN_USER)
+    view.out.print(
+        f"\nThe run is in {out}. Next:\n"
+        f"  fedrec recommend {out} --query 'a quiet film about the sea'\n"
+        f"  fedrec serve {out}        then open http://127.0.0.1:8080/docs",
+        soft_wrap=True,
+    )
+
+
+def _make_room(out: Path) -> None:
+    if (out / CARD).is_file():
+        shutil.rmtree(out)
+    elif out.exists() and any(out.iterdir()):
+        raise InputError(f"--out {out} holds something that is no run; choose another folder")
+
+
+def _rivals(recommender: Recommender, shard: Shard, data: Path) -> dict[str, Scorer]:
+    items = len(recommender.catalogue)
+    embeddings = embed(Catalogue.load(data), resolve(recommender.encoder.name), data).matrix
+    return {
+        "random": baselines.random_scores(items, seed=0),
+        "popularity (needs pooled data)": baselines.popularity(shard, items, "test"),
+        "text neighbours": baselines.text_neighbours(embeddings),
+        "fedrec, federated": recommender.scorer(),
+    }
+
+
+def _show_user(recommender: Recommender, shard: Shard, user: int) -> None:
+    catalogue = recommender.catalogue
+    history = shard.history(user, "test")
+    answer = Engine(recommender).recommend(Question(history=[catalogue.ids[row] for row in history], k=10))
+    view.out.print(_history_beside(catalogue, history[-10:].tolist(), answer.items))
+    held_out = catalogue.titles[int(shard.held_out([user], "test")[0])]
+    view.out.print(f"What the user watched next: {held_out}")
+
+
+def _history_beside(catalogue: Catalogue, rows: list[int], items: list[Item]):
+    from rich.table import Table
+
+    table = Table("watched, latest first", "genres", "", "recommended", "genres")
+    genres = catalogue.frame["genres"].to_list()
+    for row, item in zip(reversed(rows), items, strict=False):
+        recommended = int(catalogue.rows([item.item_id])[0])
+        table.add_row(catalogue.titles[row], genres[row], "→", item.title, genres[recommended])
+    return table

@@ -1,0 +1,44 @@
+"""`fedrec evaluate`: rank a run's held-out items where the prepared histories are at hand."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.catalogue import Catalogue
+from data.errors import InputError
+from data.files import replaced_file
+from data.shard import Shard
+from recsys.rank import Ranking, Scorer, metric_means, metric_sums, rank
+from recsys.recommender import Recommender
+
+SPLITS = ("test", "validation")
+
+
+def evaluate_run(run: Path, given: Path | None, prepared: Path, protocol: str, ranks: Path | None) -> dict[str, Any]:
+    """Metrics by split and protocol, on `given` or on the dataset of the card's name under `prepared`.
+
+    Raises `InputError` where run and data do not belong together.
+    """
+    recommender = Recommender.load(run)
+    data = given or prepared / str(recommender.card["data"]["name"])
+    if not data.is_dir():
+        raise InputError(f"{data} is not there; name the prepared folder with --data")
+    if Catalogue.load(data).fingerprint != recommender.catalogue.fingerprint:
+        raise InputError(f"{run} was trained on other items than {data} holds; name its own with --data")
+    if ranks and ranks.resolve().is_relative_to(run.resolve()):
+        raise InputError(f"--ranks {ranks} lies in the run; ranks are private and stay out of the artifact")
+    shard = Shard.load(data)
+    rankings = {split: score_users(recommender.scorer(), shard, split, protocol) for split in SPLITS}
+    if ranks:
+        with replaced_file(ranks) as path, path.open("wb") as file:
+            np.save(file, rankings["test"].ranks, allow_pickle=False)
+    return {split: {protocol: measured(ranking)} for split, ranking in rankings.items()}
+
+
+def score_users(score: Scorer, shard: Shard, split: str, protocol: str = "full") -> Ranking:
+    return rank(score, shard, range(len(shard)), split, protocol)
+
+
+def measured(ranking: Ranking) -> dict[str, float]:
+    return metric_means(metric_sums(ranking.ranks)) | {"coverage@10": ranking.coverage}

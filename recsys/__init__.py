@@ -1,0 +1,5 @@
+"""What we know about recommending. Imports data.
+
+Shapes, used everywhere: C clients, B examples, L history, K candidates, N items, E embedding, D model width,
+R rank, U users on a node.
+"""

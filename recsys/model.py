@@ -1,0 +1,148 @@
+"""The two towers: items from frozen text embeddings, users from a pretrained transformer that reads item vectors."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from data.errors import InputError
+from recsys.embed import Encoder, quiet
+from recsys.lora import Adapter, inject, seeded, single
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What the model is. All who take part in a federation must agree on it."""
+
+    encoder: str = "sentence-transformers/all-MiniLM-L6-v2"  # hub id or folder
+    layers: Annotated[int, Ge(1)] = 2  # of the encoder, from the bottom, in the user tower
+    lora_rank: Annotated[int, Ge(1)] = 8
+    lora_alpha: Annotated[float, Gt(0)] = 16.0
+    lora_targets: tuple[str, ...] = ("query", "key", "value", "dense")  # last names of linear layers
+    item_rank: Annotated[int, Ge(1)] = 128  # width of the item tower's adapter
+    history: Annotated[int, Ge(1)] = 50  # most recent events that the user tower reads
+    temperature: Annotated[float, Gt(0)] = 0.07  # scores are cosines over it
+
+
+class ItemTower(nn.Module):
+    """Item vector = unit(e + up · gelu(4 · down · e)): the text embedding, bent by a low-rank adapter.
+
+    The factor 4 brings unit-length embeddings into the curved part of the non-linearity.
+    """
+
+    def __init__(self, width: int, rank: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.down = seeded((rank, width), generator)
+        self.up = nn.Parameter(torch.zeros(1, width, rank))
+
+    def bend(self, e: Tensor) -> Tensor:  # (C or 1, n, E) → (C, n, R)
+        return F.gelu(4 * (e @ self.down.mT))
+
+    def forward(self, e: Tensor) -> Tensor:  # (C or 1, n, E) → (C, n, E)
+        return F.normalize(e + self.bend(e) @ self.up.mT, dim=-1)
+
+    def cosines(self, u: Tensor, e: Tensor) -> Tensor:
+        """u · forward(e) for unit vectors u, worked through the low rank: no table of K vectors per client."""
+        low = self.bend(e.unsqueeze(0))  # (C, K, R)
+        dots = u @ e.T + (u @ self.up) @ low.mT  # (C, M, K)
+        gram = self.up.mT @ self.up  # (C, R, R)
+        squares = e.square().sum(-1) + ((2 * (e @ self.up) + low @ gram) * low).sum(-1)  # (C, K)
+        return dots * squares.rsqrt().unsqueeze(1)
+
+
+class UserTower(nn.Module):
+    """The first layers of a pretrained encoder, causal, reading item vectors as its input embeddings."""
+
+    def __init__(self, config: ModelConfig, encoder: Encoder, generator: torch.Generator) -> None:
+        super().__init__()
+        self.encoder = _pretrained(config, encoder)
+        self.width = self.encoder.config.hidden_size
+        inject(self.encoder, config.lora_targets, config.lora_rank, config.lora_alpha, generator)
+
+    def forward(self, vectors: Tensor, mask: Tensor) -> Tensor:  # (B, L, E), (B, L) → (B, L, E)
+        length = mask.shape[-1]
+        causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
+        itself = torch.eye(length, dtype=torch.bool, device=mask.device)  # padding reads itself: no empty softmax
+        attention = (causal & mask.unsqueeze(1)) | itself  # (B, L, L)
+        hidden = self.encoder(
+            inputs_embeds=vectors,
+            attention_mask=attention.unsqueeze(1),
+            # counted from the first event, so that padding moves nobody
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+        ).last_hidden_state
+        return F.normalize(hidden, dim=-1)
+
+
+def _pretrained(config: ModelConfig, encoder: Encoder) -> "PreTrainedModel":
+    from transformers import AutoConfig, AutoModel
+
+    with quiet():
+        described: Any = AutoConfig.from_pretrained(encoder.folder)
+        if described.model_type != "bert":
+            raise InputError(f"encoder {encoder.name!r} is a {described.model_type!r} model; the user tower needs BERT")
+        if not 1 <= config.layers <= described.num_hidden_layers:
+            raise InputError(f"layers = {config.layers}; {encoder.name} has 1 to {described.num_hidden_layers}")
+        if config.history > described.max_position_embeddings:
+            raise InputError(f"history = {config.history}; {encoder.name} reads {described.max_position_embeddings}")
+        model = AutoModel.from_pretrained(
+            encoder.folder,
+            num_hidden_layers=config.layers,
+            add_pooling_layer=False,
+            attn_implementation="sdpa",
+        )
+    return model.eval().requires_grad_(False)
+
+
+class Model(nn.Module):
+    """Both towers. The parameters that require a gradient are the adapter; the rest is frozen and never travels."""
+
+    def __init__(self, config: ModelConfig, encoder: Encoder, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.config = config
+        self.user = UserTower(config, encoder, generator)
+        self.item = ItemTower(self.user.width, config.item_rank, generator)
+
+    def adapter(self) -> Adapter:
+        """The adapter as it starts: a fresh copy without the client axis."""
+        return {name: p.detach()[0].clone() for name, p in self.named_parameters() if p.requires_grad}
+
+    def forward(self, events: Tensor, mask: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores of the next event and of shared candidates, after each event but the last.
+
+        events: (C, B, L+1, E) text embeddings; mask: (C, B, L+1); candidates: (K, E).
+        Returns the next event's scores (C, B, L) and the candidates' (C, B, L, K).
+        """
+        clients, examples, length, width = events.shape
+        vectors = self.item(events.reshape(clients, -1, width)).view(-1, length, width)  # (C·B, L+1, E)
+        users = self.user(vectors[:, :-1], mask.flatten(0, 1)[:, :-1])  # (C·B, L, E)
+        following = (users * vectors[:, 1:]).sum(-1)  # (C·B, L)
+        others = self.item.cosines(users.reshape(clients, -1, width), candidates)  # (C, B·L, K)
+        shape = (clients, examples, length - 1)
+        return (
+            following.view(shape) / self.config.temperature,
+            others.view(*shape, -1) / self.config.temperature,
+        )
+
+    @torch.inference_mode()
+    def item_vectors(self, adapter: Adapter, embeddings: Tensor, block: int = 8192) -> Tensor:
+        """Unit item vectors of text embeddings: (n, E) → (n, E), in blocks."""
+        stack = _under(single(adapter), "item.")
+        blocks = [functional_call(self.item, stack, (part.unsqueeze(0),))[0] for part in embeddings.split(block)]
+        return torch.cat(blocks)
+
+    @torch.inference_mode()
+    def user_vectors(self, adapter: Adapter, vectors: Tensor, mask: Tensor) -> Tensor:
+        """Unit user vectors after the last event of right-aligned histories: (B, L, E), (B, L) → (B, E)."""
+        return functional_call(self.user, _under(single(adapter), "user."), (vectors, mask))[:, -1]
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,163 @@
+"""The artifact: everything an answer needs, nothing about anyone.
+
+A run's folder, once trained, holds
+  card.json                 all configs, data and encoder fingerprints, versions, seed, machine
+  catalogue.parquet         the public items
+  item_vectors.safetensors  one vector per item, from the trained item tower
+  adapter_config.json, adapter_model.safetensors   the user tower's LoRA in PEFT's own format
+  towers.safetensors        the item tower's weights
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from data.catalogue import Catalogue
+from data.errors import InputError
+from data.files import replaced_file
+from recsys.embed import Encoder, resolve
+from recsys.lora import Adapter, from_peft, to_peft
+from recsys.model import Model, ModelConfig
+from recsys.rank import Scorer, model_scorer, top, user_vectors
+
+CARD = "card.json"
+VECTORS = "item_vectors.safetensors"
+TOWERS = "towers.safetensors"
+PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Recommender:
+    """A trained recommender: it answers from a history, a text, or a vector made elsewhere."""
+
+    catalogue: Catalogue
+    vectors: Tensor  # (N, E) unit item vectors
+    adapter: Adapter
+    card: dict[str, Any]
+
+    @property
+    def version(self) -> str:
+        """Names exactly this model: the run's name and a hash of what it learned."""
+        return str(self.card["model_version"])
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Resolved when first needed; raises `InputError` if it is not the one this model was trained on."""
+        wanted = self.card["encoder"]
+        encoder = resolve(wanted["name"])
+        if encoder.sha256 != wanted["sha256"]:
+            raise InputError(
+                f"encoder {encoder.name} has sha256 {encoder.sha256} where the run was trained on {wanted['sha256']}"
+            )
+        return encoder
+
+    @cached_property
+    def model(self) -> Model:
+        return Model(model_config(self.card["config"]["model"]), self.encoder)
+
+    def user_vector(self, history: Sequence[int] | np.ndarray) -> Tensor:
+        """The user vector after a history of rows, oldest first: (E,). This is all that a device needs to send."""
+        return user_vectors(self.model, self.adapter, self.vectors, [np.asarray(history)])[0]
+
+    def query_vector(self, text: str) -> Tensor:
+        """A free text's place among the items, as if it described one: (E,)."""
+        return self.model.item_vectors(self.adapter, self.encoder.encode([text]))[0]
+
+    def recommend(
+        self, vector: Tensor, k: int = 10, exclude: Sequence[int] | np.ndarray = ()
+    ) -> list[tuple[int, float]]:
+        """The k best rows for a vector and their cosines, best first, by looking at every item."""
+        scores = self.vectors @ vector  # (N,)
+        scores[torch.from_numpy(np.asarray(exclude, dtype=np.int64))] = -torch.inf
+        return [(int(row), float(scores[row])) for row in top(scores, k) if torch.isfinite(scores[row])]
+
+    def scorer(self) -> Scorer:
+        """This model as one that ranks, for evaluation."""
+        return model_scorer(self.model, self.adapter, self.vectors)
+
+    def save(self, folder: Path) -> None:
+        """Write the artifact's files, each in one step; the card last, since it says that the run is whole."""
+        self.catalogue.save(folder)
+        _save_tensors(folder / VECTORS, {"vectors": self.vectors})
+        lora = to_peft(self.adapter)
+        _save_tensors(folder / PEFT_WEIGHTS, lora)
+        _save_tensors(folder / TOWERS, {name: self.adapter[name] for name in self.adapter if name.startswith("item.")})
+        save_json(
+            folder / PEFT_CONFIG,
+            peft_config(model_config(self.card["config"]["model"]), self.card["encoder"]),
+        )
+        save_json(folder / CARD, self.card)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Recommender":
+        """Open a run. Raises `InputError` where a file is missing, damaged, or of another run."""
+        card = load_card(folder)
+        if not card.get("finished"):
+            raise InputError(f"{folder} has not finished training; go on with `fedrec train … --out {folder} --resume`")
+        catalogue = Catalogue.load(folder)
+        if catalogue.fingerprint != card["data"]["catalogue_fingerprint"]:
+            raise InputError(f"{folder}: the catalogue is not the one that card.json names; copy the run again")
+        vectors = load_tensors(folder / VECTORS)["vectors"]
+        if len(vectors) != len(catalogue):
+            raise InputError(f"{folder}: {len(vectors)} item vectors for {len(catalogue)} items; copy the run again")
+        adapter = from_peft(load_tensors(folder / PEFT_WEIGHTS)) | load_tensors(folder / TOWERS)
+        return cls(catalogue, vectors, adapter, card)
+
+
+def peft_config(config: ModelConfig, encoder: dict[str, str]) -> dict[str, Any]:
+    """What `peft.PeftModel.from_pretrained` needs to put the LoRA pairs onto the encoder's first layers."""
+    return {
+        "peft_type": "LORA",
+        "task_type": "FEATURE_EXTRACTION",
+        "base_model_name_or_path": encoder["name"],
+        "revision": encoder["revision"],
+        "r": config.lora_rank,
+        "lora_alpha": config.lora_alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": sorted(config.lora_targets),
+        "inference_mode": True,
+    }
+
+
+def model_config(table: dict[str, Any]) -> ModelConfig:
+    return ModelConfig(**{**table, "lora_targets": tuple(table["lora_targets"])})
+
+
+def load_card(folder: Path) -> dict[str, Any]:
+    """Raises `InputError` where `folder` is not a run."""
+    try:
+        return json.loads((folder / CARD).read_text())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{folder} is not a run ({CARD} is missing); make one with `fedrec train`") from error
+    except ValueError as error:
+        raise InputError(f"{folder / CARD} is not JSON ({error}); copy the run again") from error
+
+
+def save_json(path: Path, content: dict[str, Any]) -> None:
+    with replaced_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    with replaced_file(path) as partial:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Raises `InputError` where the file is missing or damaged."""
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing; copy it back, or train the run again") from error
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read ({error}); copy it back, or train the run again") from error
