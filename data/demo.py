@@ -1,9 +1,9 @@
 """A small synthetic world of films and viewers, for trying the system without any private data.
 
-Every film has hidden traits: one or two genres, a setting, an era, a theme and a mood. They are drawn at random
-(though each setting is home to a few genres only) and told in words, each trait in several wordings. A
-recommender gets these words and the histories, and nothing of what follows; of the traits, only the genres are
-listed as such.
+Every film has hidden traits: one or two genres, a setting, an era, a theme and a mood. They are drawn at
+random (though each setting is home to a few genres only) and told in words, each trait in several wordings.
+A recommender gets these words and the histories, and nothing of what follows; of the traits, only the genres
+are listed as such.
 
 A viewer picks the next film among those not seen yet. At the moment p of a life that runs from 0, the first
 film, to 1, the last one, and after a film j, the pick is the film i with the highest
@@ -13,12 +13,12 @@ film, to 1, the last one, and after a film j, the pick is the film i with the hi
 which is to say that it is drawn from a softmax.
 
 * early, late: each viewer has two ideal films, drawn independently of everybody else's, and likes a film in
-  proportion to the genres and the setting that it shares with them. So tastes drift from one ideal to the other,
-  and recent films say the most about the next one.
+  proportion to the genres and the setting that it shares with them. So tastes drift from one ideal to the
+  other, and recent films say the most about the next one.
 * dislike: each viewer dislikes two genres, for life.
-* habit: after one mood people look for another. Each mood calls for the next one in a ring, and half as loudly
-  for the one after that. The ring is the same for everybody and drawn at random, so that no text tells its
-  order: it can be learned only from histories, and better from those of many.
+* habit: after one mood people look for another. Each mood calls for the next one in a ring, and half as
+  loudly for the one after that. The ring is the same for everybody and drawn at random, so that no text tells
+  its order: it can be learned only from histories, and better from those of many.
 * fame: a mild Zipf law, -log(rank) times an exponent. Ranks have nothing to do with traits.
 * A few picks are by fame and noise alone. Era and theme move nobody: they are there to be ignored.
 
@@ -149,7 +149,7 @@ def draw_tastes(config: DemoConfig, films: Sequence[Film], rng: Generator) -> tu
 
 
 def draw_habits(config: DemoConfig, rng: Generator) -> Array:
-    """How loudly each mood calls for each: in a random ring, the next one, and half as loudly the one after."""
+    """How loudly each mood calls for each: in a random ring, the next one, and half as loudly its next."""
     ring = rng.permutation(len(vocabulary.MOODS))
     habits = np.zeros((len(ring) + 1, len(ring)))  # a last row for viewers at their first film
     habits[ring, np.roll(ring, -1)] = config.habit

@@ -152,7 +152,8 @@ def draw_words(film: Film, rng: Generator) -> dict[str, str]:
 def draw_title(words: dict[str, str], rng: Generator) -> str:
     """A title in title case."""
     first, *rest = pick(rng, TITLES).format_map(words).split()
-    return " ".join([capitalise(first), *(word if word in SMALL_WORDS else capitalise(word) for word in rest)])
+    cased = (word if word in SMALL_WORDS else capitalise(word) for word in rest)
+    return " ".join([capitalise(first), *cased])
 
 
 def draw_plot(words: dict[str, str], rng: Generator) -> str:
@@ -177,7 +178,7 @@ def pick(rng: Generator, options: Sequence[Option]) -> Option:
 
 
 # The first year in which a film set in each era may be released.
-EARLIEST = {"steam": 1948, "jazz": 1948, "forties": 1949, "sixties": 1969, "today": 1996, "future": 1966}
+EARLIEST = {"steam": 1948, "jazz": 1948, "forties": 1949, "sixties": 1969, "today": 2008, "future": 1966}
 
 # Genres whose turns fit any era and setting, outer space included.
 TIMELESS = phrases("Comedy | Heist | Romance | Mystery | Horror | Musical | Sports | Drama")
@@ -556,18 +557,21 @@ tones: Invisible | Sleeping | Moonlit | Floating | Dreaming
 characters: sleepwalking | dreamy | enigmatic | half-imaginary | moonstruck
 adjectives: dreamlike | hypnotic | surreal | hazy | hallucinatory
 verdicts: It drifts by like a strange dream. | Nothing in it is quite real.
-    | It follows the logic of dreams. | Watching it is like sleepwalking through a painting. | Its images float free of any explanation.
+    | It follows the logic of dreams. | Watching it is like sleepwalking through a painting.
+    | Its images float free of any explanation.
 = warm
 tones: Gentle | Golden | Kindly | Beloved | Generous
 characters: kind-hearted | generous | gentle | much-loved | good-natured
 adjectives: tender | warm-hearted | heartwarming | affectionate | big-hearted
-verdicts: It is full of kindness. | You come out of it feeling loved. | It warms the heart like a bowl of soup.
-    | It is comforting, generous and full of hugs. | It believes in the goodness of people.
+verdicts: It is full of kindness. | You come out of it feeling loved.
+    | It warms the heart like a bowl of soup. | It is comforting, generous and full of hugs.
+    | It believes in the goodness of people.
 = bleak
 tones: Merciless | Bitter | Ashen | Damned | Pitiless
 characters: ruined | doomed | embittered | friendless | condemned
 adjectives: bleak | unforgiving | grim | brutal | hopeless
 verdicts: There is no hope in it, and no comfort. | Nobody is saved in the end.
-    | It ends as badly as it can. | It looks into the abyss without blinking. | It is cold, cruel and without mercy.
+    | It ends as badly as it can. | It looks into the abyss without blinking.
+    | It is cold, cruel and without mercy.
 """,
 )

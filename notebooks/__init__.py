@@ -1,0 +1,1 @@
+"""Executed tours of the library. No logic of their own."""

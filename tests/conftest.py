@@ -1,0 +1,75 @@
+"""Fixtures: the toy world prepared once, a trained run of it once, and where real data is, if it is there."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from data.catalogue import Catalogue
+from data.shard import Shard
+from federation.local import local_grid
+from federation.train import open_run, train
+from recsys.embed import Encoder, embed, resolve
+from recsys.model import Model
+from tests.world import small_config, write_toy
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy world as a prepared folder."""
+    return write_toy(tmp_path_factory.mktemp("toy") / "toy")
+
+
+@pytest.fixture(scope="session")
+def catalogue(toy: Path) -> Catalogue:
+    return Catalogue.load(toy)
+
+
+@pytest.fixture(scope="session")
+def shard(toy: Path) -> Shard:
+    return Shard.load(toy)
+
+
+@pytest.fixture(scope="session")
+def encoder() -> Encoder:
+    """The real MiniLM weights, from the package that carries them."""
+    return resolve("sentence-transformers/all-MiniLM-L6-v2")
+
+
+@pytest.fixture(scope="session")
+def embeddings(toy: Path, catalogue: Catalogue, encoder: Encoder) -> Tensor:
+    return embed(catalogue, encoder, toy).matrix
+
+
+@pytest.fixture(scope="session")
+def model(encoder: Encoder) -> Model:
+    return Model(small_config().model, encoder, seed=0)
+
+
+@pytest.fixture(scope="session")
+def bent(model: Model) -> dict[str, Tensor]:
+    """An adapter away from its start, where every part of it matters."""
+    generator = torch.Generator().manual_seed(1)
+    return {name: t + 0.1 * torch.randn(t.shape, generator=generator) for name, t in model.adapter().items()}
+
+
+@pytest.fixture(scope="session")
+def run(toy: Path, embeddings: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the toy world, trained in this process."""
+    out = tmp_path_factory.mktemp("runs") / "toy"
+    config = open_run(out, toy, small_config(), resume=False)
+    train(local_grid(toy, config), out, toy, config, lambda record: None)
+    return out
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real datasets; a test that wants it skips where it is absent."""
+    folder = Path(os.environ.get("FEDREC_TEST_DATA", "../shared/data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}: set FEDREC_TEST_DATA to a folder with ml-100k.zip")
+    return folder

@@ -1,0 +1,137 @@
+"""The laws that everything else stands on: alone, anywhere, private."""
+
+import copy
+import pickle
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Message
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from data.catalogue import Catalogue
+from data.shard import Shard
+from federation import wire
+from federation.config import RunConfig
+from federation.local import LocalGrid, local_grid
+from federation.rounds import run, take_census
+from federation.server import State
+from federation.update import norms, summed
+from recsys.fit import FitConfig, Fitted, fit, negatives
+from recsys.model import Model
+from tests.world import small_config
+
+
+def trained(data: Path, config: RunConfig, model: Model, folder: Path) -> State:
+    grid = local_grid(data, config)
+    start = State.start(model.adapter(), config.server)
+    folder.mkdir()
+    return run(grid, take_census(grid, config), start, config, folder, lambda record: None)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("block", [2, 5, 64])
+def test_alone(model: Model, bent: dict[str, Tensor], shard: Shard, embeddings: Tensor, steps: int, block: int) -> None:
+    """A client in a cohort gets, to the bit, what the same client gets alone."""
+    config = FitConfig(local_steps=steps, negatives=16, block=block)
+    draws = [negatives(config, len(embeddings), 0, 1, step) for step in range(steps)]
+    together = {}
+    for part in fit(model, bent, shard.crops(range(12), 9, 0, 1), embeddings, config, draws):
+        for place, client in enumerate(part.clients):
+            together[int(client)] = ({name: tensor[place] for name, tensor in part.deltas.items()}, part.losses[place])
+    assert sorted(together) == list(range(12))
+    for user in range(12):
+        (alone,) = fit(model, bent, shard.crops([user], 9, 0, 1), embeddings, config, draws)
+        deltas, loss = together[user]
+        assert torch.equal(alone.losses[0], loss)
+        for name, delta in deltas.items():
+            assert torch.equal(alone.deltas[name][0], delta), name
+        assert any(delta.any() for delta in deltas.values())
+
+
+@pytest.mark.parametrize("optimizer", ["fedadam", "fedavgm"])
+def test_anywhere(toy: Path, model: Model, tmp_path: Path, optimizer: str) -> None:
+    """The same users on 1, 3 or 12 nodes give the same model, to the bit."""
+    config = small_config(optimizer=optimizer)
+    one, *others = (trained(toy, replace(config, nodes=n), model, tmp_path / str(n)) for n in (1, 3, 12))
+    assert any(not torch.equal(tensor, model.adapter()[name]) for name, tensor in one.adapter.items())
+    for other in others:
+        for name, tensor in one.adapter.items():
+            assert torch.equal(tensor, other.adapter[name]), name
+        assert other.best_score == pytest.approx(one.best_score, abs=1e-12)
+
+
+def test_another_seed_is_another_model(toy: Path, model: Model, tmp_path: Path) -> None:
+    a, b = (trained(toy, small_config(seed=seed, rounds=1), model, tmp_path / str(seed)) for seed in (0, 1))
+    assert any(not torch.equal(tensor, b.adapter[name]) for name, tensor in a.adapter.items())
+
+
+@pytest.mark.parametrize("send", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_private_a_shard_cannot_be_sent(shard: Shard, send) -> None:
+    with pytest.raises(TypeError, match="private"):
+        send(shard)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    clip=st.floats(0.01, 10),
+    scale=st.floats(1e-6, 1e6),
+    clients=st.integers(1, 5),
+)
+def test_private_one_user_moves_the_sum_by_at_most_the_clip(seed: int, clip: float, scale: float, clients: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    deltas = {name: scale * torch.randn(clients, *shape, generator=generator) for name, shape in SHAPES.items()}
+    everyone = summed(Fitted(np.arange(clients), deltas, torch.zeros(clients)), 1, clip)
+    without = {name: tensor[1:] for name, tensor in deltas.items()}
+    fewer = summed(Fitted(np.arange(clients - 1), without, torch.zeros(clients - 1)), 1, clip)
+    moved = {name: (everyone.deltas[name] - fewer.deltas[name]).unsqueeze(0) for name in SHAPES}
+    assert float(norms(moved)) <= clip * (1 + 1e-6) + 1e-8
+
+
+SHAPES = {"a": (3, 4), "b": (5,)}
+
+
+class Recorder(LocalGrid):
+    """A network that keeps a copy of every message that crosses it."""
+
+    def __init__(self, grid: LocalGrid) -> None:
+        self.__dict__.update(grid.__dict__)
+        self.crossed: list[Message] = []
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        sent = list(messages)
+        replies = list(super().send_and_receive(sent, timeout=timeout))
+        self.crossed += [*sent, *replies]
+        return replies
+
+
+def test_private_nothing_sent_holds_an_id(
+    toy: Path, model: Model, catalogue: Catalogue, shard: Shard, tmp_path: Path
+) -> None:
+    """No message of a whole run holds an item id, a user id, a salt, or anything as long as the catalogue."""
+    config = small_config(rounds=2, nodes=3)
+    grid = Recorder(local_grid(toy, config))
+    start = State.start(model.adapter(), config.server)
+    run(grid, take_census(grid, config), start, config, tmp_path, lambda record: None)
+    secrets = [item_id.encode() for item_id in catalogue.ids]
+    secrets += [b"person-", *(int(salt).to_bytes(8, order) for salt in shard.salts for order in ("little", "big"))]
+    assert len(grid.crossed) >= 2 * 3 + 2 * 2
+    assert sum(wire.size(message.content) for message in grid.crossed) > 10_000
+    for message in grid.crossed:
+        payload = b"".join(_bytes(message))
+        assert not [secret for secret in secrets if secret in payload]
+        for record in message.content.array_records.values():
+            assert all(len(catalogue) not in array.shape for array in record.values())
+
+
+def _bytes(message: Message) -> Iterable[bytes]:
+    for record in message.content.array_records.values():
+        yield from (array.data for array in record.values())
+    for record in (*message.content.config_records.values(), *message.content.metric_records.values()):
+        yield repr(dict(record)).encode()

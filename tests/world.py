@@ -1,0 +1,60 @@
+"""A toy world where the right answer is obvious: 12 users, 24 films; half cook, half fly."""
+
+from pathlib import Path
+
+import polars as pl
+
+from data.prepare import write
+from data.sources import Frames, described
+from federation.config import RunConfig, from_knobs
+
+COOKING = ["bread", "soup", "butter", "pasta", "cake", "oven", "kitchen", "chef", "salad", "cheese", "baker", "feast"]
+SPACE = ["rocket", "moon", "orbit", "comet", "galaxy", "star", "astronaut", "planet", "shuttle", "nebula", "meteor", "alien"]
+
+SMALL = {
+    "layers": 1,
+    "lora_rank": 2,
+    "item_rank": 4,
+    "history": 8,
+    "negatives": 16,
+    "clients_per_round": 6,
+    "rounds": 4,
+    "validate_every": 2,
+    "clip": 1.0,
+}
+"""Settings under which a round takes a fraction of a second."""
+
+
+def small_config(**changes: object) -> RunConfig:
+    return from_knobs(SMALL | changes)
+
+
+def toy_items() -> pl.DataFrame:
+    """Items 0 to 11 are about cooking, 12 to 23 about space; their ids share no character with a number."""
+    words = [*COOKING, *SPACE]
+    kinds = ["Cooking"] * len(COOKING) + ["Space"] * len(SPACE)
+    return described(
+        pl.DataFrame(
+            {
+                "item_id": [f"film-{word}" for word in words],
+                "title": [f"The {word}" for word in words],
+                "year": [1990 + row for row in range(len(words))],
+                "genres": kinds,
+            }
+        )
+    )
+
+
+def toy_interactions() -> pl.DataFrame:
+    """Six users watch only cooking films, six only space films: 4 to 12 of them each, each from another start."""
+    rows = []
+    for user in range(12):
+        words = COOKING if user < 6 else SPACE
+        for step in range(4 + (user * 5) % 9):
+            rows.append((f"person-{user:02d}", f"film-{words[(user + step) % 12]}", 1000 * user + step))
+    return pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+
+
+def write_toy(folder: Path) -> Path:
+    write(Frames(toy_interactions(), toy_items()), folder, name="toy")
+    return folder
