@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 
 @contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it takes `path`'s place in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
@@ -19,6 +22,13 @@ def replaced_file(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what writers of `path` left that were killed; those still alive keep theirs."""
+    for leftover in path.parent.glob(f".{path.name}.*.partial"):
+        if not psutil.pid_exists(int(leftover.name.split(".")[-2])):
+            leftover.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ public of them. MovieLens: Harper and Konstan 2015, doi:10.1145/2827872; layouts
 """
 
 import io
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -19,6 +20,9 @@ from data.errors import InputError
 
 Root = Path | zipfile.Path
 """A folder or an opened zip: both know `/`, `exists`, `iterdir` and `read_bytes`."""
+
+LARGEST = 2.0**53
+"""Beyond it a float64 no longer holds every whole number: no rating and no time is that large."""
 
 
 class Frames(NamedTuple):
@@ -49,7 +53,7 @@ def open_root(path: Path) -> Root:
         return zipfile.Path(archive)
     except FileNotFoundError as error:
         raise InputError(f"--source {path} does not exist; give a zip or a folder") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         raise InputError(f"{path} is not a whole zip file ({error}); download it again") from error
 
 
@@ -79,30 +83,33 @@ def read_table(file: Root, layout: Layout) -> pl.DataFrame:
         raise InputError(
             f"{file.name}: byte {error.start} is not {layout.encoding}; is it the original file?"
         ) from error
-    separator = layout.separator
-    if len(separator) > 1:  # polars splits at one byte; no text holds the unit separator
-        text, separator = text.replace(separator, "\x1f"), "\x1f"
+    single = layout.separator if len(layout.separator) == 1 else "\x1f"  # polars splits at one byte; no text holds this
     try:
         frame = pl.read_csv(
-            io.BytesIO(text.encode()),
+            io.BytesIO(text.replace(layout.separator, single).encode()),
             has_header=layout.header,
-            separator=separator,
+            separator=single,
             quote_char='"' if layout.header else None,
             infer_schema=False,
         )
     except pl.exceptions.PolarsError as error:
-        raise _misshapen(file, text, separator, layout) or InputError(f"{file.name}: {error}") from error
+        reason = str(error).splitlines()[0]
+        raise _misshapen(file, text, layout) or InputError(f"{file.name}: {reason}") from error
     if frame.width != len(layout.columns):
-        raise _misshapen(file, text, separator, layout) or InputError(
+        raise _misshapen(file, text, layout) or InputError(
             f"{file.name} has {frame.width} columns where {len(layout.columns)} belong"
         )
+    if frame[:, -1].has_nulls() and (misshapen := _misshapen(file, text, layout)):  # a row that ends early
+        raise misshapen
     return frame.rename(dict(zip(frame.columns, layout.columns, strict=True))).fill_null("")
 
 
-def _misshapen(file: Root, text: str, separator: str, layout: Layout) -> InputError | None:
+def _misshapen(file: Root, text: str, layout: Layout) -> InputError | None:
     wanted = len(layout.columns)
-    for number, line in enumerate(text.splitlines(), start=1):
-        if (fields := line.count(separator) + 1) != wanted and '"' not in line:
+    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
+        line = line.rstrip("\n")
+        bare = re.sub('"[^"]*"', "", line) if layout.header else line
+        if (fields := bare.count(layout.separator) + 1) != wanted:
             return InputError(
                 f"{file.name} line {number}: {fields} fields where {wanted} belong ({line[:60]!r}); mend or remove it"
             )
@@ -114,7 +121,7 @@ def read_interactions(file: Root, layout: Layout) -> pl.DataFrame:
     table = read_table(file, layout)
     for column in ("rating", "timestamp"):
         kept = table[column].str.strip_chars().cast(pl.Float64, strict=False)
-        if (bad := kept.is_null() | kept.is_nan()).any():
+        if (bad := ~kept.is_between(-LARGEST, LARGEST).fill_null(False)).any():
             row = int(bad.arg_max() or 0)
             raise InputError(
                 f"{file.name} line {row + 1 + layout.header}: {column} {table[column][row]!r} is not a number; "

@@ -8,8 +8,8 @@ from data.prepare import write
 from data.sources import Frames, described
 from federation.config import RunConfig, from_knobs
 
-COOKING = ["bread", "soup", "butter", "pasta", "cake", "oven", "kitchen", "chef", "salad", "cheese", "baker", "feast"]
-SPACE = ["rocket", "moon", "orbit", "comet", "galaxy", "star", "astronaut", "planet", "shuttle", "nebula", "meteor", "alien"]
+COOKING = "bread soup butter pasta cake oven kitchen chef salad cheese baker feast".split()  # noqa: SIM905
+SPACE = "rocket moon orbit comet galaxy star astronaut planet shuttle nebula meteor alien".split()  # noqa: SIM905
 
 SMALL = {
     "layers": 1,

@@ -1,0 +1,49 @@
+"""The losses, as arithmetic."""
+
+from math import exp, log
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from recsys.fit import FitConfig, negatives
+from recsys.loss import client_means, sampled_softmax
+
+
+def test_drawing_every_item_gives_the_full_softmax() -> None:
+    scores = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))  # 4 events, 6 items
+    targets = torch.tensor([0, 2, 5, 2])
+    hits = F.one_hot(targets, 6).bool()
+    losses = sampled_softmax(scores[range(4), targets], scores, hits, items=6)
+    torch.testing.assert_close(losses, F.cross_entropy(scores, targets, reduction="none"))
+
+
+def test_each_drawn_item_stands_for_its_share_of_the_catalogue() -> None:
+    """101 items, two drawn: each stands for 50."""
+    loss = sampled_softmax(torch.tensor([1.0]), torch.tensor([[0.5, -0.5]]), torch.zeros(1, 2, dtype=torch.bool), 101)
+    assert float(loss) == pytest.approx(log(exp(1) + 50 * exp(0.5) + 50 * exp(-0.5)) - 1, abs=1e-6)
+
+
+def test_a_drawn_item_that_is_the_next_one_is_not_held_against_it() -> None:
+    """Of two drawn one is the next item itself; the other stands for all 100 others."""
+    loss = sampled_softmax(torch.tensor([1.0]), torch.tensor([[0.5, 1.0]]), torch.tensor([[False, True]]), 101)
+    assert float(loss) == pytest.approx(log(exp(1) + 100 * exp(0.5)) - 1, abs=1e-6)
+
+
+def test_a_client_weighs_its_examples_alike_and_padding_not_at_all() -> None:
+    losses = torch.tensor([[[9.0, 1.0, 3.0], [9.0, 9.0, 5.0]], [[7.0, 7.0, 7.0], [1.0, 2.0, 6.0]]])  # (2, 2, 3)
+    valid = torch.tensor([[[0, 1, 1], [0, 0, 1]], [[0, 0, 0], [1, 1, 1]]]).bool()
+    assert client_means(losses, valid).tolist() == [((1 + 3) / 2 + 5) / 2, (1 + 2 + 6) / 3]
+
+
+def test_a_client_without_events_has_no_loss() -> None:
+    assert client_means(torch.full((1, 1, 2), torch.nan), torch.zeros(1, 1, 2, dtype=torch.bool)).tolist() == [0.0]
+
+
+def test_negatives_are_distinct_and_the_same_on_every_node() -> None:
+    config = FitConfig(negatives=10)
+    drawn = negatives(config, 50, seed=1, round=2, step=0)
+    assert len(set(drawn.tolist())) == 10
+    assert torch.equal(drawn, negatives(config, 50, seed=1, round=2, step=0))
+    assert not torch.equal(drawn, negatives(config, 50, seed=1, round=2, step=1))
+    assert sorted(negatives(config, 7, seed=1, round=2, step=0).tolist()) == list(range(7))

@@ -1,0 +1,133 @@
+"""The towers, their low-rank parts, and PEFT as the reference."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data.errors import InputError
+from recsys.embed import Encoder, Pinned, embed, resolve
+from recsys.lora import StackedLinear, from_peft, single, stacked, to_peft
+from recsys.model import Model, ModelConfig
+from recsys.recommender import Recommender
+
+
+def test_stacked_linear_is_each_clients_own_low_rank_layer() -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = StackedLinear(nn.Linear(5, 3), rank=2, alpha=4.0, generator=generator)
+    down, up = torch.randn(4, 2, 5), torch.randn(4, 3, 2)
+    x = torch.randn(4, 7, 5)
+    together = torch.func.functional_call(layer, {"lora_A": down, "lora_B": up}, (x,))
+    for client in range(4):
+        weight = layer.base.weight + (4.0 / 2) * up[client] @ down[client]
+        torch.testing.assert_close(together[client], F.linear(x[client], weight, layer.base.bias))
+
+
+def test_an_adapter_starts_as_no_change(model: Model, encoder: Encoder, embeddings: Tensor) -> None:
+    """With B = 0 the item vectors are the text embeddings, and the user tower is the plain encoder."""
+    torch.testing.assert_close(model.item_vectors(model.adapter(), embeddings), embeddings, atol=1e-6, rtol=0)
+
+
+def test_stacking_copies_and_collects_gradients() -> None:
+    adapter = {"a": torch.ones(2, 3)}
+    stack = stacked(adapter, 5)
+    assert stack["a"].shape == (5, 2, 3)
+    assert stack["a"].requires_grad
+    assert single(adapter)["a"].shape == (1, 2, 3)
+    with torch.no_grad():
+        stack["a"] += 1
+    assert adapter["a"].sum() == 6
+
+
+def test_cosines_through_the_low_rank_are_those_of_the_vectors(
+    model: Model, bent: dict[str, Tensor], embeddings: Tensor
+) -> None:
+    users = F.normalize(torch.randn(1, 5, embeddings.shape[1], generator=torch.Generator().manual_seed(2)), dim=-1)
+    vectors = model.item_vectors(bent, embeddings)  # (N, E)
+    tower = copy.deepcopy(model.item)
+    with torch.no_grad():
+        tower.down.copy_(bent["item.down"])
+        tower.up.copy_(bent["item.up"])
+        torch.testing.assert_close(tower.cosines(users, embeddings), users @ vectors.T, atol=2e-6, rtol=0)
+
+
+def test_the_past_does_not_see_the_future(model: Model, bent: dict[str, Tensor], embeddings: Tensor) -> None:
+    """A user vector after the t-th event is the same whatever comes later."""
+    vectors = model.item_vectors(bent, embeddings)
+    mask = torch.ones(1, 6, dtype=torch.bool)
+    user = {name.removeprefix("user."): t for name, t in single(bent).items() if name.startswith("user.")}
+    with torch.no_grad():
+        whole = torch.func.functional_call(model.user, user, (vectors[None, [0, 3, 5, 7, 9, 11]], mask))
+        other = torch.func.functional_call(model.user, user, (vectors[None, [0, 3, 5, 20, 21, 22]], mask))
+    torch.testing.assert_close(whole[:, :3], other[:, :3])
+    assert not torch.allclose(whole[:, 3:], other[:, 3:], atol=1e-3)
+
+
+def test_padding_changes_no_user_vector(model: Model, bent: dict[str, Tensor], embeddings: Tensor) -> None:
+    vectors = model.item_vectors(bent, embeddings)[None, [2, 4, 6]]
+    short = model.user_vectors(bent, vectors, torch.ones(1, 3, dtype=torch.bool))
+    padded = torch.cat([torch.randn(1, 5, vectors.shape[-1]), vectors], dim=1)
+    mask = torch.tensor([[False] * 5 + [True] * 3])
+    torch.testing.assert_close(model.user_vectors(bent, padded, mask), short, atol=1e-6, rtol=0)
+
+
+def test_peft_names_round_trip(bent: dict[str, Tensor]) -> None:
+    lora = to_peft(bent)
+    assert "base_model.model.encoder.layer.0.attention.self.query.lora_A.weight" in lora
+    assert from_peft(lora) == {name: tensor for name, tensor in bent.items() if name.startswith("user.")}
+
+
+@pytest.mark.filterwarnings("ignore")  # of peft and transformers, on loading
+def test_peft_itself_loads_the_artifact_and_agrees(run: Path, encoder: Encoder) -> None:
+    """The folder opens with `PeftModel.from_pretrained`, which computes what our user tower computes."""
+    from peft import PeftModel
+    from transformers import AutoModel
+
+    recommender = Recommender.load(run)
+    history = recommender.vectors[None, [0, 1, 2, 15, 16]]
+    mask = torch.ones(1, 5, dtype=torch.bool)
+    layers = recommender.card["config"]["model"]["layers"]
+    base = AutoModel.from_pretrained(encoder.folder, num_hidden_layers=layers, add_pooling_layer=False)
+    reference = PeftModel.from_pretrained(base, str(run)).eval()
+    causal = torch.ones(5, 5, dtype=torch.bool).tril()[None, None]
+    with torch.no_grad():
+        hidden = reference(inputs_embeds=history, attention_mask=causal).last_hidden_state[:, -1]
+    ours = recommender.model.user_vectors(recommender.adapter, history, mask)
+    torch.testing.assert_close(ours, F.normalize(hidden, dim=-1), atol=1e-5, rtol=0)
+    assert any(tensor.any() for name, tensor in recommender.adapter.items() if name.endswith("lora_B"))
+
+
+def test_nothing_trained_or_sent_grows_with_the_catalogue(model: Model) -> None:
+    sizes = {name: tuple(tensor.shape) for name, tensor in model.adapter().items()}
+    assert sizes["item.down"] == (4, 384)
+    assert sum(int(np.prod(shape)) for shape in sizes.values()) == 2 * 384 * 4 + 2 * (4 * 2 * 384 + 2 * (384 + 1536))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"layers": 7}, "1 to 6"), ({"history": 600}, "reads 512")],
+)
+def test_a_model_the_encoder_cannot_give_is_refused(encoder: Encoder, change: dict[str, int], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Model(ModelConfig(**change), encoder)  # type: ignore[arg-type]
+
+
+def test_other_weights_than_the_pinned_are_refused(encoder: Encoder, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"not the weights")
+    monkeypatch.setitem(resolve.__wrapped__.__globals__["PINNED"], str(tmp_path), Pinned("main", encoder.sha256))
+    with pytest.raises(InputError, match="is pinned"):
+        resolve(str(tmp_path))
+
+
+def test_embeddings_are_made_once_per_texts_and_weights(catalogue, encoder: Encoder, tmp_path: Path) -> None:
+    reports: list[tuple[int, int]] = []
+    first = embed(catalogue, encoder, tmp_path, lambda done, total: reports.append((done, total)), block=10)
+    assert reports == [(10, 24), (20, 24), (24, 24)]
+    again = embed(catalogue, encoder, tmp_path, lambda done, total: reports.append((done, total)))
+    assert len(reports) == 3
+    assert torch.equal(first.matrix, again.matrix)
+    torch.testing.assert_close(first.matrix.norm(dim=1), torch.ones(24))

@@ -1,0 +1,203 @@
+"""The loop over the grid, where nodes fail: bad answers are refused and counted, and the round goes on."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, Error, Message, MetricRecord, RecordDict
+
+from data.errors import InputError
+from federation import wire
+from federation.config import RunConfig
+from federation.local import LocalGrid, local_grid
+from federation.rounds import LOG, read_log, rewind_log, run, take_census
+from federation.server import State
+from federation.train import open_run, train
+from federation.update import Update
+from recsys.model import Model
+from tests.world import small_config
+
+Tamper = Callable[[Message], Message | None]
+
+
+class Unreliable(LocalGrid):
+    """A network on which the answers of node 2 are changed, or lost where `tamper` gives None."""
+
+    def __init__(self, grid: LocalGrid, tamper: Tamper) -> None:
+        self.__dict__.update(grid.__dict__)
+        self.tamper = tamper
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        for reply in super().send_and_receive(messages, timeout=timeout):
+            hit = reply.metadata.src_node_id == 2 and reply.metadata.message_type == wire.TRAIN
+            changed = self.tamper(reply) if hit else reply
+            if changed is not None:
+                yield changed
+
+
+def changed(reply: Message, change: Callable[[Update], Update]) -> Message:
+    reply.content = wire.encode_update(change(wire.decode_update(reply.content)))
+    return reply
+
+
+def filled(value: float) -> Tamper:
+    return lambda reply: changed(
+        reply, lambda u: replace(u, deltas={n: torch.full_like(t, value) for n, t in u.deltas.items()})
+    )
+
+
+def without(record: str) -> Tamper:
+    def tamper(reply: Message) -> Message:
+        del reply.content[record]
+        return reply
+
+    return tamper
+
+
+def garbage(reply: Message) -> Message:
+    reply.content["deltas"]["item.up"] = Array("float32", (384, 4), "numpy.ndarray", b"no array at all")
+    return reply
+
+
+def failing(reply: Message) -> Message:
+    request = Message(RecordDict(), 2, wire.TRAIN)
+    return Message(Error(code=3, reason="out of memory"), reply_to=request)
+
+
+REFUSED: dict[str, tuple[Tamper, str]] = {
+    "nan": (filled(float("nan")), "not finite"),
+    "infinite": (filled(float("inf")), "not finite"),
+    "too long": (filled(100.0), "a sum of length"),
+    "wrong shape": (
+        lambda reply: changed(reply, lambda u: replace(u, deltas={n: t[:1] for n, t in u.deltas.items()})),
+        "has shape",
+    ),
+    "other names": (
+        lambda reply: changed(reply, lambda u: replace(u, deltas={f"{n}!": t for n, t in u.deltas.items()})),
+        "other tensors",
+    ),
+    "old round": (lambda reply: changed(reply, lambda u: replace(u, round=0)), "round 0"),
+    "more users": (lambda reply: changed(reply, lambda u: replace(u, users=u.users + 1)), "users"),
+    "nan metric": (lambda reply: changed(reply, lambda u: replace(u, sums=u.sums | {"loss": float("nan")})), "metric"),
+    "no deltas": (without("deltas"), "deltas"),
+    "no count": (without("count"), "count"),
+    "garbage": (garbage, ""),
+    "an error": (failing, "out of memory"),
+}
+
+
+def trained(grid: LocalGrid, config: RunConfig, model: Model, folder: Path) -> State:
+    folder.mkdir(exist_ok=True)
+    start = State.start(model.adapter(), config.server)
+    return run(grid, take_census(grid, config), start, config, folder, lambda record: None)
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_a_bad_answer_is_refused_and_counted(toy: Path, model: Model, tmp_path: Path, fault: str) -> None:
+    """The round goes on with the rest, as if the bad node had never answered."""
+    config = small_config(rounds=1, nodes=2, clients_per_round=12)
+    tamper, said = REFUSED[fault]
+    state = trained(Unreliable(local_grid(toy, config), tamper), config, model, tmp_path / "bad")
+    (record,) = read_log(tmp_path / "bad")
+    assert (record["clients_asked"], record["clients_answered"], record["clients_refused"]) == (12, 6, 6)
+    assert "node 2" in record["refusals"][0]
+    assert said in record["refusals"][0]
+    silent = trained(Unreliable(local_grid(toy, config), lambda reply: None), config, model, tmp_path / "silent")
+    for name, tensor in silent.adapter.items():
+        assert tensor.isfinite().all()
+        assert torch.equal(tensor, state.adapter[name]), name
+
+
+def test_a_lost_answer_is_absent_from_the_sum(toy: Path, model: Model, tmp_path: Path) -> None:
+    config = small_config(rounds=1, nodes=2, clients_per_round=12)
+    trained(Unreliable(local_grid(toy, config), lambda reply: None), config, model, tmp_path)
+    (record,) = read_log(tmp_path)
+    assert (record["clients_asked"], record["clients_answered"], record["clients_refused"]) == (12, 6, 0)
+
+
+def test_an_answer_from_a_node_that_was_not_asked_is_refused(toy: Path, model: Model, tmp_path: Path, caplog) -> None:
+    def from_a_stranger(reply: Message) -> Message:
+        reply.metadata.__dict__["_src_node_id"] = 77
+        return reply
+
+    config = small_config(rounds=1, nodes=2, clients_per_round=12)
+    trained(Unreliable(local_grid(toy, config), from_a_stranger), config, model, tmp_path)
+    assert read_log(tmp_path)[0]["clients_answered"] == 6
+    assert "node 77, which was not asked" in caplog.text
+
+
+def test_a_round_that_nobody_answers_is_logged_and_changes_nothing(toy: Path, model: Model, tmp_path: Path) -> None:
+    class Silent(LocalGrid):
+        def __init__(self, grid: LocalGrid) -> None:
+            self.__dict__.update(grid.__dict__)
+
+        def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+            return [r for r in super().send_and_receive(messages) if r.metadata.message_type != wire.TRAIN]
+
+    config = small_config(rounds=2)
+    state = trained(Silent(local_grid(toy, config)), config, model, tmp_path)
+    assert [record["loss"] for record in read_log(tmp_path)] == [None, None]
+    for name, tensor in model.adapter().items():
+        assert torch.equal(state.adapter[name], tensor), name
+
+
+def test_the_log_holds_a_line_a_round(run: Path) -> None:
+    records = read_log(run)
+    assert [record["round"] for record in records] == [1, 2, 3, 4]
+    assert [record["validation"] is not None for record in records] == [False, True, False, True]
+    adapter_bytes = 4 * (2 * 384 * 4 + 2 * (4 * 2 * 384 + 2 * (384 + 1536)))
+    for record in records:
+        assert record["clients_asked"] == record["clients_answered"] == 6
+        assert adapter_bytes < record["bytes_down"] < adapter_bytes + 10_000
+        assert adapter_bytes < record["bytes_up"] < 2 * adapter_bytes + 10_000
+        assert record["loss"] > 0
+
+
+def test_the_log_is_rewound_to_the_saved_round(tmp_path: Path) -> None:
+    (tmp_path / LOG).write_text('{"round": 1}\n{"round": 2}\n{"round": 3}\n{"rou')
+    rewind_log(tmp_path, 2)
+    assert (tmp_path / LOG).read_text() == '{"round": 1}\n{"round": 2}\n'
+
+
+def test_a_federation_that_does_not_come_together_says_so(toy: Path) -> None:
+    config = small_config(nodes=1, round_timeout=0.01)
+    with pytest.raises(InputError, match="1 of nodes = 2 connected"):
+        take_census(local_grid(toy, config), replace(config, nodes=2), poll=0.01)
+
+
+def test_a_census_of_the_wrong_kind_is_left_out() -> None:
+    for tickets in (np.array([1.5]), np.array([[1]], dtype=np.uint64)):
+        with pytest.raises(ValueError, match="census"):
+            wire.decode_census(wire.encode_census(tickets))
+
+
+def test_central_mode_is_one_client_that_owns_the_cohort(toy: Path, model: Model, tmp_path: Path) -> None:
+    """Without clipping, one local step of the pooled client is the mean of its users' steps."""
+    shared = {"rounds": 3, "optimizer": "fedavg", "server_rate": 0.1, "clip": 1e6, "clients_per_round": 12}
+    federated, central = (
+        trained(local_grid(toy, config), config, model, tmp_path / config.mode)
+        for config in (small_config(**shared), small_config(**shared, mode="central"))
+    )
+    for name, tensor in federated.adapter.items():
+        torch.testing.assert_close(central.adapter[name], tensor, atol=2e-5, rtol=0)
+
+
+def test_training_learns_the_toy_world(toy: Path, tmp_path: Path) -> None:
+    """Full participation for a few rounds brings the loss well down."""
+    config = open_run(tmp_path / "run", toy, small_config(rounds=20, clients_per_round=12, clip=5.0), resume=False)
+    records: list[dict] = []
+    train(local_grid(toy, config), tmp_path / "run", toy, config, records.append)
+    assert records[-1]["loss"] < 0.9 * records[0]["loss"]
+    card = json.loads((tmp_path / "run" / "card.json").read_text())
+    assert card["finished"]
+    assert card["best_round"] in range(2, 21, 2)
+
+
+def test_metric_records_hold_numbers_only() -> None:
+    """A history could not be smuggled out as a metric by mistake: text is not accepted."""
+    with pytest.raises(TypeError):
+        MetricRecord({"loss": "film-soup"})  # type: ignore[dict-item]

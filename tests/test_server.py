@@ -1,0 +1,166 @@
+"""The algebra of updates, the draw, and the server's rules as arithmetic."""
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import FedAvg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.errors import InputError
+from federation import wire
+from federation.config import RunConfig, ServerConfig
+from federation.local import LocalGrid
+from federation.server import Roster, State, absorb, draw
+from federation.update import Order, Update, summed
+from recsys.fit import Fitted
+from tests.world import small_config
+
+
+def update(values: list[float], users: int = 1) -> Update:
+    return Update(1, users, {"a": torch.tensor(values, dtype=torch.float64)}, {"loss": 1.0, "clipped": 0.0})
+
+
+def state(config: ServerConfig) -> State:
+    return State.start({"a": torch.tensor([1.0, 2.0])}, config)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 9), st.permutations(range(9)))
+def test_updates_add_exactly_in_any_order(seed: int, clients: int, order: list[int]) -> None:
+    """The sum over any grouping and order of clients is the same to the bit."""
+    generator = torch.Generator().manual_seed(seed)
+    scale = 10 ** (6 * torch.rand(9, 1, generator=generator) - 4)
+    deltas = scale * torch.randn(9, 4, generator=generator)
+    at_once = summed(Fitted(np.arange(9), {"a": deltas}, torch.zeros(9)), 1, clip=3.0)
+    groups = [order[:clients], order[clients:]]
+    parts = [summed(Fitted(np.array(g), {"a": deltas[g]}, torch.zeros(len(g))), 1, clip=3.0) for g in groups if g]
+    total = parts[0] if len(parts) == 1 else parts[1] + parts[0]
+    assert torch.equal(total.deltas["a"], at_once.deltas["a"])
+    assert total.users == at_once.users == 9
+
+
+def test_clipping_scales_a_long_change_and_leaves_a_short_one() -> None:
+    fitted = Fitted(np.arange(2), {"a": torch.tensor([[3.0, 4.0], [0.3, 0.4]])}, torch.tensor([1.0, 2.0]))
+    found = summed(fitted, 1, clip=1.0)
+    assert found.deltas["a"].tolist() == pytest.approx([0.6 + 0.3, 0.8 + 0.4], abs=1e-6)
+    assert found.sums == {"loss": 3.0, "clipped": 1.0}
+
+
+def test_updates_of_different_rounds_do_not_add() -> None:
+    with pytest.raises(ValueError, match="round 2"):
+        update([0, 0]) + Update(2, 1, update([0, 0]).deltas, update([0, 0]).sums)
+
+
+def test_an_update_survives_the_wire_exactly() -> None:
+    single = update([0.25, -1.5])
+    large = update([1 + 2.0**-30, 3.0], users=7)
+    for sent, dtype in ((single, "float32"), (large, "float64")):
+        content = wire.encode_update(sent)
+        assert content.array_records["deltas"]["a"].dtype == dtype
+        received = wire.decode_update(content)
+        assert torch.equal(received.deltas["a"], sent.deltas["a"])
+        assert (received.round, received.users, received.sums) == (sent.round, sent.users, sent.sums)
+
+
+def test_an_order_survives_the_wire() -> None:
+    order = Order(round=3, users=np.array([4, 0, 9]), clip=0.5, split="test")
+    received, adapter = wire.decode_order(wire.encode_order(order, {"a": torch.tensor([1.0, 2.0])}))
+    assert (received.round, received.users.tolist(), received.clip, received.split) == (3, [4, 0, 9], 0.5, "test")
+    assert torch.equal(adapter["a"], torch.tensor([1.0, 2.0]))
+
+
+def test_the_same_users_are_drawn_however_they_are_spread() -> None:
+    tickets = np.array([50, 10, 40, 20, 30], dtype=np.uint64)
+    one = Roster.of({7: tickets})
+    two = Roster.of({3: tickets[[1, 4]], 9: tickets[[0, 2, 3]]})
+    drawn = draw(one, 3, seed=1, round=2)
+    ours = {int(tickets[user]) for user in one.per_node(drawn)[7]}
+    spread = {3: tickets[[1, 4]], 9: tickets[[0, 2, 3]]}
+    theirs = {int(spread[node][user]) for node, users in two.per_node(drawn).items() for user in users}
+    assert ours == theirs
+    assert len(ours) == 3
+
+
+def test_a_draw_is_without_replacement_and_changes_by_round() -> None:
+    roster = Roster.of({1: np.arange(100, dtype=np.uint64)})
+    first, second = draw(roster, 10, 0, 1), draw(roster, 10, 0, 2)
+    assert len(set(first.tolist())) == 10
+    assert first.tolist() != second.tolist()
+    assert draw(roster, 500, 0, 1).tolist() == list(range(100))
+
+
+RULES = {
+    # after one round with a mean change of (0.5, -0.25), from (1, 2), η = 0.1, β1 = 0.9, β2 = 0.99, τ = 0.01
+    "fedavg": [1 + 0.1 * 0.5, 2 - 0.1 * 0.25],
+    "fedavgm": [1 + 0.1 * 0.5, 2 - 0.1 * 0.25],
+    "fedadam": [
+        1 + 0.1 * (0.1 * 0.5) / ((0.99 * 1e-4 + 0.01 * 0.25) ** 0.5 + 0.01),
+        2 - 0.1 * (0.1 * 0.25) / ((0.99 * 1e-4 + 0.01 * 0.0625) ** 0.5 + 0.01),
+    ],
+    "fedyogi": [
+        1 + 0.1 * (0.1 * 0.5) / ((1e-4 + 0.01 * 0.25) ** 0.5 + 0.01),
+        2 - 0.1 * (0.1 * 0.25) / ((1e-4 + 0.01 * 0.0625) ** 0.5 + 0.01),
+    ],
+}
+
+
+@pytest.mark.parametrize("optimizer", RULES)
+def test_one_round_of_each_rule(optimizer: str) -> None:
+    server = ServerConfig(optimizer=optimizer, server_rate=0.1, adaptivity=0.01)  # type: ignore[arg-type]
+    after = absorb(state(server), update([1.0, -0.5], users=2), RunConfig(server=server))
+    assert after.adapter["a"].tolist() == pytest.approx(RULES[optimizer], abs=1e-6)
+    assert after.round == 1
+
+
+def test_momentum_carries_over() -> None:
+    config = RunConfig(server=ServerConfig(optimizer="fedavgm", server_rate=1.0))
+    after = absorb(absorb(state(config.server), update([1.0, 0.0]), config), update([1.0, 0.0]), config)
+    assert after.adapter["a"].tolist() == pytest.approx([1 + 1 + (0.9 + 1), 2.0])
+
+
+def test_a_round_that_nobody_answers_leaves_the_adapter() -> None:
+    config = RunConfig()
+    before = state(config.server)
+    after = absorb(before, None, config)
+    assert after.round == 1
+    assert torch.equal(after.adapter["a"], before.adapter["a"])
+
+
+def test_fedavg_is_flowers() -> None:
+    """With η = 1, the adapter becomes the mean of what the clients hold: Flower's own FedAvg says the same."""
+    LocalGrid(None, [], {})  # type: ignore[arg-type]
+    start = state(ServerConfig())
+    changes = [[0.5, 0.25], [-0.125, 1.0], [0.0, 2.0]]
+    replies = []
+    for node, change in enumerate(changes, start=1):
+        held = ArrayRecord([(start.adapter["a"] + torch.tensor(change)).numpy()])
+        content = RecordDict({"arrays": held, "metrics": MetricRecord({"num-examples": 1})})
+        replies.append(Message(content, reply_to=Message(RecordDict(), node, "train")))
+    theirs, _ = FedAvg().aggregate_train(1, replies)
+    config = RunConfig(server=ServerConfig(optimizer="fedavg", server_rate=1.0))
+    total = update(changes[0]) + update(changes[1]) + update(changes[2])
+    assert theirs is not None
+    expected = theirs.to_numpy_ndarrays()[0]
+    assert absorb(start, total, config).adapter["a"].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_a_state_survives_the_disk(tmp_path) -> None:
+    config = small_config()
+    saved = absorb(state(config.server), update([1.0, 2.0]), config).validated(0.25)
+    saved.save(tmp_path)
+    loaded = State.load(tmp_path)
+    assert loaded is not None
+    assert (loaded.round, loaded.best_round, loaded.best_score) == (1, 1, 0.25)
+    for part in ("adapter", "momentum", "variance", "best"):
+        assert torch.equal(getattr(loaded, part)["a"], getattr(saved, part)["a"])
+    (tmp_path / "state.safetensors").write_bytes(b"half")
+    with pytest.raises(InputError, match="cannot be read"):
+        State.load(tmp_path)
+
+
+def test_only_a_better_score_replaces_the_best() -> None:
+    first = state(ServerConfig()).validated(0.5)
+    assert first.validated(0.5) is first
+    assert first.validated(0.6).best_score == 0.6

@@ -1,0 +1,275 @@
+"""The readers, on small files in the formats that the publishers made."""
+
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from data.errors import InputError
+from data.sources import described, film_titles, find, open_root, source_named
+
+Files = Mapping[str, bytes]
+Pack = Callable[[Path, Files], Path]
+
+
+def zipped(place: Path, files: Files) -> Path:
+    """A zip that carries a folder of its own, as published."""
+    path = place / "given.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(f"inner/{name}", content)
+    return path
+
+
+def flat(place: Path, files: Files) -> Path:
+    for name, content in files.items():
+        (place / name).write_bytes(content)
+    return place
+
+
+def unzipped(place: Path, files: Files) -> Path:
+    """What unzipping leaves: a folder in a folder."""
+    (place / "inner").mkdir()
+    flat(place / "inner", files)
+    return place
+
+
+@dataclass(frozen=True)
+class Case:
+    """A dataset in its format, and what must be read from it."""
+
+    name: str
+    files: Files
+    interactions: list[tuple[str, str, int]]
+    items: list[tuple[str, str, int | None, str, str]]  # id, title, year, genres, text
+
+
+ML_100K = Case(
+    "ml-100k",
+    {
+        "u.data": b"196\t543\t3\t881250949\n186\t1\t3\t891717742\n196\t267\t5\t881250949\n",
+        "u.item": (
+            "1|Toy Story (1995)|01-Jan-1995||http://us.imdb.com/M/title-exact?Toy%20Story%20(1995)"
+            "|0|0|0|1|1|1|0|0|0|0|0|0|0|0|0|0|0|0|0\n"
+            "267|unknown||||1|0|0|0|0|0|0|0|0|0|0|0|0|0|0|0|0|0|0\n"
+            "543|Misérables, Les (1995)|01-Jan-1995||http://us.imdb.com/M/title-exact?Mis%E9rables"
+            "|0|0|0|0|0|0|0|0|1|0|0|0|1|0|0|0|0|0|0\n"
+        ).encode("latin-1"),
+        "u.genre": (
+            b"unknown|0\nAction|1\nAdventure|2\nAnimation|3\nChildren's|4\nComedy|5\nCrime|6\nDocumentary|7\nDrama|8\n"
+            b"Fantasy|9\nFilm-Noir|10\nHorror|11\nMusical|12\nMystery|13\nRomance|14\nSci-Fi|15\nThriller|16\nWar|17\n"
+            b"Western|18\n\n"
+        ),
+    },
+    [("196", "543", 881250949), ("186", "1", 891717742), ("196", "267", 881250949)],
+    [
+        ("1", "Toy Story", 1995, "Animation|Children's|Comedy", "Toy Story (1995). Animation, Children's, Comedy"),
+        ("267", "unknown", None, "", "unknown"),
+        ("543", "Les Misérables", 1995, "Drama|Musical", "Les Misérables (1995). Drama, Musical"),
+    ],
+)
+ML_1M = Case(
+    "ml-1m",
+    {
+        "movies.dat": (
+            "73::Misérables, Les (1995)::Drama|Musical\n"
+            "260::Star Wars: Episode IV - A New Hope (1977)::Action|Sci-Fi\n"
+            "2571::Matrix, The (1999)::Action\n"
+        ).encode("latin-1"),
+        "ratings.dat": b"1::2571::5::978300760\n2::73::3::978302109\n",
+    },
+    [("1", "2571", 978300760), ("2", "73", 978302109)],
+    [
+        ("73", "Les Misérables", 1995, "Drama|Musical", "Les Misérables (1995). Drama, Musical"),
+        (
+            "260",
+            "Star Wars: Episode IV - A New Hope",
+            1977,
+            "Action|Sci-Fi",
+            "Star Wars: Episode IV - A New Hope (1977). Action, Sci-Fi",
+        ),
+        ("2571", "The Matrix", 1999, "Action", "The Matrix (1999). Action"),
+    ],
+)
+ML_10M = Case(
+    "ml-10m",
+    {
+        "movies.dat": '73::Misérables, Les (1995)::Drama|Musical\n8::"Great Performances" Cats (1998)::Musical\n'.encode(),
+        "ratings.dat": b"1::8::0.5::838985046\n",
+    },
+    [("1", "8", 838985046)],
+    [
+        ("73", "Les Misérables", 1995, "Drama|Musical", "Les Misérables (1995). Drama, Musical"),
+        ("8", '"Great Performances" Cats', 1998, "Musical", '"Great Performances" Cats (1998). Musical'),
+    ],
+)
+ML_25M = Case(
+    "ml-25m",
+    {
+        "movies.csv": (
+            "movieId,title,genres\r\n"
+            '2571,"Matrix, The (1999)",Action|Sci-Fi|Thriller\r\n'
+            '8,"""Great Performances"" Cats (1998)",Musical\r\n'
+            '9,"Dangerous, Les (a: b)",(no genres listed)\r\n'
+            "10,Amélie (2001),Comedy\r\n"
+        ).encode(),
+        "ratings.csv": b"userId,movieId,rating,timestamp\r\n1,8,5.0,1147880044\r\n1,2571,3.5,1147868817\r\n",
+    },
+    [("1", "8", 1147880044), ("1", "2571", 1147868817)],
+    [
+        (
+            "2571",
+            "The Matrix",
+            1999,
+            "Action|Sci-Fi|Thriller",
+            "The Matrix (1999). Action, Sci-Fi, Thriller",
+        ),
+        ("8", '"Great Performances" Cats', 1998, "Musical", '"Great Performances" Cats (1998). Musical'),
+        ("9", "Dangerous, Les (a: b)", None, "", "Dangerous, Les (a: b)"),
+        ("10", "Amélie", 2001, "Comedy", "Amélie (2001). Comedy"),
+    ],
+)
+CASES = {case.name: case for case in (ML_100K, ML_1M, ML_10M, ML_25M)}
+
+
+@pytest.mark.parametrize("pack", [zipped, unzipped, flat])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_reads(case: Case, pack: Pack, tmp_path: Path) -> None:
+    interactions, items = source_named(case.name).read(open_root(pack(tmp_path, case.files)))
+    assert interactions.columns == ["user_id", "item_id", "timestamp"]
+    assert interactions.rows() == case.interactions
+    assert items.columns == ["item_id", "title", "year", "genres", "text"]
+    assert items.rows() == case.items
+
+
+@pytest.mark.parametrize(
+    ("raw", "title", "year"),
+    [
+        ("Matrix, The (1999)", "The Matrix", 1999),
+        ("Beautiful Mind, A (2001)", "A Beautiful Mind", 2001),
+        ("American in Paris, An (1951)", "An American in Paris", 1951),
+        ("Avventura, L' (1960)", "L'Avventura", 1960),
+        ("Boot, Das (1981)", "Das Boot", 1981),
+        ("Good, the Bad and the Ugly, The (1966)", "The Good, the Bad and the Ugly", 1966),
+        ("Me, Myself & Irene (2000)", "Me, Myself & Irene", 2000),
+        ("2001: A Space Odyssey (1968)", "2001: A Space Odyssey", 1968),
+        ("1984 (1956)  ", "1984", 1956),
+        ("Seven (Se7en) (1995)", "Seven (Se7en)", 1995),
+        (" Untitled, The ", "Untitled, The", None),
+        ("unknown", "unknown", None),
+    ],
+)
+def test_title(raw: str, title: str, year: int | None) -> None:
+    """The article comes to the front where a title ends in article and year; all else stays as it is."""
+    assert film_titles(pl.Series([raw])).rows() == [(title, year)]
+
+
+@pytest.mark.parametrize(
+    ("film", "text"),
+    [
+        ({"title": "Up", "year": 2009, "genres": "A|B", "plot": "A house flies."}, "Up (2009). A, B. A house flies."),
+        ({"title": "Up", "year": None, "genres": "A", "plot": ""}, "Up. A"),
+        ({"title": "Up", "year": 2009, "genres": ""}, "Up (2009)"),
+        ({"title": "unknown", "year": None, "genres": ""}, "unknown"),
+    ],
+)
+def test_text(film: dict[str, str | int | None], text: str) -> None:
+    frame = pl.DataFrame([film], schema_overrides={"year": pl.Int64})
+    assert described(frame)["text"].to_list() == [text]
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content", "says"),
+    [
+        ("ml-100k", "u.data", b"1\t1\t5\t9\n1\t267\tfive\t9\n", "u.data line 2: rating 'five' is not a number"),
+        ("ml-100k", "u.data", b"1\t1\t5\t9\n1\t267\t5\tnoon\n", "u.data line 2: timestamp 'noon' is not a number"),
+        ("ml-100k", "u.data", b"1\t1\t5\t9\n1\t267\tnan\t9\n", "u.data line 2: rating 'nan' is not a number"),
+        ("ml-100k", "u.data", b"1\t1\t5\tinf\n", "u.data line 1: timestamp 'inf' is not a number"),
+        ("ml-100k", "u.data", b"1\t1\t5\t1e300\n", "u.data line 1: timestamp '1e300' is not a number"),
+        ("ml-100k", "u.data", b"1\t1\t5\t\n", "u.data line 1: timestamp '' is not a number"),
+        ("ml-100k", "u.data", b"1\t1\t5\t9\n1\t1\t5\n", r"u.data line 2: 3 fields where 4 belong ('1\t1\t5')"),
+        ("ml-100k", "u.data", b"1\t1\t5\n1\t1\t5\t9\n", r"u.data line 1: 3 fields where 4 belong ('1\t1\t5')"),
+        ("ml-100k", "u.data", b"1\t1\t5\t9\n1\t1\t5\t9\t9\n", "u.data line 2: 5 fields where 4 belong"),
+        ("ml-100k", "u.data", b"", "u.data: empty"),
+        ("ml-100k", "u.item", b"1|Toy Story (1995)|0|0\n", "u.item line 1: 4 fields where 24 belong"),
+        ("ml-1m", "ratings.dat", b"1::1::x::9\n", "ratings.dat line 1: rating 'x' is not a number"),
+        ("ml-1m", "ratings.dat", b"1::1::5::9\n1::1::5\n", "ratings.dat line 2: 3 fields where 4 belong ('1::1::5')"),
+        ("ml-1m", "movies.dat", b"1::A::B\n2::A::B::C\n", "movies.dat line 2: 4 fields where 3 belong ('2::A::B::C')"),
+        ("ml-1m", "movies.dat", b"1::A::B\n2::A\n", "movies.dat line 2: 2 fields where 3 belong ('2::A')"),
+        ("ml-10m", "movies.dat", "1::Misérables::B\n".encode("latin-1"), "movies.dat: byte 6 is not utf-8"),
+        ("ml-25m", "ratings.csv", b"u,m,r,t\n1,1,x,9\n", "ratings.csv line 2: rating 'x' is not a number"),
+        ("ml-25m", "ratings.csv", b"u,m,r,t\n1,1,5,9\n1,1,5\n", "ratings.csv line 3: 3 fields where 4 belong ('1,1,5')"),
+        ("ml-25m", "movies.csv", b'm,t,g\n1,"A, B",C\n2,"A, B",C,D\n', "movies.csv line 3: 4 fields where 3 belong"),
+        ("ml-25m", "movies.csv", b'm,t,g\n1,"A, B",C\n2,"A, B"\n', "movies.csv line 3: 2 fields where 3 belong"),
+        ("ml-25m", "movies.csv", b'm,t,g\n1,"A, B,C\n2,A,C\n', "movies.csv line 2: 4 fields where 3 belong"),
+        ("ml-25m", "movies.csv", b"m,t,g\n1,A,C\n\n2,A,C\n", "movies.csv line 3: 1 fields where 3 belong ('')"),
+    ],
+)
+def test_a_bad_row_is_named(name: str, file: str, content: bytes, says: str, tmp_path: Path) -> None:
+    """The message is one line with the file, the line in it, and the value."""
+    folder = flat(tmp_path, CASES[name].files | {file: content})
+    with pytest.raises(InputError, match=re.escape(says)) as caught:
+        source_named(name).read(open_root(folder))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("pack", [zipped, unzipped, flat])
+@pytest.mark.parametrize(("name", "member"), [(name, member) for name in CASES for member in CASES[name].files])
+def test_a_missing_member_is_named(name: str, member: str, pack: Pack, tmp_path: Path) -> None:
+    rest = {other: content for other, content in CASES[name].files.items() if other != member}
+    root = open_root(pack(tmp_path, rest))
+    with pytest.raises(InputError, match=f"holds no '{re.escape(member)}'"):
+        source_named(name).read(root)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, -1])
+def test_a_truncated_zip_is_refused(keep: int, tmp_path: Path) -> None:
+    path = zipped(tmp_path, ML_100K.files)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(InputError, match=r"given\.zip is not a whole zip file .*; download it again"):
+        open_root(path)
+
+
+def test_what_is_no_zip_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "given.zip"
+    path.write_bytes(b"<html>502 Bad Gateway</html>" * 100)
+    with pytest.raises(InputError, match="is not a whole zip file"):
+        open_root(path)
+
+
+def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--source .*absent\.zip does not exist; give a zip or a folder"):
+        open_root(tmp_path / "absent.zip")
+
+
+def test_a_damaged_member_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "given.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("inner/u.data", "196\t242\t3\t881250949\n")
+    path.write_bytes(path.read_bytes().replace(b"\t3\t", b"\t4\t"))
+    with pytest.raises(InputError, match=r"given\.zip: inner/u\.data is damaged inside the zip"):
+        open_root(path)
+
+
+@pytest.mark.parametrize("flip", [0x01, 0x80, 0xFF])
+def test_a_flipped_byte_is_refused_or_harmless(flip: int, tmp_path: Path) -> None:
+    """Wherever one byte of a zip changes, nobody reads anything but what was packed, nor meets another error."""
+    content = b"196\t242\t3\t881250949\n" * 3
+    path = zipped(tmp_path, {"u.data": content})
+    whole, refused = path.read_bytes(), 0
+    for place, byte in enumerate(whole):
+        path.write_bytes(whole[:place] + bytes([byte ^ flip]) + whole[place + 1 :])
+        try:
+            assert find(open_root(path), "u.data").read_bytes() == content
+        except InputError:
+            refused += 1
+    assert refused > len(whole) / 4
+
+
+def test_an_unknown_name_is_answered_with_those_there_are() -> None:
+    with pytest.raises(InputError, match=r"dataset 'ml-2m' is not known; choose one of demo, ml-100k, ml-1m, "):
+        source_named("ml-2m")
