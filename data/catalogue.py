@@ -77,7 +77,7 @@ class Catalogue:
             raise InputError(f"{path} is missing; prepare the data again with `fedrec data prepare`, or copy it back")
         try:
             frame = pl.read_parquet(path)
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise InputError(f"{path} cannot be read ({error}); it is damaged, make it again") from error
         if absent := {"item_id", "title", "text"} - set(frame.columns):
             raise InputError(f"{path} lacks the column {sorted(absent)[0]!r}; it is not a catalogue of fedrec")

@@ -34,8 +34,9 @@ def download(source: Source, folder: Path, progress: Progress) -> Path:
     try:
         _fetch(source.url, part, progress)
     except (httpx.HTTPError, OSError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
-            f"{source.url} could not be fetched ({error}); try again to continue where it stopped, "
+            f"{source.url} could not be fetched ({reason}); try again to continue where it stopped, "
             f"or get it by other means and pass --source PATH"
         ) from error
     if source.md5 and (found := md5_of(part)) != source.md5:

@@ -33,17 +33,23 @@ def _sweep(path: Path) -> None:
 
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`; on success it takes the place of the old one."""
+    """Yield an empty temporary folder beside `path`; on success it takes the place of the old one.
+
+    A folder cannot be replaced in one step: a kill between the two renames leaves the old one as `.NAME.old`, and
+    the next writer puts it back before it begins.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, old = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
-    for leftover in (partial, old):  # of a process that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)  # of a writer that was killed
+    if old.exists() and not path.exists():
+        old.replace(path)
     partial.mkdir()
     try:
         yield partial
         if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
             path.replace(old)
         partial.replace(path)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
-        for leftover in (partial, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)

@@ -17,6 +17,9 @@ from data.shard import Shard, salt_of
 from data.sources import Frames, Source, open_root
 
 MANIFEST = "manifest.json"
+RAW = Path("var/raw")
+"""Where downloads are kept, below the working folder."""
+
 SPLIT = (
     "leave-one-out by time: stable sort by timestamp, ties in file order; "
     "the last event is the test item, the one before it the validation item"
@@ -49,7 +52,7 @@ def prepare(source: Source, out: Path, given: Path | None, progress: Progress, w
     """
     if out.exists() and not (out / MANIFEST).is_file() and any(out.iterdir() if out.is_dir() else [out]):
         raise InputError(f"--out {out} exists and is no prepared dataset; choose another folder")
-    path = given or (download(source, out.parent.parent / "raw", progress) if source.url else Path())
+    path = given or (download(source, RAW, progress) if source.url else Path())
     md5 = md5_of(path) if path.is_file() else None
     if given and source.md5 and md5 and md5 != source.md5:
         warn(f"{given} has MD5 {md5}, not the publisher's {source.md5}; going on with your copy")

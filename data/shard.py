@@ -5,7 +5,7 @@ Shapes: C clients, B examples of a client, L events of a history, U users on the
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -39,9 +39,9 @@ def ticket_of(salt: int) -> int:
 class Cohort:
     """Histories of some clients, cut to one length: right-aligned, oldest first, the client as leading axis."""
 
-    items: np.ndarray  # (C, B, L) rows of the catalogue; 0 where there is none
-    mask: np.ndarray  # (C, B, L) True where there is an event
-    salts: np.ndarray  # (C,)
+    items: np.ndarray = field(repr=False)  # (C, B, L) rows of the catalogue; 0 where there is none
+    mask: np.ndarray = field(repr=False)  # (C, B, L) True where there is an event
+    salts: np.ndarray = field(repr=False)  # (C,)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -84,9 +84,9 @@ class Cohort:
 class Shard:
     """The histories of the users on one node, in time order, one after the other. Private: it does not travel."""
 
-    starts: np.ndarray  # (U + 1,) where each user's events begin
-    items: np.ndarray  # (T,) rows of the catalogue
-    salts: np.ndarray  # (U,)
+    starts: np.ndarray = field(repr=False)  # (U + 1,) where each user's events begin
+    items: np.ndarray = field(repr=False)  # (T,) rows of the catalogue
+    salts: np.ndarray = field(repr=False)  # (U,)
 
     def __len__(self) -> int:
         return len(self.salts)

@@ -93,7 +93,7 @@ def read_table(file: Root, layout: Layout) -> pl.DataFrame:
             infer_schema=False,
         )
     except pl.exceptions.PolarsError as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0]
         raise _misshapen(file, text, layout) or InputError(f"{file.name}: {reason}") from error
     if frame.width != len(layout.columns):
         raise _misshapen(file, text, layout) or InputError(

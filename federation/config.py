@@ -33,7 +33,7 @@ class RunConfig:
     seed: Annotated[int, Ge(0)] = 0
     rounds: Annotated[int, Ge(1)] = 200
     clients_per_round: Annotated[int, Ge(1)] = 128
-    clip: Annotated[float, Gt(0)] = 4.0  # no user moves the sum by more than this (L2)
+    clip: Annotated[float, Gt(0)] = 10.0  # no user moves the sum by more than this (L2)
     validate_every: Annotated[int, Ge(1)] = 20  # rounds; the best round on validation is the one that is kept
     validation_users: Annotated[int, Ge(1)] = 2000  # ranked each time, at most; drawn once
     nodes: Annotated[int, Ge(1)] = 1  # in-process nodes that share the users; real ones are as many as connect

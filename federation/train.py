@@ -34,6 +34,8 @@ def open_run(out: Path, data: Path, config: RunConfig | None, resume: bool) -> R
     is nothing to resume, or where what is asked is not what was begun.
     """
     manifest = read_manifest(data)
+    if Catalogue.load(data).fingerprint != manifest["catalogue_fingerprint"]:
+        raise InputError(f"{data}: the catalogue is not the one that was prepared; prepare the data again")
     if resume:
         card = load_card(out)
         if card["data"]["catalogue_fingerprint"] != manifest["catalogue_fingerprint"]:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from click import UsageError
 
 from data.errors import InputError
 
 if TYPE_CHECKING:
     from federation.config import RunConfig
+    from serving.schema import Question
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -159,9 +161,11 @@ def _settings(file: Path | None, pairs: list[str], default: bool = False) -> "Ru
         try:
             table |= tomllib.loads(file.read_text())
         except FileNotFoundError as error:
-            raise InputError(f"--config {file} does not exist") from error
+            raise InputError(f"--config {file} does not exist; give a TOML file of settings") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"--config {file} is not TOML: {error}") from error
+            raise InputError(f"--config {file} is not TOML: {error}; mend it, or use --set") from error
+        except OSError as error:
+            raise InputError(f"--config {file} cannot be read ({error.strerror}); give a TOML file") from error
     for pair in pairs:
         name, separator, value = pair.partition("=")
         if not separator:
@@ -209,15 +213,10 @@ def recommend(
     from fedrec import view
     from recsys.recommender import Recommender
     from serving.engine import Engine, Refused
-    from serving.schema import Question
 
-    if (history is None) == (query is None):
-        raise InputError("give exactly one of --history and --query")
-    if not (history if query is None else query).strip(" ,"):  # type: ignore[union-attr]
-        raise InputError("--history and --query may not be empty")
-    ids = [item_id.strip() for item_id in history.split(",") if item_id.strip()] if history is not None else None
+    question = _question(history, query, k)
     try:
-        answer = Engine(Recommender.load(run)).recommend(Question(history=ids, query=query, k=k))
+        answer = Engine(Recommender.load(run)).recommend(question)
     except Refused as refusal:
         raise InputError(f"--{refusal.where}: {refusal.detail}; ids stand in {run}/catalogue.parquet") from refusal
     if as_json:
@@ -228,6 +227,24 @@ def recommend(
     view.out.print(view.items_table(f"top {k} of {answer.model_version}", answer.items))
 
 
+def _question(history: str | None, query: str | None, k: int) -> "Question":
+    """What the command line asks, under the same limits as over HTTP. Raises `InputError`."""
+    from pydantic import ValidationError
+
+    from serving.schema import Question
+
+    if (history is None) == (query is None):
+        raise InputError("give exactly one of --history and --query")
+    if not (history if query is None else query).strip(" ,"):  # type: ignore[union-attr]
+        raise InputError("--history and --query may not be empty")
+    ids = [item_id.strip() for item_id in history.split(",") if item_id.strip()] if history is not None else None
+    try:
+        return Question(history=ids, query=query, k=k)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"--{first['loc'][0]}: {first['msg'].lower()}; shorten it") from error
+
+
 @app.command()
 def serve(
     run: Run,
@@ -235,22 +252,23 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
 ) -> None:
     """Answer over HTTP: POST /v1/recommend, GET /v1/items/{id}/similar, /healthz, /readyz, /docs."""
-    listener = _listen(host, port)
-    import uvicorn
+    with _listen(host, port) as listener:
+        import uvicorn
 
-    from fedrec import view
-    from recsys.recommender import Recommender
-    from serving.app import create_app
+        from fedrec import view
+        from recsys.recommender import Recommender
+        from serving.app import create_app
 
-    recommender = Recommender.load(run)
-    shown = f"[{host}]" if ":" in host else host
-    view.say(f"{recommender.version} at http://{shown}:{listener.getsockname()[1]} (API at /docs, Ctrl-C stops)")
-    config = uvicorn.Config(create_app(lambda: recommender), log_level="warning", access_log=False)
-    uvicorn.Server(config).run(sockets=[listener])
+        recommender = Recommender.load(run)
+        shown = f"[{host}]" if ":" in host else host
+        view.say(f"{recommender.version} at http://{shown}:{listener.getsockname()[1]} (API at /docs, Ctrl-C stops)")
+        config = uvicorn.Config(create_app(lambda: recommender), log_level="warning", access_log=False)
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:
     """Take the port before anything else, so that one in use is known at once."""
+    listener = None
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind)
@@ -258,6 +276,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind(address)
         listener.listen(128)
     except OSError as error:
+        if listener:
+            listener.close()
         raise InputError(f"--host {host} --port {port} cannot be used ({error.strerror}); choose another") from error
     return listener
 
@@ -265,10 +285,16 @@ def _listen(host: str, port: int) -> socket.socket:
 def main() -> None:
     """The console script: a wrong input is one line on stderr and status 2."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except InputError as error:
         print(f"fedrec: {error}", file=sys.stderr)
         sys.exit(2)
+    except UsageError as error:  # its message is empty where nothing was given and the help was shown
+        message = " ".join(error.format_message().split()).rstrip(".")
+        command = error.ctx.command_path if error.ctx else "fedrec"
+        if message:
+            print(f"fedrec: {message}; see `{command} --help`", file=sys.stderr)
+        sys.exit(error.exit_code)
     except OSError as error:
         place = f" {error.filename}" if error.filename else ""
         print(

@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+from rich.table import Table
+
 from data.catalogue import Catalogue
 from data.errors import InputError
 from data.prepare import MANIFEST, prepare
@@ -15,7 +17,7 @@ from fedrec.evaluate import measured, score_users
 from recsys import baselines
 from recsys.embed import embed, resolve
 from recsys.rank import Scorer
-from recsys.recommender import CARD, Recommender
+from recsys.recommender import CARD, Recommender, load_card
 from serving.engine import Engine
 from serving.schema import Item, Question
 
@@ -25,6 +27,7 @@ SHOWN_USER = 7
 
 def play(data: Path, out: Path) -> None:
     """Prepare, embed, train, compare, recommend. Raises `InputError` where `out` holds something else."""
+    _make_room(out)
     source = source_named("demo")
     view.say("[bold]1. Data[/bold]: films and users generated from a seed (data/demo.py tells how)")
     manifest = prepare(source, data, None, lambda done, total: None, view.warn)
@@ -32,7 +35,6 @@ def play(data: Path, out: Path) -> None:
         f"   {manifest.users} users, {manifest.items} films, {manifest.interactions:,} watches in {data / MANIFEST}"
     )
     view.say("[bold]2. Training[/bold]: every user is a client; only sums of small adapters cross")
-    _make_room(out)
     train_here(data, out, from_knobs(SETTINGS), resume=False)
     recommender = Recommender.load(out)
     shard = Shard.load(data)
@@ -52,10 +54,10 @@ def play(data: Path, out: Path) -> None:
 
 
 def _make_room(out: Path) -> None:
-    if (out / CARD).is_file():
+    if (out / CARD).is_file() and load_card(out).get("data", {}).get("name") == "demo":
         shutil.rmtree(out)
-    elif out.exists() and any(out.iterdir()):
-        raise InputError(f"--out {out} holds something that is no run; choose another folder")
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out {out} holds something that is no run of the demo; choose another folder")
 
 
 def _rivals(recommender: Recommender, shard: Shard, data: Path) -> dict[str, Scorer]:
@@ -63,9 +65,9 @@ def _rivals(recommender: Recommender, shard: Shard, data: Path) -> dict[str, Sco
     embeddings = embed(Catalogue.load(data), resolve(recommender.encoder.name), data).matrix
     return {
         "random": baselines.random_scores(items, seed=0),
-        "popularity (needs pooled data)": baselines.popularity(shard, items, "test"),
+        "popularity": baselines.popularity(shard, items, "test"),
         "text neighbours": baselines.text_neighbours(embeddings),
-        "fedrec, federated": recommender.scorer(),
+        "fedrec": recommender.scorer(),
     }
 
 
@@ -78,12 +80,12 @@ def _show_user(recommender: Recommender, shard: Shard, user: int) -> None:
     view.out.print(f"What the user watched next: {held_out}")
 
 
-def _history_beside(catalogue: Catalogue, rows: list[int], items: list[Item]):
-    from rich.table import Table
-
-    table = Table("watched, latest first", "genres", "", "recommended", "genres")
+def _history_beside(catalogue: Catalogue, rows: list[int], items: list[Item]) -> Table:
+    table = Table()
+    for name in ("watched, latest first", "genres", "recommended", "genres"):
+        table.add_column(name, no_wrap=True)
     genres = catalogue.frame["genres"].to_list()
     for row, item in zip(reversed(rows), items, strict=False):
         recommended = int(catalogue.rows([item.item_id])[0])
-        table.add_row(catalogue.titles[row], genres[row], "→", item.title, genres[recommended])
+        table.add_row(catalogue.titles[row], genres[row], item.title, genres[recommended])
     return table

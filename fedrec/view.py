@@ -1,7 +1,7 @@
 """What a person sees in the terminal: progress on stderr, answers on stdout."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -25,7 +25,7 @@ err = Console(stderr=True, highlight=False)
 
 
 def say(text: str) -> None:
-    err.print(text)
+    err.print(text, soft_wrap=True)
 
 
 def warn(text: str) -> None:
@@ -36,9 +36,16 @@ def warn(text: str) -> None:
 def counting(what: str, download: bool = False) -> Iterator[Report]:
     """A bar for a count of known or unknown length; it appears with the first report."""
     columns = [DownloadColumn()] if download else [MofNCompleteColumn()]
-    with Progress(TextColumn(what), BarColumn(), *columns, TimeRemainingColumn(), console=err) as progress:
-        task = progress.add_task(what, total=None, visible=False)
-        yield lambda done, total: progress.update(task, completed=done, total=total, visible=True)
+    progress = Progress(TextColumn(what), BarColumn(), *columns, TimeRemainingColumn(), console=err)
+    task = progress.add_task(what, total=None)
+    with ExitStack() as shown:
+
+        def report(done: int, total: int | None) -> None:
+            if not progress.live.is_started:
+                shown.enter_context(progress)
+            progress.update(task, completed=done, total=total)
+
+        yield report
 
 
 @contextmanager
@@ -96,11 +103,11 @@ def items_table(title: str, items: Sequence[Any]) -> Table:
 
 def metrics_table(title: str, rows: dict[str, dict[str, float]]) -> Table:
     """One row of metrics for each thing that ranks."""
-    names = ("ndcg@10", "recall@10", "ndcg@20", "recall@20", "mrr", "coverage@10")
+    names = ("ndcg@10", "recall@10", "recall@20", "mrr", "coverage@10")
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for label, metrics in rows.items():
         table.add_row(label, *(f"{metrics[name]:.4f}" if name in metrics else "–" for name in names))
     return table

@@ -68,13 +68,14 @@ def inject(module: nn.Module, targets: Iterable[str], rank: int, alpha: float, g
 _OURS, _PEFT = "user.encoder.", "base_model.model."
 
 
+def is_lora(name: str) -> bool:
+    """Whether a parameter belongs to the user tower's low-rank pairs, which PEFT knows, or to our own towers."""
+    return name.startswith(_OURS)
+
+
 def to_peft(adapter: Adapter) -> Adapter:
     """The user tower's low-rank pairs under the names of PEFT's `adapter_model.safetensors`."""
-    return {
-        f"{_PEFT}{name.removeprefix(_OURS)}.weight": tensor
-        for name, tensor in adapter.items()
-        if name.startswith(_OURS)
-    }
+    return {f"{_PEFT}{name.removeprefix(_OURS)}.weight": tensor for name, tensor in adapter.items() if is_lora(name)}
 
 
 def from_peft(tensors: Mapping[str, Tensor]) -> Adapter:

@@ -27,6 +27,7 @@ class ModelConfig:
     lora_alpha: Annotated[float, Gt(0)] = 16.0
     lora_targets: tuple[str, ...] = ("query", "key", "value", "dense")  # last names of linear layers
     item_rank: Annotated[int, Ge(1)] = 128  # width of the item tower's adapter
+    user_rank: Annotated[int, Ge(1)] = 32  # width of the head that turns the encoder's output into a user vector
     history: Annotated[int, Ge(1)] = 50  # most recent events that the user tower reads
     temperature: Annotated[float, Gt(0)] = 0.07  # scores are cosines over it
 
@@ -58,26 +59,39 @@ class ItemTower(nn.Module):
 
 
 class UserTower(nn.Module):
-    """The first layers of a pretrained encoder, causal, reading item vectors as its input embeddings."""
+    """User vector = unit(mean of the item vectors so far + up · down · h), h from the pretrained encoder.
+
+    The first layers of the encoder read the history's item vectors as input embeddings, causally. As `up` starts at
+    zero, an untrained tower recommends by text neighbours, and training learns what to add to that.
+    """
 
     def __init__(self, config: ModelConfig, encoder: Encoder, generator: torch.Generator) -> None:
         super().__init__()
         self.encoder = _pretrained(config, encoder)
         self.width = self.encoder.config.hidden_size
         inject(self.encoder, config.lora_targets, config.lora_rank, config.lora_alpha, generator)
+        self.down = seeded((config.user_rank, self.width), generator)
+        self.up = nn.Parameter(torch.zeros(1, self.width, config.user_rank))
 
-    def forward(self, vectors: Tensor, mask: Tensor) -> Tensor:  # (B, L, E), (B, L) → (B, L, E)
+    def forward(self, vectors: Tensor, mask: Tensor) -> Tensor:  # (C·B, L, E), (C·B, L) → (C·B, L, E)
+        hidden = self._read(vectors, mask)
+        clients = self.up.shape[0]
+        learned = hidden.reshape(clients, -1, self.width) @ self.down.mT @ self.up.mT  # (C, B·L, E)
+        present = mask.unsqueeze(-1)
+        mean = (vectors * present).cumsum(1) / present.cumsum(1).clamp(min=1)  # (C·B, L, E)
+        return F.normalize(mean + learned.view_as(mean), dim=-1)
+
+    def _read(self, vectors: Tensor, mask: Tensor) -> Tensor:
         length = mask.shape[-1]
         causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
         itself = torch.eye(length, dtype=torch.bool, device=mask.device)  # padding reads itself: no empty softmax
-        attention = (causal & mask.unsqueeze(1)) | itself  # (B, L, L)
-        hidden = self.encoder(
+        attention = (causal & mask.unsqueeze(1)) | itself  # (C·B, L, L)
+        return self.encoder(
             inputs_embeds=vectors,
             attention_mask=attention.unsqueeze(1),
             # counted from the first event, so that padding moves nobody
             position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
         ).last_hidden_state
-        return F.normalize(hidden, dim=-1)
 
 
 def _pretrained(config: ModelConfig, encoder: Encoder) -> "PreTrainedModel":

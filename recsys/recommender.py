@@ -5,7 +5,7 @@ A run's folder, once trained, holds
   catalogue.parquet         the public items
   item_vectors.safetensors  one vector per item, from the trained item tower
   adapter_config.json, adapter_model.safetensors   the user tower's LoRA in PEFT's own format
-  towers.safetensors        the item tower's weights
+  towers.safetensors        what else was learned: the item tower, the user tower's head
 """
 
 import json
@@ -25,7 +25,7 @@ from data.catalogue import Catalogue
 from data.errors import InputError
 from data.files import replaced_file
 from recsys.embed import Encoder, resolve
-from recsys.lora import Adapter, from_peft, to_peft
+from recsys.lora import Adapter, from_peft, is_lora, to_peft
 from recsys.model import Model, ModelConfig
 from recsys.rank import Scorer, model_scorer, top, user_vectors
 
@@ -90,7 +90,7 @@ class Recommender:
         _save_tensors(folder / VECTORS, {"vectors": self.vectors})
         lora = to_peft(self.adapter)
         _save_tensors(folder / PEFT_WEIGHTS, lora)
-        _save_tensors(folder / TOWERS, {name: self.adapter[name] for name in self.adapter if name.startswith("item.")})
+        _save_tensors(folder / TOWERS, {name: t for name, t in self.adapter.items() if not is_lora(name)})
         save_json(
             folder / PEFT_CONFIG,
             peft_config(model_config(self.card["config"]["model"]), self.card["encoder"]),

@@ -1,7 +1,7 @@
 """The endpoint: `create_app(load)` → FastAPI. Histories, queries and vectors are neither logged nor kept."""
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from threading import Thread
@@ -95,27 +95,33 @@ def _add_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        faults = [Fault(field=_field(entry["loc"]), detail=_detail(entry)) for entry in error.errors()]
+        faults = [Fault(field=_field(entry), detail=_detail(entry)) for entry in error.errors()]
         unreadable = any(entry["type"] == "json_invalid" for entry in error.errors())
         detail = "; ".join(f"{fault.field}: {fault.detail}" for fault in faults[:3])
         return problem(400 if unreadable else 422, detail, faults)
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, str(error.detail), [])
+        detail = str(error.detail)
+        faults = [Fault(field="body", detail=detail)] if error.status_code == HTTPStatus.BAD_REQUEST else []
+        return problem(error.status_code, detail, faults, error.headers)
 
 
-def _field(location: tuple[int | str, ...]) -> str:
-    """`("body", "history", 3)` → `history.3`; a whole body is `body`."""
-    return ".".join(str(part) for part in location[1:]) or str(location[0])
+def _field(entry: dict[str, Any]) -> str:
+    """`("body", "history", 3)` → `history.3`; a whole body is `body`, also where it is not JSON."""
+    place, *path = entry["loc"]
+    return str(place) if entry["type"] == "json_invalid" else ".".join(map(str, path)) or str(place)
 
 
 def _detail(entry: dict[str, Any]) -> str:
     """What is wrong, without the value: a refused history must not come back in an error or a log."""
-    message = str(entry["msg"]).removeprefix("Value error, ")
-    return "this field is not known" if entry["type"] == "extra_forbidden" else message
+    known = {
+        "extra_forbidden": "this field is not known",
+        "model_attributes_type": "should be a JSON object, sent as application/json",
+    }
+    return known.get(entry["type"], str(entry["msg"]).removeprefix("Value error, "))
 
 
-def problem(status: int, detail: str, errors: list[Fault]) -> JSONResponse:
+def problem(status: int, detail: str, errors: list[Fault], headers: Mapping[str, str] | None = None) -> JSONResponse:
     body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors)
-    return JSONResponse(body.model_dump(), status, media_type="application/problem+json")
+    return JSONResponse(body.model_dump(), status, headers, media_type="application/problem+json")

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 
 import numpy as np
 
@@ -21,10 +22,14 @@ class Refused(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Engine:
-    """Safe for several threads: nothing in it changes after the start."""
+    """Safe for several threads: they take turns at the model, and nothing else changes after the start.
+
+    `torch.func.functional_call` puts the adapter into the shared modules while it runs: two at once would mix.
+    """
 
     recommender: Recommender
     index: Index = field(init=False)
+    _turn: Lock = field(default_factory=Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "index", Index(self.recommender.vectors))
@@ -59,14 +64,20 @@ class Engine:
         return self._answer(self.index.search(self.index.vector(int(rows[0])), k, rows), started, [])
 
     def _vector(self, question: Question, history: np.ndarray | None) -> np.ndarray:
-        if history is not None:
-            return self.recommender.user_vector(history).numpy()
-        if question.query is not None:
-            return self.recommender.query_vector(question.query).numpy()
-        vector = np.array(question.vector, dtype=np.float32)
+        if question.vector is not None:
+            return self._direction(np.array(question.vector))
+        with self._turn:
+            if history is not None:
+                return self.recommender.user_vector(history).numpy()
+            return self.recommender.query_vector(question.query or "").numpy()
+
+    def _direction(self, vector: np.ndarray) -> np.ndarray:
+        """A vector from outside at unit length, however long it came; zeros stay zeros."""
         if len(vector) != self.index.width:
             raise Refused("vector", f"has {len(vector)} numbers where this model has {self.index.width}")
-        return vector / max(float(np.linalg.norm(vector)), np.finfo(np.float32).tiny)
+        tiny = np.finfo(np.float64).tiny
+        vector = vector / max(np.abs(vector).max(), tiny)  # else the squares of large numbers overflow
+        return vector / max(np.linalg.norm(vector), tiny)
 
     def _known(self, ids: Sequence[str]) -> tuple[np.ndarray, list[str]]:
         catalogue = self.recommender.catalogue

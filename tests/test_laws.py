@@ -77,6 +77,11 @@ def test_private_a_shard_cannot_be_sent(shard: Shard, send) -> None:
         send(shard)
 
 
+def test_private_a_traceback_shows_no_history(shard: Shard) -> None:
+    assert repr(shard) == "Shard()"
+    assert repr(shard.cohort([0, 1], 8, "test")) == "Cohort()"
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from data.errors import InputError
 from recsys.embed import Encoder, Pinned, embed, resolve
-from recsys.lora import StackedLinear, from_peft, single, stacked, to_peft
+from recsys.lora import StackedLinear, from_peft, is_lora, single, stacked, to_peft
 from recsys.model import Model, ModelConfig
 from recsys.recommender import Recommender
 
@@ -27,9 +27,13 @@ def test_stacked_linear_is_each_clients_own_low_rank_layer() -> None:
         torch.testing.assert_close(together[client], F.linear(x[client], weight, layer.base.bias))
 
 
-def test_an_adapter_starts_as_no_change(model: Model, encoder: Encoder, embeddings: Tensor) -> None:
-    """With B = 0 the item vectors are the text embeddings, and the user tower is the plain encoder."""
-    torch.testing.assert_close(model.item_vectors(model.adapter(), embeddings), embeddings, atol=1e-6, rtol=0)
+def test_an_untrained_model_recommends_by_text_neighbours(model: Model, embeddings: Tensor) -> None:
+    """Item vectors start as the text embeddings, and a user vector as the mean of them."""
+    vectors = model.item_vectors(model.adapter(), embeddings)
+    torch.testing.assert_close(vectors, embeddings, atol=1e-6, rtol=0)
+    history = vectors[None, [3, 5, 8]]
+    user = model.user_vectors(model.adapter(), history, torch.ones(1, 3, dtype=torch.bool))
+    torch.testing.assert_close(user, F.normalize(history.mean(1), dim=-1), atol=1e-6, rtol=0)
 
 
 def test_stacking_copies_and_collects_gradients() -> None:
@@ -78,7 +82,7 @@ def test_padding_changes_no_user_vector(model: Model, bent: dict[str, Tensor], e
 def test_peft_names_round_trip(bent: dict[str, Tensor]) -> None:
     lora = to_peft(bent)
     assert "base_model.model.encoder.layer.0.attention.self.query.lora_A.weight" in lora
-    assert from_peft(lora) == {name: tensor for name, tensor in bent.items() if name.startswith("user.")}
+    assert from_peft(lora) == {name: tensor for name, tensor in bent.items() if is_lora(name)}
 
 
 @pytest.mark.filterwarnings("ignore")  # of peft and transformers, on loading
@@ -96,15 +100,17 @@ def test_peft_itself_loads_the_artifact_and_agrees(run: Path, encoder: Encoder) 
     causal = torch.ones(5, 5, dtype=torch.bool).tril()[None, None]
     with torch.no_grad():
         hidden = reference(inputs_embeds=history, attention_mask=causal).last_hidden_state[:, -1]
-    ours = recommender.model.user_vectors(recommender.adapter, history, mask)
-    torch.testing.assert_close(ours, F.normalize(hidden, dim=-1), atol=1e-5, rtol=0)
+    adapter = recommender.adapter
+    learned = hidden @ adapter["user.down"].T @ adapter["user.up"].T
+    ours = recommender.model.user_vectors(adapter, history, mask)
+    torch.testing.assert_close(ours, F.normalize(history.mean(1) + learned, dim=-1), atol=1e-5, rtol=0)
     assert any(tensor.any() for name, tensor in recommender.adapter.items() if name.endswith("lora_B"))
 
 
 def test_nothing_trained_or_sent_grows_with_the_catalogue(model: Model) -> None:
     sizes = {name: tuple(tensor.shape) for name, tensor in model.adapter().items()}
     assert sizes["item.down"] == (4, 384)
-    assert sum(int(np.prod(shape)) for shape in sizes.values()) == 2 * 384 * 4 + 2 * (4 * 2 * 384 + 2 * (384 + 1536))
+    assert sum(int(np.prod(shape)) for shape in sizes.values()) == 4 * 384 * 4 + 2 * (4 * 2 * 384 + 2 * (384 + 1536))
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def test_the_log_holds_a_line_a_round(run: Path) -> None:
     records = read_log(run)
     assert [record["round"] for record in records] == [1, 2, 3, 4]
     assert [record["validation"] is not None for record in records] == [False, True, False, True]
-    adapter_bytes = 4 * (2 * 384 * 4 + 2 * (4 * 2 * 384 + 2 * (384 + 1536)))
+    adapter_bytes = 4 * (4 * 384 * 4 + 2 * (4 * 2 * 384 + 2 * (384 + 1536)))
     for record in records:
         assert record["clients_asked"] == record["clients_answered"] == 6
         assert adapter_bytes < record["bytes_down"] < adapter_bytes + 10_000

@@ -2,7 +2,7 @@
 
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 from data.errors import InputError
 from data.sources import described, film_titles, find, open_root, source_named
 
-Files = Mapping[str, bytes]
+Files = dict[str, bytes]
 Pack = Callable[[Path, Files], Path]
 
 
@@ -98,7 +98,9 @@ ML_1M = Case(
 ML_10M = Case(
     "ml-10m",
     {
-        "movies.dat": '73::Misérables, Les (1995)::Drama|Musical\n8::"Great Performances" Cats (1998)::Musical\n'.encode(),
+        "movies.dat": (
+            '73::Misérables, Les (1995)::Drama|Musical\n8::"Great Performances" Cats (1998)::Musical\n'
+        ).encode(),
         "ratings.dat": b"1::8::0.5::838985046\n",
     },
     [("1", "8", 838985046)],
@@ -202,7 +204,12 @@ def test_text(film: dict[str, str | int | None], text: str) -> None:
         ("ml-1m", "movies.dat", b"1::A::B\n2::A\n", "movies.dat line 2: 2 fields where 3 belong ('2::A')"),
         ("ml-10m", "movies.dat", "1::Misérables::B\n".encode("latin-1"), "movies.dat: byte 6 is not utf-8"),
         ("ml-25m", "ratings.csv", b"u,m,r,t\n1,1,x,9\n", "ratings.csv line 2: rating 'x' is not a number"),
-        ("ml-25m", "ratings.csv", b"u,m,r,t\n1,1,5,9\n1,1,5\n", "ratings.csv line 3: 3 fields where 4 belong ('1,1,5')"),
+        (
+            "ml-25m",
+            "ratings.csv",
+            b"u,m,r,t\n1,1,5,9\n1,1,5\n",
+            "ratings.csv line 3: 3 fields where 4 belong ('1,1,5')",
+        ),
         ("ml-25m", "movies.csv", b'm,t,g\n1,"A, B",C\n2,"A, B",C,D\n', "movies.csv line 3: 4 fields where 3 belong"),
         ("ml-25m", "movies.csv", b'm,t,g\n1,"A, B",C\n2,"A, B"\n', "movies.csv line 3: 2 fields where 3 belong"),
         ("ml-25m", "movies.csv", b'm,t,g\n1,"A, B,C\n2,A,C\n', "movies.csv line 2: 4 fields where 3 belong"),

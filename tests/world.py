@@ -15,6 +15,7 @@ SMALL = {
     "layers": 1,
     "lora_rank": 2,
     "item_rank": 4,
+    "user_rank": 4,
     "history": 8,
     "negatives": 16,
     "clients_per_round": 6,

@@ -1,0 +1,323 @@
+"""The front door: a wrong input is one line that helps and leaves nothing behind; the good paths answer programs."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from torch import Tensor
+
+from data.prepare import write
+from data.sources import SOURCES, Frames
+from federation.config import knobs
+from fedrec.cli import main
+from tests.world import SMALL, small_config, toy_interactions, toy_items
+
+ARTIFACT = {
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "card.json",
+    "catalogue.parquet",
+    "item_vectors.safetensors",
+    "metrics.json",
+    "rounds.jsonl",
+    "state.safetensors",
+    "towers.safetensors",
+}
+SETS = [f"--set={name}={value}" for name, value in SMALL.items()]
+RATINGS = ["1\t1\t5\t10", "1\t2\t4\t20", "1\t3\t3\t30", "2\t3\t5\t10", "2\t2\t4\t20", "2\t1\t1\t30"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def answer(self) -> Any:
+        """What a program reads: all of stdout as one JSON value."""
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+
+Fedrec = Callable[..., Outcome]
+
+
+@pytest.fixture
+def fedrec(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Fedrec:
+    """The console script in this process, with its working folder in `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["fedrec", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        code, printed = stop.value.code, capsys.readouterr()
+        return Outcome(code if isinstance(code, int) else 0, printed.out, printed.err)
+
+    return call
+
+
+def tree(folder: Path) -> dict[Path, bytes | None]:
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def is_refused(outcome: Outcome, *words: str) -> None:
+    """Status 2, nothing on stdout, and one line on stderr (beside notes) that holds all of `words`."""
+    assert outcome.code == 2, outcome.err
+    assert outcome.out == ""
+    (line,) = [line for line in outcome.err.splitlines() if not line.startswith("note ")]
+    assert line.startswith("fedrec: ")
+    for word in words:
+        assert word in line
+
+
+def write_ml_100k(folder: Path, ratings: list[str]) -> Path:
+    """Three films in the layout of MovieLens 100K."""
+    folder.mkdir()
+    films = ["1|Heat (1995)|||u|0|1", "2|Matrix, The (1999)|||u|0|1", "3|unknown|||u|1|0"]
+    for name, lines in {"u.genre": ["unknown|0", "Action|1"], "u.item": films, "u.data": ratings}.items():
+        (folder / name).write_text("".join(f"{line}\n" for line in lines), "latin-1")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def places(toy: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Things that a command can be pointed at, right and wrong, by name."""
+    folder = tmp_path_factory.mktemp("places")
+    write_ml_100k(folder / "whole", RATINGS)
+    write_ml_100k(folder / "letters", [*RATINGS[:2], "1\t3\tfive\t30"])
+    write_ml_100k(folder / "short", [*RATINGS[:2], "1\t3\t3"])
+    packed = Path(shutil.make_archive(str(folder / "packed"), "zip", folder / "whole")).read_bytes()
+    (folder / "half.zip").write_bytes(packed[: len(packed) // 2])
+    (folder / "broken.toml").write_text("rounds = = 3\n")
+    (folder / "nested.toml").write_text("[model]\nlayers = 1\n")
+    (folder / "empty").mkdir()
+    other = toy_items().with_columns(text=pl.col("text") + "!")
+    write(Frames(toy_interactions(), other), folder / "other", name="toy")
+    unfinished = shutil.copytree(run, folder / "unfinished")
+    card = json.loads((unfinished / "card.json").read_text())
+    (unfinished / "card.json").write_text(json.dumps(card | {"finished": False}))
+    named = {path.stem: path for path in folder.iterdir()}
+    return named | {"toy": toy, "run": run, "absent": folder / "absent"}
+
+
+NOT_A_RUN = ["empty", "is not a run", "card.json is missing", "fedrec train"]
+NOT_PREPARED = ["is not a prepared dataset", "manifest.json", "fedrec data prepare"]
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("data prepare nope", ["dataset 'nope'", "choose one of demo, ml-100k"]),
+        ("data prepare ml-100k --source {absent}", ["--source", "absent", "does not exist", "give a zip or a folder"]),
+        ("data prepare ml-100k --source {half}", ["half.zip", "is not a whole zip file", "download it again"]),
+        ("data prepare ml-100k --source {empty}", ["empty holds no", "is it the dataset you named?"]),
+        ("data prepare ml-100k --source {letters}", ["u.data line 3: rating 'five'", "mend or remove the row"]),
+        ("data prepare ml-100k --source {short}", ["u.data line 3: 3 fields where 4 belong", "mend or remove"]),
+        ("data prepare ml-100k --source {whole} --out {run}", ["--out", "is no prepared dataset", "choose another"]),
+        ("train {empty} --out new", ["empty", *NOT_PREPARED]),
+        ("train {absent} --out new", ["absent", *NOT_PREPARED]),
+        ("train {run} --out new", NOT_PREPARED),
+        ("train {toy}", ["'--out'", "fedrec train --help"]),
+        ("train {toy} --out {run}", ["--out", "is not empty", "--resume", "choose another folder"]),
+        ("train {toy} --out {broken}", ["--out", "broken.toml", "choose another folder"]),
+        ("train {toy} --out new --resume", ["new is not a run", "card.json is missing"]),
+        ("train {toy} --out {run} --resume --set rounds=9", ["rounds = 4, not 9", "resume without changing"]),
+        ("train {other} --out {run} --resume", ["trained on other items", "resume with the data it began with"]),
+        ("train {toy} --out new --set bogus=1", ["setting 'bogus'", "the settings are mode, seed, rounds"]),
+        ("train {toy} --out new --set rounds=0", ["rounds = '0'", "greater than or equal to 1"]),
+        ("train {toy} --out new --set rounds=abc", ["rounds = 'abc'", "valid integer"]),
+        ("train {toy} --out new --set clip=nan", ["clip = 'nan'", "greater than 0"]),
+        ("train {toy} --out new --set optimizer=foo", ["optimizer = 'foo'", "'fedavg', 'fedavgm', 'fedadam'"]),
+        ("train {toy} --out new --set rounds", ["--set 'rounds'", "write --set name=value"]),
+        ("train {toy} --out new --config {absent}", ["--config", "absent", "does not exist", "give a TOML file"]),
+        ("train {toy} --out new --config {empty}", ["--config", "empty", "cannot be read", "give a TOML file"]),
+        ("train {toy} --out new --config {broken}", ["broken.toml is not TOML", "line 1", "mend it"]),
+        ("train {toy} --out new --config {nested}", ["setting 'model'", "the settings are"]),
+        ("recommend {empty} --query x", NOT_A_RUN),
+        ("recommend {unfinished} --query x", ["unfinished has not finished training", "--resume"]),
+        ("recommend {run}", ["exactly one of --history and --query"]),
+        ("recommend {run} --history film-moon --query x", ["exactly one of --history and --query"]),
+        ("recommend {run} --history ,", ["--history", "may not be empty"]),
+        ("recommend {run} --history gone,lost", ["--history: none of these ids", "catalogue.parquet"]),
+        (f"recommend {{run}} --query {'x' * 2001}", ["--query", "at most 2000 characters", "shorten it"]),
+        (f"recommend {{run}} --history {'x' * 201}", ["--history", "at most 200 characters", "shorten it"]),
+        ("recommend {run} --query x -k 0", ["'-k': 0", "1<=x<=1000", "fedrec recommend --help"]),
+        ("recommend {run} --query x -k 1001", ["'-k': 1001", "1<=x<=1000"]),
+        ("recommend {run} --query x -k ten", ["'-k': 'ten'", "fedrec recommend --help"]),
+        ("evaluate {empty}", NOT_A_RUN),
+        ("evaluate {run}", ["var/prepared/toy is not there", "--data"]),
+        ("evaluate {run} --data {absent}", ["absent is not there", "--data"]),
+        ("evaluate {run} --data {other}", ["trained on other items than", "other holds", "--data"]),
+        ("evaluate {run} --data {toy} --protocol half", ["'--protocol': 'half'", "'full', 'sampled-99'"]),
+        ("evaluate {run} --data {toy} --ranks {run}/ranks.npy", ["--ranks", "lies in the run", "private"]),
+        ("serve {empty} --port 0", NOT_A_RUN),
+        ("serve {run} --port 65536", ["'--port': 65536", "0<=x<=65535"]),
+        ("demo --out {other}", ["--out", "other holds something that is no run of the demo", "choose another"]),
+        ("demo --out {run}", ["--out", "holds something that is no run of the demo", "choose another"]),
+        ("demo --out {broken}", ["--out", "broken.toml holds something", "choose another"]),
+        ("bogus", ["No such command 'bogus'", "fedrec --help"]),
+        ("recommend {run} --bogus", ["No such option '--bogus'", "fedrec recommend --help"]),
+    ],
+)
+def test_a_wrong_input_is_one_line_and_leaves_nothing(
+    fedrec: Fedrec, places: dict[str, Path], tmp_path: Path, command: str, words: list[str]
+) -> None:
+    before = tree(places["run"])
+    is_refused(fedrec(*(part.format(**places) for part in command.split(" "))), *words)
+    assert tree(places["run"]) == before
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut short"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "card.json",
+        "catalogue.parquet",
+        "item_vectors.safetensors",
+        "adapter_model.safetensors",
+        "towers.safetensors",
+    ],
+)
+def test_a_damaged_run_says_which_file_and_what_to_do(
+    fedrec: Fedrec, run: Path, tmp_path: Path, name: str, damage: str
+) -> None:
+    damaged = shutil.copytree(run, tmp_path / "damaged")
+    content = (damaged / name).read_bytes()
+    if damage == "missing":
+        (damaged / name).unlink()
+    else:
+        (damaged / name).write_bytes(content[: len(content) // 2])
+    before = tree(tmp_path)
+    for command in (["recommend", damaged, "--query", "soup"], ["serve", damaged, "--port", "0"]):
+        outcome = fedrec(*command)
+        is_refused(outcome, str(damaged), name)
+        assert any(remedy in outcome.err for remedy in ("make one with", "copy", "make it again"))
+    assert tree(tmp_path) == before
+
+
+def test_a_port_in_use_is_known_at_once(fedrec: Fedrec, run: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        is_refused(fedrec("serve", run, "--port", port), f"--port {port}", "in use", "choose another")
+
+
+def test_a_host_that_is_none_is_refused(fedrec: Fedrec, run: Path) -> None:
+    is_refused(fedrec("serve", run, "--host", "256.0.0.1", "--port", "0"), "--host 256.0.0.1", "choose another")
+
+
+def test_a_process_refuses_alike() -> None:
+    ended = subprocess.run([sys.executable, "-m", "fedrec", "bogus"], capture_output=True, text=True)
+    is_refused(Outcome(ended.returncode, ended.stdout, ended.stderr), "No such command 'bogus'", "fedrec --help")
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), ([], 2), (["data"], 2)])
+def test_nothing_said_is_answered_with_help(fedrec: Fedrec, arguments: list[str], code: int) -> None:
+    outcome = fedrec(*arguments)
+    assert outcome.code == code
+    assert "Usage: fedrec" in outcome.out
+    assert outcome.err == ""
+
+
+# The good paths.
+
+
+def test_data_list(fedrec: Fedrec) -> None:
+    listed = {entry["name"]: entry for entry in fedrec("data", "list", "--json").answer}
+    assert listed.keys() == SOURCES.keys()
+    assert listed["demo"]["url"] is None
+    assert listed["ml-100k"]["md5"] == "0e33842e24a9c977be4e0107933c0723"
+    table = fedrec("data", "list")
+    assert all(name in table.out for name in listed)
+
+
+def test_data_prepare_and_a_failure_after_it_leaves_it_whole(
+    fedrec: Fedrec, places: dict[str, Path], tmp_path: Path
+) -> None:
+    told = fedrec("data", "prepare", "ml-100k", "--source", places["whole"], "--json").answer
+    assert (told["users"], told["items"], told["interactions"]) == (2, 3, 6)
+    assert told["out"] == "var/prepared/ml-100k"
+    before = tree(tmp_path)
+    is_refused(fedrec("data", "prepare", "ml-100k", "--source", places["letters"]), "u.data line 3")
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("source", [["--history", "film-soup,film-bread,lost"], ["--query", "a rocket to the moon"]])
+def test_recommend(fedrec: Fedrec, run: Path, source: list[str]) -> None:
+    answer = fedrec("recommend", run, *source, "-k", "3", "--json").answer
+    assert [item["title"] for item in answer["items"]] == [
+        item["item_id"].replace("film-", "The ") for item in answer["items"]
+    ]
+    assert len(answer["items"]) == 3
+    assert answer["unknown_ids"] == [word for word in ["lost"] if word in source[1]]
+    shown = fedrec("recommend", run, *source, "-k", "3")
+    assert shown.code == 0
+    assert all(item["title"] in shown.out and item["item_id"] in shown.out for item in answer["items"])
+    assert ("skipped: lost" in shown.err) is ("lost" in source[1])
+
+
+def test_evaluate_is_what_training_measured(fedrec: Fedrec, run: Path, toy: Path) -> None:
+    found = fedrec("evaluate", run, "--data", toy, "--json").answer
+    logged = json.loads((run / "metrics.json").read_text())
+    assert found.keys() == logged.keys() == {"test", "validation"}
+    for split, metrics in logged.items():
+        assert found[split].keys() == {"full"}
+        coverage = found[split]["full"].pop("coverage@10")
+        assert 0 < coverage <= 1
+        assert found[split]["full"] == pytest.approx(metrics["full"], abs=1e-9)
+
+
+def test_evaluate_against_a_sample_is_told_apart(fedrec: Fedrec, run: Path, toy: Path) -> None:
+    found = fedrec("evaluate", run, "--data", toy, "--protocol", "sampled-99", "--json").answer
+    assert all(found[split].keys() == {"sampled-99"} for split in ("test", "validation"))
+    assert "to compare with papers only" in fedrec("evaluate", run, "--data", toy, "--protocol", "sampled-99").out
+
+
+def test_evaluate_writes_a_rank_for_each_user_and_no_id(fedrec: Fedrec, run: Path, toy: Path, tmp_path: Path) -> None:
+    found = fedrec("evaluate", run, "--data", toy, "--ranks", tmp_path / "ranks.npy", "--json").answer
+    ranks = np.load(tmp_path / "ranks.npy", allow_pickle=False)
+    assert ranks.shape == (12,)
+    assert ranks.dtype.kind == "i"
+    assert (1 / (ranks + 1)).mean() == pytest.approx(found["test"]["full"]["mrr"], abs=1e-9)
+    assert [path.name for path in tmp_path.iterdir()] == ["ranks.npy"]
+
+
+def test_train_central_writes_the_artifact_and_no_pickle(
+    fedrec: Fedrec, toy: Path, embeddings: Tensor, tmp_path: Path
+) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text('rounds = 7\nmode = "federated"\n')
+    asked = [*SETS, "--set", "mode=central", "--set=rounds=2", "--config", settings]
+    told = fedrec("train", toy, "--out", "pooled", *asked, "--json").answer
+    folder = tmp_path / told.pop("run")
+    assert told == json.loads((folder / "metrics.json").read_text())
+    assert {path.name for path in folder.iterdir()} == ARTIFACT
+    heads = {path.read_bytes()[:2] for path in folder.iterdir()}
+    assert not heads & {b"PK", *(bytes([0x80, protocol]) for protocol in range(2, 6))}
+    config = json.loads((folder / "card.json").read_text())["config"]
+    assert (config["mode"], config["rounds"]) == ("central", 2)
+    again = fedrec("train", toy, "--out", "pooled", "--resume", "--json").answer
+    assert again == told | {"run": "pooled"}
+
+
+def test_a_setting_by_file_or_by_hand_is_the_same(fedrec: Fedrec, toy: Path, run: Path, tmp_path: Path) -> None:
+    """A resume that names the run's own settings, all of them, in a file changes nothing and is let through."""
+    table = knobs(small_config())
+    lines = [f"{name} = {json.dumps(value)}\n" for name, value in table.items()]
+    (tmp_path / "all.toml").write_text("".join(lines))
+    copied = shutil.copytree(run, tmp_path / "copied")
+    told = fedrec("train", toy, "--out", copied, "--resume", "--config", tmp_path / "all.toml", "--json").answer
+    assert told["test"] == json.loads((run / "metrics.json").read_text())["test"]
+    for name in ("adapter_model.safetensors", "towers.safetensors", "item_vectors.safetensors"):
+        assert (copied / name).read_bytes() == (run / name).read_bytes(), name

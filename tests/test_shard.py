@@ -1,0 +1,302 @@
+"""The private histories: on disk, dealt to nodes, cut into cohorts and blocks."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.errors import InputError
+from data.shard import FOLDER, Cohort, Shard, salt_of, ticket_of
+
+Histories = list[list[int]]
+
+HISTORIES = st.lists(st.lists(st.integers(0, 99), min_size=3, max_size=40), max_size=12)
+quick = settings(max_examples=60, deadline=None)
+
+
+def shard_of(histories: Histories) -> Shard:
+    """A shard of users `u0`, `u1`, …"""
+    return Shard(
+        starts=np.concatenate([[0], np.cumsum([len(history) for history in histories], dtype=np.int64)]).astype(int),
+        items=np.array([item for history in histories for item in history], dtype=np.int64),
+        salts=np.array([salt_of(f"u{user}") for user in range(len(histories))], dtype=np.uint64),
+    )
+
+
+def cohort_of(histories: Histories, length: int) -> Cohort:
+    return Cohort.of([np.array(history, dtype=np.int64) for history in histories], shard_of(histories).salts, length)
+
+
+def told(shard: Shard) -> dict[int, list[int]]:
+    """All that a shard knows: the events of each salt."""
+    spans = zip(shard.salts, shard.starts, shard.starts[1:], strict=False)
+    return {int(salt): shard.items[start:end].tolist() for salt, start, end in spans}
+
+
+# ---- on disk
+
+
+THREE = [[5, 6, 7], [1, 2, 3, 4], [9, 8, 7, 6, 5]]
+
+
+def test_saved_and_loaded(tmp_path: Path) -> None:
+    shard_of(THREE).save(tmp_path)
+    shard = Shard.load(tmp_path)
+    assert shard.starts.tolist() == [0, 3, 7, 12]
+    assert shard.items.tolist() == [5, 6, 7, 1, 2, 3, 4, 9, 8, 7, 6, 5]
+    assert shard.salts.tolist() == [salt_of("u0"), salt_of("u1"), salt_of("u2")]
+    assert (shard.starts.dtype, shard.items.dtype, shard.salts.dtype) == (np.int64, np.int32, np.uint64)
+    assert all(isinstance(column, np.memmap) for column in (shard.starts, shard.items, shard.salts))
+    assert len(shard) == 3
+    assert shard.history(1).tolist() == [1, 2, 3]
+    assert shard.held_out([2, 0], "test").tolist() == [5, 7]
+    assert shard.held_out([2, 0], "validation").tolist() == [6, 6]
+
+
+def test_a_loaded_shard_cannot_be_written_to(tmp_path: Path) -> None:
+    shard_of(THREE).save(tmp_path)
+    with pytest.raises(ValueError, match="read-only"):
+        Shard.load(tmp_path).items[0] = 1
+
+
+def test_a_part_can_be_saved_as_a_shard_of_its_own(tmp_path: Path) -> None:
+    shard_of(THREE).save(tmp_path / "all")
+    Shard.load(tmp_path / "all").part(0, 2).save(tmp_path / "part")
+    assert told(Shard.load(tmp_path / "part")) == {salt_of("u0"): [5, 6, 7], salt_of("u2"): [9, 8, 7, 6, 5]}
+
+
+@pytest.mark.parametrize("name", ["starts", "items", "salts"])
+def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
+    shard_of(THREE).save(tmp_path)
+    (tmp_path / FOLDER / f"{name}.npy").unlink()
+    with pytest.raises(InputError, match=rf"{name}\.npy is missing; prepare the data again"):
+        Shard.load(tmp_path)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"shard/starts\.npy is missing"):
+        Shard.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["starts", "items", "salts"])
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"no array at all", slice(100), slice(-1)], ids=str)
+def test_a_damaged_file_is_named(name: str, content: bytes | slice, tmp_path: Path) -> None:
+    shard_of(THREE).save(tmp_path)
+    path = tmp_path / FOLDER / f"{name}.npy"
+    path.write_bytes(path.read_bytes()[content] if isinstance(content, slice) else content)
+    with pytest.raises(InputError, match=rf"{name}\.npy cannot be read .*; prepare the data again"):
+        Shard.load(tmp_path)
+
+
+def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
+    shard_of(THREE).save(tmp_path)
+    np.save(tmp_path / FOLDER / "items.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match=r"items\.npy cannot be read"):
+        Shard.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["starts", "items", "salts"])
+def test_files_of_different_shards_are_refused(name: str, tmp_path: Path) -> None:
+    shard_of(THREE).save(tmp_path / "one")
+    shard_of(THREE[:2]).save(tmp_path / "two")
+    file = f"{FOLDER}/{name}.npy"
+    (tmp_path / "two" / file).replace(tmp_path / "one" / file)
+    with pytest.raises(InputError, match="do not belong together; prepare the data again"):
+        Shard.load(tmp_path / "one")
+
+
+# ---- dealt to nodes
+
+
+def test_parts_are_dealt_like_cards() -> None:
+    parts = [shard_of([[user] * 3 for user in range(5)]).part(part, 2) for part in range(2)]
+    assert [part.items.tolist() for part in parts] == [[0, 0, 0, 2, 2, 2, 4, 4, 4], [1, 1, 1, 3, 3, 3]]
+    assert [part.starts.tolist() for part in parts] == [[0, 3, 6, 9], [0, 3, 6]]
+
+
+@quick
+@given(histories=HISTORIES, parts=st.integers(1, 15))
+def test_parts_hold_everyone_once_with_all_their_events(histories: Histories, parts: int) -> None:
+    shard = shard_of(histories)
+    dealt = [shard.part(part, parts) for part in range(parts)]
+    assert sum(len(part) for part in dealt) == len(shard)
+    assert {salt: events for part in dealt for salt, events in told(part).items()} == told(shard)
+    assert max(len(part) for part in dealt) - min(len(part) for part in dealt) <= 1
+
+
+@quick
+@given(histories=HISTORIES, parts=st.integers(1, 15))
+def test_a_user_reads_the_same_on_any_part(histories: Histories, parts: int) -> None:
+    shard = shard_of(histories)
+    for user in range(len(shard)):
+        part, place = shard.part(user % parts, parts), user // parts
+        assert part.salts[place] == shard.salts[user]
+        for split in ("train", "validation", "test"):
+            assert part.history(place, split).tolist() == shard.history(user, split).tolist()
+            assert part.held_out([place], split) == shard.held_out([user], split)
+
+
+@pytest.mark.parametrize(("part", "parts"), [(-1, 3), (3, 3), (0, 0), (0, -1)])
+def test_a_part_that_does_not_exist_is_refused(part: int, parts: int) -> None:
+    with pytest.raises(InputError, match=f"part {part} of {parts} does not exist"):
+        shard_of(THREE).part(part, parts)
+
+
+# ---- cohorts
+
+
+def test_histories_are_aligned_at_the_right() -> None:
+    cohort = cohort_of([[1, 2], [], [3, 4, 5, 6, 7]], length=4)
+    assert cohort.items.tolist() == [[[0, 0, 1, 2]], [[0, 0, 0, 0]], [[4, 5, 6, 7]]]
+    assert cohort.mask.astype(int).tolist() == [[[0, 0, 1, 1]], [[0, 0, 0, 0]], [[1, 1, 1, 1]]]
+    assert cohort.salts.tolist() == [salt_of("u0"), salt_of("u1"), salt_of("u2")]
+    assert len(cohort) == 3
+
+
+def test_pooled_clients_are_the_examples_of_one() -> None:
+    pooled = cohort_of([[1, 2], [3, 4, 5]], length=3).pooled
+    assert pooled.items.tolist() == [[[0, 1, 2], [3, 4, 5]]]
+    assert pooled.mask.astype(int).tolist() == [[[0, 1, 1], [1, 1, 1]]]
+    assert len(pooled) == len(pooled.salts) == 1
+
+
+@pytest.mark.parametrize(
+    ("split", "items"),
+    [
+        ("train", [[0, 9, 8, 7], [0, 0, 0, 5]]),
+        ("validation", [[0, 9, 8, 7], [0, 0, 0, 5]]),
+        ("test", [[9, 8, 7, 6], [0, 0, 5, 6]]),
+    ],
+)
+def test_a_cohort_reads_what_its_split_may(split: str, items: Histories) -> None:
+    cohort = shard_of(THREE).cohort([2, 0], length=4, split=split)
+    assert cohort.items[:, 0].tolist() == items
+    assert cohort.salts.tolist() == [salt_of("u2"), salt_of("u0")]
+
+
+# ---- blocks
+
+
+@pytest.mark.parametrize(
+    ("events", "padded"), [(0, 1), (1, 9), (8, 9), (9, 17), (16, 17), (17, 25), (24, 25), (25, 30), (30, 30), (99, 30)]
+)
+def test_padding_is_to_the_next_eight_and_one(events: int, padded: int) -> None:
+    ((clients, block),) = cohort_of([list(range(events))], length=30).blocks(4)
+    assert clients.tolist() == [0]
+    assert block.items.shape == block.mask.shape == (1, 1, padded)
+
+
+def test_blocks_gather_clients_of_like_length() -> None:
+    blocks = list(cohort_of([[1] * 3, [2] * 12, [3] * 5, [4] * 8, [5] * 9], length=20).blocks(2))
+    assert [clients.tolist() for clients, _ in blocks] == [[0, 2], [3], [1, 4]]
+    assert [block.items.shape for _, block in blocks] == [(2, 1, 9), (1, 1, 9), (2, 1, 17)]
+
+
+@quick
+@given(
+    histories=st.lists(st.lists(st.integers(0, 99), max_size=40), max_size=12),
+    length=st.integers(1, 45),
+    size=st.integers(1, 14),
+)
+def test_blocks_hold_every_client_once_as_it_is_alone(histories: Histories, length: int, size: int) -> None:
+    """No block is too large, no event is lost, and a client's rows do not depend on its company."""
+    seen: list[int] = []
+    for clients, block in cohort_of(histories, length).blocks(size):
+        assert 1 <= len(clients) == len(block) <= size
+        seen += clients.tolist()
+        for place, client in enumerate(clients):
+            items, mask = block.items[place], block.mask[place]
+            assert items[mask].tolist() == histories[client][-length:]
+            assert block.salts[place] == salt_of(f"u{client}")
+            ((_, alone),) = cohort_of([histories[client]], length).blocks(size)
+            assert np.array_equal(items, alone.items[0])
+            assert np.array_equal(mask, alone.mask[0])
+    assert sorted(seen) == list(range(len(histories)))
+
+
+def test_a_block_is_as_long_as_the_longest_example_of_its_clients() -> None:
+    ((_, block),) = cohort_of([[1], [2] * 10], length=20).pooled.blocks(1)
+    assert block.items.shape == (1, 2, 17)
+    assert block.mask.sum(-1).tolist() == [[1, 10]]
+
+
+# ---- crops
+
+
+LONG = [list(range(100 * user, 100 * user + 60)) for user in range(5)]
+"""Five users of 60 events, 58 to train on; an event tells whose it is and when."""
+
+
+@quick
+@given(histories=HISTORIES, length=st.integers(1, 45), seed=st.integers(0, 2**32), round=st.integers(0, 10**6))
+def test_crops_are_windows_of_the_training_events(histories: Histories, length: int, seed: int, round: int) -> None:
+    timed = [list(range(len(history))) for history in histories]
+    crops = shard_of(timed).crops(range(len(timed)), length, seed, round)
+    for client, history in enumerate(timed):
+        window = crops.items[client][crops.mask[client]].tolist()
+        assert len(window) == min(length, len(history) - 2)
+        assert window == list(range(window[0], window[0] + len(window)))
+        assert window[-1] < len(history) - 2
+
+
+@quick
+@given(
+    lengths=st.lists(st.integers(3, 60), min_size=1, max_size=8),
+    parts=st.integers(1, 9),
+    seed=st.integers(0, 2**32),
+    round=st.integers(0, 10**6),
+)
+def test_a_crop_is_the_same_on_any_part(lengths: list[int], parts: int, seed: int, round: int) -> None:
+    """The draw belongs to seed, round and user: neither the node nor the company matters."""
+    shard = shard_of([list(range(length)) for length in lengths])
+    together = shard.crops(range(len(shard)), 8, seed, round)
+    for user in range(len(shard)):
+        alone = shard.part(user % parts, parts).crops([user // parts], 8, seed, round)
+        assert np.array_equal(alone.items[0], together.items[user])
+        assert np.array_equal(alone.mask[0], together.mask[user])
+
+
+def starts(seed: int, round: int) -> list[int]:
+    """Where the crops of the five long histories begin."""
+    crops = shard_of(LONG).crops(range(5), 8, seed, round)
+    return [int(window[0]) - 100 * user for user, window in enumerate(crops.items[:, 0])]
+
+
+def test_crops_differ_between_rounds_seeds_and_users() -> None:
+    assert starts(0, 1) == starts(0, 1)
+    assert len({tuple(starts(0, round)) for round in range(20)}) == 20
+    assert len({tuple(starts(seed, 1)) for seed in range(20)}) == 20
+    assert len(set(starts(0, 1))) > 1
+
+
+def test_crops_reach_the_first_and_the_last_training_event() -> None:
+    drawn = {start for round in range(300) for start in starts(0, round)}
+    assert drawn == set(range(58 - 8 + 1))
+
+
+# ---- who is who
+
+
+def test_salts_and_tickets_never_change() -> None:
+    """Draws and pseudonyms of an earlier version stay valid."""
+    assert salt_of("ann") == 2494919484976517856
+    assert ticket_of(2494919484976517856) == 7291590252647915660
+
+
+@quick
+@given(user_ids=st.sets(st.text(max_size=8), min_size=1, max_size=20))
+def test_tickets_are_other_numbers_than_salts(user_ids: set[str]) -> None:
+    salts = {salt_of(user_id) for user_id in user_ids}
+    tickets = {ticket_of(salt) for salt in salts}
+    assert len(salts) == len(tickets) == len(user_ids)
+    assert not salts & tickets
+    assert all(0 <= number < 2**64 for number in salts | tickets)
+
+
+def test_a_ticket_belongs_to_the_user_not_to_the_node() -> None:
+    shard = shard_of(THREE)
+    assert shard.tickets().dtype == np.uint64
+    assert shard.tickets().tolist() == [ticket_of(salt_of(f"u{user}")) for user in range(3)]
+    assert shard.part(1, 2).tickets().tolist() == shard.tickets()[[1]].tolist()
