@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test check format lint types clean
+.PHONY: install demo test check format lint types notebooks clean
 
 install: $(STAMP)
 
@@ -30,6 +30,9 @@ lint: install
 
 types: install
 	$(BIN)/pyright
+
+notebooks: install
+	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis *.egg-info

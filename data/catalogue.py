@@ -74,7 +74,7 @@ class Catalogue:
         """Read the catalogue of a prepared folder or a run. Raises `InputError` if it is missing or broken."""
         path = folder / FILE
         if not path.is_file():
-            raise InputError(f"{path} is missing; prepare the data again with `fedrec data prepare`, or copy it back")
+            raise InputError(f"{path} is missing; copy it back, or make its folder again")
         try:
             frame = pl.read_parquet(path)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:

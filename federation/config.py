@@ -33,7 +33,7 @@ class RunConfig:
     seed: Annotated[int, Ge(0)] = 0
     rounds: Annotated[int, Ge(1)] = 200
     clients_per_round: Annotated[int, Ge(1)] = 128
-    clip: Annotated[float, Gt(0)] = 10.0  # no user moves the sum by more than this (L2)
+    clip: Annotated[float, Gt(0)] = 1.0  # no user moves the sum by more than this (L2); it also steadies training
     validate_every: Annotated[int, Ge(1)] = 20  # rounds; the best round on validation is the one that is kept
     validation_users: Annotated[int, Ge(1)] = 2000  # ranked each time, at most; drawn once
     nodes: Annotated[int, Ge(1)] = 1  # in-process nodes that share the users; real ones are as many as connect
@@ -82,7 +82,7 @@ def from_nested(nested: Mapping[str, Any]) -> RunConfig:
         return _ADAPTER.validate_python(nested)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name = next(part for part in first["loc"] if part not in _SECTIONS)
         raise InputError(f"setting {name} = {first['input']!r}: {first['msg'].lower()}") from error
 
 

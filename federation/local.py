@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
+from typing import Self
 
 from flwr.app import Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
@@ -27,6 +28,14 @@ class LocalGrid(Grid):
         self._numbers = count(1)
         self._replies: dict[str, Message] = {}
         self._run = Run.create_empty(1)
+
+    @classmethod
+    def over(cls, data: Path, config: RunConfig) -> Self:
+        """`config.nodes` nodes in this process that share the users of one prepared folder."""
+        nodes: list[UserConfig] = [
+            {"data": str(data), "part": part, "parts": config.nodes} for part in range(config.nodes)
+        ]
+        return cls(client_app.app, nodes, knobs(config))
 
     def set_run(self, run: Run) -> None:
         self._run = run
@@ -63,12 +72,6 @@ class LocalGrid(Grid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         return self.pull_messages(self.push_messages(messages))
-
-
-def local_grid(data: Path, config: RunConfig) -> LocalGrid:
-    """`config.nodes` nodes in this process that share the users of one prepared folder."""
-    nodes: list[UserConfig] = [{"data": str(data), "part": part, "parts": config.nodes} for part in range(config.nodes)]
-    return LocalGrid(client_app.app, nodes, knobs(config))
 
 
 def _identify(run_id: int) -> None:

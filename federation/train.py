@@ -1,6 +1,5 @@
 """A whole training job over any Grid: start or resume, run the rounds, evaluate the best, write the artifact."""
 
-import hashlib
 import os
 import platform
 from dataclasses import asdict
@@ -19,7 +18,7 @@ from federation.config import RunConfig, from_nested, knobs
 from federation.rounds import Observer, evaluate, rewind_log, run, take_census
 from federation.server import State
 from recsys.embed import Encoder, embed, resolve
-from recsys.lora import Adapter
+from recsys.lora import fingerprint
 from recsys.model import Model
 from recsys.recommender import CARD, Recommender, load_card, save_json
 
@@ -47,7 +46,9 @@ def open_run(out: Path, data: Path, config: RunConfig | None, resume: bool) -> R
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out} is not empty; add --resume to go on with it, or choose another folder")
     config = config or RunConfig()
-    card = new_card(config, manifest, resolve(config.model.encoder))
+    encoder = resolve(config.model.encoder)
+    Model(config.model, encoder)  # what the encoder cannot give is refused before anything is written
+    card = new_card(config, manifest, encoder)
     out.mkdir(parents=True, exist_ok=True)
     save_json(out / CARD, card)
     return config
@@ -77,25 +78,20 @@ def train(grid: Grid, out: Path, data: Path, config: RunConfig, observe: Observe
         split: {"full": evaluate(grid, roster, everyone, state.best, split, config, state.best_round)}
         for split in ("test", "validation")
     }
-    embeddings = embed(catalogue, encoder, data).matrix
-    card = load_card(out) | {
+    vectors = model.item_vectors(state.best, embed(catalogue, encoder, data).matrix)
+    card = load_card(out)
+    learned = fingerprint(state.best)
+    card |= {
         "finished": True,
         "rounds": state.round,
         "best_round": state.best_round,
-        "model_version": f"{load_card(out)['data']['name']}-{fingerprint(state.best)[:12]}",
+        "model_version": f"{card['data']['name']}-{learned[:12]}",
+        "fingerprints": {"adapter": learned, "item_vectors": fingerprint({"vectors": vectors})},
     }
-    recommender = Recommender(catalogue, model.item_vectors(state.best, embeddings), state.best, card)
+    recommender = Recommender(catalogue, vectors, state.best, card)
     save_json(out / METRICS, metrics)
     recommender.save(out)
     return recommender
-
-
-def fingerprint(adapter: Adapter) -> str:
-    """Hash of an adapter's names and bytes: equal where two runs learned exactly the same."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(adapter.items()):
-        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def new_card(config: RunConfig, manifest: dict[str, Any], encoder: Encoder) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def train(
 
 def train_here(data: Path, out: Path, config: "RunConfig | None", resume: bool) -> dict[str, Any]:
     """Train in this process with progress on the terminal; the run's metrics."""
-    from federation.local import local_grid
+    from federation.local import LocalGrid
     from federation.rounds import read_log
     from federation.train import METRICS, open_run
     from federation.train import train as train_over
@@ -132,7 +132,7 @@ def train_here(data: Path, out: Path, config: "RunConfig | None", resume: bool) 
     _embed(data, config.model.encoder)
     try:
         with view.rounds(config.rounds, done=len(read_log(out))) as observe:
-            train_over(local_grid(data, config), out, data, config, observe)
+            train_over(LocalGrid.over(data, config), out, data, config, observe)
     except KeyboardInterrupt as interrupt:
         done = len(read_log(out))
         view.say(f"Stopped; {done} rounds are saved. Go on with: fedrec train {data} --out {out} --resume")
@@ -285,7 +285,7 @@ def _listen(host: str, port: int) -> socket.socket:
 def main() -> None:
     """The console script: a wrong input is one line on stderr and status 2."""
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(prog_name="fedrec", standalone_mode=False))
     except InputError as error:
         print(f"fedrec: {error}", file=sys.stderr)
         sys.exit(2)

@@ -21,7 +21,7 @@ from recsys.recommender import CARD, Recommender, load_card
 from serving.engine import Engine
 from serving.schema import Item, Question
 
-SETTINGS = {"rounds": 150, "clients_per_round": 64, "history": 32, "negatives": 256, "validate_every": 15}
+SETTINGS = {"rounds": 120, "clients_per_round": 64, "history": 32, "negatives": 256, "validate_every": 10}
 SHOWN_USER = 7
 
 
@@ -82,7 +82,7 @@ def _show_user(recommender: Recommender, shard: Shard, user: int) -> None:
 
 def _history_beside(catalogue: Catalogue, rows: list[int], items: list[Item]) -> Table:
     table = Table()
-    for name in ("watched, latest first", "genres", "recommended", "genres"):
+    for name in ("watched (latest first)", "genres", "recommended", "genres"):
         table.add_column(name, no_wrap=True)
     genres = catalogue.frame["genres"].to_list()
     for row, item in zip(reversed(rows), items, strict=False):

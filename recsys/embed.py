@@ -117,8 +117,9 @@ def _from_hub(name: str, pinned: Pinned | None) -> Path:
     try:
         return Path(snapshot_download(name, revision=pinned and pinned.revision, allow_patterns=wanted))
     except Exception as error:  # the hub raises many kinds: no network, no such model, no right to it
+        reason = str(error).partition("\n")[0]
         raise InputError(
-            f"encoder {name!r} is no local folder and could not be fetched from the hub ({error}); "
+            f"encoder {name!r} is no local folder and could not be fetched from the hub ({reason}); "
             "check the name and the network, or give a folder"
         ) from error
 

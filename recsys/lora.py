@@ -4,6 +4,7 @@ LoRA: Hu et al. 2021, arXiv:2106.09685. Here the two factors have a leading axis
 through the frozen weight serves a whole cohort, each client with factors of its own.
 """
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping
 
@@ -11,11 +12,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data.errors import InputError
+
 Adapter = dict[str, Tensor]
 """What the federation learns: parameter name → tensor, without a client axis."""
 
 Stack = dict[str, Tensor]
 """One adapter per client: the same names, each tensor with a leading axis C."""
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """Hash of names and bytes: equal where two runs learned exactly the same."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def stacked(adapter: Mapping[str, Tensor], clients: int) -> Stack:
@@ -57,8 +68,17 @@ class StackedLinear(nn.Module):
 
 
 def inject(module: nn.Module, targets: Iterable[str], rank: int, alpha: float, generator: torch.Generator) -> None:
-    """Put a `StackedLinear` in place of every linear layer whose last name is among `targets`, as PEFT does."""
+    """Put a `StackedLinear` in place of every linear layer whose last name is among `targets`, as PEFT does.
+
+    Raises `InputError` for a target that is no layer.
+    """
     targets = set(targets)
+    last_names = {name.rpartition(".")[2] for name, layer in module.named_modules() if isinstance(layer, nn.Linear)}
+    if not targets or (unknown := targets - last_names):
+        named = sorted(unknown)[0] if targets else ""
+        raise InputError(
+            f"lora_targets: {named!r} is no linear layer here; choose from {', '.join(sorted(last_names))}"
+        )
     for name, layer in list(module.named_modules()):
         parent, _, last = name.rpartition(".")
         if last in targets and isinstance(layer, nn.Linear):

@@ -25,7 +25,7 @@ from data.catalogue import Catalogue
 from data.errors import InputError
 from data.files import replaced_file
 from recsys.embed import Encoder, resolve
-from recsys.lora import Adapter, from_peft, is_lora, to_peft
+from recsys.lora import Adapter, fingerprint, from_peft, is_lora, to_peft
 from recsys.model import Model, ModelConfig
 from recsys.rank import Scorer, model_scorer, top, user_vectors
 
@@ -106,11 +106,12 @@ class Recommender:
         catalogue = Catalogue.load(folder)
         if catalogue.fingerprint != card["data"]["catalogue_fingerprint"]:
             raise InputError(f"{folder}: the catalogue is not the one that card.json names; copy the run again")
-        vectors = load_tensors(folder / VECTORS)["vectors"]
-        if len(vectors) != len(catalogue):
-            raise InputError(f"{folder}: {len(vectors)} item vectors for {len(catalogue)} items; copy the run again")
+        vectors = load_tensors(folder / VECTORS)
         adapter = from_peft(load_tensors(folder / PEFT_WEIGHTS)) | load_tensors(folder / TOWERS)
-        return cls(catalogue, vectors, adapter, card)
+        for name, tensors in (("adapter", adapter), ("item_vectors", vectors)):
+            if fingerprint(tensors) != card["fingerprints"][name]:
+                raise InputError(f"{folder}: the {name} is not the one that card.json names; copy the run again")
+        return cls(catalogue, vectors["vectors"], adapter, card)
 
 
 def peft_config(config: ModelConfig, encoder: dict[str, str]) -> dict[str, Any]:

@@ -72,7 +72,9 @@ def _add_routes(app: FastAPI) -> None:
         """The top k for a history, a text or a user vector; seen items are left out unless asked for."""
         return engine.recommend(question)
 
-    @app.get("/v1/items/{item_id}/similar", responses=_PROBLEMS | {404: _PROBLEM | {"description": "unknown item"}})
+    @app.get(
+        "/v1/items/{item_id:path}/similar", responses=_PROBLEMS | {404: _PROBLEM | {"description": "unknown item"}}
+    )
     def similar(item_id: str, engine: Ready, k: Annotated[int, Query(ge=1, le=MAX_K)] = 10) -> Answer:
         """The items nearest to one item."""
         return engine.similar(item_id, k)
@@ -99,6 +101,10 @@ def _add_problems(app: FastAPI) -> None:
         unreadable = any(entry["type"] == "json_invalid" for entry in error.errors())
         detail = "; ".join(f"{fault.field}: {fault.detail}" for fault in faults[:3])
         return problem(400 if unreadable else 422, detail, faults)
+
+    @app.exception_handler(Exception)
+    async def failed(_: Request, error: Exception) -> JSONResponse:
+        return problem(500, f"the server failed ({type(error).__name__}); its log tells more", [])
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> JSONResponse:

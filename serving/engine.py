@@ -72,12 +72,13 @@ class Engine:
             return self.recommender.query_vector(question.query or "").numpy()
 
     def _direction(self, vector: np.ndarray) -> np.ndarray:
-        """A vector from outside at unit length, however long it came; zeros stay zeros."""
+        """A vector from outside at unit length, however long it came."""
         if len(vector) != self.index.width:
             raise Refused("vector", f"has {len(vector)} numbers where this model has {self.index.width}")
-        tiny = np.finfo(np.float64).tiny
-        vector = vector / max(np.abs(vector).max(), tiny)  # else the squares of large numbers overflow
-        return vector / max(np.linalg.norm(vector), tiny)
+        if not vector.any():
+            raise Refused("vector", "is all zeros; it points nowhere")
+        vector = vector / np.abs(vector).max()  # else the squares of large numbers overflow
+        return vector / np.linalg.norm(vector)
 
     def _known(self, ids: Sequence[str]) -> tuple[np.ndarray, list[str]]:
         catalogue = self.recommender.catalogue

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from data.catalogue import Catalogue
 from data.shard import Shard
-from federation.local import local_grid
+from federation.local import LocalGrid
 from federation.train import open_run, train
 from recsys.embed import Encoder, embed, resolve
 from recsys.model import Model
@@ -62,7 +62,7 @@ def run(toy: Path, embeddings: Tensor, tmp_path_factory: pytest.TempPathFactory)
     """A run of the toy world, trained in this process."""
     out = tmp_path_factory.mktemp("runs") / "toy"
     config = open_run(out, toy, small_config(), resume=False)
-    train(local_grid(toy, config), out, toy, config, lambda record: None)
+    train(LocalGrid.over(toy, config), out, toy, config, lambda record: None)
     return out
 
 

@@ -85,9 +85,9 @@ def test_the_table_in_pyproject_is_the_dataclasses() -> None:
 
 
 def test_knobs_round_trip() -> None:
-    changed = {"rounds": 3, "lora_targets": "query,value", "server_rate": 0.5, "mode": "central", "layers": 1}
+    changed = {"rounds": 3, "lora_targets": "query,key", "server_rate": 0.5, "mode": "central", "layers": 1}
     config = from_knobs(changed)
-    assert config.model.lora_targets == ("query", "value")
+    assert config.model.lora_targets == ("query", "key")
     assert knobs(config) == knobs(RunConfig()) | changed
     assert from_knobs({name: str(value) for name, value in knobs(config).items()}) == config
 

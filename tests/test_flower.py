@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from federation.local import local_grid
+from federation.local import LocalGrid
 from federation.train import METRICS, open_run, train
 from recsys.recommender import Recommender
 from tests.federation_processes import flwr_run, superlink
@@ -16,7 +16,7 @@ from tests.world import SMALL, small_config
 def test_two_supernodes_train_what_one_process_trains(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
     knobs = SMALL | {"rounds": 2, "nodes": 2}
     config = open_run(tmp_path / "here", toy, small_config(**knobs), resume=False)
-    here = train(local_grid(toy, config), tmp_path / "here", toy, config, lambda record: None)
+    here = train(LocalGrid.over(toy, config), tmp_path / "here", toy, config, lambda record: None)
     asked = knobs | {"data": str(toy), "out": str(tmp_path / "there")}
     table = " ".join(
         f'{name}="{value}"' if isinstance(value, str) else f"{name}={value}" for name, value in asked.items()

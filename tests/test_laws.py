@@ -18,7 +18,7 @@ from data.catalogue import Catalogue
 from data.shard import Shard
 from federation import wire
 from federation.config import RunConfig
-from federation.local import LocalGrid, local_grid
+from federation.local import LocalGrid
 from federation.rounds import run, take_census
 from federation.server import State
 from federation.update import norms, summed
@@ -28,7 +28,7 @@ from tests.world import small_config
 
 
 def trained(data: Path, config: RunConfig, model: Model, folder: Path) -> State:
-    grid = local_grid(data, config)
+    grid = LocalGrid.over(data, config)
     start = State.start(model.adapter(), config.server)
     folder.mkdir()
     return run(grid, take_census(grid, config), start, config, folder, lambda record: None)
@@ -105,9 +105,7 @@ SHAPES = {"a": (3, 4), "b": (5,)}
 class Recorder(LocalGrid):
     """A network that keeps a copy of every message that crosses it."""
 
-    def __init__(self, grid: LocalGrid) -> None:
-        self.__dict__.update(grid.__dict__)
-        self.crossed: list[Message] = []
+    crossed: list[Message]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         sent = list(messages)
@@ -121,7 +119,8 @@ def test_private_nothing_sent_holds_an_id(
 ) -> None:
     """No message of a whole run holds an item id, a user id, a salt, or anything as long as the catalogue."""
     config = small_config(rounds=2, nodes=3)
-    grid = Recorder(local_grid(toy, config))
+    grid = Recorder.over(toy, config)
+    grid.crossed = []
     start = State.start(model.adapter(), config.server)
     run(grid, take_census(grid, config), start, config, tmp_path, lambda record: None)
     secrets = [item_id.encode() for item_id in catalogue.ids]

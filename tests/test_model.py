@@ -1,11 +1,13 @@
 """The towers, their low-rank parts, and PEFT as the reference."""
 
 import copy
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -115,9 +117,14 @@ def test_nothing_trained_or_sent_grows_with_the_catalogue(model: Model) -> None:
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"layers": 7}, "1 to 6"), ({"history": 600}, "reads 512")],
+    [
+        ({"layers": 7}, "1 to 6"),
+        ({"history": 600}, "reads 512"),
+        ({"lora_targets": ("query", "kye")}, "'kye' is no linear layer here; choose from dense, key, query, value"),
+        ({"lora_targets": ()}, "lora_targets"),
+    ],
 )
-def test_a_model_the_encoder_cannot_give_is_refused(encoder: Encoder, change: dict[str, int], said: str) -> None:
+def test_a_model_the_encoder_cannot_give_is_refused(encoder: Encoder, change: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
         Model(ModelConfig(**change), encoder)  # type: ignore[arg-type]
 
@@ -137,3 +144,12 @@ def test_embeddings_are_made_once_per_texts_and_weights(catalogue, encoder: Enco
     assert len(reports) == 3
     assert torch.equal(first.matrix, again.matrix)
     torch.testing.assert_close(first.matrix.norm(dim=1), torch.ones(24))
+
+
+@pytest.mark.parametrize("name", ["towers.safetensors", "adapter_model.safetensors", "item_vectors.safetensors"])
+def test_tensors_of_another_run_are_refused(run: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    tensors = {key: tensor + 1 for key, tensor in load_file(run / name).items()}
+    save_file(tensors, tmp_path / "run" / name)
+    with pytest.raises(InputError, match="is not the one that card.json names"):
+        Recommender.load(tmp_path / "run")

@@ -377,7 +377,7 @@ def test_fingerprint_is_of_ids_and_texts_alone(tmp_path: Path) -> None:
 
 
 def test_a_missing_catalogue_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"catalogue\.parquet is missing; prepare the data again"):
+    with pytest.raises(InputError, match=r"catalogue\.parquet is missing; copy it back"):
         Catalogue.load(tmp_path)
 
 

@@ -13,7 +13,7 @@ from flwr.app import Array, Error, Message, MetricRecord, RecordDict
 from data.errors import InputError
 from federation import wire
 from federation.config import RunConfig
-from federation.local import LocalGrid, local_grid
+from federation.local import LocalGrid
 from federation.rounds import LOG, read_log, rewind_log, run, take_census
 from federation.server import State
 from federation.train import open_run, train
@@ -27,9 +27,7 @@ Tamper = Callable[[Message], Message | None]
 class Unreliable(LocalGrid):
     """A network on which the answers of node 2 are changed, or lost where `tamper` gives None."""
 
-    def __init__(self, grid: LocalGrid, tamper: Tamper) -> None:
-        self.__dict__.update(grid.__dict__)
-        self.tamper = tamper
+    tamper: Tamper
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         for reply in super().send_and_receive(messages, timeout=timeout):
@@ -37,6 +35,12 @@ class Unreliable(LocalGrid):
             changed = self.tamper(reply) if hit else reply
             if changed is not None:
                 yield changed
+
+
+def unreliable(data: Path, config: RunConfig, tamper: Tamper) -> Unreliable:
+    grid = Unreliable.over(data, config)
+    grid.tamper = tamper
+    return grid
 
 
 def changed(reply: Message, change: Callable[[Update], Update]) -> Message:
@@ -59,7 +63,7 @@ def without(record: str) -> Tamper:
 
 
 def garbage(reply: Message) -> Message:
-    reply.content["deltas"]["item.up"] = Array("float32", (384, 4), "numpy.ndarray", b"no array at all")
+    reply.content.array_records["deltas"]["item.up"] = Array("float32", (384, 4), "numpy.ndarray", b"no array at all")
     return reply
 
 
@@ -101,12 +105,12 @@ def test_a_bad_answer_is_refused_and_counted(toy: Path, model: Model, tmp_path: 
     """The round goes on with the rest, as if the bad node had never answered."""
     config = small_config(rounds=1, nodes=2, clients_per_round=12)
     tamper, said = REFUSED[fault]
-    state = trained(Unreliable(local_grid(toy, config), tamper), config, model, tmp_path / "bad")
+    state = trained(unreliable(toy, config, tamper), config, model, tmp_path / "bad")
     (record,) = read_log(tmp_path / "bad")
     assert (record["clients_asked"], record["clients_answered"], record["clients_refused"]) == (12, 6, 6)
     assert "node 2" in record["refusals"][0]
     assert said in record["refusals"][0]
-    silent = trained(Unreliable(local_grid(toy, config), lambda reply: None), config, model, tmp_path / "silent")
+    silent = trained(unreliable(toy, config, lambda reply: None), config, model, tmp_path / "silent")
     for name, tensor in silent.adapter.items():
         assert tensor.isfinite().all()
         assert torch.equal(tensor, state.adapter[name]), name
@@ -114,7 +118,7 @@ def test_a_bad_answer_is_refused_and_counted(toy: Path, model: Model, tmp_path: 
 
 def test_a_lost_answer_is_absent_from_the_sum(toy: Path, model: Model, tmp_path: Path) -> None:
     config = small_config(rounds=1, nodes=2, clients_per_round=12)
-    trained(Unreliable(local_grid(toy, config), lambda reply: None), config, model, tmp_path)
+    trained(unreliable(toy, config, lambda reply: None), config, model, tmp_path)
     (record,) = read_log(tmp_path)
     assert (record["clients_asked"], record["clients_answered"], record["clients_refused"]) == (12, 6, 0)
 
@@ -125,21 +129,18 @@ def test_an_answer_from_a_node_that_was_not_asked_is_refused(toy: Path, model: M
         return reply
 
     config = small_config(rounds=1, nodes=2, clients_per_round=12)
-    trained(Unreliable(local_grid(toy, config), from_a_stranger), config, model, tmp_path)
+    trained(unreliable(toy, config, from_a_stranger), config, model, tmp_path)
     assert read_log(tmp_path)[0]["clients_answered"] == 6
     assert "node 77, which was not asked" in caplog.text
 
 
 def test_a_round_that_nobody_answers_is_logged_and_changes_nothing(toy: Path, model: Model, tmp_path: Path) -> None:
     class Silent(LocalGrid):
-        def __init__(self, grid: LocalGrid) -> None:
-            self.__dict__.update(grid.__dict__)
-
         def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
             return [r for r in super().send_and_receive(messages) if r.metadata.message_type != wire.TRAIN]
 
     config = small_config(rounds=2)
-    state = trained(Silent(local_grid(toy, config)), config, model, tmp_path)
+    state = trained(Silent.over(toy, config), config, model, tmp_path)
     assert [record["loss"] for record in read_log(tmp_path)] == [None, None]
     for name, tensor in model.adapter().items():
         assert torch.equal(state.adapter[name], tensor), name
@@ -166,7 +167,7 @@ def test_the_log_is_rewound_to_the_saved_round(tmp_path: Path) -> None:
 def test_a_federation_that_does_not_come_together_says_so(toy: Path) -> None:
     config = small_config(nodes=1, round_timeout=0.01)
     with pytest.raises(InputError, match="1 of nodes = 2 connected"):
-        take_census(local_grid(toy, config), replace(config, nodes=2), poll=0.01)
+        take_census(LocalGrid.over(toy, config), replace(config, nodes=2), poll=0.01)
 
 
 def test_a_census_of_the_wrong_kind_is_left_out() -> None:
@@ -179,7 +180,7 @@ def test_central_mode_is_one_client_that_owns_the_cohort(toy: Path, model: Model
     """Without clipping, one local step of the pooled client is the mean of its users' steps."""
     shared = {"rounds": 3, "optimizer": "fedavg", "server_rate": 0.1, "clip": 1e6, "clients_per_round": 12}
     federated, central = (
-        trained(local_grid(toy, config), config, model, tmp_path / config.mode)
+        trained(LocalGrid.over(toy, config), config, model, tmp_path / config.mode)
         for config in (small_config(**shared), small_config(**shared, mode="central"))
     )
     for name, tensor in federated.adapter.items():
@@ -190,7 +191,7 @@ def test_training_learns_the_toy_world(toy: Path, tmp_path: Path) -> None:
     """Full participation for a few rounds brings the loss well down."""
     config = open_run(tmp_path / "run", toy, small_config(rounds=20, clients_per_round=12, clip=5.0), resume=False)
     records: list[dict] = []
-    train(local_grid(toy, config), tmp_path / "run", toy, config, records.append)
+    train(LocalGrid.over(toy, config), tmp_path / "run", toy, config, records.append)
     assert records[-1]["loss"] < 0.9 * records[0]["loss"]
     card = json.loads((tmp_path / "run" / "card.json").read_text())
     assert card["finished"]

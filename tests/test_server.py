@@ -50,7 +50,7 @@ def test_clipping_scales_a_long_change_and_leaves_a_short_one() -> None:
 
 def test_updates_of_different_rounds_do_not_add() -> None:
     with pytest.raises(ValueError, match="round 2"):
-        update([0, 0]) + Update(2, 1, update([0, 0]).deltas, update([0, 0]).sums)
+        _ = update([0, 0]) + Update(2, 1, update([0, 0]).deltas, update([0, 0]).sums)
 
 
 def test_an_update_survives_the_wire_exactly() -> None:
