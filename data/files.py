@@ -15,8 +15,11 @@ def replaced_file(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.touch()
+    rights = partial.stat().st_mode  # those that the user gives new files; some writers give fewer
     try:
         yield partial
+        partial.chmod(rights)
         with partial.open("rb") as written:
             os.fsync(written.fileno())
         partial.replace(path)

@@ -1,6 +1,5 @@
 """The loop over a Grid: draw → send → absorb → save. There is no other; every scale and the network use this one."""
 
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -16,15 +15,13 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from data.errors import InputError
-from data.files import replaced_file
-from federation import wire
+from federation import log, wire
 from federation.config import RunConfig
 from federation.server import Roster, State, absorb, draw
 from federation.update import Order, Update, norms
 from recsys.lora import Adapter
 from recsys.rank import metric_means
 
-LOG = "rounds.jsonl"
 SCORE = "ndcg@10"
 """The validation metric that chooses the round to keep."""
 
@@ -79,7 +76,7 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, folder: Pat
             "seconds": round(time.perf_counter() - started, 3),
             "clients_per_second": round(tally.clients_answered / trained, 1),
         }
-        append_line(folder / LOG, record)
+        log.append(folder, record)
         state.save(folder)
         observe(record)
     return state
@@ -195,27 +192,3 @@ def checked(update: Update, order: Order, template: Adapter, config: RunConfig) 
         if length > clients * order.clip * (1 + 1e-3):
             raise ValueError(f"a sum of length {length:.3g} from {clients} users, each clipped to {order.clip:g}")
     return update
-
-
-def append_line(path: Path, record: dict[str, Any]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(record) + "\n")
-
-
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The records of a run's rounds. A last line cut short by a crash is left out."""
-    path = folder / LOG
-    records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
-    return records
-
-
-def rewind_log(folder: Path, number: int) -> None:
-    """Forget rounds after `number`: they were logged but not saved, and will run again."""
-    kept = [record for record in read_log(folder) if record["round"] <= number]
-    with replaced_file(folder / LOG) as path:
-        path.write_text("".join(json.dumps(record) + "\n" for record in kept))

@@ -14,8 +14,9 @@ from flwr.serverapp import Grid
 from data.catalogue import Catalogue
 from data.errors import InputError
 from data.prepare import read_manifest
+from federation import log
 from federation.config import RunConfig, from_nested, knobs
-from federation.rounds import Observer, evaluate, rewind_log, run, take_census
+from federation.rounds import Observer, evaluate, run, take_census
 from federation.server import State
 from recsys.embed import Encoder, embed, resolve
 from recsys.lora import fingerprint
@@ -70,7 +71,7 @@ def train(grid: Grid, out: Path, data: Path, config: RunConfig, observe: Observe
     encoder = resolve(config.model.encoder)
     model = Model(config.model, encoder, config.seed)
     state = State.load(out) or State.start(model.adapter(), config.server)
-    rewind_log(out, state.round)
+    log.rewind(out, state.round)
     roster = take_census(grid, config)
     state = run(grid, roster, state, config, out, observe)
     everyone = np.arange(len(roster))

@@ -6,7 +6,7 @@ import socket
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from click import UsageError
@@ -14,7 +14,6 @@ from click import UsageError
 from data.errors import InputError
 
 if TYPE_CHECKING:
-    from federation.config import RunConfig
     from serving.schema import Question
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -110,68 +109,14 @@ def train(
 ) -> None:
     """Train federated: in this process, over the same loop and records that a network would carry."""
     from fedrec import view
+    from fedrec.train import read_settings, train_here
 
-    chosen = _settings(config, settings or [])
-    metrics = train_here(data, out, chosen if chosen is not None or resume else _settings(None, [], True), resume)
+    metrics = train_here(data, out, read_settings(config, settings or []), resume)
     if as_json:
         print(json.dumps(metrics | {"run": str(out)}))
         return
     view.out.print(view.metrics_table("held-out items, full catalogue", {s: metrics[s]["full"] for s in metrics}))
     view.out.print(f"Wrote {out}. Ask it: fedrec recommend {out} --query 'space opera'; serve it: fedrec serve {out}")
-
-
-def train_here(data: Path, out: Path, config: "RunConfig | None", resume: bool) -> dict[str, Any]:
-    """Train in this process with progress on the terminal; the run's metrics."""
-    from federation.local import LocalGrid
-    from federation.rounds import read_log
-    from federation.train import METRICS, open_run
-    from federation.train import train as train_over
-    from fedrec import view
-
-    config = open_run(out, data, config, resume)
-    _embed(data, config.model.encoder)
-    try:
-        with view.rounds(config.rounds, done=len(read_log(out))) as observe:
-            train_over(LocalGrid.over(data, config), out, data, config, observe)
-    except KeyboardInterrupt as interrupt:
-        done = len(read_log(out))
-        view.say(f"Stopped; {done} rounds are saved. Go on with: fedrec train {data} --out {out} --resume")
-        raise typer.Exit(130) from interrupt
-    return json.loads((out / METRICS).read_text())
-
-
-def _embed(data: Path, encoder: str) -> None:
-    """Embed the catalogue before the first round, where its progress can be seen."""
-    from data.catalogue import Catalogue
-    from fedrec import view
-    from recsys.embed import embed, resolve
-
-    with view.counting("embedding items") as progress:
-        embed(Catalogue.load(data), resolve(encoder), data, progress)
-
-
-def _settings(file: Path | None, pairs: list[str], default: bool = False) -> "RunConfig | None":
-    """The config that a TOML file and `--set`s ask for; None where nothing is asked and `default` is not wanted."""
-    import tomllib
-
-    from federation.config import from_knobs
-
-    table: dict[str, Any] = {}
-    if file:
-        try:
-            table |= tomllib.loads(file.read_text())
-        except FileNotFoundError as error:
-            raise InputError(f"--config {file} does not exist; give a TOML file of settings") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"--config {file} is not TOML: {error}; mend it, or use --set") from error
-        except OSError as error:
-            raise InputError(f"--config {file} cannot be read ({error.strerror}); give a TOML file") from error
-    for pair in pairs:
-        name, separator, value = pair.partition("=")
-        if not separator:
-            raise InputError(f"--set {pair!r} has no '='; write --set name=value")
-        table[name.strip()] = value.strip()
-    return from_knobs(table) if table or default else None
 
 
 @app.command()

@@ -12,17 +12,19 @@ from data.shard import Shard
 from data.sources import source_named
 from federation.config import from_knobs
 from fedrec import view
-from fedrec.cli import train_here
 from fedrec.evaluate import measured, score_users
+from fedrec.train import train_here
 from recsys import baselines
 from recsys.embed import embed, resolve
 from recsys.rank import Scorer
-from recsys.recommender import CARD, Recommender, load_card
+from recsys.recommender import CARD, Recommender, load_card, save_json
 from serving.engine import Engine
 from serving.schema import Item, Question
 
 SETTINGS = {"rounds": 120, "clients_per_round": 64, "history": 32, "negatives": 256, "validate_every": 10}
 SHOWN_USER = 7
+COMPARISON = "comparison.json"
+"""The demo's table as data, beside the run's own metrics."""
 
 
 def play(data: Path, out: Path) -> None:
@@ -42,6 +44,7 @@ def play(data: Path, out: Path) -> None:
     rows = {
         name: measured(score_users(scorer, shard, "test")) for name, scorer in _rivals(recommender, shard, data).items()
     }
+    save_json(out / COMPARISON, rows)
     view.out.print(view.metrics_table(f"test, {len(shard)} users", rows))
     view.say("[bold]4. A user[/bold], whose history the server never saw")
     _show_user(recommender, shard, SHOWN_USER)
@@ -81,8 +84,8 @@ def _show_user(recommender: Recommender, shard: Shard, user: int) -> None:
 
 
 def _history_beside(catalogue: Catalogue, rows: list[int], items: list[Item]) -> Table:
-    table = Table()
-    for name in ("watched (latest first)", "genres", "recommended", "genres"):
+    table = Table(title="latest first, and the top 10", title_justify="left")
+    for name in ("watched", "genres", "recommended", "genres"):
         table.add_column(name, no_wrap=True)
     genres = catalogue.frame["genres"].to_list()
     for row, item in zip(reversed(rows), items, strict=False):

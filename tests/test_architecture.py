@@ -26,6 +26,7 @@ ORDER = {
         "client",
         "server",
         "wire",
+        "log",
         "rounds",
         "train",
         "client_app",

@@ -112,7 +112,7 @@ def test_peft_itself_loads_the_artifact_and_agrees(run: Path, encoder: Encoder) 
 def test_nothing_trained_or_sent_grows_with_the_catalogue(model: Model) -> None:
     sizes = {name: tuple(tensor.shape) for name, tensor in model.adapter().items()}
     assert sizes["item.down"] == (4, 384)
-    assert sum(int(np.prod(shape)) for shape in sizes.values()) == 4 * 384 * 4 + 2 * (4 * 2 * 384 + 2 * (384 + 1536))
+    assert sum(int(np.prod(shape)) for shape in sizes.values()) == 4 * 384 * 4 + 2 * (2 * 384 + 384 * 2)
 
 
 @pytest.mark.parametrize(
@@ -151,5 +151,5 @@ def test_tensors_of_another_run_are_refused(run: Path, tmp_path: Path, name: str
     shutil.copytree(run, tmp_path / "run")
     tensors = {key: tensor + 1 for key, tensor in load_file(run / name).items()}
     save_file(tensors, tmp_path / "run" / name)
-    with pytest.raises(InputError, match="is not the one that card.json names"):
+    with pytest.raises(InputError, match="is not the one that card"):
         Recommender.load(tmp_path / "run")

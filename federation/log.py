@@ -1,0 +1,33 @@
+"""The rounds log of a run: a line of JSON for every round."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from data.files import replaced_file
+
+FILE = "rounds.jsonl"
+
+
+def append(folder: Path, record: dict[str, Any]) -> None:
+    with (folder / FILE).open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run's rounds. A last line cut short by a crash is left out."""
+    path = folder / FILE
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+def rewind(folder: Path, number: int) -> None:
+    """Forget rounds after `number`: they were logged but not saved, and will run again."""
+    kept = [record for record in read(folder) if record["round"] <= number]
+    with replaced_file(folder / FILE) as path:
+        path.write_text("".join(json.dumps(record) + "\n" for record in kept))

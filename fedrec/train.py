@@ -1,0 +1,57 @@
+"""`fedrec train`: settings from outside, then training in this process with its progress on the terminal."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from data.catalogue import Catalogue
+from data.errors import InputError
+from federation import log
+from federation.config import RunConfig, from_knobs
+from federation.local import LocalGrid
+from federation.train import METRICS, open_run, train
+from fedrec import view
+from recsys.embed import embed, resolve
+
+
+def train_here(data: Path, out: Path, config: RunConfig | None, resume: bool) -> dict[str, Any]:
+    """Train in this process with progress on the terminal; the run's metrics."""
+    config = open_run(out, data, config, resume)
+    _embed(data, config.model.encoder)
+    try:
+        with view.rounds(config.rounds, done=len(log.read(out))) as observe:
+            train(LocalGrid.over(data, config), out, data, config, observe)
+    except KeyboardInterrupt as interrupt:
+        done = len(log.read(out))
+        view.say(f"Stopped; {done} rounds are saved. Go on with: fedrec train {data} --out {out} --resume")
+        raise typer.Exit(130) from interrupt
+    return json.loads((out / METRICS).read_text())
+
+
+def _embed(data: Path, encoder: str) -> None:
+    """Embed the catalogue before the first round, where its progress can be seen."""
+    with view.counting("embedding items") as progress:
+        embed(Catalogue.load(data), resolve(encoder), data, progress)
+
+
+def read_settings(file: Path | None, pairs: list[str]) -> RunConfig | None:
+    """The config that a TOML file and `--set`s ask for; None where nothing is asked."""
+    table: dict[str, Any] = {}
+    if file:
+        try:
+            table |= tomllib.loads(file.read_text())
+        except FileNotFoundError as error:
+            raise InputError(f"--config {file} does not exist; give a TOML file of settings") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"--config {file} is not TOML: {error}; mend it, or use --set") from error
+        except OSError as error:
+            raise InputError(f"--config {file} cannot be read ({error.strerror}); give a TOML file") from error
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator:
+            raise InputError(f"--set {pair!r} has no '='; write --set name=value")
+        table[name.strip()] = value.strip()
+    return from_knobs(table) if table else None
