@@ -116,7 +116,9 @@ def train(
         print(json.dumps(metrics | {"run": str(out)}))
         return
     view.out.print(view.metrics_table("held-out items, full catalogue", {s: metrics[s]["full"] for s in metrics}))
-    view.out.print(f"Wrote {out}. Ask it: fedrec recommend {out} --query 'space opera'; serve it: fedrec serve {out}")
+    view.out.print(
+        f"Wrote {out}. Next:\n  fedrec recommend {out} --query 'space opera'\n  fedrec serve {out}", soft_wrap=True
+    )
 
 
 @app.command()
