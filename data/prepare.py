@@ -57,7 +57,15 @@ def prepare(source: Source, out: Path, given: Path | None, progress: Progress, w
     if given and source.md5 and md5 and md5 != source.md5:
         warn(f"{given} has MD5 {md5}, not the publisher's {source.md5}; going on with your copy")
     frames = source.read(open_root(path))
-    return write(frames, out, name=source.name, source=source.url or "generated", md5=md5, citation=source.citation)
+    origin = given.name if given else source.url or "generated"
+    return write(
+        frames,
+        out,
+        name=source.name,
+        source=origin,
+        md5=md5,
+        citation=source.citation,
+    )
 
 
 def write(
@@ -71,6 +79,8 @@ def write(
     min_events: int = 3,
 ) -> Manifest:
     """Filter, order and write frames. A user needs a training, a validation and a test event: three at least."""
+    if min_events < 3:
+        raise InputError(f"min_events = {min_events}; a user needs three: to train, to validate and to test")
     described, missing = _with_undescribed(frames)
     catalogue = Catalogue(described)
     kept, repeats = _without_repeats(frames.interactions)

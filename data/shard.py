@@ -14,6 +14,9 @@ import numpy as np
 from data.errors import InputError
 
 FOLDER = "shard"
+DRAW, NEGATIVES, CROPS, SAMPLED = 1, 2, 3, 4
+"""What a generator is for: the first number of every seed, so that no two draws share a stream."""
+
 LENGTH_STEP = 8
 """Histories are padded to the next multiple of it, and one: the event that is only predicted."""
 
@@ -23,12 +26,16 @@ the one before it the validation item; what a split ranks is the first event it 
 
 
 def salt_of(user_id: str) -> int:
-    """A user's own number, from which all of the user's random draws derive. It never leaves the node."""
+    """A user's own number, from which all of the user's random draws derive. It never leaves the node.
+
+    It is made from the id alone, so that a published dataset gives the same model anywhere. Whoever can guess ids
+    can make their salts and tickets too: a node with real people behind its ids draws salts at random instead.
+    """
     return int.from_bytes(hashlib.blake2b(user_id.encode(), digest_size=8, person=b"salt").digest())
 
 
 def ticket_of(salt: int) -> int:
-    """What the server may know of a user: a pseudonym by which it draws, one-way from the salt.
+    """What the server may know of a user: a pseudonym by which it draws, as hard to undo as the salt is to guess.
 
     Tickets order the users the same way however they are spread over nodes.
     """
@@ -98,11 +105,6 @@ class Shard:
         """The events of a user that `split` may read, oldest first."""
         return self.items[self.starts[user] : self.starts[user + 1] - HELD_OUT[split]]
 
-    def cohort(self, users: Iterable[int], length: int, split: str) -> Cohort:
-        """The most recent `length` events of some users, one client each."""
-        users = list(users)
-        return Cohort.of([self.history(user, split) for user in users], self.salts[users], length)
-
     def crops(self, users: Iterable[int], length: int, seed: int, round: int) -> Cohort:
         """A window of `length` training events of some users; of a longer history, one drawn for this round.
 
@@ -113,7 +115,7 @@ class Shard:
         for user in users:
             history = self.history(user, "train")
             if (spare := len(history) - length) > 0:
-                start = np.random.default_rng([seed, round, int(self.salts[user])]).integers(spare + 1)
+                start = np.random.default_rng([CROPS, seed, round, int(self.salts[user])]).integers(spare + 1)
                 history = history[start : start + length]
             windows.append(history)
         return Cohort.of(windows, self.salts[users], length)

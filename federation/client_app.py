@@ -1,11 +1,15 @@
 """The Flower ClientApp: opens this node's shard, and answers a census, a training or an evaluation order."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from data.errors import InputError
 from federation import wire
 from federation.client import Node
 from federation.config import RunConfig, from_run_config
@@ -13,23 +17,44 @@ from recsys.embed import resolve
 from recsys.model import Model, ModelConfig
 
 app = ClientApp()
+logger = logging.getLogger("fedrec")
+
+
+class NodeFailure(RuntimeError):
+    """What the server learns of a failure on a node: its kind, and nothing that the data may have put into it."""
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Flower sends an exception's text to the server, and such a text can name a row of somebody's history."""
+    try:
+        yield
+    except InputError:  # ours: it names files and settings only
+        raise
+    except Exception as error:
+        logger.exception("this node failed")
+        raise NodeFailure(f"{type(error).__name__}; the node's log tells more") from None
 
 
 @app.query("census")
 def census(message: Message, context: Context) -> Message:
-    return Message(wire.encode_census(_node(context).shard.tickets()), reply_to=message)
+    with guarded():
+        node = _node(context)
+        return Message(wire.encode_census(node.shard.tickets(), node.public.stamp), reply_to=message)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    order, adapter = wire.decode_order(message.content)
-    return Message(wire.encode_update(_node(context).train(order, adapter)), reply_to=message)
+    with guarded():
+        order, adapter = wire.decode_order(message.content)
+        return Message(wire.encode_update(_node(context).train(order, adapter)), reply_to=message)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    order, adapter = wire.decode_order(message.content)
-    return Message(wire.encode_update(_node(context).evaluate(order, adapter)), reply_to=message)
+    with guarded():
+        order, adapter = wire.decode_order(message.content)
+        return Message(wire.encode_update(_node(context).evaluate(order, adapter)), reply_to=message)
 
 
 def _node(context: Context) -> Node:
@@ -39,7 +64,7 @@ def _node(context: Context) -> Node:
     return open_node(folder, int(context.node_config.get("part", 0)), int(context.node_config.get("parts", 1)), config)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def open_node(folder: str, part: int, parts: int, config: RunConfig) -> Node:
     return Node.open(Path(folder), part, parts, config, shared_model(config.model, config.seed))
 

@@ -20,10 +20,14 @@ from federation.config import RunConfig
 from federation.server import Roster, State, absorb, draw
 from federation.update import Order, Update, norms
 from recsys.lora import Adapter
-from recsys.rank import metric_means
+from recsys.rank import metric_means, metric_sums
 
 SCORE = "ndcg@10"
 """The validation metric that chooses the round to keep."""
+
+TRAINED = {"loss", "clipped", "diverged"}
+RANKED = metric_sums(np.zeros(0)).keys()
+"""The metrics that an answer to either order holds, no more and no fewer."""
 
 Observer = Callable[[dict[str, Any]], None]
 """Told each round's record as it is logged."""
@@ -47,6 +51,11 @@ class Tally:
     def total(self) -> Update | None:
         return reduce(add, self.updates) if self.updates else None
 
+    @property
+    def metrics(self) -> dict[str, float] | None:
+        """Of an evaluation: means over the users that were ranked, or None where nobody answered."""
+        return metric_means(self.total.sums) if self.total else None
+
     def account(self) -> dict[str, Any]:
         names = ("clients_asked", "clients_answered", "clients_refused", "bytes_down", "bytes_up", "refusals")
         return {name: getattr(self, name) for name in names}
@@ -65,12 +74,17 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, folder: Pat
         trained = time.perf_counter() - started
         metrics = None
         if number % config.validate_every == 0 or number == config.rounds:
-            metrics = evaluate(grid, roster, validated, state.adapter, "validation", config, number)
-            state = state.validated(metrics[SCORE])
+            evaluation = evaluate(grid, roster, validated, state.adapter, "validation", config, number)
+            metrics = evaluation.metrics
+            tally.bytes_down += evaluation.bytes_down
+            tally.bytes_up += evaluation.bytes_up
+            tally.refusals += evaluation.refusals
+            state = state.validated(metrics[SCORE]) if metrics else state
         record = {
             "round": number,
             "loss": total.sums["loss"] / total.users if total else None,
             "clipped": total.sums["clipped"] / total.users if total else None,
+            "clients_diverged": int(total.sums["diverged"]) if total else 0,
             "validation": metrics,
             **tally.account(),
             "seconds": round(time.perf_counter() - started, 3),
@@ -82,7 +96,7 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, folder: Pat
     return state
 
 
-def take_census(grid: Grid, config: RunConfig, poll: float = 1.0) -> Roster:
+def take_census(grid: Grid, config: RunConfig, stamp: Mapping[str, str], poll: float = 1.0) -> Roster:
     """Wait until `config.nodes` nodes are there, and ask each for its users' tickets.
 
     Raises `InputError` where they do not come within the round's timeout, or none has a user.
@@ -97,9 +111,11 @@ def take_census(grid: Grid, config: RunConfig, poll: float = 1.0) -> Roster:
     census: dict[int, np.ndarray] = {}
     for node, reply in exchange(grid, wire.CENSUS, {node: RecordDict() for node in nodes}, "0", config).items():
         try:
-            census[node] = wire.decode_census(_content(reply))
-        except (KeyError, TypeError, ValueError) as error:
+            census[node] = wire.decode_census(_content(reply), stamp)
+        except ValueError as error:
             logger.warning("node %s is left out: %s", node, error)
+    if len(census) < config.nodes:
+        raise InputError(f"{len(census)} of nodes = {config.nodes} can take part; see the log for the rest")
     roster = Roster.of(census)
     if not len(roster):
         raise InputError("no node answered with users; see the nodes' logs")
@@ -107,20 +123,11 @@ def take_census(grid: Grid, config: RunConfig, poll: float = 1.0) -> Roster:
 
 
 def evaluate(
-    grid: Grid,
-    roster: Roster,
-    users: np.ndarray,
-    adapter: Adapter,
-    split: str,
-    config: RunConfig,
-    number: int,
-) -> dict[str, float]:
-    """Metric means over users, ranked where their histories are."""
+    grid: Grid, roster: Roster, users: np.ndarray, adapter: Adapter, split: str, config: RunConfig, number: int
+) -> Tally:
+    """Rank users where their histories are."""
     orders = {node: Order(round=number, users=local, split=split) for node, local in roster.per_node(users).items()}
-    tally = ask(grid, wire.EVALUATE, orders, adapter, config)
-    if tally.total is None:
-        return metric_means({"users": 0.0, SCORE: 0.0})
-    return metric_means(tally.total.sums)
+    return ask(grid, wire.EVALUATE, orders, adapter, config)
 
 
 def _orders(roster: Roster, drawn: np.ndarray, number: int, config: RunConfig) -> dict[int, Order]:
@@ -142,7 +149,7 @@ def ask(grid: Grid, kind: str, orders: Mapping[int, Order], adapter: Adapter, co
             tally.bytes_up += wire.size(content)
             tally.updates.append(checked(wire.decode_update(content), order, template, config))
             tally.clients_answered += len(order.users)
-        except (KeyError, TypeError, ValueError) as error:
+        except ValueError as error:
             tally.clients_refused += len(order.users)
             tally.refusals.append(f"node {node}: {error}")
             logger.warning("round %s: refused node %s: %s", order.round, node, error)
@@ -185,8 +192,11 @@ def checked(update: Update, order: Order, template: Adapter, config: RunConfig) 
             raise ValueError(f"{name} has shape {tuple(tensor.shape)} where {tuple(template[name].shape)} belongs")
         if not tensor.isfinite().all():
             raise ValueError(f"{name} holds values that are not finite")
-    if not all(isfinite(value) for value in update.sums.values()):
-        raise ValueError("a metric is not finite")
+    if update.sums.keys() != (TRAINED if template else RANKED):
+        raise ValueError(f"answered with other metrics: {sorted(update.sums)[:5]}")
+    for name, value in update.sums.items():
+        if not 0 <= value <= (inf if name == "loss" else len(order.users)) or not isfinite(value):
+            raise ValueError(f"a sum of {value:g} for the metric {name} of {len(order.users)} users")
     if template:
         length = float(norms({name: tensor.unsqueeze(0) for name, tensor in update.deltas.items()})[0])
         if length > clients * order.clip * (1 + 1e-3):

@@ -1,5 +1,6 @@
 """The server side of a round: who is asked, and what their sum does to the adapter. Nothing here knows of Flower."""
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 
 from data.errors import InputError
 from data.files import replaced_file
+from data.shard import DRAW
 from federation.config import RunConfig, ServerConfig
 from federation.update import Update
 from recsys.lora import Adapter
@@ -28,15 +30,18 @@ class Roster:
 
     nodes: np.ndarray  # (U,) node of each user
     users: np.ndarray  # (U,) number in that node's shard
+    fingerprint: str  # of the tickets: the same for the same users anywhere
 
     @classmethod
     def of(cls, census: dict[int, np.ndarray]) -> "Roster":
-        """From each node's tickets, in the order of its shard."""
+        """From each node's tickets, in the order of its shard. Raises `InputError` where a user is there twice."""
         tickets = np.concatenate([*census.values(), np.zeros(0, dtype=np.uint64)])
         nodes = np.concatenate([np.full(len(t), node, dtype=np.uint64) for node, t in census.items()] or [tickets])
         users = np.concatenate([np.arange(len(t)) for t in census.values()] or [np.zeros(0, dtype=np.int64)])
         order = np.argsort(tickets, kind="stable")
-        return cls(nodes[order], users[order])
+        if len(np.unique(tickets)) < len(tickets):
+            raise InputError("two nodes host the same users; give each node its own part of them")
+        return cls(nodes[order], users[order], hashlib.sha256(tickets[order].tobytes()).hexdigest())
 
     def __len__(self) -> int:
         return len(self.users)
@@ -48,7 +53,7 @@ class Roster:
 
 def draw(roster: Roster, count: int, seed: int, round: int) -> np.ndarray:
     """`count` places of the roster, drawn uniformly without replacement; all of them where it has fewer."""
-    generator = np.random.default_rng([seed, round])
+    generator = np.random.default_rng([DRAW, seed, round])
     return np.sort(generator.choice(len(roster), size=min(count, len(roster)), replace=False))
 
 
@@ -63,12 +68,19 @@ class State:
     best: Adapter  # the adapter of the best validated round
     best_round: int = 0
     best_score: float = -1.0
+    roster: str = ""  # fingerprint of the users that the run began with
 
     @classmethod
     def start(cls, adapter: Adapter, config: ServerConfig) -> "State":
         zeros = {name: torch.zeros(tensor.shape, dtype=torch.float64) for name, tensor in adapter.items()}
         floor = {name: torch.full_like(tensor, config.adaptivity**2) for name, tensor in zeros.items()}
         return cls(0, adapter, zeros, floor, adapter)
+
+    def joined(self, roster: Roster) -> "State":
+        """Remember the run's users; raises `InputError` where they are not those that it began with."""
+        if self.roster not in ("", roster.fingerprint):
+            raise InputError("the nodes host other users than when this run began; resume with the same, or begin anew")
+        return replace(self, roster=roster.fingerprint)
 
     def validated(self, score: float) -> "State":
         """Keep this round's adapter if its validation score is the best so far."""
@@ -83,7 +95,7 @@ class State:
             for part in _PARTS
             for name, tensor in getattr(self, part).items()
         }
-        numbers = {"round": self.round, "best_round": self.best_round, "best_score": self.best_score}
+        numbers = {name: getattr(self, name) for name in ("round", "best_round", "best_score", "roster")}
         with replaced_file(folder / STATE) as path:
             save_file(tensors, path, metadata={"numbers": json.dumps(numbers)})
 

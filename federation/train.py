@@ -17,8 +17,8 @@ from data.prepare import read_manifest
 from federation import log
 from federation.config import RunConfig, from_nested, knobs
 from federation.rounds import Observer, evaluate, run, take_census
-from federation.server import State
-from recsys.embed import Encoder, embed, resolve
+from federation.server import Roster, State
+from recsys.embed import Embeddings, Encoder, embed, resolve
 from recsys.lora import fingerprint
 from recsys.model import Model
 from recsys.recommender import CARD, Recommender, load_card, save_json
@@ -41,6 +41,8 @@ def open_run(out: Path, data: Path, config: RunConfig | None, resume: bool) -> R
         if card["data"]["catalogue_fingerprint"] != manifest["catalogue_fingerprint"]:
             raise InputError(f"{out} was trained on other items than {data} holds; resume with the data it began with")
         begun = from_nested(card["config"])
+        if resolve(begun.model.encoder).sha256 != card["encoder"]["sha256"]:
+            raise InputError(f"{out} began with other weights of {begun.model.encoder} than are here; bring those back")
         if config is not None:
             _same(begun, config, out)
         return begun
@@ -72,13 +74,11 @@ def train(grid: Grid, out: Path, data: Path, config: RunConfig, observe: Observe
     model = Model(config.model, encoder, config.seed)
     state = State.load(out) or State.start(model.adapter(), config.server)
     log.rewind(out, state.round)
-    roster = take_census(grid, config)
-    state = run(grid, roster, state, config, out, observe)
-    everyone = np.arange(len(roster))
-    metrics = {
-        split: {"full": evaluate(grid, roster, everyone, state.best, split, config, state.best_round)}
-        for split in ("test", "validation")
-    }
+    roster = take_census(grid, config, Embeddings.stamp_of(catalogue, encoder))
+    state = run(grid, roster, state.joined(roster), config, out, observe)
+    if not state.best_round:
+        raise InputError(f"no round was answered and validated; {out}/{log.FILE} says who was refused and why")
+    metrics = {split: {"full": _measured(grid, roster, state, split, config)} for split in ("test", "validation")}
     vectors = model.item_vectors(state.best, embed(catalogue, encoder, data).matrix)
     card = load_card(out)
     learned = fingerprint(state.best)
@@ -93,6 +93,13 @@ def train(grid: Grid, out: Path, data: Path, config: RunConfig, observe: Observe
     save_json(out / METRICS, metrics)
     recommender.save(out)
     return recommender
+
+
+def _measured(grid: Grid, roster: Roster, state: State, split: str, config: RunConfig) -> dict[str, float]:
+    found = evaluate(grid, roster, np.arange(len(roster)), state.best, split, config, state.best_round).metrics
+    if found is None:
+        raise InputError(f"nobody answered the {split} evaluation; bring the nodes back and resume")
+    return found
 
 
 def new_card(config: RunConfig, manifest: dict[str, Any], encoder: Encoder) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class Order:
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """A node's answer: sums over its users, which add. No user can be read from it but where it hosts only one."""
+    """A node's answer: sums over the users it was asked for, which add. Asked for one user, it is that user's."""
 
     round: int
     users: int
@@ -56,11 +56,16 @@ def norms(deltas: Adapter) -> Tensor:
 
 
 def summed(fitted: Fitted, round: int, clip: float) -> Update:
-    """Clip each client's change to L2 norm `clip` and add them up."""
+    """Clip each client's change to L2 norm `clip` and add them up. One that diverged adds nothing, and is counted."""
     lengths = norms(fitted.deltas)  # (C,)
+    sound = lengths.isfinite() & fitted.losses.isfinite()
     factors = (clip / lengths.clamp(min=torch.finfo(torch.float64).tiny)).clamp(max=1).float()
-    sums = {"loss": float(fitted.losses.double().sum()), "clipped": float((lengths > clip).sum())}
-    deltas = {name: _exact_sum(tensor, factors) for name, tensor in fitted.deltas.items()}
+    sums = {
+        "loss": float(fitted.losses[sound].double().sum()),
+        "clipped": float((lengths[sound] > clip).sum()),
+        "diverged": float((~sound).sum()),
+    }
+    deltas = {name: _exact_sum(tensor[sound], factors[sound]) for name, tensor in fitted.deltas.items()}
     return Update(round, len(fitted.losses), deltas, sums)
 
 

@@ -3,6 +3,8 @@
 Nothing else has a wire form. A shard, a history or a vector of a user cannot be sent by accident.
 """
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -55,23 +57,40 @@ def encode_update(update: Update) -> RecordDict:
 
 
 def decode_update(content: RecordDict) -> Update:
-    """Raises `KeyError`, `TypeError` or `ValueError` where the records are not an update's."""
-    count: Any = content.metric_records["count"]
-    deltas = decode_adapter(content.array_records["deltas"])
-    return Update(
-        round=int(count["round"]),
-        users=int(count["users"]),
-        deltas={name: tensor.double() for name, tensor in deltas.items()},
-        sums={name: float(value) for name, value in content.metric_records["sums"].items()},  # type: ignore[arg-type]
-    )
+    """Raises `ValueError` where the records are not an update's."""
+    with _refusing():
+        count: Any = content.metric_records["count"]
+        deltas = decode_adapter(content.array_records["deltas"])
+        sums: Any = content.metric_records["sums"]
+        return Update(
+            round=int(count["round"]),
+            users=int(count["users"]),
+            deltas={name: tensor.double() for name, tensor in deltas.items()},
+            sums={name: float(value) for name, value in sums.items()},
+        )
 
 
-def encode_census(tickets: np.ndarray) -> RecordDict:
-    return RecordDict({"census": ArrayRecord({"tickets": Array(tickets)})})
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Bytes from outside can fail to decode in any way; all of them mean one thing here."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"cannot be decoded ({type(error).__name__}: {error})") from error
 
 
-def decode_census(content: RecordDict) -> np.ndarray:
-    tickets = content.array_records["census"]["tickets"].numpy()
+def encode_census(tickets: np.ndarray, stamp: Mapping[str, str]) -> RecordDict:
+    """A node's users by their tickets, and which catalogue and encoder the node has: both public."""
+    return RecordDict({"census": ArrayRecord({"tickets": Array(tickets)}), "stamp": ConfigRecord(dict(stamp))})
+
+
+def decode_census(content: RecordDict, stamp: Mapping[str, str]) -> np.ndarray:
+    """The tickets. Raises `ValueError` where they are none, or where the node's catalogue or encoder is another."""
+    with _refusing():
+        theirs = dict(content.config_records["stamp"])
+        tickets = content.array_records["census"]["tickets"].numpy()
+    if differing := [name for name in ("catalogue", "sha256") if theirs.get(name) != stamp[name]]:
+        raise ValueError(f"its {differing[0]} is {theirs.get(differing[0])!r}, not {stamp[differing[0]]!r}")
     if tickets.dtype != np.uint64 or tickets.ndim != 1:
         raise ValueError(f"a census of {tickets.dtype} with {tickets.ndim} axes")
     return tickets

@@ -92,6 +92,7 @@ def data_prepare(
         f"{out}: {manifest.users:,} users, {manifest.items:,} items, {manifest.interactions:,} interactions\n"
         f"split: {manifest.split}",
         soft_wrap=True,
+        markup=False,
     )
 
 
@@ -117,7 +118,9 @@ def train(
         return
     view.out.print(view.metrics_table("held-out items, full catalogue", {s: metrics[s]["full"] for s in metrics}))
     view.out.print(
-        f"Wrote {out}. Next:\n  fedrec recommend {out} --query 'space opera'\n  fedrec serve {out}", soft_wrap=True
+        f"Wrote {out}. Next:\n  fedrec recommend {out} --query 'space opera'\n  fedrec serve {out}",
+        soft_wrap=True,
+        markup=False,
     )
 
 

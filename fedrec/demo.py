@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from data.catalogue import Catalogue
@@ -53,6 +54,7 @@ def play(data: Path, out: Path) -> None:
         f"  fedrec recommend {out} --query 'a quiet film about the sea'\n"
         f"  fedrec serve {out}        then open http://127.0.0.1:8080/docs",
         soft_wrap=True,
+        markup=False,
     )
 
 
@@ -90,5 +92,5 @@ def _history_beside(catalogue: Catalogue, rows: list[int], items: list[Item]) ->
     genres = catalogue.frame["genres"].to_list()
     for row, item in zip(reversed(rows), items, strict=False):
         recommended = int(catalogue.rows([item.item_id])[0])
-        table.add_row(catalogue.titles[row], genres[row], item.title, genres[recommended])
+        table.add_row(*map(escape, (catalogue.titles[row], genres[row], item.title, genres[recommended])))
     return table

@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -29,7 +30,7 @@ def say(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    err.print(f"[yellow]note[/yellow] {text}", soft_wrap=True)
+    err.print(f"[yellow]note[/yellow] {escape(text)}", soft_wrap=True)
 
 
 @contextmanager
@@ -97,7 +98,7 @@ def items_table(title: str, items: Sequence[Any]) -> Table:
     table.add_column("score", justify="right")
     table.add_column("item id")
     for place, item in enumerate(items, start=1):
-        table.add_row(str(place), item.title, f"{item.score:.3f}", item.item_id)
+        table.add_row(str(place), escape(item.title), f"{item.score:.3f}", escape(item.item_id))
     return table
 
 

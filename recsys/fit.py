@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.func import functional_call
 
-from data.shard import Cohort
+from data.shard import NEGATIVES, Cohort
 from recsys.lora import Adapter, Stack, stacked
 from recsys.loss import client_means, sampled_softmax
 from recsys.model import Model
@@ -38,7 +38,7 @@ class Fitted:
 
 def negatives(config: FitConfig, items: int, seed: int, round: int, step: int) -> Tensor:
     """The rows of this step's negatives: the same on every node, drawn without looking at anyone's history."""
-    generator = np.random.default_rng([seed, round, step])
+    generator = np.random.default_rng([NEGATIVES, seed, round, step])
     return torch.from_numpy(generator.choice(items, size=min(config.negatives, items), replace=False))  # (K,)
 
 

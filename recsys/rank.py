@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.shard import Cohort, Shard
+from data.shard import SAMPLED, Cohort, Shard
 from recsys.lora import Adapter
 from recsys.model import Model
 
@@ -87,7 +87,7 @@ def _sampled(scores: Tensor, targets: Tensor, salts: np.ndarray) -> Tensor:
     for row, (target, salt) in enumerate(zip(targets.tolist(), salts, strict=True)):
         unseen = torch.isfinite(scores[row]).nonzero()[:, 0].numpy()
         others = unseen[unseen != target]
-        drawn = np.random.default_rng(int(salt)).choice(others, size=min(99, len(others)), replace=False)
+        drawn = np.random.default_rng([SAMPLED, int(salt)]).choice(others, size=min(99, len(others)), replace=False)
         chosen = torch.from_numpy(np.append(drawn, target))
         kept[row, chosen] = scores[row, chosen]
     return kept
@@ -100,12 +100,17 @@ def top(scores: Tensor, k: int) -> Tensor:
 
 def metric_sums(ranks: np.ndarray, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, float]:
     """Sums over users of each metric, and of 1: what a node may tell, and what adds over nodes."""
-    sums = {"users": float(len(ranks)), "mrr": float((1 / (ranks + 1)).sum())}
+    sums = {"users": float(len(ranks)), "mrr": _exact_sum(1 / (ranks + 1))}
     for k in cutoffs:
         hits = ranks < k
         sums[f"recall@{k}"] = sums[f"hr@{k}"] = float(hits.sum())
-        sums[f"ndcg@{k}"] = float((hits / np.log2(ranks + 2)).sum())
+        sums[f"ndcg@{k}"] = _exact_sum(hits / np.log2(ranks + 2))
     return sums
+
+
+def _exact_sum(values: np.ndarray) -> float:
+    """Rounded to multiples of 2⁻³² first: such a sum is the same however the users are spread over nodes."""
+    return float((np.round(values * 2.0**32) / 2.0**32).sum())
 
 
 def metric_means(sums: dict[str, float]) -> dict[str, float]:

@@ -126,6 +126,8 @@ def peft_config(config: ModelConfig, encoder: dict[str, str]) -> dict[str, Any]:
         "lora_dropout": 0.0,
         "bias": "none",
         "target_modules": sorted(config.lora_targets),
+        "layers_to_transform": list(range(config.layers)),
+        "layers_pattern": "layer",
         "inference_mode": True,
     }
 

@@ -11,7 +11,6 @@ class Index:
     """The items nearest to a vector. One thread a search: a web worker's parallelism is across requests."""
 
     def __init__(self, vectors: Tensor) -> None:
-        faiss.omp_set_num_threads(1)
         matrix = np.ascontiguousarray(vectors.numpy(), dtype=np.float32)
         self._index = faiss.IndexFlatIP(matrix.shape[1])
         self._index.add(matrix)
@@ -25,6 +24,7 @@ class Index:
 
     def search(self, vector: np.ndarray, k: int, exclude: Sequence[int] | np.ndarray = ()) -> list[tuple[int, float]]:
         """The k best rows and their scores, best first, without the excluded; fewer where fewer are left."""
+        faiss.omp_set_num_threads(1)  # it counts for the calling thread only
         parameters = None
         if len(exclude):
             batch = faiss.IDSelectorBatch(np.asarray(exclude, dtype=np.int64))

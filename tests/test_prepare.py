@@ -205,7 +205,7 @@ def test_prepare_records_where_the_data_came_from(tmp_path: Path) -> None:
     given = pack(tmp_path / "given.zip", GOOD)
     assert attempt(TINY, tmp_path / "out", given) == []
     manifest = read_manifest(tmp_path / "out")
-    assert (manifest["name"], manifest["source"]) == ("tiny", "https://example.org/tiny.zip")
+    assert (manifest["name"], manifest["source"]) == ("tiny", "given.zip")
     assert manifest["source_md5"] == hashlib.md5(given.read_bytes()).hexdigest()
     assert "doi:10.1145/2827872" in manifest["citation"]
     assert sorted(contents(tmp_path / "out")) == [

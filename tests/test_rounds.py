@@ -12,14 +12,16 @@ from flwr.app import Array, Error, Message, MetricRecord, RecordDict
 
 from data.errors import InputError
 from federation import log, wire
+from federation.client import Node
+from federation.client_app import NodeFailure, guarded
 from federation.config import RunConfig
 from federation.local import LocalGrid
 from federation.rounds import run, take_census
-from federation.server import State
+from federation.server import Roster, State
 from federation.train import open_run, train
-from federation.update import Update
+from federation.update import Order, Update
 from recsys.model import Model
-from tests.world import small_config
+from tests.world import small_config, toy_stamp
 
 Tamper = Callable[[Message], Message | None]
 
@@ -62,9 +64,12 @@ def without(record: str) -> Tamper:
     return tamper
 
 
-def garbage(reply: Message) -> Message:
-    reply.content.array_records["deltas"]["item.up"] = Array("float32", (384, 4), "numpy.ndarray", b"no array at all")
-    return reply
+def garbage(content: bytes) -> Tamper:
+    def tamper(reply: Message) -> Message:
+        reply.content.array_records["deltas"]["item.up"] = Array("float32", (384, 4), "numpy.ndarray", content)
+        return reply
+
+    return tamper
 
 
 def failing(reply: Message) -> Message:
@@ -87,9 +92,14 @@ REFUSED: dict[str, tuple[Tamper, str]] = {
     "old round": (lambda reply: changed(reply, lambda u: replace(u, round=0)), "round 0"),
     "more users": (lambda reply: changed(reply, lambda u: replace(u, users=u.users + 1)), "users"),
     "nan metric": (lambda reply: changed(reply, lambda u: replace(u, sums=u.sums | {"loss": float("nan")})), "metric"),
-    "no deltas": (without("deltas"), "deltas"),
-    "no count": (without("count"), "count"),
-    "garbage": (garbage, ""),
+    "another metric": (lambda r: changed(r, lambda u: replace(u, sums=u.sums | {"extra": 1.0})), "other metrics"),
+    "no metrics": (lambda r: changed(r, lambda u: replace(u, sums={})), "other metrics"),
+    "large metric": (lambda r: changed(r, lambda u: replace(u, sums=u.sums | {"clipped": 1e9})), "1e+09"),
+    "no deltas": (without("deltas"), "cannot be decoded"),
+    "no count": (without("count"), "cannot be decoded"),
+    "garbage": (garbage(b"no array at all"), "cannot be decoded"),
+    "no bytes": (garbage(b""), "cannot be decoded"),
+    "a zip": (garbage(b"PK\x03\x04"), "cannot be decoded"),
     "an error": (failing, "out of memory"),
 }
 
@@ -97,7 +107,7 @@ REFUSED: dict[str, tuple[Tamper, str]] = {
 def trained(grid: LocalGrid, config: RunConfig, model: Model, folder: Path) -> State:
     folder.mkdir(exist_ok=True)
     start = State.start(model.adapter(), config.server)
-    return run(grid, take_census(grid, config), start, config, folder, lambda record: None)
+    return run(grid, take_census(grid, config, toy_stamp()), start, config, folder, lambda record: None)
 
 
 @pytest.mark.parametrize("fault", REFUSED)
@@ -109,7 +119,7 @@ def test_a_bad_answer_is_refused_and_counted(toy: Path, model: Model, tmp_path: 
     (record,) = log.read(tmp_path / "bad")
     assert (record["clients_asked"], record["clients_answered"], record["clients_refused"]) == (12, 6, 6)
     assert "node 2" in record["refusals"][0]
-    assert said in record["refusals"][0]
+    assert said in record["refusals"][0].replace("\n", " ")
     silent = trained(unreliable(toy, config, lambda reply: None), config, model, tmp_path / "silent")
     for name, tensor in silent.adapter.items():
         assert tensor.isfinite().all()
@@ -153,7 +163,8 @@ def test_the_log_holds_a_line_a_round(run: Path) -> None:
     adapter_bytes = 4 * (4 * 384 * 4 + 2 * (2 * 384 + 384 * 2))
     for record in records:
         assert record["clients_asked"] == record["clients_answered"] == 6
-        assert adapter_bytes < record["bytes_down"] < adapter_bytes + 10_000
+        down = adapter_bytes * (2 if record["validation"] else 1)  # to train, and to validate
+        assert down < record["bytes_down"] < down + 10_000
         assert adapter_bytes < record["bytes_up"] < 2 * adapter_bytes + 10_000
         assert record["loss"] > 0
 
@@ -167,13 +178,48 @@ def test_the_log_is_rewound_to_the_saved_round(tmp_path: Path) -> None:
 def test_a_federation_that_does_not_come_together_says_so(toy: Path) -> None:
     config = small_config(nodes=1, round_timeout=0.01)
     with pytest.raises(InputError, match="1 of nodes = 2 connected"):
-        take_census(LocalGrid.over(toy, config), replace(config, nodes=2), poll=0.01)
+        take_census(LocalGrid.over(toy, config), replace(config, nodes=2), toy_stamp(), poll=0.01)
 
 
 def test_a_census_of_the_wrong_kind_is_left_out() -> None:
     for tickets in (np.array([1.5]), np.array([[1]], dtype=np.uint64)):
         with pytest.raises(ValueError, match="census"):
-            wire.decode_census(wire.encode_census(tickets))
+            wire.decode_census(wire.encode_census(tickets, toy_stamp()), toy_stamp())
+
+
+@pytest.mark.parametrize("name", ["catalogue", "sha256"])
+def test_a_node_with_another_catalogue_or_encoder_is_left_out(name: str) -> None:
+    content = wire.encode_census(np.array([1], dtype=np.uint64), toy_stamp() | {name: "another"})
+    with pytest.raises(ValueError, match=f"its {name} is 'another'"):
+        wire.decode_census(content, toy_stamp())
+
+
+def test_a_run_is_not_resumed_with_other_users(toy: Path, model: Model, tmp_path: Path) -> None:
+    config = small_config()
+    state = State.start(model.adapter(), config.server)
+    joined = state.joined(take_census(LocalGrid.over(toy, config), config, toy_stamp()))
+    joined.save(tmp_path)
+    loaded = State.load(tmp_path)
+    assert loaded is not None
+    with pytest.raises(InputError, match="other users"):
+        loaded.joined(Roster.of({1: np.array([5, 6], dtype=np.uint64)}))
+
+
+@pytest.mark.parametrize(("change", "said"), [({"users": np.array([1, 1])}, "twice"), ({"clip": 99.0}, "promised")])
+def test_a_node_refuses_an_order_that_breaks_the_promise(
+    toy: Path, model: Model, change: dict[str, object], said: str
+) -> None:
+    node = Node.open(toy, 0, 1, small_config(), model)
+    order = replace(Order(round=1, users=np.array([0, 1]), clip=1.0), **change)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=said):
+        node.train(order, model.adapter())
+
+
+def test_a_failure_on_a_node_tells_the_server_its_kind_only() -> None:
+    with pytest.raises(NodeFailure) as failure, guarded():
+        raise IndexError("row 1700 of a history")
+    assert str(failure.value) == "IndexError; the node's log tells more"
+    assert failure.value.__cause__ is None
 
 
 def test_central_mode_is_one_client_that_owns_the_cohort(toy: Path, model: Model, tmp_path: Path) -> None:

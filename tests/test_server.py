@@ -45,7 +45,21 @@ def test_clipping_scales_a_long_change_and_leaves_a_short_one() -> None:
     fitted = Fitted(np.arange(2), {"a": torch.tensor([[3.0, 4.0], [0.3, 0.4]])}, torch.tensor([1.0, 2.0]))
     found = summed(fitted, 1, clip=1.0)
     assert found.deltas["a"].tolist() == pytest.approx([0.6 + 0.3, 0.8 + 0.4], abs=1e-6)
-    assert found.sums == {"loss": 3.0, "clipped": 1.0}
+    assert found.sums == {"loss": 3.0, "clipped": 1.0, "diverged": 0.0}
+
+
+def test_a_client_that_diverged_adds_nothing_and_is_counted() -> None:
+    fitted = Fitted(
+        np.arange(3), {"a": torch.tensor([[0.5], [torch.nan], [0.25]])}, torch.tensor([1.0, 2.0, torch.inf])
+    )
+    found = summed(fitted, 1, clip=1.0)
+    assert found.deltas["a"].tolist() == [0.5]
+    assert (found.users, found.sums) == (3, {"loss": 1.0, "clipped": 0.0, "diverged": 2.0})
+
+
+def test_a_user_on_two_nodes_is_refused() -> None:
+    with pytest.raises(InputError, match="same users"):
+        Roster.of({1: np.array([1, 2], dtype=np.uint64), 2: np.array([2], dtype=np.uint64)})
 
 
 def test_updates_of_different_rounds_do_not_add() -> None:

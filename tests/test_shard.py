@@ -162,20 +162,6 @@ def test_pooled_clients_are_the_examples_of_one() -> None:
     assert len(pooled) == len(pooled.salts) == 1
 
 
-@pytest.mark.parametrize(
-    ("split", "items"),
-    [
-        ("train", [[0, 9, 8, 7], [0, 0, 0, 5]]),
-        ("validation", [[0, 9, 8, 7], [0, 0, 0, 5]]),
-        ("test", [[9, 8, 7, 6], [0, 0, 5, 6]]),
-    ],
-)
-def test_a_cohort_reads_what_its_split_may(split: str, items: Histories) -> None:
-    cohort = shard_of(THREE).cohort([2, 0], length=4, split=split)
-    assert cohort.items[:, 0].tolist() == items
-    assert cohort.salts.tolist() == [salt_of("u2"), salt_of("u0")]
-
-
 # ---- blocks
 
 

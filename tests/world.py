@@ -4,9 +4,11 @@ from pathlib import Path
 
 import polars as pl
 
+from data.catalogue import Catalogue
 from data.prepare import write
 from data.sources import Frames, described
 from federation.config import RunConfig, from_knobs
+from recsys.embed import Embeddings, resolve
 
 COOKING = "bread soup butter pasta cake oven kitchen chef salad cheese baker feast".split()  # noqa: SIM905
 SPACE = "rocket moon orbit comet galaxy star astronaut planet shuttle nebula meteor alien".split()  # noqa: SIM905
@@ -59,3 +61,8 @@ def toy_interactions() -> pl.DataFrame:
 def write_toy(folder: Path) -> Path:
     write(Frames(toy_interactions(), toy_items()), folder, name="toy")
     return folder
+
+
+def toy_stamp() -> dict[str, str]:
+    """What the toy world's nodes must share with the server: the catalogue, and the encoder's weights."""
+    return Embeddings.stamp_of(Catalogue(toy_items()), resolve(small_config().model.encoder))
