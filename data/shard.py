@@ -131,6 +131,8 @@ class Shard:
         """The users of one of `parts` nodes, dealt like cards."""
         if not 0 <= part < parts:
             raise InputError(f"part {part} of {parts} does not exist; parts count from 0 to {parts - 1}")
+        if parts == 1:
+            return self
         users = np.arange(part, len(self), parts)
         lengths = np.diff(self.starts)[users]
         events = [self.items[self.starts[user] : self.starts[user + 1]] for user in users]
