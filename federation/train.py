@@ -67,7 +67,8 @@ def _same(begun: RunConfig, asked: RunConfig, out: Path) -> None:
 def train(grid: Grid, out: Path, data: Path, config: RunConfig, observe: Observer) -> Recommender:
     """Train over `grid` to the last round, from the state in `out` if there is one, and write the artifact there.
 
-    `data` is a prepared folder; only its public catalogue is read.
+    `data` is a prepared folder, of which only the public side is used: the catalogue, and its embeddings, which are
+    made there if they are absent. No shard is opened here.
     """
     catalogue = Catalogue.load(data)
     encoder = resolve(config.model.encoder)
