@@ -13,8 +13,10 @@ from data.catalogue import Catalogue
 from data.download import Progress, download, md5_of
 from data.errors import InputError
 from data.files import replaced_folder
+from data.histories import Histories, histories
 from data.shard import Shard, salt_of
 from data.sources import Frames, Source, open_root
+from data.tables import Tables, read_tables
 
 MANIFEST = "manifest.json"
 RAW = Path("var/raw")
@@ -50,8 +52,7 @@ def prepare(source: Source, out: Path, given: Path | None, progress: Progress, w
 
     Raises `InputError`, and then leaves `out` as it was.
     """
-    if out.exists() and not (out / MANIFEST).is_file() and any(out.iterdir() if out.is_dir() else [out]):
-        raise InputError(f"--out {out} exists and is no prepared dataset; choose another folder")
+    _refuse_other(out)
     path = given or (download(source, RAW, progress) if source.url else Path())
     md5 = md5_of(path) if path.is_file() else None
     if given and source.md5 and md5 and md5 != source.md5:
@@ -68,6 +69,18 @@ def prepare(source: Source, out: Path, given: Path | None, progress: Progress, w
     )
 
 
+def prepare_tables(tables: Tables, out: Path, name: str) -> Manifest:
+    """Prepare anyone's own tables into `out`. Raises `InputError`, and then leaves `out` as it was."""
+    _refuse_other(out)
+    path = tables.interactions
+    return write(read_tables(tables), out, name=name, source=path.name, md5=md5_of(path))
+
+
+def _refuse_other(out: Path) -> None:
+    if out.exists() and not (out / MANIFEST).is_file() and any(out.iterdir() if out.is_dir() else [out]):
+        raise InputError(f"--out {out} exists and is no prepared dataset; choose another folder")
+
+
 def write(
     frames: Frames,
     out: Path,
@@ -81,19 +94,19 @@ def write(
     """Filter, order and write frames. A user needs a training, a validation and a test event: three at least."""
     if min_events < 3:
         raise InputError(f"min_events = {min_events}; a user needs three: to train, to validate and to test")
-    described, missing = _with_undescribed(frames)
-    catalogue = Catalogue(described)
-    kept, repeats = _without_repeats(frames.interactions)
-    shard, short = _shard(kept, catalogue, min_events)
+    items, missing = _with_undescribed(frames)
+    catalogue = Catalogue(items)
+    found = histories(frames.interactions, _rows(frames.interactions["item_id"], items["item_id"]))
+    shard = _shard(found, min_events)
     if not len(shard):
         raise InputError(f"{name}: no user has {min_events} events; there is nothing to train and test on")
     manifest = Manifest(
         name=name,
         users=len(shard),
         items=len(catalogue),
-        interactions=len(shard.items),
-        repeats_dropped=repeats,
-        short_users_dropped=short,
+        interactions=int((shard.ends - shard.starts).sum()),
+        repeats_dropped=frames.interactions.height - len(found.items),
+        short_users_dropped=len(found.users) - len(shard),
         items_without_description=missing,
         min_events=min_events,
         split=SPLIT,
@@ -124,31 +137,23 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def _with_undescribed(frames: Frames) -> tuple[pl.DataFrame, int]:
     """Items that occur but are not described still belong to the catalogue: their id is all that is known."""
     items = frames.items.unique("item_id", keep="first", maintain_order=True)
-    unknown = frames.interactions.select("item_id").unique(maintain_order=True).join(items, on="item_id", how="anti")
+    ids = frames.interactions["item_id"]
+    occurring = pl.DataFrame({"item_id": ids[ids.hash().arg_unique()]})
+    unknown = occurring.join(items, on="item_id", how="anti", maintain_order="left")
     named = unknown.with_columns(title=pl.col("item_id"), text=pl.col("item_id"))
     return pl.concat([items, named], how="diagonal"), named.height
 
 
-def _without_repeats(interactions: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """Events in time order, ties in file order, the first of each user with each item."""
-    ordered = interactions.sort("timestamp", maintain_order=True)
-    kept = ordered.unique(["user_id", "item_id"], keep="first", maintain_order=True)
-    return kept, interactions.height - kept.height
+def _rows(ids: pl.Series, catalogue: pl.Series) -> np.ndarray:
+    """Where each id stands in the catalogue, which holds them all: (T,). Ids, too, are told apart by their hashes."""
+    rows = pl.DataFrame({"hash": catalogue.hash()}).with_row_index("row")
+    return pl.DataFrame({"hash": ids.hash()}).join(rows, on="hash", how="left", maintain_order="left")["row"].to_numpy()
 
 
-def _shard(interactions: pl.DataFrame, catalogue: Catalogue, min_events: int) -> tuple[Shard, int]:
-    rows = catalogue.frame.select("item_id").with_row_index("row")
-    histories = (
-        interactions.join(rows, on="item_id", how="left", maintain_order="left")
-        .group_by("user_id", maintain_order=True)
-        .agg("row")
-        .sort("user_id")
-    )
-    kept = histories.filter(pl.col("row").list.len() >= min_events)
-    lengths = kept["row"].list.len().to_numpy()
-    shard = Shard(
-        starts=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
-        items=kept["row"].explode().to_numpy(),
-        salts=np.array([salt_of(user_id) for user_id in kept["user_id"]], dtype=np.uint64),
-    )
-    return shard, histories.height - kept.height
+def _shard(found: Histories, min_events: int) -> Shard:
+    """The users with enough events, in the order of their ids."""
+    users = found.users.arg_sort().to_numpy()
+    users = users[found.lengths[users] >= min_events]
+    salts = np.fromiter(map(salt_of, found.users[users].to_list()), dtype=np.uint64, count=len(users))
+    ends = np.cumsum(found.lengths)[users]
+    return Shard(ends - found.lengths[users], ends, found.items, salts)

@@ -58,40 +58,57 @@ class Cohort:
         """The same histories as the examples of a single client: what central training sees."""
         return Cohort(self.items.swapaxes(0, 1), self.mask.swapaxes(0, 1), self.salts[:1])
 
-    def blocks(self, size: int) -> Iterator[tuple[np.ndarray, "Cohort"]]:
-        """The cohort in blocks of at most `size` clients of like length, each with its clients' numbers.
+    def blocks(self, events: int, clients: int) -> Iterator[tuple[np.ndarray, "Cohort"]]:
+        """The cohort in even blocks of clients of like length, the longest first, each with its clients' numbers.
 
-        A client is padded to a length that depends on the client alone, never on its neighbours: arithmetic on
-        it is then the same, to the bit, in any company.
+        A block holds at most so many events (with their padding) and clients, but always one client. A client is
+        padded to a length that depends on the client alone, never on its neighbours: arithmetic on it is then the
+        same, to the bit, in any company.
         """
         longest = self.mask.sum(-1).max(-1)  # (C,)
         lengths = np.minimum(-(-longest // LENGTH_STEP) * LENGTH_STEP + 1, self.mask.shape[-1])
-        for length in np.unique(lengths):
-            clients = np.flatnonzero(lengths == length)
-            for start in range(0, len(clients), size):
-                block = clients[start : start + size]
+        for length in np.unique(lengths)[::-1]:
+            alike = np.flatnonzero(lengths == length)
+            size = max(1, min(clients, events // (self.mask.shape[1] * int(length))))
+            for block in np.array_split(alike, -(-len(alike) // size)):
                 yield (
                     block,
                     Cohort(self.items[block][..., -length:], self.mask[block][..., -length:], self.salts[block]),
                 )
 
+    def within(self, items: int) -> "Cohort":
+        """The cohort, for a catalogue of so many items. Raises `InputError` where a history names another."""
+        if self.items.size and not 0 <= self.items.min() <= self.items.max() < items:
+            raise InputError("the histories name items that the catalogue lacks; prepare the data again")
+        return self
+
     @classmethod
     def of(cls, histories: Sequence[np.ndarray], salts: np.ndarray, length: int) -> "Cohort":
         """Align histories (one a client) at the right; of a longer one the last `length` events are kept."""
-        items = np.zeros((len(histories), 1, length), dtype=np.int64)  # (C, 1, L)
-        mask = np.zeros_like(items, dtype=bool)
-        for client, history in enumerate(histories):
-            kept = history[-length:]
-            items[client, 0, length - len(kept) :] = kept
-            mask[client, 0, length - len(kept) :] = True
-        return cls(items, mask, salts)
+        lengths = np.array([len(history) for history in histories], dtype=np.int64)
+        ends = np.cumsum(lengths)
+        events = np.concatenate(histories) if len(histories) else np.zeros(0, dtype=np.int64)
+        return cls.cut(events, ends - lengths, ends, salts, length)
+
+    @classmethod
+    def cut(cls, events: np.ndarray, starts: np.ndarray, ends: np.ndarray, salts: np.ndarray, length: int) -> "Cohort":
+        """The same of histories that stand in one array, from `starts` to `ends` (C,)."""
+        places = ends[:, None] + np.arange(-length, 0)  # (C, L)
+        mask = places >= starts[:, None]
+        items = np.zeros(places.shape, dtype=np.int64)
+        items[mask] = events[places[mask]]
+        return cls(items[:, None], mask[:, None], salts)  # (C, 1, L)
 
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """The histories of the users on one node, in time order, one after the other. Private: it does not travel."""
+    """The histories of the users on one node, each in time order. Private: it does not travel.
 
-    starts: np.ndarray = field(repr=False)  # (U + 1,) where each user's events begin
+    `items` may hold more than these histories: a node's part of a shard shares the file, and reads its own of it.
+    """
+
+    starts: np.ndarray = field(repr=False)  # (U,) where each user's events begin
+    ends: np.ndarray = field(repr=False)  # (U,) and end
     items: np.ndarray = field(repr=False)  # (T,) rows of the catalogue
     salts: np.ndarray = field(repr=False)  # (U,)
 
@@ -103,58 +120,46 @@ class Shard:
 
     def history(self, user: int, split: str = "test") -> np.ndarray:
         """The events of a user that `split` may read, oldest first."""
-        return self.items[self.starts[user] : self.starts[user + 1] - HELD_OUT[split]]
+        return self.items[self.starts[user] : self.ends[user] - HELD_OUT[split]]
 
     def crops(self, users: Iterable[int], length: int, seed: int, round: int) -> Cohort:
         """A window of `length` training events of some users; of a longer history, one drawn for this round.
 
         The draw belongs to the user (its salt), the round and the seed: it is the same on any node.
         """
-        users = list(users)
-        windows = []
-        for user in users:
-            history = self.history(user, "train")
-            if (spare := len(history) - length) > 0:
-                start = np.random.default_rng([CROPS, seed, round, int(self.salts[user])]).integers(spare + 1)
-                history = history[start : start + length]
-            windows.append(history)
-        return Cohort.of(windows, self.salts[users], length)
+        users = np.fromiter(users, dtype=np.int64)
+        starts, ends, salts = self.starts[users], self.ends[users] - HELD_OUT["train"], self.salts[users]
+        spare = ends - starts - length
+        for client in np.flatnonzero(spare > 0):
+            rng = np.random.default_rng([CROPS, seed, round, int(salts[client])])
+            ends[client] = starts[client] + rng.integers(spare[client] + 1) + length
+        return Cohort.cut(self.items, starts, ends, salts, length)
 
     def held_out(self, users: Iterable[int], split: str) -> np.ndarray:
         """The item of each user that `split` ranks."""
-        return np.array([self.items[self.starts[user + 1] - HELD_OUT[split]] for user in users], dtype=np.int64)
+        users = np.fromiter(users, dtype=np.int64)
+        return self.items[self.ends[users] - HELD_OUT[split]].astype(np.int64)
 
     def tickets(self) -> np.ndarray:
-        return np.array([ticket_of(salt) for salt in self.salts], dtype=np.uint64)
+        return np.fromiter(map(ticket_of, self.salts.tolist()), dtype=np.uint64, count=len(self))
 
     def part(self, part: int, parts: int) -> "Shard":
-        """The users of one of `parts` nodes, dealt like cards."""
+        """The users of one of `parts` nodes, dealt like cards: a view, no event is read."""
         if not 0 <= part < parts:
             raise InputError(f"part {part} of {parts} does not exist; parts count from 0 to {parts - 1}")
-        if parts == 1:
-            return self
-        users = np.arange(part, len(self), parts)
-        lengths = np.diff(self.starts)[users]
-        events = [self.items[self.starts[user] : self.starts[user + 1]] for user in users]
-        return Shard(
-            starts=np.concatenate([[0], np.cumsum(lengths)]),
-            items=np.concatenate(events) if events else self.items[:0],
-            salts=self.salts[users],
-        )
+        dealt = slice(part, None, parts)
+        return Shard(self.starts[dealt], self.ends[dealt], self.items, self.salts[dealt])
 
     def save(self, folder: Path) -> None:
-        """Write plain `.npy` files, which open as memory maps."""
+        """Write plain `.npy` files, which open as memory maps: these users' events alone, one user after the other."""
         target = folder / FOLDER
         target.mkdir(parents=True, exist_ok=True)
-        for name, values in self._columns().items():
-            np.save(target / f"{name}.npy", values, allow_pickle=False)
-
-    def _columns(self) -> dict[str, np.ndarray]:
-        return {
-            "starts": self.starts.astype(np.int64),
-            "items": self.items.astype(np.int32),
-            "salts": self.salts.astype(np.uint64),
-        }
+        lengths = self.ends - self.starts
+        bounds = np.append(0, np.cumsum(lengths))
+        places = np.repeat(self.starts - bounds[:-1], lengths) + np.arange(bounds[-1])
+        np.save(target / "starts.npy", bounds.astype(np.int64), allow_pickle=False)
+        np.save(target / "items.npy", self.items[places].astype(np.int32), allow_pickle=False)
+        np.save(target / "salts.npy", self.salts.astype(np.uint64), allow_pickle=False)
 
     @classmethod
     def load(cls, folder: Path) -> "Shard":
@@ -170,4 +175,5 @@ class Shard:
                 raise InputError(f"{path} cannot be read ({error}); prepare the data again") from error
         if len(columns["starts"]) != len(columns["salts"]) + 1 or columns["starts"][-1] != len(columns["items"]):
             raise InputError(f"the files under {folder / FOLDER} do not belong together; prepare the data again")
-        return cls(**columns)
+        bounds, items, salts = columns.values()
+        return cls(bounds[:-1], bounds[1:], items, salts)

@@ -14,6 +14,7 @@ from federation import wire
 from federation.client import Node
 from federation.config import RunConfig, from_run_config
 from recsys.embed import resolve
+from recsys.machine import device
 from recsys.model import Model, ModelConfig
 
 app = ClientApp()
@@ -72,4 +73,4 @@ def open_node(folder: str, part: int, parts: int, config: RunConfig) -> Node:
 @lru_cache(maxsize=2)
 def shared_model(config: ModelConfig, seed: int) -> Model:
     """One frozen model for all nodes in this process."""
-    return Model(config, resolve(config.encoder), seed)
+    return Model(config, resolve(config.encoder), seed).to(device())

@@ -1,6 +1,5 @@
 """A whole training job over any Grid: start or resume, run the rounds, evaluate the best, write the artifact."""
 
-import os
 import platform
 from dataclasses import asdict
 from importlib import metadata
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from flwr.serverapp import Grid
 
 from data.catalogue import Catalogue
@@ -20,6 +18,7 @@ from federation.rounds import Observer, evaluate, run, take_census
 from federation.server import Roster, State
 from recsys.embed import Embeddings, Encoder, embed, resolve
 from recsys.lora import fingerprint
+from recsys.machine import described
 from recsys.model import Model
 from recsys.recommender import CARD, Recommender, load_card, save_json
 
@@ -111,17 +110,14 @@ def new_card(config: RunConfig, manifest: dict[str, Any], encoder: Encoder) -> d
         "seed": config.seed,
         "data": {name: manifest[name] for name in ("name", "items", "split", "catalogue_fingerprint", "citation")},
         "encoder": {"name": encoder.name, "revision": encoder.revision, "sha256": encoder.sha256},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in LIBRARIES},
-        },
-        "machine": {
-            "system": platform.platform(),
-            "processor": processor(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-        },
+        **circumstances(),
     }
+
+
+def circumstances() -> dict[str, Any]:
+    """What else bears on a result: versions and machine."""
+    versions = {"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}}
+    return {"versions": versions, "machine": {"system": platform.platform(), "processor": processor(), **described()}}
 
 
 def processor() -> str:

@@ -6,12 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recsys.exact import exact_sum
 from recsys.fit import Fitted
 from recsys.lora import Adapter
-
-GRID = 2.0**32
-"""A client's change is rounded to multiples of 1/GRID before it is added. Such numbers add without rounding in
-float64 (up to 2²¹ in size), so a sum does not depend on the order of its terms, or on which node added which."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +48,8 @@ class Update:
 
 def norms(deltas: Adapter) -> Tensor:
     """Each client's L2 norm over all of its change: name → (C, …) to (C,)."""
-    squares = [tensor.flatten(1).double().square().sum(1) for tensor in deltas.values()]
-    return torch.stack(squares).sum(0).sqrt()
+    lengths = [torch.linalg.vector_norm(tensor.flatten(1), dim=1) for tensor in deltas.values()]
+    return torch.linalg.vector_norm(torch.stack(lengths).double(), dim=0)
 
 
 def summed(fitted: Fitted, round: int, clip: float) -> Update:
@@ -65,10 +62,6 @@ def summed(fitted: Fitted, round: int, clip: float) -> Update:
         "clipped": float((lengths[sound] > clip).sum()),
         "diverged": float((~sound).sum()),
     }
-    deltas = {name: _exact_sum(tensor[sound], factors[sound]) for name, tensor in fitted.deltas.items()}
+    added = fitted.deltas if sound.all() else {name: tensor[sound] for name, tensor in fitted.deltas.items()}
+    deltas = {name: exact_sum(tensor, factors[sound]).cpu() for name, tensor in added.items()}
     return Update(round, len(fitted.losses), deltas, sums)
-
-
-def _exact_sum(tensor: Tensor, factors: Tensor) -> Tensor:
-    clipped = tensor * factors.view(-1, *[1] * (tensor.dim() - 1))
-    return ((clipped * GRID).round() / GRID).sum(0, dtype=torch.float64)

@@ -14,6 +14,7 @@ from click import UsageError
 from data.errors import InputError
 
 if TYPE_CHECKING:
+    from data.prepare import Manifest
     from serving.schema import Question
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -24,8 +25,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Federated recommendations: histories stay home, small adapters travel, an endpoint answers.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Datasets: what there is, and how to prepare one.")
+data_app = typer.Typer(no_args_is_help=True, help="Datasets: what there is, and how to prepare one, or your own.")
 app.add_typer(data_app, name="data")
+bench_app = typer.Typer(no_args_is_help=True, help="Measure this machine: the claims of speed and size, as commands.")
+app.add_typer(bench_app, name="bench")
 
 PREPARED = Path("var/prepared")
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout, for programs.")]
@@ -76,8 +79,6 @@ def data_prepare(
     as_json: Json = False,
 ) -> None:
     """A dataset into a prepared folder: the public catalogue, and the histories in time order."""
-    from dataclasses import asdict
-
     from data.prepare import prepare
     from data.sources import source_named
     from fedrec import view
@@ -85,6 +86,64 @@ def data_prepare(
     out = out or PREPARED / name
     with view.counting(f"fetching {name}", download=True) as progress:
         manifest = prepare(source_named(name), out, source, progress, view.warn)
+    _prepared(manifest, out, as_json)
+
+
+@data_app.command("import")
+def data_import(
+    interactions: Annotated[Path, typer.Argument(help="A CSV or parquet file: who had what, and when.")],
+    name: Annotated[str, typer.Option(help="What to call the dataset.", show_default=False)],
+    items: Annotated[Path | None, typer.Option(help="A CSV or parquet file that describes the items.")] = None,
+    user_column: Annotated[str, typer.Option(help="In INTERACTIONS.")] = "user_id",
+    item_column: Annotated[str, typer.Option(help="In both files.")] = "item_id",
+    time_column: Annotated[str, typer.Option(help="Numbers that grow with time, or ISO dates.")] = "timestamp",
+    text_columns: Annotated[
+        str, typer.Option(metavar="TITLE,…", help="Of the items, the title first.", show_default="all but the id")
+    ] = "",
+    out: Annotated[Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/NAME")] = None,
+    as_json: Json = False,
+) -> None:
+    """Your own tables into a prepared folder, as `data prepare` does with published ones."""
+    from data.prepare import prepare_tables
+    from data.tables import Tables
+
+    texts = tuple(column.strip() for column in text_columns.split(",") if column.strip())
+    out = out or PREPARED / name
+    tables = Tables(interactions, items, user_column, item_column, time_column, texts)
+    _prepared(prepare_tables(tables, out, name), out, as_json)
+
+
+@data_app.command("synthesise")
+def data_synthesise(
+    out: Annotated[Path, typer.Option(help="A new or empty folder for the two tables.", show_default=False)],
+    users: Annotated[int, typer.Option(min=1, help="How many.", show_default=False)],
+    items: Annotated[int, typer.Option(min=1, help="How many.", show_default=False)],
+    interactions: Annotated[int, typer.Option(min=1, help="About how many.", show_default=False)],
+    seed: Annotated[int, typer.Option(min=0, help="The same one gives the same tables.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Made-up tables for `data import`, to measure time and memory with."""
+    from data.synthetic import INTERACTIONS, ITEMS, SyntheticConfig, synthesise
+    from fedrec import view
+
+    with view.counting("synthesising") as progress:
+        made = synthesise(SyntheticConfig(users, items, interactions, seed), out, progress)
+    if as_json:
+        print(json.dumps({"users": users, "items": items, "interactions": made, "out": str(out)}))
+        return
+    view.out.print(
+        f"{out}: {users:,} users, {items:,} items, {made:,} interactions. Next:\n"
+        f"  fedrec data import {out / INTERACTIONS} --items {out / ITEMS} --name NAME",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def _prepared(manifest: "Manifest", out: Path, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from fedrec import view
+
     if as_json:
         print(json.dumps(asdict(manifest) | {"out": str(out)}))
         return
@@ -214,6 +273,35 @@ def serve(
         view.say(f"{recommender.version} at http://{shown}:{listener.getsockname()[1]} (API at /docs, Ctrl-C stops)")
         config = uvicorn.Config(create_app(lambda: recommender), log_level="warning", access_log=False)
         uvicorn.Server(config).run(sockets=[listener])
+
+
+class Part(StrEnum):
+    """What `bench engine` measures."""
+
+    cohort = "cohort"
+    scale = "scale"
+    nodes = "nodes"
+
+
+@bench_app.command("engine")
+def bench_engine(
+    part: Annotated[list[Part] | None, typer.Option(help="Only this part.", show_default="all")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting.")] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Show where the time of a block goes instead.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The cohort engine against central training, a loop over clients, and Flower's simulation; and at scale."""
+    from federation.config import RunConfig
+    from fedrec.bench import engine, report
+    from fedrec.train import read_settings
+
+    config = read_settings(None, settings or []) or RunConfig()
+    if profile:
+        rows = engine.profile(config)
+        print(json.dumps(rows)) if as_json else report.show_profile(rows)
+        return
+    found = report.run(config, [p.value for p in part or Part], " ".join(["fedrec", *sys.argv[1:]]))
+    print(json.dumps(found, indent=2)) if as_json else report.show(found)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -37,7 +37,7 @@ def evaluate_run(run: Path, given: Path | None, prepared: Path, protocol: str, r
 
 
 def score_users(score: Scorer, shard: Shard, split: str, protocol: str = "full") -> Ranking:
-    return rank(score, shard, range(len(shard)), split, protocol)
+    return rank(score, shard, range(len(shard)), split, protocol, coverage=True)
 
 
 def measured(ranking: Ranking) -> dict[str, float]:

@@ -140,6 +140,15 @@ class Embeddings:
             "catalogue": catalogue.fingerprint,
         }
 
+    def save(self, folder: Path) -> None:
+        """Leave them in a prepared folder, where `embed` finds them."""
+        with replaced_file(_cache(folder, self.stamp["sha256"])) as path:
+            save_file({"matrix": self.matrix}, path, metadata=self.stamp)
+
+
+def _cache(folder: Path, sha256: str) -> Path:
+    return folder / f"embeddings-{sha256[:12]}.safetensors"
+
 
 def embed(
     catalogue: Catalogue,
@@ -150,18 +159,16 @@ def embed(
 ) -> Embeddings:
     """Embed every item's text, or read what an earlier call left in `folder` for the same texts and weights."""
     stamp = Embeddings.stamp_of(catalogue, encoder)
-    cache = folder and folder / f"embeddings-{encoder.sha256[:12]}.safetensors"
-    if cache and (found := _read_cache(cache, stamp)) is not None:
+    if folder and (found := _read_cache(_cache(folder, encoder.sha256), stamp)) is not None:
         return Embeddings(found, stamp)
     blocks = []
     for start in range(0, len(catalogue), block):
         blocks.append(encoder.encode(catalogue.texts[start : start + block]))
         progress(min(start + block, len(catalogue)), len(catalogue))
-    matrix = torch.cat(blocks)
-    if cache:
-        with replaced_file(cache) as path:
-            save_file({"matrix": matrix}, path, metadata=stamp)
-    return Embeddings(matrix, stamp)
+    made = Embeddings(torch.cat(blocks), stamp)
+    if folder:
+        made.save(folder)
+    return made
 
 
 def _read_cache(cache: Path, stamp: dict[str, str]) -> Tensor | None:

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
-from torch.func import functional_call
 
 from data.shard import NEGATIVES, Cohort
 from recsys.lora import Adapter, Stack, stacked
 from recsys.loss import client_means, sampled_softmax
+from recsys.machine import fast_bfloat16, free_memory, workers
 from recsys.model import Model
 
 
@@ -23,15 +23,13 @@ class FitConfig:
     local_steps: Annotated[int, Ge(1)] = 1  # steps of plain gradient descent on the client's own loss
     local_rate: Annotated[float, Gt(0)] = 1.0  # their length
     negatives: Annotated[int, Ge(1)] = 512  # items drawn each step, the same for all clients
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the layers' products; sums stay float32
-    block: Annotated[int, Ge(1)] = 64  # clients at a time: memory grows with it, results do not depend on it
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; auto: bfloat16 where it is fast
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
     """What training did to each client of a block."""
 
-    clients: np.ndarray  # (C,) their numbers in the cohort
     deltas: Stack  # name → (C, …): the client's adapter minus the one it was given
     losses: Tensor  # (C,) before the first step
 
@@ -43,21 +41,41 @@ def negatives(config: FitConfig, items: int, seed: int, round: int, step: int) -
 
 
 def fit(
-    model: Model, adapter: Adapter, cohort: Cohort, embeddings: Tensor, config: FitConfig, draws: list[Tensor]
-) -> Iterator[Fitted]:
-    """Train every client of a cohort alone, a block of them together: C adapters over one frozen model.
+    model: Model, adapter: Adapter, block: Cohort, embeddings: Tensor, config: FitConfig, draws: list[Tensor]
+) -> Fitted:
+    """Train every client of a block alone, all in one pass: C adapters over one frozen model.
 
     The loss is the sum over clients of each client's mean loss. The adapters are disjoint, so its gradient holds
-    every client's own gradient, and a client gets exactly what it would get in a cohort of one: a block is padded
-    to a length that depends on each client alone. `draws` holds the negatives' rows of each local step.
+    every client's own gradient, and a client gets exactly what it would get in a cohort of one.
+    `draws` holds the negatives' rows of each local step. All tensors live on one device.
     """
-    for clients, block in cohort.blocks(config.block):
-        company = in_company(block)
-        stack, losses = _train(model, stacked(adapter, len(company)), company, embeddings, config, draws)
-        own = slice(len(block))
-        yield Fitted(
-            clients, {name: tensor.detach()[own] - adapter[name] for name, tensor in stack.items()}, losses[own]
-        )
+    company, own = in_company(block), slice(len(block))
+    shared, changes, first = stacked(adapter, len(company)), {}, torch.zeros(len(company))
+    for step, rows in enumerate(draws):
+        stack = {name: tensor + changes[name] for name, tensor in adapter.items()} if step else shared
+        for tensor in stack.values():
+            tensor.requires_grad_()
+        losses = client_losses(model, stack, company, embeddings, config, rows)
+        downhill = torch.autograd.grad(-config.local_rate * losses.sum(), list(stack.values()))
+        for name, change in zip(stack, downhill, strict=True):
+            changes[name] = changes[name].add_(change) if step else change
+        first = first if step else losses.detach()
+    return Fitted({name: change[own] for name, change in changes.items()}, first[own])
+
+
+EVENTS = {"cpu": 4096, "cuda": 2**20}
+"""Of a block at most, padding included: larger ones were no faster (docs/performance.md)."""
+CLIENTS = 128
+BYTES = 100_000
+"""Memory that an event of a block takes, measured with the default model."""
+
+
+def blocks(cohort: Cohort, on: torch.device) -> Iterator[Cohort]:
+    """A cohort in blocks: none larger than pays or than memory allows, and one at least for each worker."""
+    room = free_memory(on) // (2 * workers() * BYTES)
+    share = -(-int(cohort.mask.sum()) // workers())
+    for _, block in cohort.blocks(min(EVENTS[on.type], room, share), CLIENTS if on.type == "cpu" else len(cohort)):
+        yield block
 
 
 def in_company(block: Cohort) -> Cohort:
@@ -71,29 +89,15 @@ def in_company(block: Cohort) -> Cohort:
     return Cohort(*(np.concatenate([column, column]) for column in (block.items, block.mask, block.salts)))
 
 
-def _train(
-    model: Model, stack: Stack, cohort: Cohort, embeddings: Tensor, config: FitConfig, draws: list[Tensor]
-) -> tuple[Stack, Tensor]:
-    """Gradient descent on a block: each client's adapter after its local steps, and the losses at the start."""
-    first = torch.zeros(len(cohort))
-    for step, rows in enumerate(draws):
-        losses = client_losses(model, stack, cohort, embeddings, config, rows)
-        gradients = torch.autograd.grad(losses.sum(), list(stack.values()))
-        first = losses.detach() if step == 0 else first
-        stack = {
-            name: (tensor.detach() - config.local_rate * gradient).requires_grad_()
-            for (name, tensor), gradient in zip(stack.items(), gradients, strict=True)
-        }
-    return stack, first
-
-
 def client_losses(
     model: Model, stack: Stack, cohort: Cohort, embeddings: Tensor, config: FitConfig, rows: Tensor
 ) -> Tensor:
     """Each client's mean loss of predicting its next events with its own adapter: (C,)."""
-    items, mask = torch.from_numpy(cohort.items), torch.from_numpy(cohort.mask)  # (C, B, L+1)
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
-        following, others = functional_call(model, stack, (embeddings[items], mask, embeddings[rows]))
+    on = embeddings.device
+    items, mask = (torch.from_numpy(column).to(on) for column in (cohort.items, cohort.mask))  # (C, B, L+1)
+    lower = config.precision == "bfloat16" or (config.precision == "auto" and fast_bfloat16(on))
+    with torch.autocast(on.type, torch.bfloat16, enabled=lower):
+        following, others = model.under(stack, "", embeddings[items], mask, embeddings[rows])
     hits = items[..., 1:, None] == rows  # (C, B, L, K)
-    losses = sampled_softmax(following.float(), others.float(), hits, len(embeddings))
+    losses = sampled_softmax(following, others, hits, len(embeddings))
     return client_means(losses, mask[..., :-1])

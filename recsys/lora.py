@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.errors import InputError
+from recsys.stacks import linear
 
 Adapter = dict[str, Tensor]
 """What the federation learns: parameter name → tensor, without a client axis."""
@@ -30,13 +31,8 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
 
 
 def stacked(adapter: Mapping[str, Tensor], clients: int) -> Stack:
-    """`clients` copies of an adapter, as leaves that collect gradients."""
-    return {name: tensor.expand(clients, *tensor.shape).clone().requires_grad_() for name, tensor in adapter.items()}
-
-
-def single(adapter: Mapping[str, Tensor]) -> Stack:
-    """An adapter as a stack of one: what ranking and serving use."""
-    return {name: tensor.unsqueeze(0) for name, tensor in adapter.items()}
+    """One adapter seen `clients` times, without a copy."""
+    return {name: tensor.expand(clients, *tensor.shape) for name, tensor in adapter.items()}
 
 
 def seeded(shape: Iterable[int], generator: torch.Generator) -> nn.Parameter:
@@ -62,9 +58,9 @@ class StackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (C·B, L, in) → (C·B, L, out)
         y = F.linear(x, self.base.weight, self.base.bias)
         clients = self.lora_A.shape[0]
-        low = x.reshape(clients, -1, x.shape[-1]) @ self.lora_A.mT  # (C, B·L, R)
-        high = low @ self.lora_B.mT  # (C, B·L, out)
-        return torch.add(y, high.view_as(y), alpha=self.scale)
+        low = linear(x.reshape(clients, -1, x.shape[-1]), self.lora_A)  # (C, B·L, R)
+        high = linear(low, self.lora_B)  # (C, B·L, out)
+        return torch.add(y, high.view_as(y).to(y.dtype), alpha=self.scale)
 
 
 def inject(module: nn.Module, targets: Iterable[str], rank: int, alpha: float, generator: torch.Generator) -> None:

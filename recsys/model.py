@@ -1,7 +1,10 @@
 """The two towers: items from frozen text embeddings, users from a pretrained transformer that reads item vectors."""
 
+import copy
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from annotated_types import Ge, Gt
@@ -11,7 +14,9 @@ from torch.nn import functional as F
 
 from data.errors import InputError
 from recsys.embed import Encoder, quiet
-from recsys.lora import Adapter, inject, seeded, single
+from recsys.lora import Adapter, Stack, inject, seeded, stacked
+from recsys.machine import spread
+from recsys.stacks import CURVE, cosines, linear
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,29 +38,19 @@ class ModelConfig:
 
 
 class ItemTower(nn.Module):
-    """Item vector = unit(e + up · gelu(4 · down · e)): the text embedding, bent by a low-rank adapter.
-
-    The factor 4 brings unit-length embeddings into the curved part of the non-linearity.
-    """
+    """Item vector = unit(e + up · gelu(4 · down · e)): the text embedding, bent by a low-rank adapter."""
 
     def __init__(self, width: int, rank: int, generator: torch.Generator) -> None:
         super().__init__()
         self.down = seeded((rank, width), generator)
         self.up = nn.Parameter(torch.zeros(1, width, rank))
 
-    def bend(self, e: Tensor) -> Tensor:  # (C or 1, n, E) → (C, n, R)
-        return F.gelu(4 * (e @ self.down.mT))
-
-    def forward(self, e: Tensor) -> Tensor:  # (C or 1, n, E) → (C, n, E)
-        return F.normalize(e + self.bend(e) @ self.up.mT, dim=-1)
+    def forward(self, e: Tensor) -> Tensor:  # (C, n, E) → (C, n, E)
+        return F.normalize(e + linear(F.gelu(CURVE * linear(e, self.down)), self.up), dim=-1)
 
     def cosines(self, u: Tensor, e: Tensor) -> Tensor:
-        """u · forward(e) for unit vectors u, worked through the low rank: no table of K vectors per client."""
-        low = self.bend(e.unsqueeze(0))  # (C, K, R)
-        dots = u @ e.T + (u @ self.up) @ low.mT  # (C, M, K)
-        gram = self.up.mT @ self.up  # (C, R, R)
-        squares = e.square().sum(-1) + ((2 * (e @ self.up) + low @ gram) * low).sum(-1)  # (C, K)
-        return dots * squares.rsqrt().unsqueeze(1)
+        """u · forward(e) for unit vectors u and candidates that all clients share: (C, M, E), (K, E) → (C, M, K)."""
+        return cosines(u, e, self.down, self.up)
 
 
 class UserTower(nn.Module):
@@ -76,7 +71,7 @@ class UserTower(nn.Module):
     def forward(self, vectors: Tensor, mask: Tensor) -> Tensor:  # (C·B, L, E), (C·B, L) → (C·B, L, E)
         hidden = self._read(vectors, mask)
         clients = self.up.shape[0]
-        learned = hidden.reshape(clients, -1, self.width) @ self.down.mT @ self.up.mT  # (C, B·L, E)
+        learned = linear(linear(hidden.reshape(clients, -1, self.width), self.down), self.up)  # (C, B·L, E)
         present = mask.unsqueeze(-1)
         mean = (vectors * present).cumsum(1) / present.cumsum(1).clamp(min=1)  # (C·B, L, E)
         return F.normalize(mean + learned.view_as(mean), dim=-1)
@@ -145,18 +140,38 @@ class Model(nn.Module):
             others.view(*shape, -1) / self.config.temperature,
         )
 
-    @torch.inference_mode()
+    def under(self, stack: Stack, part: str, *inputs: Tensor) -> Any:
+        """The model, or its part `item` or `user`, with the parameters of a stack in place of its own.
+
+        They are swapped inside the modules, so each thread has modules of its own, around the same frozen weights.
+        """
+        own = {name.removeprefix(f"{part}."): t for name, t in stack.items() if name.startswith(part)}
+        return functional_call(_replica(self).get_submodule(part), own, inputs)
+
     def item_vectors(self, adapter: Adapter, embeddings: Tensor, block: int = 8192) -> Tensor:
         """Unit item vectors of text embeddings: (n, E) → (n, E), in blocks."""
-        stack = _under(single(adapter), "item.")
-        blocks = [functional_call(self.item, stack, (part.unsqueeze(0),))[0] for part in embeddings.split(block)]
-        return torch.cat(blocks)
+        stack = stacked(adapter, 1)
+
+        @torch.inference_mode()
+        def vectors(part: Tensor) -> Tensor:
+            return self.under(stack, "item", part.unsqueeze(0))[0]
+
+        return torch.cat(list(spread(vectors, embeddings.split(block))))
 
     @torch.inference_mode()
     def user_vectors(self, adapter: Adapter, vectors: Tensor, mask: Tensor) -> Tensor:
         """Unit user vectors after the last event of right-aligned histories: (B, L, E), (B, L) → (B, E)."""
-        return functional_call(self.user, _under(single(adapter), "user."), (vectors, mask))[:, -1]
+        return self.under(stacked(adapter, 1), "user", vectors, mask)[:, -1]
 
 
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+_REPLICAS = threading.local()
+
+
+def _replica(model: Model) -> Model:
+    """This thread's copy of the modules; all tensors are shared."""
+    if not hasattr(_REPLICAS, "of"):
+        _REPLICAS.of = WeakKeyDictionary[Model, Model]()
+    if model not in _REPLICAS.of:
+        shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+        _REPLICAS.of[model] = copy.deepcopy(model, shared)
+    return _REPLICAS.of[model]

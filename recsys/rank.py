@@ -5,7 +5,8 @@ NDCG: Järvelin and Kekäläinen 2002, doi:10.1145/582415.582418, with one relev
 Why not against sampled negatives: Krichene and Rendle 2020, doi:10.1145/3394486.3403226.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,34 +14,36 @@ import torch
 from torch import Tensor
 
 from data.shard import SAMPLED, Cohort, Shard
+from recsys.exact import exact_sum
 from recsys.lora import Adapter
+from recsys.machine import spread
 from recsys.model import Model
 
 CUTOFFS = (5, 10, 20)
+USERS, SCORES, EVENTS = 256, 2**25, 4096
+"""At a time, at most: users ranked, scores held and events read, however many users and items there are."""
 PROTOCOLS = ("full", "sampled-99")
 
 Scorer = Callable[[Sequence[np.ndarray]], Tensor]
 """Histories of B users → scores (B, N) of every item. Whatever can rank is one."""
 
 
-def model_scorer(model: Model, adapter: Adapter, vectors: Tensor, block: int = 128) -> Scorer:
+def model_scorer(model: Model, adapter: Adapter, vectors: Tensor) -> Scorer:
     """The trained model as a scorer; `vectors` (N, E) are its item vectors."""
 
     def score(histories: Sequence[np.ndarray]) -> Tensor:
-        return user_vectors(model, adapter, vectors, histories, block) @ vectors.T  # (B, N)
+        return user_vectors(model, adapter, vectors, histories) @ vectors.T  # (B, N)
 
     return score
 
 
-def user_vectors(
-    model: Model, adapter: Adapter, vectors: Tensor, histories: Sequence[np.ndarray], block: int = 128
-) -> Tensor:
+def user_vectors(model: Model, adapter: Adapter, vectors: Tensor, histories: Sequence[np.ndarray]) -> Tensor:
     """One vector per history: (B, E). A history of no events gets a vector of zeros."""
-    found = torch.zeros(len(histories), vectors.shape[1])
-    cohort = Cohort.of(histories, np.arange(len(histories)), model.config.history)
-    for users, part in cohort.blocks(block):
-        items, mask = torch.from_numpy(part.items[:, 0]), torch.from_numpy(part.mask[:, 0])  # (b, L)
-        found[users] = model.user_vectors(adapter, vectors[items], mask) * mask[:, -1:]
+    found = torch.zeros(len(histories), vectors.shape[1], device=vectors.device)
+    cohort = Cohort.of(histories, np.arange(len(histories)), model.config.history).within(len(vectors))
+    for users, part in cohort.blocks(EVENTS, len(histories)):
+        items, mask = (torch.from_numpy(column[:, 0]).to(vectors.device) for column in (part.items, part.mask))
+        found[users] = model.user_vectors(adapter, vectors[items], mask) * mask[:, -1:]  # (b, L) → (b, E)
     return found
 
 
@@ -49,36 +52,48 @@ class Ranking:
     """What ranking some users gave: private, since a row is a user's."""
 
     ranks: np.ndarray  # (U,) items placed before the held-out one
-    coverage: float  # share of the catalogue in anyone's top 10
+    coverage: float  # share of the catalogue in anyone's top 10; not a number where it was not asked for
 
 
 def rank(
-    score: Scorer, shard: Shard, users: Sequence[int], split: str, protocol: str = "full", block: int = 256
+    score: Scorer, shard: Shard, users: Sequence[int], split: str, protocol: str = "full", coverage: bool = False
 ) -> Ranking:
     """Rank each user's held-out item among all items the user has not seen; ties count against it.
 
     `sampled-99` ranks it among 99 unseen items drawn for the user instead. It exists to compare with papers.
     """
-    ranks: list[np.ndarray] = []
-    shown: set[int] = set()
-    for part in _parts(users, block):
+
+    def ranked(part: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         histories = [shard.history(user, split) for user in part]
-        scores = score(histories)  # (b, N)
-        targets = torch.from_numpy(shard.held_out(part, split))
-        for row, seen in enumerate(histories):
-            scores[row, torch.from_numpy(np.array(seen, dtype=np.int64))] = -torch.inf
-        shown.update(top(scores, min(10, scores.shape[1])).flatten().tolist())
+        targets = shard.held_out(part, split)
+        scores = hide_seen(score(histories), histories)  # (b, N)
+        listed = scores.topk(min(10, scores.shape[1])).indices.cpu().numpy() if coverage else np.zeros(0, dtype=np.int64)
         if protocol == "sampled-99":
-            scores = _sampled(scores, targets, shard.salts[part])
-        own = scores.gather(1, targets.unsqueeze(1))  # (b, 1)
-        ranks.append(((scores >= own).sum(1) - 1).numpy())
-    items = scores.shape[1] if ranks else 1
-    return Ranking(np.concatenate(ranks) if ranks else np.zeros(0, dtype=np.int64), len(shown) / items)
+            scores = _sampled(scores, torch.from_numpy(targets), shard.salts[part])
+        return ranks_of(scores, targets), np.unique(listed)
+
+    if not len(users):
+        return Ranking(np.zeros(0, dtype=np.int64), math.nan)
+    items = score([shard.history(users[0], split)]).shape[1]
+    size = max(1, min(USERS, SCORES // items))
+    found = spread(ranked, (users[start : start + size] for start in range(0, len(users), size)))
+    ranks, listed = zip(*found, strict=True)
+    return Ranking(np.concatenate(ranks), len(np.unique(np.concatenate(listed))) / items if coverage else math.nan)
 
 
-def _parts(users: Sequence[int], block: int) -> Iterator[list[int]]:
-    for start in range(0, len(users), block):
-        yield [int(user) for user in users[start : start + block]]
+def hide_seen(scores: Tensor, histories: Sequence[np.ndarray]) -> Tensor:
+    """Each user's own items out of the ranking, in place: (b, N)."""
+    lengths = np.fromiter(map(len, histories), dtype=np.int64, count=len(histories))
+    places = np.repeat(np.arange(len(histories)) * scores.shape[1], lengths) + np.concatenate(histories)
+    scores.view(-1)[torch.from_numpy(places).to(scores.device)] = -torch.inf
+    return scores
+
+
+def ranks_of(scores: Tensor, targets: np.ndarray) -> np.ndarray:
+    """How many others score at least as much as each row's target: (b, N), (b,) → (b,)."""
+    own = scores.gather(1, torch.from_numpy(targets).to(scores.device).unsqueeze(1))  # (b, 1)
+    before = torch.ge(scores, own, out=torch.empty_like(scores))  # as numbers: they add faster than truth values
+    return before.sum(1).long().cpu().numpy() - 1
 
 
 def _sampled(scores: Tensor, targets: Tensor, salts: np.ndarray) -> Tensor:
@@ -100,17 +115,16 @@ def top(scores: Tensor, k: int) -> Tensor:
 
 def metric_sums(ranks: np.ndarray, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, float]:
     """Sums over users of each metric, and of 1: what a node may tell, and what adds over nodes."""
-    sums = {"users": float(len(ranks)), "mrr": _exact_sum(1 / (ranks + 1))}
+    sums = {"users": float(len(ranks)), "mrr": _total(1 / (ranks + 1))}
     for k in cutoffs:
         hits = ranks < k
         sums[f"recall@{k}"] = sums[f"hr@{k}"] = float(hits.sum())
-        sums[f"ndcg@{k}"] = _exact_sum(hits / np.log2(ranks + 2))
+        sums[f"ndcg@{k}"] = _total(hits / np.log2(ranks + 2))
     return sums
 
 
-def _exact_sum(values: np.ndarray) -> float:
-    """Rounded to multiples of 2⁻³² first: such a sum is the same however the users are spread over nodes."""
-    return float((np.round(values * 2.0**32) / 2.0**32).sum())
+def _total(values: np.ndarray) -> float:
+    return float(exact_sum(torch.from_numpy(values).unsqueeze(1)))
 
 
 def metric_means(sums: dict[str, float]) -> dict[str, float]:

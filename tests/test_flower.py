@@ -6,9 +6,9 @@ import pytest
 from torch import Tensor
 
 from federation.local import LocalGrid
+from federation.processes import flwr_run, superlink
 from federation.train import METRICS, open_run, train
 from recsys.recommender import Recommender
-from tests.federation_processes import flwr_run, superlink
 from tests.world import SMALL, small_config
 
 
@@ -18,11 +18,8 @@ def test_two_supernodes_train_what_one_process_trains(toy: Path, embeddings: Ten
     config = open_run(tmp_path / "here", toy, small_config(**knobs), resume=False)
     here = train(LocalGrid.over(toy, config), tmp_path / "here", toy, config, lambda record: None)
     asked = knobs | {"data": str(toy), "out": str(tmp_path / "there")}
-    table = " ".join(
-        f'{name}="{value}"' if isinstance(value, str) else f"{name}={value}" for name, value in asked.items()
-    )
     with superlink(tmp_path / "flower", [f'data="{toy}" part={part} parts=2' for part in range(2)]) as home:
-        done = flwr_run(home, table)
+        done = flwr_run(home, asked)
     logs = "\n".join(log.read_text(errors="replace")[-3000:] for log in (tmp_path / "flower").glob("*.log"))
     assert (tmp_path / "there" / METRICS).exists(), f"{done.stdout}\n{done.stderr}\n{logs}"
     there = Recommender.load(tmp_path / "there")

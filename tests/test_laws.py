@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from flwr.app import Message
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from data.catalogue import Catalogue
-from data.shard import Shard
+from data.shard import Cohort, Shard
 from federation import wire
 from federation.config import RunConfig
 from federation.local import LocalGrid
@@ -23,6 +22,7 @@ from federation.rounds import run, take_census
 from federation.server import State
 from federation.update import norms, summed
 from recsys.fit import FitConfig, Fitted, fit, negatives
+from recsys.machine import spread
 from recsys.model import Model
 from tests.world import small_config, toy_stamp
 
@@ -35,18 +35,23 @@ def trained(data: Path, config: RunConfig, model: Model, folder: Path) -> State:
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize("block", [2, 5, 64])
-def test_alone(model: Model, bent: dict[str, Tensor], shard: Shard, embeddings: Tensor, steps: int, block: int) -> None:
+@pytest.mark.parametrize("size", [2, 5, 64])
+def test_alone(model: Model, bent: dict[str, Tensor], shard: Shard, embeddings: Tensor, steps: int, size: int) -> None:
     """A client in a cohort gets, to the bit, what the same client gets alone."""
-    config = FitConfig(local_steps=steps, negatives=16, block=block)
+    config = FitConfig(local_steps=steps, negatives=16, precision="float32")
     draws = [negatives(config, len(embeddings), 0, 1, step) for step in range(steps)]
+
+    def trained(block: Cohort) -> Fitted:
+        return fit(model, bent, block, embeddings, config, draws)
+
+    clients, blocks = zip(*shard.crops(range(12), 9, 0, 1).blocks(1000, size), strict=True)
     together = {}
-    for part in fit(model, bent, shard.crops(range(12), 9, 0, 1), embeddings, config, draws):
-        for place, client in enumerate(part.clients):
+    for places, part in zip(clients, spread(trained, blocks), strict=True):
+        for place, client in enumerate(places):
             together[int(client)] = ({name: tensor[place] for name, tensor in part.deltas.items()}, part.losses[place])
     assert sorted(together) == list(range(12))
-    for user in range(12):
-        (alone,) = fit(model, bent, shard.crops([user], 9, 0, 1), embeddings, config, draws)
+    lone = (block for user in range(12) for _, block in shard.crops([user], 9, 0, 1).blocks(1000, 1))
+    for user, alone in enumerate(spread(trained, lone)):
         deltas, loss = together[user]
         assert torch.equal(alone.losses[0], loss)
         for name, delta in deltas.items():
@@ -93,9 +98,9 @@ def test_private_a_traceback_shows_no_history(shard: Shard) -> None:
 def test_private_one_user_moves_the_sum_by_at_most_the_clip(seed: int, clip: float, scale: float, clients: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     deltas = {name: scale * torch.randn(clients, *shape, generator=generator) for name, shape in SHAPES.items()}
-    everyone = summed(Fitted(np.arange(clients), deltas, torch.zeros(clients)), 1, clip)
+    everyone = summed(Fitted(deltas, torch.zeros(clients)), 1, clip)
     without = {name: tensor[1:] for name, tensor in deltas.items()}
-    fewer = summed(Fitted(np.arange(clients - 1), without, torch.zeros(clients - 1)), 1, clip)
+    fewer = summed(Fitted(without, torch.zeros(clients - 1)), 1, clip)
     moved = {name: (everyone.deltas[name] - fewer.deltas[name]).unsqueeze(0) for name in SHAPES}
     assert float(norms(moved)) <= clip * (1 + 1e-6) + 1e-8
 

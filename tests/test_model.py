@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from data.errors import InputError
 from recsys.embed import Encoder, Pinned, embed, resolve
-from recsys.lora import StackedLinear, from_peft, is_lora, single, stacked, to_peft
+from recsys.lora import StackedLinear, from_peft, is_lora, stacked, to_peft
 from recsys.model import Model, ModelConfig
 from recsys.recommender import Recommender
 
@@ -38,17 +38,6 @@ def test_an_untrained_model_recommends_by_text_neighbours(model: Model, embeddin
     torch.testing.assert_close(user, F.normalize(history.mean(1), dim=-1), atol=1e-6, rtol=0)
 
 
-def test_stacking_copies_and_collects_gradients() -> None:
-    adapter = {"a": torch.ones(2, 3)}
-    stack = stacked(adapter, 5)
-    assert stack["a"].shape == (5, 2, 3)
-    assert stack["a"].requires_grad
-    assert single(adapter)["a"].shape == (1, 2, 3)
-    with torch.no_grad():
-        stack["a"] += 1
-    assert adapter["a"].sum() == 6
-
-
 def test_cosines_through_the_low_rank_are_those_of_the_vectors(
     model: Model, bent: dict[str, Tensor], embeddings: Tensor
 ) -> None:
@@ -65,7 +54,7 @@ def test_the_past_does_not_see_the_future(model: Model, bent: dict[str, Tensor],
     """A user vector after the t-th event is the same whatever comes later."""
     vectors = model.item_vectors(bent, embeddings)
     mask = torch.ones(1, 6, dtype=torch.bool)
-    user = {name.removeprefix("user."): t for name, t in single(bent).items() if name.startswith("user.")}
+    user = {name.removeprefix("user."): t for name, t in stacked(bent, 1).items() if name.startswith("user.")}
     with torch.no_grad():
         whole = torch.func.functional_call(model.user, user, (vectors[None, [0, 3, 5, 7, 9, 11]], mask))
         other = torch.func.functional_call(model.user, user, (vectors[None, [0, 3, 5, 20, 21, 22]], mask))

@@ -7,16 +7,22 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data import demo
 from data.catalogue import FILE, Catalogue
 from data.errors import InputError
 from data.files import replaced_file, replaced_folder
-from data.prepare import MANIFEST, SPLIT, prepare, read_manifest, write
+from data.histories import BLOCK, Histories
+from data.histories import histories as gather
+from data.prepare import MANIFEST, SPLIT, prepare, prepare_tables, read_manifest, write
 from data.shard import Shard, salt_of
 from data.sources import Frames, Source, open_root, source_named
+from data.tables import Tables
 
 Event = tuple[str, str, int]  # user, item, time
 
@@ -38,11 +44,8 @@ def of_ann(items: str) -> list[Event]:
 def histories(folder: Path) -> list[str]:
     """All events of each user as a word, for a folder whose item ids are letters."""
     catalogue, shard = Catalogue.load(folder), Shard.load(folder)
-    return ["".join(catalogue.ids[row] for row in events) for events in _events(shard)]
-
-
-def _events(shard: Shard) -> list[list[int]]:
-    return [shard.items[start:end].tolist() for start, end in zip(shard.starts, shard.starts[1:], strict=False)]
+    spans = zip(shard.starts, shard.ends, strict=True)
+    return ["".join(catalogue.ids[row] for row in shard.items[start:end]) for start, end in spans]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +70,43 @@ def test_ties_keep_file_order_in_a_long_file(tmp_path: Path) -> None:
     ids = [item_id for second in range(3) for _, item_id, time in events if time == second]
     assert [catalogue.ids[row] for row in shard.items] == ids
     assert catalogue.ids[shard.held_out([0], "test")[0]] == ids[-1]
+
+
+Row = tuple[int, int, float]  # user, item, time
+
+
+def gathered(rows: list[Row]) -> dict[str, list[int]]:
+    """The histories of interactions whose items are rows of the catalogue."""
+    users, items, times = (np.array(column) for column in zip(*rows, strict=True))
+    frame = pl.DataFrame({"user_id": pl.Series(users).cast(pl.String), "timestamp": times})
+    found: Histories = gather(frame, items)
+    return dict(
+        zip(found.users, (part.tolist() for part in np.split(found.items, found.lengths.cumsum())), strict=False)
+    )
+
+
+def by_hand(rows: list[Row]) -> dict[str, list[int]]:
+    """The same, event by event."""
+    found: dict[str, dict[int, None]] = {}
+    for user, item, _ in sorted(rows, key=lambda row: row[2]):
+        found.setdefault(str(user), {}).setdefault(item)
+    return {user: list(items) for user, items in found.items()}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 5)), min_size=1, max_size=60))
+def test_histories_are_those_found_event_by_event(rows: list[Row]) -> None:
+    assert gathered(rows) == by_hand(rows)
+
+
+@pytest.mark.parametrize("unit", [1, 1_000_000_000_000, 0.001], ids=["seconds", "picoseconds", "a fraction"])
+def test_histories_are_the_same_in_many_blocks(unit: float) -> None:
+    """As they are in one block, for users of one event and for one who has more than a block of them."""
+    rng = np.random.default_rng(0)
+    users = np.minimum(rng.geometric(0.3, 6 * BLOCK) ** 4, rng.integers(10**6, size=6 * BLOCK))
+    columns = users, rng.integers(3000, size=len(users)), rng.integers(10**6, size=len(users)) * unit
+    rows: list[Row] = list(zip(*(column.tolist() for column in columns), strict=True))
+    assert gathered(rows) == by_hand(rows)
 
 
 @pytest.mark.parametrize(
@@ -116,9 +156,11 @@ def test_min_events_decides_who_is_short(tmp_path: Path) -> None:
     assert (manifest.users, manifest.short_users_dropped, manifest.min_events) == (1, 1, 4)
 
 
-def test_nothing_left_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("items", ["ab", ""])
+def test_nothing_left_is_refused(items: str, tmp_path: Path) -> None:
+    given = frames(*of_ann("abc"))._replace(interactions=frames(*of_ann("abc")).interactions.head(len(items)))
     with pytest.raises(InputError, match="toy: no user has 3 events"):
-        write(frames(*of_ann("ab")), tmp_path / "out", name="toy")
+        write(given, tmp_path / "out", name="toy")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -298,6 +340,44 @@ def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
     (tmp_path / ".out.partial" / "half").write_text("half")
     write(frames(*of_ann("abc")), tmp_path / "out", name="toy")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+# ---- prepare: from anyone's own tables
+
+
+def own_tables(place: Path, events: str, items: str | None = None) -> Tables:
+    (place / "log.csv").write_text(f"who,what,when\n{events}")
+    if items is not None:
+        (place / "things.csv").write_text(f"what,name,about\n{items}")
+    return Tables(place / "log.csv", place / "things.csv" if items is not None else None, "who", "what", "when", ())
+
+
+def test_own_tables_are_prepared(tmp_path: Path) -> None:
+    tables = own_tables(tmp_path, "bob,b,2\nbob,a,1\nbob,x,3\nann,a,7\n", "a,Ant,small\nb,Bee,busy\n")
+    manifest = prepare_tables(tables, tmp_path / "out", "mine")
+    assert histories(tmp_path / "out") == ["abx"]
+    assert Catalogue.load(tmp_path / "out").texts == ["Ant. small", "Bee. busy", "x"]
+    assert (manifest.name, manifest.source, manifest.short_users_dropped) == ("mine", "log.csv", 1)
+    assert manifest.source_md5 == hashlib.md5(tables.interactions.read_bytes()).hexdigest()
+    assert manifest.items_without_description == 1
+
+
+def test_own_tables_without_items_are_known_by_their_ids(tmp_path: Path) -> None:
+    prepare_tables(own_tables(tmp_path, "bob,b,2\nbob,a,1\nbob,c,3\n"), tmp_path / "out", "mine")
+    catalogue = Catalogue.load(tmp_path / "out")
+    assert catalogue.ids == catalogue.titles == catalogue.texts == ["b", "a", "c"]  # as they appear
+    assert histories(tmp_path / "out") == ["abc"]
+
+
+def test_own_tables_that_are_wrong_leave_what_was(tmp_path: Path) -> None:
+    prepare_tables(own_tables(tmp_path, "bob,b,2\nbob,a,1\nbob,c,3\n"), tmp_path / "out", "mine")
+    before = contents(tmp_path / "out")
+    with pytest.raises(InputError, match=r"log\.csv line 3: time 'noon'"):
+        prepare_tables(own_tables(tmp_path, "bob,b,2\nbob,a,noon\n"), tmp_path / "out", "mine")
+    assert contents(tmp_path / "out") == before
+    fill_folder(tmp_path / "other")
+    with pytest.raises(InputError, match="is no prepared dataset; choose another folder"):
+        prepare_tables(own_tables(tmp_path, "bob,b,2\n"), tmp_path / "other", "mine")
 
 
 # ---- the generated source

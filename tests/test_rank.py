@@ -21,7 +21,7 @@ from recsys.rank import metric_means, metric_sums, model_scorer, rank, top
 
 
 def one_user(*events: int) -> Shard:
-    return Shard(np.array([0, len(events)]), np.array(events), np.array([5], dtype=np.uint64))
+    return Shard(np.array([0]), np.array([len(events)]), np.array(events), np.array([5], dtype=np.uint64))
 
 
 def fixed(*scores: float):
@@ -46,7 +46,7 @@ def test_validation_ranks_the_item_before_the_last_without_seeing_the_last() -> 
 
 def test_coverage_is_the_share_of_items_in_anyones_top_ten() -> None:
     scores = [float(-item) for item in range(40)]
-    assert rank(fixed(*scores), one_user(0, 1, 39), [0], "test").coverage == 10 / 40
+    assert rank(fixed(*scores), one_user(0, 1, 39), [0], "test", coverage=True).coverage == 10 / 40
 
 
 def test_top_prefers_the_lower_row_among_equals() -> None:
@@ -100,11 +100,12 @@ def test_sampled_ranks_of_a_small_catalogue_are_the_full_ones(shard: Shard) -> N
 
 
 def test_blocks_of_users_change_no_rank(
-    model: Model, bent: dict[str, Tensor], shard: Shard, embeddings: Tensor
+    model: Model, bent: dict[str, Tensor], shard: Shard, embeddings: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    score = model_scorer(model, bent, model.item_vectors(bent, embeddings), block=3)
+    score = model_scorer(model, bent, model.item_vectors(bent, embeddings))
     whole = rank(score, shard, range(12), "test").ranks.tolist()
-    assert rank(score, shard, range(12), "test", block=5).ranks.tolist() == whole
+    monkeypatch.setattr("recsys.rank.USERS", 5)
+    assert rank(score, shard, range(12), "test").ranks.tolist() == whole
 
 
 def test_text_neighbours_stay_with_the_users_taste(shard: Shard, embeddings: Tensor) -> None:
@@ -114,7 +115,7 @@ def test_text_neighbours_stay_with_the_users_taste(shard: Shard, embeddings: Ten
 
 
 def test_popularity_counts_what_a_split_may_read() -> None:
-    shard = Shard(np.array([0, 4, 8]), np.array([0, 1, 2, 3, 0, 2, 1, 3]), np.zeros(2, dtype=np.uint64))
+    shard = Shard(np.array([0, 4]), np.array([4, 8]), np.array([0, 1, 2, 3, 0, 2, 1, 3]), np.zeros(2, dtype=np.uint64))
     assert baselines.popularity(shard, 4, "validation")([np.array([0])]).tolist() == [[2, 1, 1, 0]]
     assert baselines.popularity(shard, 4, "test")([np.array([0])]).tolist() == [[2, 2, 2, 0]]
 

@@ -33,25 +33,23 @@ def test_updates_add_exactly_in_any_order(seed: int, clients: int, order: list[i
     generator = torch.Generator().manual_seed(seed)
     scale = 10 ** (6 * torch.rand(9, 1, generator=generator) - 4)
     deltas = scale * torch.randn(9, 4, generator=generator)
-    at_once = summed(Fitted(np.arange(9), {"a": deltas}, torch.zeros(9)), 1, clip=3.0)
+    at_once = summed(Fitted({"a": deltas}, torch.zeros(9)), 1, clip=3.0)
     groups = [order[:clients], order[clients:]]
-    parts = [summed(Fitted(np.array(g), {"a": deltas[g]}, torch.zeros(len(g))), 1, clip=3.0) for g in groups if g]
+    parts = [summed(Fitted({"a": deltas[g]}, torch.zeros(len(g))), 1, clip=3.0) for g in groups if g]
     total = parts[0] if len(parts) == 1 else parts[1] + parts[0]
     assert torch.equal(total.deltas["a"], at_once.deltas["a"])
     assert total.users == at_once.users == 9
 
 
 def test_clipping_scales_a_long_change_and_leaves_a_short_one() -> None:
-    fitted = Fitted(np.arange(2), {"a": torch.tensor([[3.0, 4.0], [0.3, 0.4]])}, torch.tensor([1.0, 2.0]))
+    fitted = Fitted({"a": torch.tensor([[3.0, 4.0], [0.3, 0.4]])}, torch.tensor([1.0, 2.0]))
     found = summed(fitted, 1, clip=1.0)
     assert found.deltas["a"].tolist() == pytest.approx([0.6 + 0.3, 0.8 + 0.4], abs=1e-6)
     assert found.sums == {"loss": 3.0, "clipped": 1.0, "diverged": 0.0}
 
 
 def test_a_client_that_diverged_adds_nothing_and_is_counted() -> None:
-    fitted = Fitted(
-        np.arange(3), {"a": torch.tensor([[0.5], [torch.nan], [0.25]])}, torch.tensor([1.0, 2.0, torch.inf])
-    )
+    fitted = Fitted({"a": torch.tensor([[0.5], [torch.nan], [0.25]])}, torch.tensor([1.0, 2.0, torch.inf]))
     found = summed(fitted, 1, clip=1.0)
     assert found.deltas["a"].tolist() == [0.5]
     assert (found.users, found.sums) == (3, {"loss": 1.0, "clipped": 0.0, "diverged": 2.0})

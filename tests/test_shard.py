@@ -18,8 +18,10 @@ quick = settings(max_examples=60, deadline=None)
 
 def shard_of(histories: Histories) -> Shard:
     """A shard of users `u0`, `u1`, …"""
+    lengths = np.array([len(history) for history in histories], dtype=np.int64)
     return Shard(
-        starts=np.concatenate([[0], np.cumsum([len(history) for history in histories], dtype=np.int64)]).astype(int),
+        starts=np.cumsum(lengths) - lengths,
+        ends=np.cumsum(lengths),
         items=np.array([item for history in histories for item in history], dtype=np.int64),
         salts=np.array([salt_of(f"u{user}") for user in range(len(histories))], dtype=np.uint64),
     )
@@ -31,7 +33,7 @@ def cohort_of(histories: Histories, length: int) -> Cohort:
 
 def told(shard: Shard) -> dict[int, list[int]]:
     """All that a shard knows: the events of each salt."""
-    spans = zip(shard.salts, shard.starts, shard.starts[1:], strict=False)
+    spans = zip(shard.salts, shard.starts, shard.ends, strict=True)
     return {int(salt): shard.items[start:end].tolist() for salt, start, end in spans}
 
 
@@ -44,15 +46,27 @@ THREE = [[5, 6, 7], [1, 2, 3, 4], [9, 8, 7, 6, 5]]
 def test_saved_and_loaded(tmp_path: Path) -> None:
     shard_of(THREE).save(tmp_path)
     shard = Shard.load(tmp_path)
-    assert shard.starts.tolist() == [0, 3, 7, 12]
+    assert (shard.starts.tolist(), shard.ends.tolist()) == ([0, 3, 7], [3, 7, 12])
     assert shard.items.tolist() == [5, 6, 7, 1, 2, 3, 4, 9, 8, 7, 6, 5]
     assert shard.salts.tolist() == [salt_of("u0"), salt_of("u1"), salt_of("u2")]
     assert (shard.starts.dtype, shard.items.dtype, shard.salts.dtype) == (np.int64, np.int32, np.uint64)
-    assert all(isinstance(column, np.memmap) for column in (shard.starts, shard.items, shard.salts))
     assert len(shard) == 3
     assert shard.history(1).tolist() == [1, 2, 3]
     assert shard.held_out([2, 0], "test").tolist() == [5, 7]
     assert shard.held_out([2, 0], "validation").tolist() == [6, 6]
+
+
+def test_a_shard_larger_than_any_memory_opens_and_is_read(tmp_path: Path) -> None:
+    """A file of a terabyte, most of it a hole: whatever reads all of it does not come back."""
+    events = 2**38
+    shard_of(THREE).save(tmp_path)
+    items = np.lib.format.open_memmap(tmp_path / FOLDER / "items.npy", mode="w+", dtype=np.int32, shape=(events,))
+    items[-5:] = [9, 8, 7, 6, 5]
+    np.save(tmp_path / FOLDER / "starts.npy", np.array([0, 3, events - 5, events]))
+    part = Shard.load(tmp_path).part(0, 2)
+    assert part.crops([0, 1], 3, 0, 1).items[:, 0].tolist() == [[0, 0, 0], [9, 8, 7]]
+    assert part.history(1).tolist() == [9, 8, 7, 6]
+    assert part.held_out([0, 1], "test").tolist() == [0, 5]
 
 
 def test_a_loaded_shard_cannot_be_written_to(tmp_path: Path) -> None:
@@ -111,9 +125,24 @@ def test_files_of_different_shards_are_refused(name: str, tmp_path: Path) -> Non
 
 
 def test_parts_are_dealt_like_cards() -> None:
-    parts = [shard_of([[user] * 3 for user in range(5)]).part(part, 2) for part in range(2)]
-    assert [part.items.tolist() for part in parts] == [[0, 0, 0, 2, 2, 2, 4, 4, 4], [1, 1, 1, 3, 3, 3]]
-    assert [part.starts.tolist() for part in parts] == [[0, 3, 6, 9], [0, 3, 6]]
+    shard = shard_of([[user] * (user + 3) for user in range(5)])
+    parts = [shard.part(part, 2) for part in range(2)]
+    assert [list(told(part).values()) for part in parts] == [[[0] * 3, [2] * 5, [4] * 7], [[1] * 4, [3] * 6]]
+
+
+def test_a_part_is_a_view_of_users(tmp_path: Path) -> None:
+    shard_of(THREE).save(tmp_path)
+    shard = Shard.load(tmp_path)
+    for part in (shard.part(1, 2), shard.part(0, 2).part(1, 2)):
+        assert part.items is shard.items
+        assert np.shares_memory(part.starts, shard.starts)
+        assert np.shares_memory(part.ends, shard.ends)
+        assert np.shares_memory(part.salts, shard.salts)
+
+
+def test_a_part_of_a_part_is_dealt_from_it() -> None:
+    shard = shard_of([[user] * 3 for user in range(7)])
+    assert list(told(shard.part(1, 2).part(1, 2)).values()) == [[3] * 3]
 
 
 @quick
@@ -155,6 +184,31 @@ def test_histories_are_aligned_at_the_right() -> None:
     assert len(cohort) == 3
 
 
+@quick
+@given(
+    histories=st.lists(st.lists(st.integers(0, 99), max_size=40), max_size=12),
+    length=st.integers(1, 45),
+)
+def test_a_cohort_holds_the_last_events_of_each_history(histories: Histories, length: int) -> None:
+    cohort = cohort_of(histories, length)
+    assert cohort.items.shape == cohort.mask.shape == (len(histories), 1, length)
+    assert cohort.items.dtype == np.int64
+    for client, history in enumerate(histories):
+        kept = history[-length:]
+        assert cohort.items[client, 0].tolist() == [0] * (length - len(kept)) + kept
+        assert cohort.mask[client, 0].tolist() == [False] * (length - len(kept)) + [True] * len(kept)
+
+
+def test_a_cohort_for_a_smaller_catalogue_is_refused() -> None:
+    cohort = cohort_of([[1, 2], [3, 4, 9]], length=3)
+    assert cohort.within(10) is cohort
+    with pytest.raises(InputError, match="name items that the catalogue lacks; prepare the data again"):
+        cohort.within(9)
+    with pytest.raises(InputError, match="the catalogue lacks"):
+        cohort_of([[1, -1]], length=3).within(9)
+    assert len(cohort_of([], length=3).within(0)) == 0
+
+
 def test_pooled_clients_are_the_examples_of_one() -> None:
     pooled = cohort_of([[1, 2], [3, 4, 5]], length=3).pooled
     assert pooled.items.tolist() == [[[0, 1, 2], [3, 4, 5]]]
@@ -169,41 +223,45 @@ def test_pooled_clients_are_the_examples_of_one() -> None:
     ("events", "padded"), [(0, 1), (1, 9), (8, 9), (9, 17), (16, 17), (17, 25), (24, 25), (25, 30), (30, 30), (99, 30)]
 )
 def test_padding_is_to_the_next_eight_and_one(events: int, padded: int) -> None:
-    ((clients, block),) = cohort_of([list(range(events))], length=30).blocks(4)
+    ((clients, block),) = cohort_of([list(range(events))], length=30).blocks(1000, 4)
     assert clients.tolist() == [0]
     assert block.items.shape == block.mask.shape == (1, 1, padded)
 
 
 def test_blocks_gather_clients_of_like_length() -> None:
-    blocks = list(cohort_of([[1] * 3, [2] * 12, [3] * 5, [4] * 8, [5] * 9], length=20).blocks(2))
-    assert [clients.tolist() for clients, _ in blocks] == [[0, 2], [3], [1, 4]]
-    assert [block.items.shape for _, block in blocks] == [(2, 1, 9), (1, 1, 9), (2, 1, 17)]
+    blocks = list(cohort_of([[1] * 3, [2] * 12, [3] * 5, [4] * 8, [5] * 9], length=20).blocks(1000, 2))
+    assert [clients.tolist() for clients, _ in blocks] == [[1, 4], [0, 2], [3]]
+    assert [block.items.shape for _, block in blocks] == [(2, 1, 17), (2, 1, 9), (1, 1, 9)]
 
 
 @quick
 @given(
     histories=st.lists(st.lists(st.integers(0, 99), max_size=40), max_size=12),
     length=st.integers(1, 45),
+    events=st.integers(1, 200),
     size=st.integers(1, 14),
 )
-def test_blocks_hold_every_client_once_as_it_is_alone(histories: Histories, length: int, size: int) -> None:
+def test_blocks_hold_every_client_once_as_it_is_alone(
+    histories: Histories, length: int, events: int, size: int
+) -> None:
     """No block is too large, no event is lost, and a client's rows do not depend on its company."""
     seen: list[int] = []
-    for clients, block in cohort_of(histories, length).blocks(size):
+    for clients, block in cohort_of(histories, length).blocks(events, size):
         assert 1 <= len(clients) == len(block) <= size
+        assert len(block) == 1 or block.items.size <= events
         seen += clients.tolist()
         for place, client in enumerate(clients):
             items, mask = block.items[place], block.mask[place]
             assert items[mask].tolist() == histories[client][-length:]
             assert block.salts[place] == salt_of(f"u{client}")
-            ((_, alone),) = cohort_of([histories[client]], length).blocks(size)
+            ((_, alone),) = cohort_of([histories[client]], length).blocks(events, size)
             assert np.array_equal(items, alone.items[0])
             assert np.array_equal(mask, alone.mask[0])
     assert sorted(seen) == list(range(len(histories)))
 
 
 def test_a_block_is_as_long_as_the_longest_example_of_its_clients() -> None:
-    ((_, block),) = cohort_of([[1], [2] * 10], length=20).pooled.blocks(1)
+    ((_, block),) = cohort_of([[1], [2] * 10], length=20).pooled.blocks(1000, 1)
     assert block.items.shape == (1, 2, 17)
     assert block.mask.sum(-1).tolist() == [[1, 10]]
 

@@ -1,16 +1,19 @@
-"""The readers, on small files in the formats that the publishers made."""
+"""The readers, on small files in the formats that the publishers made, and on tables of one's own."""
 
 import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from data.errors import InputError
-from data.sources import described, film_titles, find, open_root, source_named
+from data.sources import Frames, described, film_titles, find, open_root, source_named
+from data.tables import Tables, read_tables
 
 Files = dict[str, bytes]
 Pack = Callable[[Path, Files], Path]
@@ -280,3 +283,148 @@ def test_a_flipped_byte_is_refused_or_harmless(flip: int, tmp_path: Path) -> Non
 def test_an_unknown_name_is_answered_with_those_there_are() -> None:
     with pytest.raises(InputError, match=r"dataset 'ml-2m' is not known; choose one of demo, ml-100k, ml-1m, "):
         source_named("ml-2m")
+
+
+# ---- anyone's own tables
+
+
+def own(place: Path, events: bytes | pl.DataFrame, items: bytes | None = None, texts: tuple[str, ...] = ()) -> Frames:
+    """What is read of tables with the columns `user_id`, `item_id`, `timestamp`."""
+    log = place / ("events.csv" if isinstance(events, bytes) else "events.parquet")
+    log.write_bytes(events) if isinstance(events, bytes) else events.write_parquet(log)
+    if items is not None:
+        (place / "items.csv").write_bytes(items)
+    things = place / "items.csv" if items is not None else None
+    return read_tables(Tables(log, things, "user_id", "item_id", "timestamp", texts))
+
+
+HEAD = b"user_id,item_id,timestamp\n"
+LOG = HEAD + b"u,a,3\n"
+
+
+def test_columns_have_any_name_and_place(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_bytes(b"when,stars,who,what\n20,5,007,a\n10,3,7,b\n")
+    (tmp_path / "things.csv").write_bytes(b"name,what\nAnt,a\n")
+    tables = Tables(tmp_path / "log.csv", tmp_path / "things.csv", "who", "what", "when", ())
+    events, items = read_tables(tables)
+    assert events.columns == ["user_id", "item_id", "timestamp"]
+    assert events.rows() == [("007", "a", 20), ("7", "b", 10)]
+    assert items.rows() == [("a", "Ant", "Ant")]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["-3", "0", "7"],
+        ["1700000000123", "1700000000124", "1700000000125"],
+        ["9007199254740992", "9007199254740993", "9007199254740994"],  # beyond what a float holds
+        ["0.1", "0.25", "1e3"],
+        ["1999-12-31", "2000-01-01", "2000-01-02"],
+        ["2000-01-01T10:00:00Z", "2000-01-01T10:00:00.25Z", "2000-01-01T10:00:01Z"],
+        ["2000-01-01 09:59", "2000-01-01 10:00", "2000-01-01 10:01"],
+        ["2000-01-01T12:00:00+05:00", "2000-01-01T09:00:00+01:00", "2000-01-01T08:00:01+00:00"],
+        [3, 5, 8],
+        [0.1, 0.25, 1000.0],
+        [date(1999, 12, 31), date(2000, 1, 1), date(2000, 1, 2)],
+        [datetime(2000, 1, 1, 10), datetime(2000, 1, 1, 10, 1), datetime(2000, 1, 2)],
+    ],
+    ids=str,
+)
+def test_times_keep_their_order(times: list[Any], tmp_path: Path) -> None:
+    table = pl.DataFrame({"user_id": [1, 1, 1], "item_id": [5, 6, 7], "timestamp": times})
+    packed = table if not isinstance(times[0], str) else table.write_csv().encode()
+    events, _ = own(tmp_path, packed)
+    assert events.schema["timestamp"].is_numeric()
+    assert events["timestamp"].is_sorted()
+    assert events["timestamp"].n_unique() == 3
+    assert events.select("user_id", "item_id").rows() == [("1", "5"), ("1", "6"), ("1", "7")]
+
+
+@pytest.mark.parametrize(
+    ("items", "texts", "read"),
+    [
+        (b"item_id,title,plot\na,Ant,It digs.\n", (), ("a", "Ant", "Ant. It digs.")),
+        (b"item_id,title,plot\na,Ant,It digs.\n", ("plot",), ("a", "It digs.", "It digs.")),
+        (b"item_id,title,plot\na,Ant,It digs.\n", ("plot", "title"), ("a", "It digs.", "It digs.. Ant")),
+        (b'title,item_id\n"Ant, red",a\n', (), ("a", "Ant, red", "Ant, red")),
+        (b"item_id,title,plot\na,  ,It digs.\n", (), ("a", "a", "It digs.")),
+        (b"item_id,title,plot\na,Ant,\n", (), ("a", "Ant", "Ant")),
+        (b"item_id,title,plot\na,,\n", (), ("a", "a", "a")),
+        (b"item_id\na\n", (), ("a", "a", "a")),
+    ],
+)
+def test_items_are_told_by_their_texts(
+    items: bytes, texts: tuple[str, ...], read: tuple[str, ...], tmp_path: Path
+) -> None:
+    assert own(tmp_path, LOG, items, texts).items.rows() == [read]
+
+
+def test_items_may_be_left_out(tmp_path: Path) -> None:
+    items = own(tmp_path, LOG).items
+    assert (items.columns, items.height) == (["item_id", "title", "text"], 0)
+
+
+@pytest.mark.parametrize(
+    ("events", "items", "says"),
+    [
+        (b"", None, "events.csv cannot be read (empty CSV); mend it"),
+        (HEAD, None, "events.csv holds no rows; is it the file you meant?"),
+        (b"u,i,t\n1,2,3\n", None, "has no column 'user_id', but u, i, t; name one of them with --user-column"),
+        (b"user_id,i,t\n1,2,3\n", None, "no column 'item_id', but user_id, i, t; name one of them with --item-column"),
+        (b"user_id,item_id\n1,2\n", None, "name one of them with --time-column"),
+        (LOG + b"u,b,noon\n", None, "events.csv line 3: time 'noon' is no number and no ISO date; mend"),
+        (LOG + b"u,b,inf\n", None, "events.csv line 3: time 'inf' is no number"),
+        (LOG + b"u,b\n", None, "events.csv line 3: time None is no number"),
+        (LOG + b"\n", None, "events.csv line 3: user_id is empty; mend or remove the row"),
+        (LOG + b"u,,4\n", None, "events.csv line 3: item_id is empty"),
+        (LOG + b'"",b,4\n', None, "events.csv line 3: user_id is empty"),
+        (LOG + b"u,b,4,5\n", None, "events.csv cannot be read (found more fields"),
+        (LOG + b"u,\xff,4\n", None, "events.csv cannot be read (invalid utf-8 sequence)"),
+        (HEAD + b"u,b,01/02/2020\n", None, "events.csv line 2: time '01/02/2020' is no number and no ISO date"),
+        (HEAD + b"u,b,2020-01-31\nu,c,2020-31-01\n", None, "events.csv line 3: time '2020-31-01' is no number"),
+        (HEAD + b"u,b,2020-31-01\n", None, "events.csv line 2: time '2020-31-01' is no number"),
+        (LOG, b"item_id,title\na,A\n,B\n", "items.csv line 3: item_id is empty"),
+        (LOG, b"id,title\na,A\n", "items.csv has no column 'item_id', but id, title; name one of them with --item-col"),
+        (LOG, b"item_id,title\na,A,B\n", "items.csv cannot be read (found more fields"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_named(events: bytes, items: bytes | None, says: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=re.escape(says)) as caught:
+        own(tmp_path, events, items)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_text_column_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no column 'plot', but item_id, title; name one of them with --text-columns"):
+        own(tmp_path, LOG, b"item_id,title\na,A\n", ("title", "plot"))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "says"),
+    [
+        ("timestamp", [1.5, None], "events.parquet row 2: time None is no number"),
+        ("timestamp", [1.5, float("nan")], "events.parquet row 2: time nan is no number"),
+        ("timestamp", [[1], [2]], "events.parquet: times of type List(Int64) cannot be ordered; give numbers or dates"),
+        ("item_id", [[1], [2]], "events.parquet cannot be read (cannot cast List type"),
+        ("user_id", [1, None], "events.parquet row 2: user_id is empty"),
+    ],
+)
+def test_what_is_wrong_with_a_parquet_table_is_named(column: str, values: list[Any], says: str, tmp_path: Path) -> None:
+    table = pl.DataFrame({"user_id": [1, 2], "item_id": [1, 2], "timestamp": [1, 2]})
+    with pytest.raises(InputError, match=re.escape(says)):
+        own(tmp_path, table.with_columns(pl.Series(column, values)))
+
+
+def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
+    tables = Tables(tmp_path / "gone.csv", None, "user_id", "item_id", "timestamp", ())
+    with pytest.raises(InputError, match=r"gone\.csv is no file; give a CSV or parquet file"):
+        read_tables(tables)
+
+
+@pytest.mark.parametrize("keep", [0, 3, 100, -1, -20])
+def test_a_damaged_parquet_table_is_refused(keep: int, tmp_path: Path) -> None:
+    path = tmp_path / "events.parquet"
+    pl.DataFrame({"user_id": [1], "item_id": [1], "timestamp": [1]}).write_parquet(path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(InputError, match=r"events\.parquet cannot be read .*; mend it or give another file"):
+        read_tables(Tables(path, None, "user_id", "item_id", "timestamp", ()))

@@ -24,6 +24,7 @@ SMALL = {
     "rounds": 4,
     "validate_every": 2,
     "clip": 1.0,
+    "precision": "float32",
 }
 """Settings under which a round takes a fraction of a second."""
 

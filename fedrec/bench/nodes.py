@@ -1,0 +1,47 @@
+"""One node and two, as real Flower processes on this machine, and what one process does with the same users."""
+
+import statistics
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from data.synthetic import SyntheticConfig
+from federation import log
+from federation.config import RunConfig, knobs
+from federation.local import LocalGrid
+from federation.processes import flwr_run, superlink
+from federation.train import open_run, train
+from fedrec.bench import world
+from recsys.recommender import Recommender
+
+WORLD = SyntheticConfig(users=2000, items=2000, interactions=40_000, seed=0, longest=100)
+CLIENTS, ROUNDS = 1000, 4
+
+
+def measure(config: RunConfig) -> dict[str, Any]:
+    """Clients per second and the model's version: the same users give the same model wherever they are."""
+    config = replace(config, clients_per_round=CLIENTS, rounds=ROUNDS, validate_every=ROUNDS, validation_users=100)
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="fedrec-bench-") as name:
+        folder = Path(name)
+        data = world.make(WORLD, folder, config)
+        for way, nodes in {"one process": 0, "one node": 1, "two nodes": 2}.items():
+            out = folder / way.replace(" ", "-")
+            if nodes:
+                _over_flower(data, out, replace(config, nodes=nodes))
+            else:
+                open_run(out, data, config, resume=False)
+                train(LocalGrid.over(data, config), out, data, config, lambda record: None)
+            found[way] = {
+                "clients_per_second": statistics.median(r["clients_per_second"] for r in log.read(out)),
+                "model": Recommender.load(out).version,
+            }
+    return found
+
+
+def _over_flower(data: Path, out: Path, config: RunConfig) -> None:
+    asked = knobs(config) | {"data": str(data), "out": str(out)}
+    nodes = [f'data="{data}" part={part} parts={config.nodes}' for part in range(config.nodes)]
+    with superlink(out.parent / f"{out.name}-processes", nodes) as home:
+        flwr_run(home, asked)

@@ -1,0 +1,68 @@
+"""Products with one weight per client: values and gradients, shared and distinct, against autograd's own."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from recsys.lora import stacked
+from recsys.stacks import CURVE, cosines, linear
+
+C, M, K, E, R = 3, 5, 7, 6, 4
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def stacks(*shapes: tuple[int, ...], shared: bool) -> list[Tensor]:
+    """Tensors with a leading axis of clients, as leaves: one seen C times, or C that differ."""
+    if shared:
+        stack = stacked({str(n): drawn(*shape, seed=n) for n, shape in enumerate(shapes)}, C)
+        return [tensor.requires_grad_() for tensor in stack.values()]
+    return [drawn(C, *shape, seed=n).requires_grad_() for n, shape in enumerate(shapes)]
+
+
+def plain_cosines(u: Tensor, e: Tensor, down: Tensor, up: Tensor) -> Tensor:
+    low = F.gelu(CURVE * torch.einsum("cre,ke->ckr", down, e))
+    return u @ F.normalize(e + low @ up.mT, dim=-1).mT
+
+
+def same_as(plain, ours, inputs: list[Tensor]) -> None:
+    expected, found = plain(*inputs), ours(*inputs)
+    torch.testing.assert_close(found, expected)
+    leaves = [tensor for tensor in inputs if tensor.requires_grad]
+    weights = drawn(*expected.shape, seed=9)
+    wanted = torch.autograd.grad((expected * weights).sum(), leaves)
+    for ours_, theirs in zip(torch.autograd.grad((found * weights).sum(), leaves), wanted, strict=True):
+        torch.testing.assert_close(ours_, theirs)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_linear(shared: bool) -> None:
+    x = drawn(C, M, E, seed=5).requires_grad_()
+    same_as(lambda x, w: x @ w.mT, linear, [x, *stacks((R, E), shared=shared)])
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_cosines(shared: bool) -> None:
+    u, e = F.normalize(drawn(C, M, E, seed=5), dim=-1).requires_grad_(), F.normalize(drawn(K, E, seed=6), dim=-1)
+    same_as(plain_cosines, cosines, [u, e, *stacks((R, E), (E, R), shared=shared)])
+
+
+def test_a_stack_is_a_view_until_it_is_changed() -> None:
+    adapter = {"a": torch.ones(2, 3)}
+    stack = stacked(adapter, 5)
+    assert stack["a"].shape == (5, 2, 3)
+    assert stack["a"].data_ptr() == adapter["a"].data_ptr()
+
+
+def test_shared_and_distinct_weights_give_the_same_gradient_per_client() -> None:
+    """A client's gradient is its own: what the others' rows hold does not enter."""
+    (weight,) = stacks((R, E), shared=True)
+    x = drawn(C, M, E, seed=5)
+    (gradient,) = torch.autograd.grad(linear(x, weight).square().sum(), [weight])
+    for client in range(C):
+        own = weight[client].detach().requires_grad_()
+        (alone,) = torch.autograd.grad((x[client] @ own.mT).square().sum(), [own])
+        torch.testing.assert_close(gradient[client], alone)
