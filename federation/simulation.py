@@ -1,5 +1,6 @@
 """Flower's own simulation runtime with our apps, each user a node of its own: what `fedrec bench` compares with."""
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ def simulate(data: Path, config: RunConfig, stamp: dict[str, str], state: State,
     """
     from flwr.simulation import run_simulation
 
+    logging.getLogger("flwr").setLevel(logging.ERROR)
     ended: list[State] = []
     app = ServerApp()
 
@@ -42,7 +44,7 @@ def simulate(data: Path, config: RunConfig, stamp: dict[str, str], state: State,
         roster = take_census(grid, config, stamp)
         ended.append(run(grid, roster, state, config, folder, lambda record: None))
 
-    resources: dict[str, Any] = {"client_resources": {"num_cpus": 1, "num_gpus": 0}, "init_args": {"num_cpus": cores}}
+    resources: dict[str, Any] = {"init_args": {"num_cpus": cores}}
     node: Any = VirtualNode(data, config)
     run_simulation(app, node, config.nodes, backend_config=resources)
     return ended[0]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,7 +19,9 @@ from rich.progress import (
 from rich.table import Table
 
 from data.download import Progress as Report
-from federation.rounds import SCORE, Observer
+
+if TYPE_CHECKING:
+    from federation.rounds import Observer
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -50,8 +52,10 @@ def counting(what: str, download: bool = False) -> Iterator[Report]:
 
 
 @contextmanager
-def rounds(total: int, done: int = 0) -> Iterator[Observer]:
+def rounds(total: int, done: int = 0) -> Iterator["Observer"]:
     """The live line of a training run; where there is no terminal, a line for each validation."""
+    from federation.rounds import SCORE  # brings torch, which other commands need not wait for
+
     columns = (
         SpinnerColumn(),
         TextColumn("round"),

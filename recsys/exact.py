@@ -6,7 +6,7 @@ from torch import Tensor
 GRID = 2.0**32
 """Terms are rounded to multiples of 1/GRID first. Such numbers add without rounding in float64, up to 2²¹ in size."""
 
-_NUMBERS = 2**17
+_NUMBERS = 2**15
 """Rounded at a time, so that they are still in a core's cache when they are added."""
 
 
@@ -17,5 +17,5 @@ def exact_sum(terms: Tensor, factors: Tensor | None = None) -> Tensor:
     total = torch.empty(flat.shape[1], dtype=torch.float64, device=flat.device)
     columns = max(1, _NUMBERS // max(1, len(flat)))
     for part, out in zip(flat.split(columns, 1), total.split(columns), strict=True):
-        torch.sum((part * scale.to(part)).round_(), 0, dtype=torch.float64, out=out)
+        torch.sum((part * scale.to(part)).round_().double(), 0, out=out)
     return total.div_(GRID).view(terms.shape[1:])

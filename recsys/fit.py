@@ -93,7 +93,7 @@ def client_losses(
     model: Model, stack: Stack, cohort: Cohort, embeddings: Tensor, config: FitConfig, rows: Tensor
 ) -> Tensor:
     """Each client's mean loss of predicting its next events with its own adapter: (C,)."""
-    on = embeddings.device
+    on, rows = embeddings.device, rows.to(embeddings.device)
     items, mask = (torch.from_numpy(column).to(on) for column in (cohort.items, cohort.mask))  # (C, B, L+1)
     lower = config.precision == "bfloat16" or (config.precision == "auto" and fast_bfloat16(on))
     with torch.autocast(on.type, torch.bfloat16, enabled=lower):

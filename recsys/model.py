@@ -31,7 +31,7 @@ class ModelConfig:
     lora_rank: Annotated[int, Ge(1)] = 8
     lora_alpha: Annotated[float, Gt(0)] = 16.0
     lora_targets: tuple[str, ...] = ("query", "value")  # last names of linear layers
-    item_rank: Annotated[int, Ge(1)] = 128  # width of the item tower's adapter
+    item_rank: Annotated[int, Ge(1)] = 64  # width of the item tower's adapter
     user_rank: Annotated[int, Ge(1)] = 32  # width of the head that turns the encoder's output into a user vector
     history: Annotated[int, Ge(1)] = 50  # most recent events that the user tower reads
     temperature: Annotated[float, Gt(0)] = 0.07  # scores are cosines over it

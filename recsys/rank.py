@@ -67,10 +67,10 @@ def rank(
         histories = [shard.history(user, split) for user in part]
         targets = shard.held_out(part, split)
         scores = hide_seen(score(histories), histories)  # (b, N)
-        listed = scores.topk(min(10, scores.shape[1])).indices.cpu().numpy() if coverage else np.zeros(0, dtype=np.int64)
+        best = scores.topk(min(10, scores.shape[1])).indices if coverage else torch.zeros(0, dtype=torch.long)
         if protocol == "sampled-99":
             scores = _sampled(scores, torch.from_numpy(targets), shard.salts[part])
-        return ranks_of(scores, targets), np.unique(listed)
+        return ranks_of(scores, targets), best.unique().cpu().numpy()
 
     if not len(users):
         return Ranking(np.zeros(0, dtype=np.int64), math.nan)

@@ -6,7 +6,6 @@
 * flower: the same ClientApp under Flower's own simulation runtime, a node for each client.
 """
 
-import logging
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -28,13 +27,13 @@ from federation.server import State, absorb, draw
 from federation.simulation import simulate
 from federation.update import Order, Update, norms
 from fedrec.bench import world
-from fedrec.bench.clock import MIB, alternate, extra_memory, peak_memory, ratio
+from fedrec.bench.clock import MIB, alternate, apart, extra_memory, peak_memory, ratio
 from recsys.fit import EVENTS, blocks, client_losses, negatives
 from recsys.lora import Adapter, Stack, stacked
 from recsys.machine import cores
 
-WORLD = SyntheticConfig(users=2000, items=2000, interactions=200_000, seed=0)
-"""As many events a user as in MovieLens: about a hundred."""
+WORLD = SyntheticConfig(users=2000, items=2000, interactions=40_000, seed=0, longest=100)
+"""Twenty events a user, by Zipf's law: most have fewer."""
 
 CLIENTS, LONE = 256, 64  # of a round; of one that goes client by client
 TURNS = 5
@@ -90,7 +89,7 @@ class Bench:
             loss = self.losses(stack, client)
             gradients = torch.autograd.grad(loss.sum(), list(stack.values()))
             change = {name: -self.config.fit.local_rate * g for name, g in zip(stack, gradients, strict=True)}
-            factor = min(1.0, order.clip / float(norms(change)))
+            factor = order.clip / max(order.clip, float(norms(change)))
             for name, tensor in change.items():
                 total[name] += factor * tensor[0]
             lost += float(loss.detach())
@@ -156,15 +155,14 @@ def with_flower(found: dict[str, Any], bench: Bench, folder: Path) -> dict[str, 
     """The same, and a few rounds of as many clients under Flower's simulation, which must end in the same model."""
     config = replace(bench.config, nodes=LONE, clients_per_round=LONE, rounds=FLOWER_ROUNDS, validate_every=10**9)
     data = folder / "few"
-    few = world.make(replace(WORLD, users=LONE, interactions=LONE * 100), data, config)
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+    few = world.make(replace(WORLD, users=LONE, interactions=LONE * WORLD.interactions // WORLD.users), data, config)
     stamp, state = world.open_node(few, config).public.stamp, State.start(bench.adapter, config.server)
     ends = {}
     for way, nodes in (("flower", LONE), ("here", 1)):
         (out := folder / way).mkdir()
         one = replace(config, nodes=nodes, validation_users=1)
         if way == "flower":
-            ends[way] = simulate(few, one, stamp, state, out, cores())
+            ends[way] = apart(simulate, few, one, stamp, state, out, cores())
         else:
             ends[way] = run(*world.open_grid(few, one), state, one, out, lambda record: None)
     # without the first round, in which the nodes read the model, and the last, which is validated

@@ -1,0 +1,94 @@
+"""The bench measures what it says: all ways train the same clients to the same sum. Nothing here is timed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from data.synthetic import SyntheticConfig
+from federation.config import RunConfig
+from fedrec.bench import engine, report, scale, world
+from fedrec.bench.clock import alternate, extra_memory, peak_memory, ratio
+from tests.world import small_config
+
+TINY = SyntheticConfig(users=30, items=600, interactions=300, seed=0)
+
+
+@pytest.fixture
+def data(tmp_path: Path, tiny: RunConfig) -> Path:
+    return world.make(TINY, tmp_path, tiny)
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    """Small settings, and everything that is measured as small."""
+    monkeypatch.setattr(engine, "WORLD", TINY)
+    for name, value in {"CLIENTS": 12, "LONE": 4, "TURNS": 1, "FLOWER_ROUNDS": 3, "LENGTHS": (4,)}.items():
+        monkeypatch.setattr(engine, name, value)
+    monkeypatch.setattr(engine, "SIZES", (64,))
+    for name in ("SMALL", "LARGE", "ML_1M"):
+        monkeypatch.setattr(scale, name, TINY)
+    for name, value in {"CLIENTS": 6, "ROUNDS": 2, "TURNS": 1}.items():
+        monkeypatch.setattr(scale, name, value)
+    return small_config()
+
+
+def test_engine_and_loop_give_the_same_sum(data: Path, tiny: RunConfig) -> None:
+    bench = engine.Bench(data, tiny)
+    found = engine.compare(bench)
+    assert found["same_update"]["loop"] < 1e-5
+    assert found["ratios"].keys() == {"engine/central", "engine/loop"}
+    assert all(figures["clients_per_second"] > 0 for figures in found["ways"].values())
+
+
+def test_another_sum_is_seen(data: Path, tiny: RunConfig) -> None:
+    bench = engine.Bench(data, tiny)
+    assert engine.difference(bench.engine(bench.order(4)), bench.loop(bench.order(5))) > 1e-3
+
+
+@pytest.mark.timeout(300)
+def test_flowers_simulation_ends_in_the_same_model(data: Path, tiny: RunConfig, tmp_path: Path) -> None:
+    bench = engine.Bench(data, tiny)
+    found = engine.with_flower(engine.compare(bench), bench, tmp_path)
+    assert found["same_update"]["flower"] == 0
+    assert found["ratios"]["engine/flower"] > 0
+
+
+def test_the_parts_are_reported(tiny: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    found = report.run(replace(tiny, seed=3), ["scale"], "fedrec bench engine --part scale")
+    assert found["scale"]["prepare"]["rows"] > 0
+    assert found["scale"]["train"]["rounds"] == 2
+    assert found["scale"]["ranking"]["items"] == TINY.items
+    assert (found["seed"], found["command"]) == (3, "fedrec bench engine --part scale")
+    assert {"versions", "machine", "settings"} <= found.keys()
+    report.show(found)
+    assert "large/small" in capsys.readouterr().out
+
+
+def test_a_profile_shares_out_the_whole_time(tiny: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = engine.profile(tiny)
+    assert sum(row["own"] for row in rows) == pytest.approx(1)
+    report.show_profile(rows)
+    assert "clip and sum" in "".join(row["operation"] for row in rows)
+
+
+def test_turns_alternate_and_the_first_is_not_counted() -> None:
+    turns: list[str] = []
+    seconds = alternate({name: lambda name=name: turns.append(name) for name in "ab"}, 2)
+    assert turns == list("ababab")
+    assert {name: len(took) for name, took in seconds.items()} == {"a": 2, "b": 2}
+    assert ratio([4.0, 6.0, 9.0], [2.0, 2.0, 3.0]) == 3.0
+
+
+def test_memory_is_what_a_function_takes() -> None:
+    size, peak = peak_memory(taken, 200)
+    assert size == 200
+    assert peak > 200 * 2**20
+    with extra_memory() as most:
+        block = bytearray(b"x" * (100 * 2**20))
+    assert most[0] > 50 * 2**20
+    assert len(block)
+
+
+def taken(mebibytes: int) -> int:
+    return len(bytearray(b"x" * (mebibytes * 2**20))) >> 20

@@ -1,0 +1,100 @@
+"""What the machine offers, and that work is spread over it without changing any result."""
+
+import copy
+import threading
+
+import pytest
+import torch
+from torch import Tensor
+
+from data.shard import Shard
+from federation.update import summed
+from recsys import fit as fitting
+from recsys.fit import FitConfig, blocks, fit, negatives
+from recsys.machine import cores, described, device, fast_bfloat16, spread
+from recsys.model import Model
+from recsys.rank import model_scorer, rank
+
+
+def test_results_come_in_order_and_from_several_threads() -> None:
+    seen = set()
+
+    def squared(number: int) -> int:
+        seen.add(threading.current_thread().name)
+        assert torch.get_num_threads() == 1
+        return number**2
+
+    assert list(spread(squared, range(50))) == [number**2 for number in range(50)]
+    assert threading.main_thread().name not in seen
+
+
+def test_few_items_are_under_way_at_once() -> None:
+    """Memory does not grow with the number of items: the source is asked only as results are taken."""
+    asked = []
+
+    def source():
+        for number in range(100):
+            asked.append(number)
+            yield number
+
+    results = spread(lambda number: number, source())
+    next(results)
+    assert len(asked) <= 2 * cores() + 1
+
+
+def test_an_error_in_a_thread_is_the_callers() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(spread(lambda number: 1 // number, [1, 0]))
+
+
+def test_a_machine_describes_itself() -> None:
+    assert described() == described() | {"cores": cores(), "fast_bfloat16": fast_bfloat16(device())}
+
+
+def test_blocks_hold_all_clients_once(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "EVENTS", {"cpu": 20})
+    cohort = shard.crops(range(12), 9, 0, 1)
+    parts = list(blocks(cohort, torch.device("cpu")))
+    assert all(part.mask.size <= 20 or len(part) == 1 for part in parts)
+    assert sorted(salt for part in parts for salt in part.salts) == sorted(cohort.salts)
+
+
+def test_bfloat16_stays_near_float32(model: Model, bent: dict[str, Tensor], shard: Shard, embeddings: Tensor) -> None:
+    """The stated tolerance: a client's step differs by less than a tenth of its length; the loss by 1 %."""
+    changes, losses = {}, {}
+    for precision in ("float32", "bfloat16"):
+        config = FitConfig(negatives=16, precision=precision)
+        draws = [negatives(config, len(embeddings), 0, 1, 0)]
+        for part in blocks(shard.crops(range(12), 9, 0, 1), embeddings.device):
+            fitted = fit(model, bent, part, embeddings, config, draws)
+            for place, salt in enumerate(part.salts):
+                whole = torch.cat([fitted.deltas[name][place].flatten() for name in sorted(fitted.deltas)])
+                changes.setdefault(int(salt), []).append(whole)
+                losses.setdefault(int(salt), []).append(float(fitted.losses[place]))
+            assert all(tensor.dtype == torch.float32 for tensor in fitted.deltas.values())
+    for salt, (exact, near) in changes.items():
+        assert not torch.equal(exact, near)
+        assert float((exact - near).norm()) < 0.1 * float(exact.norm()), salt
+        assert losses[salt][1] == pytest.approx(losses[salt][0], rel=0.01)
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@needs_cuda
+def test_a_gpu_trains_and_ranks_what_the_processor_does(
+    model: Model, bent: dict[str, Tensor], shard: Shard, embeddings: Tensor
+) -> None:
+    config = FitConfig(negatives=16, precision="float32")
+    draws = [negatives(config, len(embeddings), 0, 1, 0)]
+    found = {}
+    for place in ("cpu", "cuda"):
+        near = {name: tensor.to(place) for name, tensor in bent.items()}
+        table, here = embeddings.to(place), copy.deepcopy(model).to(place)
+        _, part = next(shard.crops(range(12), 9, 0, 1).blocks(10_000, 12))
+        update = summed(fit(here, near, part, table, config, draws), 1, 1.0)
+        ranks = rank(model_scorer(here, near, here.item_vectors(near, table)), shard, range(12), "test").ranks
+        found[place] = (update, ranks)
+    for name, tensor in found["cpu"][0].deltas.items():
+        torch.testing.assert_close(found["cuda"][0].deltas[name], tensor, atol=1e-5, rtol=1e-3)
+    assert (abs(found["cpu"][1] - found["cuda"][1]) <= 1).all()
