@@ -35,7 +35,7 @@ from recsys.machine import cores
 WORLD = SyntheticConfig(users=2000, items=2000, interactions=40_000, seed=0, longest=100)
 """Twenty events a user, by Zipf's law: most have fewer."""
 
-CLIENTS, LONE = 256, 64  # of a round; of one that goes client by client
+CLIENTS, LONE = 1000, 64  # of a round; of one that goes client by client
 TURNS = 5
 FLOWER_ROUNDS = 5
 LENGTHS = (8, 16, 32, 50)
@@ -152,25 +152,21 @@ def compare(bench: Bench) -> dict[str, Any]:
 
 
 def with_flower(found: dict[str, Any], bench: Bench, folder: Path) -> dict[str, Any]:
-    """The same, and a few rounds of as many clients under Flower's simulation, which must end in the same model."""
-    config = replace(bench.config, nodes=LONE, clients_per_round=LONE, rounds=FLOWER_ROUNDS, validate_every=10**9)
-    data = folder / "few"
-    few = world.make(replace(WORLD, users=LONE, interactions=LONE * WORLD.interactions // WORLD.users), data, config)
-    stamp, state = world.open_node(few, config).public.stamp, State.start(bench.adapter, config.server)
+    """The same, and a few rounds of the same federation under Flower's simulation, which must end in the same model."""
+    config = replace(bench.config, clients_per_round=LONE, rounds=FLOWER_ROUNDS, validate_every=10**9)
+    stamp, state = bench.node.public.stamp, State.start(bench.adapter, config.server)
     ends = {}
-    for way, nodes in (("flower", LONE), ("here", 1)):
+    for way, nodes in (("flower", len(bench.node.shard)), ("here", 1)):
         (out := folder / way).mkdir()
         one = replace(config, nodes=nodes, validation_users=1)
         if way == "flower":
-            ends[way] = apart(simulate, few, one, stamp, state, out, cores())
+            ends[way] = apart(simulate, bench.data, one, stamp, state, out, cores())
         else:
-            ends[way] = run(*world.open_grid(few, one), state, one, out, lambda record: None)
+            ends[way] = run(*world.open_grid(bench.data, one), state, one, out, lambda record: None)
     # without the first round, in which the nodes read the model, and the last, which is validated
-    speeds = {way: [r["clients_per_second"] for r in log.read(folder / way)][1:-1] for way in ends}
-    medians = {way: statistics.median(values) for way, values in speeds.items()}
-    found["ratios"]["engine/flower"] = round(medians["here"] / medians["flower"], 1)
-    found["ways"]["flower"] = {"clients_per_second": medians["flower"], "rounds": speeds["flower"]}
-    found["ways"]["engine, the same rounds"] = {"clients_per_second": medians["here"], "rounds": speeds["here"]}
+    speeds = [record["clients_per_second"] for record in log.read(folder / "flower")][1:-1]
+    found["ways"]["flower"] = {"clients_per_second": statistics.median(speeds), "rounds": speeds}
+    found["ratios"]["engine/flower"] = round(found["clients_per_second"] / statistics.median(speeds), 1)
     a, b = ends["flower"].adapter, ends["here"].adapter
     found["same_update"]["flower"] = max(float((a[name] - b[name]).abs().max()) for name in a)
     return found
