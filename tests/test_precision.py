@@ -1,0 +1,30 @@
+"""Training in bfloat16 learns what training in float32 learns: the demo's metrics agree."""
+
+from pathlib import Path
+
+import pytest
+
+from data.prepare import prepare
+from data.sources import source_named
+from federation import log
+from federation.config import from_knobs
+from federation.local import LocalGrid
+from federation.train import open_run, train
+
+
+@pytest.mark.timeout(300)
+def test_both_precisions_agree_on_the_demo(tmp_path: Path) -> None:
+    data = tmp_path / "demo"
+    prepare(source_named("demo"), data, None, lambda done, total: None, lambda text: None)
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        settings = {"rounds": 10, "clients_per_round": 32, "history": 16, "negatives": 128, "validate_every": 10}
+        config = from_knobs(settings | {"layers": 1, "validation_users": 400, "precision": precision})
+        out = tmp_path / precision
+        open_run(out, data, config, resume=False)
+        train(LocalGrid.over(data, config), out, data, config, lambda record: None)
+        found[precision] = log.read(out)[-1]
+    exact, near = found["float32"], found["bfloat16"]
+    assert exact["loss"] != near["loss"]
+    assert near["loss"] == pytest.approx(exact["loss"], rel=0.005)
+    assert near["validation"]["ndcg@10"] == pytest.approx(exact["validation"]["ndcg@10"], abs=0.005)
