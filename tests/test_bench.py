@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from data.errors import InputError
 from data.synthetic import SyntheticConfig
 from federation.config import RunConfig
 from fedrec.bench import engine, report, scale, world
@@ -70,6 +71,12 @@ def test_a_profile_shares_out_the_whole_time(tiny: RunConfig, capsys: pytest.Cap
     assert sum(row["own"] for row in rows) == pytest.approx(1)
     report.show_profile(rows)
     assert "clip and sum" in "".join(row["operation"] for row in rows)
+
+
+def test_a_missing_simulation_runtime_is_named(tiny: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install"):
+        engine.measure(tiny, lambda text: None)
 
 
 def test_turns_alternate_and_the_first_is_not_counted() -> None:

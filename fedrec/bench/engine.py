@@ -6,6 +6,7 @@
 * flower: the same ClientApp under Flower's own simulation runtime, a node for each client.
 """
 
+import importlib.util
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from data.errors import InputError
 from data.shard import Cohort
 from data.synthetic import SyntheticConfig
 from federation import log
@@ -105,7 +107,11 @@ def prepared(folder: Path, config: RunConfig) -> Path:
 
 
 def measure(config: RunConfig, say: Say) -> dict[str, Any]:
-    """All of the engine's figures."""
+    """All of the engine's figures. Raises `InputError` where Flower's simulation runtime is not installed."""
+    if importlib.util.find_spec("ray") is None:
+        raise InputError(
+            "the cohort part compares with Flower's simulation; pip install 'flwr[simulation]', or name a --part"
+        )
     with tempfile.TemporaryDirectory(prefix="fedrec-bench-") as name:
         folder = Path(name)
         say("making a federation")
