@@ -110,7 +110,7 @@ def measure(config: RunConfig, say: Say) -> dict[str, Any]:
     """All of the engine's figures. Raises `InputError` where Flower's simulation runtime is not installed."""
     if importlib.util.find_spec("ray") is None:
         raise InputError(
-            "the cohort part compares with Flower's simulation; pip install 'flwr[simulation]', or name a --part"
+            "--part cohort runs Flower's simulation too; pip install 'flwr[simulation]', or name another part"
         )
     with tempfile.TemporaryDirectory(prefix="fedrec-bench-") as name:
         folder = Path(name)
