@@ -23,7 +23,7 @@ CURVE = 4.0
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """Each client's rows by its own weight: (C, M, i), (C, o, i) → (C, M, o)."""
-    return _Linear.apply(x, weight)  # type: ignore[return-value]
+    return _Linear.apply(x, weight)
 
 
 def cosines(u: Tensor, e: Tensor, down: Tensor, up: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ def cosines(u: Tensor, e: Tensor, down: Tensor, up: Tensor) -> Tensor:
 
     u: (C, M, E) unit vectors; e: (K, E); down: (C, R, E); up: (C, E, R). Returns (C, M, K).
     """
-    return _Cosines.apply(u, e, down, up)  # type: ignore[return-value]
+    return _Cosines.apply(u, e, down, up)
 
 
 def _distinct(stack: Tensor) -> Tensor:

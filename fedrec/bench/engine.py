@@ -29,7 +29,7 @@ from federation.server import State, absorb, draw
 from federation.simulation import simulate
 from federation.update import Order, Update, norms
 from fedrec.bench import world
-from fedrec.bench.clock import MIB, alternate, apart, extra_memory, peak_memory, ratio
+from fedrec.bench.clock import MIB, alternate, apart, extra_memory, ratio
 from recsys.fit import EVENTS, blocks, client_losses, negatives
 from recsys.lora import Adapter, Stack, stacked
 from recsys.machine import cores
@@ -194,7 +194,7 @@ def by_length(data: Path, config: RunConfig, history: int) -> dict[str, float]:
 
 def by_block(data: Path, config: RunConfig, events: int) -> dict[str, float]:
     """Speed, and memory on top of the opened node's, with blocks of so many events."""
-    (seconds, memory), _ = peak_memory(_with_blocks, data, config, events)
+    seconds, memory = apart(_with_blocks, data, config, events)
     return {"clients_per_second": speed([s / CLIENTS for s in seconds]), "memory_mib": round(memory / MIB)}
 
 
@@ -209,8 +209,7 @@ def _with_blocks(data: Path, config: RunConfig, events: int) -> tuple[list[float
 
 def memory(data: Path, config: RunConfig, way: str) -> int:
     """What a round takes on top of what the opened node holds, in MiB."""
-    most, _ = peak_memory(_once, data, config, way)
-    return round(most / MIB)
+    return round(apart(_once, data, config, way) / MIB)
 
 
 def _once(data: Path, config: RunConfig, way: str) -> int:
