@@ -20,6 +20,7 @@ class ServerConfig:
 
     optimizer: Literal["fedavg", "fedavgm", "fedadam", "fedyogi"] = "fedadam"
     server_rate: Annotated[float, Gt(0)] = 2e-3  # η
+    schedule: Literal["constant", "linear"] = "linear"  # linear: η falls to zero with the last round
     beta1: Annotated[float, Interval(ge=0, lt=1)] = 0.9  # momentum; fedavg has none
     beta2: Annotated[float, Interval(ge=0, lt=1)] = 0.99  # of fedadam and fedyogi
     adaptivity: Annotated[float, Gt(0)] = 1e-4  # τ: changes much smaller than this move the adapter little
