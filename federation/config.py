@@ -35,6 +35,7 @@ class RunConfig:
     rounds: Annotated[int, Ge(1)] = 200
     clients_per_round: Annotated[int, Ge(1)] = 128
     clip: Annotated[float, Gt(0)] = 1.0  # no user moves the sum by more than this (L2); it also steadies training
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0  # share of the adapter's units that a round leaves out
     validate_every: Annotated[int, Ge(1)] = 20  # rounds; the best round on validation is the one that is kept
     validation_users: Annotated[int, Ge(1)] = 2000  # ranked each time, at most; drawn once
     nodes: Annotated[int, Ge(1)] = 1  # in-process nodes that share the users; real ones are as many as connect

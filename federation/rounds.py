@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 from data.errors import InputError
 from federation import log, wire
 from federation.config import RunConfig
+from federation.dropout import Dropout
 from federation.server import Roster, State, absorb, draw
 from federation.update import Order, Update, norms
 from recsys.lora import Adapter
@@ -68,8 +69,10 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, folder: Pat
         started = time.perf_counter()
         number = state.round + 1
         drawn = draw(roster, config.clients_per_round, config.seed, number)
-        tally = ask(grid, wire.TRAIN, _orders(roster, drawn, number, config), state.adapter, config)
-        total = tally.total
+        dropout = Dropout.drawn(state.adapter, config.dropout, config.seed, number)
+        adapter = dropout.narrowed(state.adapter)
+        tally = ask(grid, wire.TRAIN, _orders(roster, drawn, number, config), adapter, config)
+        total = dropout.widened(tally.total, state.adapter) if tally.total else None
         state = absorb(state, total, config)
         trained = time.perf_counter() - started
         metrics = None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from weakref import WeakKeyDictionary
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -33,6 +33,7 @@ class ModelConfig:
     lora_targets: tuple[str, ...] = ("query", "value")  # last names of linear layers
     item_rank: Annotated[int, Ge(1)] = 64  # width of the item tower's adapter
     user_rank: Annotated[int, Ge(1)] = 32  # width of the head that turns the encoder's output into a user vector
+    recency: Annotated[float, Gt(0), Le(1)] = 0.6  # weight of an event in a user's mean, against the one after it
     history: Annotated[int, Ge(1)] = 50  # most recent events that the user tower reads
     temperature: Annotated[float, Gt(0)] = 0.07  # scores are cosines over it
 
@@ -56,14 +57,16 @@ class ItemTower(nn.Module):
 class UserTower(nn.Module):
     """User vector = unit(mean of the item vectors so far + up · down · h), h from the pretrained encoder.
 
-    The first layers of the encoder read the history's item vectors as input embeddings, causally. As `up` starts at
-    zero, an untrained tower recommends by text neighbours, and training learns what to add to that.
+    The mean weighs recent events more. The first layers of the encoder read the history's item vectors as input
+    embeddings, causally. As `up` starts at zero, an untrained tower recommends by text neighbours, and training learns
+    what to add to that.
     """
 
     def __init__(self, config: ModelConfig, encoder: Encoder, generator: torch.Generator) -> None:
         super().__init__()
         self.encoder = _pretrained(config, encoder)
         self.width = self.encoder.config.hidden_size
+        self.recency = config.recency
         inject(self.encoder, config.lora_targets, config.lora_rank, config.lora_alpha, generator)
         self.down = seeded((config.user_rank, self.width), generator)
         self.up = nn.Parameter(torch.zeros(1, self.width, config.user_rank))
@@ -72,9 +75,15 @@ class UserTower(nn.Module):
         hidden = self._read(vectors, mask)
         clients = self.up.shape[0]
         learned = linear(linear(hidden.reshape(clients, -1, self.width), self.down), self.up)  # (C, B·L, E)
-        present = mask.unsqueeze(-1)
-        mean = (vectors * present).cumsum(1) / present.cumsum(1).clamp(min=1)  # (C·B, L, E)
+        mean = self._mean(vectors, mask)
         return F.normalize(mean + learned.view_as(mean), dim=-1)
+
+    def _mean(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        """Of the vectors up to each, weighed by `recency` to the power of the events that came after."""
+        places = torch.arange(mask.shape[-1], device=mask.device)
+        weights = (self.recency ** (places[:, None] - places)).tril() * mask.unsqueeze(1)  # (C·B, L, L)
+        with torch.autocast(mask.device.type, enabled=False):
+            return (weights / weights.sum(-1, keepdim=True).clamp(min=1)).to(vectors) @ vectors  # (C·B, L, E)
 
     def _read(self, vectors: Tensor, mask: Tensor) -> Tensor:
         length = mask.shape[-1]

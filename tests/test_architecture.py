@@ -48,6 +48,7 @@ ORDER = {
     "federation": [
         "config",
         "update",
+        "dropout",
         "client",
         "server",
         "wire",
