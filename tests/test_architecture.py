@@ -43,6 +43,7 @@ ORDER = {
         "fit",
         "rank",
         "baselines",
+        "neighbours",
         "recommender",
     ],
     "federation": [
