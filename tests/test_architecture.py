@@ -42,6 +42,8 @@ ORDER = {
         "loss",
         "fit",
         "rank",
+        "significance",
+        "groups",
         "baselines",
         "neighbours",
         "recommender",
