@@ -82,6 +82,11 @@ def rank(
     return Ranking(np.concatenate(ranks), len(np.unique(np.concatenate(listed))) / items if coverage else math.nan)
 
 
+def drawn_users(shard: Shard, most: int, generator: np.random.Generator) -> list[int]:
+    """Users to validate on: all of them, or so many as are worth their time."""
+    return generator.permutation(len(shard))[:most].tolist()
+
+
 def hide_seen(scores: Tensor, histories: Sequence[np.ndarray]) -> Tensor:
     """Each user's own items out of the ranking, in place: (b, N)."""
     lengths = np.fromiter(map(len, histories), dtype=np.int64, count=len(histories))

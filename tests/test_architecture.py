@@ -46,6 +46,7 @@ ORDER = {
         "groups",
         "baselines",
         "neighbours",
+        "sasrec",
         "recommender",
     ],
     "federation": [
