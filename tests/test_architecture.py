@@ -47,6 +47,7 @@ ORDER = {
         "baselines",
         "neighbours",
         "sasrec",
+        "tuning",
         "recommender",
     ],
     "federation": [
