@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from data.catalogue import Catalogue
 from data.errors import InputError
 from data.shard import Shard
 from recsys.rank import metric_means, metric_sums, rank
@@ -116,3 +118,10 @@ def test_a_grid_given_from_outside_replaces_values_by_name() -> None:
 def test_settings_that_do_not_fit_are_refused(grid: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         tune(BASELINES["EASE"], world(), grid)
+
+
+@pytest.mark.parametrize(("name", "figure"), [("item-kNN", 0.0686), ("EASE", 0.0723)])
+def test_the_neighbours_on_ml_100k_give_their_known_figures(name: str, figure: float, ml_100k: Path) -> None:
+    shard, items = Shard.load(ml_100k), len(Catalogue.load(ml_100k))
+    tuned = tune(BASELINES[name], Given(shard, torch.zeros(items, 1)))
+    assert ndcg(tuned, shard, "test") == pytest.approx(figure, abs=5e-4)
