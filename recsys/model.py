@@ -3,7 +3,7 @@
 import copy
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -31,6 +31,7 @@ class ModelConfig:
     lora_rank: Annotated[int, Ge(1)] = 8
     lora_alpha: Annotated[float, Gt(0)] = 16.0
     lora_targets: tuple[str, ...] = ("query", "value")  # last names of linear layers
+    item_tower: Literal["curved", "linear"] = "curved"  # with or without a non-linearity inside the adapter
     item_rank: Annotated[int, Ge(1)] = 64  # width of the item tower's adapter
     user_rank: Annotated[int, Ge(1)] = 32  # width of the head that turns the encoder's output into a user vector
     recency: Annotated[float, Gt(0), Le(1)] = 0.6  # weight of an event in a user's mean, against the one after it
@@ -39,19 +40,24 @@ class ModelConfig:
 
 
 class ItemTower(nn.Module):
-    """Item vector = unit(e + up · gelu(4 · down · e)): the text embedding, bent by a low-rank adapter."""
+    """Item vector = unit(e + up · gelu(4 · down · e)): the text embedding, bent by a low-rank adapter.
 
-    def __init__(self, width: int, rank: int, generator: torch.Generator) -> None:
+    The tower called linear does without the gelu.
+    """
+
+    def __init__(self, config: ModelConfig, width: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.down = seeded((rank, width), generator)
-        self.up = nn.Parameter(torch.zeros(1, width, rank))
+        self.curved = config.item_tower == "curved"
+        self.down = seeded((config.item_rank, width), generator)
+        self.up = nn.Parameter(torch.zeros(1, width, config.item_rank))
 
     def forward(self, e: Tensor) -> Tensor:  # (C, n, E) → (C, n, E)
-        return F.normalize(e + linear(F.gelu(CURVE * linear(e, self.down)), self.up), dim=-1)
+        low = CURVE * linear(e, self.down)
+        return F.normalize(e + linear(F.gelu(low) if self.curved else low, self.up), dim=-1)
 
     def cosines(self, u: Tensor, e: Tensor) -> Tensor:
         """u · forward(e) for unit vectors u and candidates that all clients share: (C, M, E), (K, E) → (C, M, K)."""
-        return cosines(u, e, self.down, self.up)
+        return cosines(u, e, self.down, self.up, self.curved)
 
 
 class UserTower(nn.Module):
@@ -141,7 +147,7 @@ class Model(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.config = config
         self.user = UserTower(config, encoder, generator)
-        self.item = ItemTower(self.user.width, config.item_rank, generator)
+        self.item = ItemTower(config, self.user.width, generator)
 
     def adapter(self) -> Adapter:
         """The adapter as it starts: a fresh copy without the client axis."""
