@@ -14,8 +14,9 @@ from data.download import Progress, download, md5_of
 from data.errors import InputError
 from data.files import replaced_folder
 from data.histories import Histories, histories
+from data.raw import Frames, open_root
 from data.shard import Shard, salt_of
-from data.sources import Frames, Source, open_root
+from data.sources import Source
 from data.tables import Tables, read_tables
 
 MANIFEST = "manifest.json"

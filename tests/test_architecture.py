@@ -26,6 +26,8 @@ ORDER = {
         "shard",
         "demo_vocabulary",
         "demo",
+        "raw",
+        "films",
         "sources",
         "tables",
         "download",

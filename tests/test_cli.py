@@ -16,7 +16,8 @@ import pytest
 from torch import Tensor
 
 from data.prepare import write
-from data.sources import SOURCES, Frames
+from data.raw import Frames
+from data.sources import SOURCES
 from federation.config import knobs
 from fedrec.cli import main
 from tests.world import SMALL, small_config, toy_interactions, toy_items

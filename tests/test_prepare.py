@@ -20,8 +20,9 @@ from data.files import replaced_file, replaced_folder
 from data.histories import BLOCK, Histories
 from data.histories import histories as gather
 from data.prepare import MANIFEST, SPLIT, prepare, prepare_tables, read_manifest, write
+from data.raw import Frames, open_root
 from data.shard import Shard, salt_of
-from data.sources import Frames, Source, open_root, source_named
+from data.sources import Source, source_named
 from data.tables import Tables
 
 Event = tuple[str, str, int]  # user, item, time

@@ -5,8 +5,9 @@ from pathlib import Path
 import polars as pl
 
 from data.catalogue import Catalogue
+from data.films import described
 from data.prepare import write
-from data.sources import Frames, described
+from data.raw import Frames
 from federation.config import RunConfig, from_knobs
 from recsys.embed import Embeddings, resolve
 
