@@ -9,24 +9,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from data.atomic import holds_atomic
 from data.catalogue import Catalogue
 from data.download import Progress, download, md5_of
 from data.errors import InputError
 from data.files import replaced_folder
 from data.histories import Histories, histories
-from data.raw import Frames, open_root
+from data.raw import Frames, Root, open_root
 from data.shard import Shard, salt_of
 from data.sources import Source
+from data.split import LEAVE_ONE_OUT, Split
 from data.tables import Tables, read_tables
 
 MANIFEST = "manifest.json"
 RAW = Path("var/raw")
 """Where downloads are kept, below the working folder."""
-
-SPLIT = (
-    "leave-one-out by time: stable sort by timestamp, ties in file order; "
-    "the last event is the test item, the one before it the validation item"
-)
 
 
 @dataclass(frozen=True)
@@ -54,11 +51,14 @@ def prepare(source: Source, out: Path, given: Path | None, progress: Progress, w
     Raises `InputError`, and then leaves `out` as it was.
     """
     _refuse_other(out)
+    if source.by_hand and not given:
+        raise InputError(f"{source.name} cannot be fetched: {source.by_hand}; pass your zip or folder with --source")
     path = given or (download(source, RAW, progress) if source.url else Path())
     md5 = md5_of(path) if path.is_file() else None
+    root = open_root(path)
     if given and source.md5 and md5 and md5 != source.md5:
-        warn(f"{given} has MD5 {md5}, not the publisher's {source.md5}; going on with your copy")
-    frames = source.read(open_root(path))
+        warn(f"{given} {_unlike(source, root, md5)}; going on with your copy")
+    frames = source.read(root)
     origin = given.name if given else source.url or "generated"
     return write(
         frames,
@@ -67,7 +67,14 @@ def prepare(source: Source, out: Path, given: Path | None, progress: Progress, w
         source=origin,
         md5=md5,
         citation=source.citation,
+        split=source.split,
     )
+
+
+def _unlike(source: Source, root: Root, md5: str) -> str:
+    if holds_atomic(root, source.name):
+        return "holds RecBole's copy, another layout than the publisher's: there is no MD5 to check it by"
+    return f"has MD5 {md5}, not the publisher's {source.md5}"
 
 
 def prepare_tables(tables: Tables, out: Path, name: str) -> Manifest:
@@ -91,13 +98,14 @@ def write(
     md5: str | None = None,
     citation: str = "",
     min_events: int = 3,
+    split: Split = LEAVE_ONE_OUT,
 ) -> Manifest:
     """Filter, order and write frames. A user needs a training, a validation and a test event: three at least."""
     if min_events < 3:
         raise InputError(f"min_events = {min_events}; a user needs three: to train, to validate and to test")
     items, missing = _with_undescribed(frames)
     catalogue = Catalogue(items)
-    found = histories(frames.interactions, _rows(frames.interactions["item_id"], items["item_id"]))
+    found = histories(frames.interactions, _rows(frames.interactions["item_id"], items["item_id"]), split.repeats)
     shard = _shard(found, min_events)
     if not len(shard):
         raise InputError(f"{name}: no user has {min_events} events; there is nothing to train and test on")
@@ -110,7 +118,7 @@ def write(
         short_users_dropped=len(found.users) - len(shard),
         items_without_description=missing,
         min_events=min_events,
-        split=SPLIT,
+        split=split.rule,
         catalogue_fingerprint=catalogue.fingerprint,
         source=source,
         source_md5=md5,

@@ -42,10 +42,14 @@ def open_root(path: Path) -> Root:
 
 def find(root: Root, name: str) -> Root:
     """The file `name` in `root` or one level below it, as zips carry a folder of their own."""
-    for place in [root, *(child for child in root.iterdir() if child.is_dir())]:
-        if (place / name).exists():
-            return place / name
+    if place := place_of(root, name):
+        return place / name
     raise InputError(f"{root} holds no {name!r}; is it the dataset you named?")
+
+
+def place_of(root: Root, name: str) -> Root | None:
+    places = [root, *(child for child in root.iterdir() if child.is_dir())]
+    return next((place for place in places if (place / name).exists()), None)
 
 
 def read_text(file: Root, encoding: str) -> str:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from data import demo
+from data import atomic, demo
 from data.errors import InputError
 from data.films import described, films
 from data.raw import Frames, Layout, Root, find, numbers, read_table
+from data.split import LEAVE_ONE_OUT, Split
+from data.unisrec import read_unisrec
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Source:
     url: str | None = None
     md5: str | None = None
     citation: str = ""
+    by_hand: str = ""  # how to get it, where it cannot be fetched
+    split: Split = LEAVE_ONE_OUT
 
 
 def read_interactions(file: Root, layout: Layout) -> pl.DataFrame:
@@ -57,6 +61,15 @@ def _movielens(suffix: str, separator: str, encoding: str, header: bool) -> Call
     return read
 
 
+def read_ml_1m(root: Root) -> Frames:
+    """GroupLens's files, or RecBole's copy of them."""
+    return atomic.read_films(root, "ml-1m") if atomic.holds_atomic(root, "ml-1m") else _DAT_LATIN(root)
+
+
+def read_scientific(root: Root) -> Frames:
+    return read_unisrec(root, "Scientific", "Industrial & Scientific")
+
+
 def read_demo(_: Root) -> Frames:
     """The generated world of `fedrec demo`: see `data.demo` for the process behind it."""
     interactions, items = demo.generate()
@@ -65,6 +78,10 @@ def read_demo(_: Root) -> Frames:
 
 _MOVIELENS = "https://files.grouplens.org/datasets/movielens/"
 _HARPER = "F. M. Harper and J. A. Konstan. The MovieLens Datasets. ACM TiiS 5(4), 2015. doi:10.1145/2827872"
+_UNISREC = (
+    "split: Y. Hou et al. KDD 2022. arXiv:2206.05941; "
+    "reviews (Amazon 2018): J. Ni, J. Li and J. McAuley. EMNLP 2019. doi:10.18653/v1/D19-1018"
+)
 
 
 def _movielens_source(name: str, about: str, md5: str | None, read: Callable[[Root], Frames]) -> Source:
@@ -89,7 +106,7 @@ SOURCES = {
             "ml-1m",
             "6,040 users, 3,883 films, 1,000,209 ratings",
             "c4d9eecfca2ab87c1945afe126590906",
-            _DAT_LATIN,
+            read_ml_1m,
         ),
         _movielens_source(
             "ml-10m",
@@ -116,6 +133,15 @@ SOURCES = {
             _CSV,
         ),
         _movielens_source("ml-latest-small", "about 610 users, 9,700 films; changes over time", None, _CSV),
+        Source(
+            "amazon-scientific",
+            "8,442 users, 4,385 products, 59,384 reviews: UniSRec's split of Amazon 2018, Industrial & Scientific",
+            read_scientific,
+            citation=_UNISREC,
+            by_hand="take the folder Scientific of UniSRec's released downstream data, "
+            f"https://github.com/RUCAIBox/UniSRec ({_UNISREC})",
+            split=Split(repeats=True),
+        ),
     ]
 }
 

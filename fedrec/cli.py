@@ -67,7 +67,9 @@ def data_list(as_json: Json = False) -> None:
         return
     table = Table("name", "what", "from")
     for source in SOURCES.values():
-        table.add_row(source.name, source.about, source.url or "this package")
+        table.add_row(
+            source.name, source.about, source.url or ("your copy, by --source" if source.by_hand else "this package")
+        )
     view.out.print(table)
 
 

@@ -60,14 +60,19 @@ def rank(
 ) -> Ranking:
     """Rank each user's held-out item among all items the user has not seen; ties count against it.
 
+    Where a published split holds out an item that the user has seen before, it is ranked among the same.
     `sampled-99` ranks it among 99 unseen items drawn for the user instead. It exists to compare with papers.
     """
 
     def ranked(part: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         histories = [shard.history(user, split) for user in part]
         targets = shard.held_out(part, split)
-        scores = hide_seen(score(histories), histories)  # (b, N)
+        scores = score(histories)  # (b, N)
+        places = torch.from_numpy(targets).to(scores.device).unsqueeze(1)  # (b, 1)
+        own = scores.gather(1, places)
+        scores = hide_seen(scores, histories)
         best = scores.topk(min(10, scores.shape[1])).indices if coverage else torch.zeros(0, dtype=torch.long)
+        scores.scatter_(1, places, own)  # even where it was seen before
         if protocol == "sampled-99":
             scores = _sampled(scores, torch.from_numpy(targets), shard.salts[part])
         return ranks_of(scores, targets), best.unique().cpu().numpy()

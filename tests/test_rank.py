@@ -44,6 +44,13 @@ def test_validation_ranks_the_item_before_the_last_without_seeing_the_last() -> 
     assert rank(fixed(9, 1, 5, 2, 3, 4), shard, [0], "validation").ranks.tolist() == [3]  # behind 2, 4 and 5
 
 
+def test_an_item_held_out_though_it_was_seen_is_ranked_among_the_unseen() -> None:
+    """Item 1 is held out again: of the unseen only 4 beats it."""
+    shard, score = one_user(0, 1, 1), fixed(9, 0.6, 0.1, 0.5, 0.7, 0.2)
+    assert rank(score, shard, [0], "test").ranks.tolist() == [1]
+    assert rank(score, shard, [0], "test", "sampled-99").ranks.tolist() == [1]
+
+
 def test_coverage_is_the_share_of_items_in_anyones_top_ten() -> None:
     scores = [float(-item) for item in range(40)]
     assert rank(fixed(*scores), one_user(0, 1, 39), [0], "test", coverage=True).coverage == 10 / 40
