@@ -58,13 +58,13 @@ class Ranking:
 def rank(
     score: Scorer, shard: Shard, users: Sequence[int], split: str, protocol: str = "full", coverage: bool = False
 ) -> Ranking:
-    """Rank each user's held-out item among all items the user has not seen; ties count against it.
+    """Rank the held-out item of each user who has one among all items the user has not seen; ties count against it.
 
     Where a published split holds out an item that the user has seen before, it is ranked among the same.
     `sampled-99` ranks it among 99 unseen items drawn for the user instead. It exists to compare with papers.
     """
 
-    def ranked(part: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def ranked(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         histories = [shard.history(user, split) for user in part]
         targets = shard.held_out(part, split)
         scores = score(histories)  # (b, N)
@@ -77,11 +77,12 @@ def rank(
             scores = _sampled(scores, torch.from_numpy(targets), shard.salts[part])
         return ranks_of(scores, targets), best.unique().cpu().numpy()
 
-    if not len(users):
+    those = shard.ranked(users)
+    if not len(those):
         return Ranking(np.zeros(0, dtype=np.int64), math.nan)
-    items = score([shard.history(users[0], split)]).shape[1]
+    items = score([shard.history(those[0], split)]).shape[1]
     size = max(1, min(USERS, SCORES // items))
-    found = spread(ranked, (users[start : start + size] for start in range(0, len(users), size)))
+    found = spread(ranked, (those[start : start + size] for start in range(0, len(those), size)))
     ranks, listed = zip(*found, strict=True)
     return Ranking(np.concatenate(ranks), len(np.unique(np.concatenate(listed))) / items if coverage else math.nan)
 

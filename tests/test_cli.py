@@ -126,6 +126,12 @@ NOT_PREPARED = ["is not a prepared dataset", "manifest.json", "fedrec data prepa
         ("data prepare ml-100k --source {letters}", ["u.data line 3: rating 'five'", "mend or remove the row"]),
         ("data prepare ml-100k --source {short}", ["u.data line 3: 3 fields where 4 belong", "mend or remove"]),
         ("data prepare ml-100k --source {whole} --out {run}", ["--out", "is no prepared dataset", "choose another"]),
+        ("data prepare amazon-scientific", ["UniSRec", "arXiv:2206.05941", "--source"]),
+        ("data prepare demo --split half", ["'--split': 'half'", "'leave-one-out', 'cold-items'"]),
+        ("data prepare demo --cold-share 0.2", ["--cold-share 0.2", "without --split cold-items"]),
+        ("data prepare demo --split cold-items --cold-share 1", ["--cold-share 1", "share between 0 and 1"]),
+        ("data prepare demo --split cold-items --cold-share 2", ["'--cold-share': 2", "0<=x<=1"]),
+        ("data prepare ml-100k --source {whole} --split cold-items", ["no user has events with two cold items"]),
         ("train {empty} --out new", ["empty", *NOT_PREPARED]),
         ("train {absent} --out new", ["absent", *NOT_PREPARED]),
         ("train {run} --out new", NOT_PREPARED),
@@ -252,6 +258,26 @@ def test_data_prepare_and_a_failure_after_it_leaves_it_whole(
     before = tree(tmp_path)
     is_refused(fedrec("data", "prepare", "ml-100k", "--source", places["letters"]), "u.data line 3")
     assert tree(tmp_path) == before
+
+
+def test_data_prepare_by_cold_items_stands_beside_the_usual_split(fedrec: Fedrec, tmp_path: Path) -> None:
+    told = fedrec("data", "prepare", "demo", "--split", "cold-items", "--json").answer
+    assert (told["name"], told["out"]) == ("demo-cold-items", "var/prepared/demo-cold-items")
+    assert told["cold_items"] == pl.read_parquet(tmp_path / told["out"] / "catalogue.parquet")["cold"].sum() > 0
+    shown = fedrec("data", "prepare", "demo", "--split", "cold-items", "--cold-share", "0.3").out
+    assert "users train and are not ranked" in shown
+    assert "0.3 of the items" in shown
+    usual = fedrec("data", "prepare", "demo").out
+    assert "cold" not in usual
+    assert sorted(path.name for path in (tmp_path / "var/prepared").iterdir()) == ["demo", "demo-cold-items"]
+
+
+def test_data_import_by_cold_items(fedrec: Fedrec, tmp_path: Path) -> None:
+    toy_interactions().write_csv(tmp_path / "log.csv")
+    asked = ["--name", "mine", "--split", "cold-items", "--cold-share", "0.3"]
+    told = fedrec("data", "import", tmp_path / "log.csv", *asked, "--json").answer
+    assert (told["name"], told["out"]) == ("mine", "var/prepared/mine")
+    assert told["cold_items"] > 0
 
 
 @pytest.mark.parametrize("source", [["--history", "film-soup,film-bread,lost"], ["--query", "a rocket to the moon"]])
