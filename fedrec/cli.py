@@ -40,6 +40,7 @@ class Protocol(StrEnum):
 
     full = "full"
     sampled = "sampled-99"
+    cold = "cold"
 
 
 class Split(StrEnum):
@@ -223,7 +224,9 @@ def evaluate(
         Path | None,
         typer.Option(help="The prepared folder.", show_default="var/prepared/, the name in the card"),
     ] = None,
-    protocol: Annotated[Protocol, typer.Option(help="sampled-99 only compares with papers.")] = Protocol.full,
+    protocol: Annotated[
+        Protocol, typer.Option(help="sampled-99 only compares with papers; cold needs --split cold-items.")
+    ] = Protocol.full,
     ranks: Annotated[
         Path | None, typer.Option(help="Also write each user's test rank, without ids, to this .npy file.")
     ] = None,
@@ -237,7 +240,11 @@ def evaluate(
     if as_json:
         print(json.dumps(found))
         return
-    against = "the full catalogue" if protocol is Protocol.full else "99 sampled items (to compare with papers only)"
+    against = {
+        Protocol.full: "the full catalogue",
+        Protocol.sampled: "99 sampled items (to compare with papers only)",
+        Protocol.cold: "the cold items alone",
+    }[protocol]
     view.out.print(
         view.metrics_table(f"held-out items against {against}", {s: found[s][protocol.value] for s in found})
     )
