@@ -47,6 +47,8 @@ ORDER = {
     ],
     "federation": [
         "config",
+        "quantise",
+        "compress",
         "update",
         "client",
         "server",
