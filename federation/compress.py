@@ -4,14 +4,15 @@ DRIVE, Vargaftik et al. 2021, arXiv:2105.08339.
 A change is cut into rows of 1,024 numbers. Each row is rotated at random, which makes its numbers look like draws
 from a normal distribution whatever they were; each number is then sent as the nearest level of the best quantiser
 of that distribution, and with them one scale, chosen so that the row is decoded right on average. Every client has a
-rotation of its own in every round, so that the errors of many average out.
+rotation of its own in every round, so that the errors of many average out. (Where one or two numbers are nearly all of
+a row, few bits keep those alone; what clients learn is not like that.)
 
 Rotations are computed exactly, so that a change is coded and decoded to the same bits in any company.
 
 Shapes: C clients, G rows of a change, D numbers of a row; a change is filled up with zeros to G·D numbers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +23,9 @@ from data.shard import ROTATIONS, ticket_of
 from federation.quantise import EXACT, SIDE, WIDTH, hadamard, quantised, restored
 from recsys.exact import exact_sum
 from recsys.lora import Adapter, Stack
+
+Shapes = Mapping[str, torch.Size]
+"""Of the tensors of one client's change."""
 
 _AT_ONCE = {"cpu": 2**17, "cuda": 2**24}
 """Numbers that are coded together, so that they are still in a core's cache from one step to the next."""
@@ -67,29 +71,30 @@ class Codes:
             back = hadamard(restored(self.levels[few], self.coding.bits))
             yield self.coding.flipped(back.mul_(self.scales[few].unsqueeze(2)), few).flatten(1)
 
-    def total(self, like: Adapter) -> Adapter:
-        """The exact sum of the changes, float64, in tensors of these names and shapes."""
-        total = torch.zeros(self.levels[0].numel(), dtype=torch.float64, device=self.levels.device)
+    def total(self, shapes: Shapes) -> Adapter:
+        """The exact sum of the changes: float64."""
+        total = torch.zeros(self.levels.shape[1:].numel(), dtype=torch.float64, device=self.levels.device)
         for changes in self.decoded():
             total += exact_sum(changes)
-        parts = total.split([*(like[name].numel() for name in sorted(like)), len(total) - _numbers(like)])
-        named = dict(zip(sorted(like), parts, strict=False))  # the last part is the filling
-        return {name: named[name].view(tensor.shape).cpu() for name, tensor in like.items()}
+        names = sorted(shapes)
+        parts = total[: _numbers(shapes)].split([shapes[name].numel() for name in names])
+        named = dict(zip(names, parts, strict=True))
+        return {name: named[name].view(shape).cpu() for name, shape in shapes.items()}
 
 
-def rows(like: Adapter) -> int:
+def rows(shapes: Shapes) -> int:
     """G, of a change of such tensors."""
-    return -(-_numbers(like) // WIDTH)
+    return -(-_numbers(shapes) // WIDTH)
 
 
-def _numbers(like: Adapter) -> int:
-    return sum(tensor.numel() for tensor in like.values())
+def _numbers(shapes: Shapes) -> int:
+    return sum(shape.numel() for shape in shapes.values())
 
 
 def encode(deltas: Stack, coding: Coding) -> tuple[Codes, Tensor]:
     """Code each client's change: name → (C, …). Its length, as it will be decoded, is told too: (C,)."""
     clients, device = len(coding.flips), coding.flips.device
-    shape = (clients, rows({name: tensor[0] for name, tensor in deltas.items()}), WIDTH)
+    shape = (clients, rows({name: tensor.shape[1:] for name, tensor in deltas.items()}), WIDTH)
     levels = torch.empty(shape, dtype=torch.uint8, device=device)
     scales = torch.empty(shape[:2], device=device)
     lengths = torch.empty(shape[:2], dtype=torch.float64, device=device)
@@ -121,5 +126,5 @@ def _flat(deltas: Stack, few: slice) -> Tensor:
 
 
 def _parts(levels: Tensor) -> Iterator[slice]:
-    size = max(1, _AT_ONCE[levels.device.type] // max(1, levels[0].numel()))
+    size = max(1, _AT_ONCE[levels.device.type] // levels.shape[1:].numel())
     return (slice(start, start + size) for start in range(0, len(levels), size))

@@ -71,7 +71,7 @@ def summed(fitted: Fitted, round: int, clip: float, coding: Coding | None = None
     }
     if codes:
         codes = codes.scaled(factors)
-        deltas = codes.total({name: tensor[0] for name, tensor in changes.items()})
+        deltas = codes.total({name: tensor.shape[1:] for name, tensor in changes.items()})
     else:
         deltas = {name: exact_sum(tensor, factors).cpu() for name, tensor in changes.items()}
     return Update(round, len(sound), deltas, sums, codes if len(sound) == 1 else None)

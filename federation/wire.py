@@ -76,8 +76,9 @@ def decode_update(content: RecordDict, like: Adapter | None = None, bits: int = 
             sums={name: float(value) for name, value in sums.items()},
         )
         if "codes" in content:
-            codes = decode_codes(content.config_records["codes"], rows(like or {}), bits)
-            return replace(update, deltas=codes.total(like or {}), codes=codes)
+            shapes = {name: tensor.shape for name, tensor in (like or {}).items()}
+            codes = decode_codes(content.config_records["codes"], rows(shapes), bits)
+            return replace(update, deltas=codes.total(shapes), codes=codes)
         deltas = decode_adapter(content.array_records["deltas"])
         return replace(update, deltas={name: tensor.double() for name, tensor in deltas.items()})
 
