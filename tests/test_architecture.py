@@ -57,8 +57,9 @@ ORDER = {
     ],
     "federation": [
         "config",
+        "quantise",
+        "compress",
         "update",
-        "dropout",
         "client",
         "server",
         "wire",
