@@ -42,6 +42,7 @@ ORDER = {
         "loss",
         "fit",
         "rank",
+        "personal",
         "baselines",
         "recommender",
     ],
