@@ -62,7 +62,7 @@ class Recommender:
 
     @cached_property
     def model(self) -> Model:
-        return Model(model_config(self.card["config"]["model"]), self.encoder)
+        return Model(model_config(self.card["config"]["model"]), self.encoder, self.card["seed"])
 
     def user_vector(self, history: Sequence[int] | np.ndarray) -> Tensor:
         """The user vector after a history of rows, oldest first: (E,). This is all that a device needs to send."""

@@ -144,6 +144,11 @@ NOT_PREPARED = ["is not a prepared dataset", "manifest.json", "fedrec data prepa
         ("train {toy} --out new --config {empty}", ["--config", "empty", "cannot be read", "give a TOML file"]),
         ("train {toy} --out new --config {broken}", ["broken.toml is not TOML", "line 1", "mend it"]),
         ("train {toy} --out new --config {nested}", ["setting 'model'", "the settings are"]),
+        ("personalise {empty}", NOT_A_RUN),
+        ("personalise {run} --data {other}", ["trained on other items", "--data"]),
+        ("personalise {run} --data {toy} --steps 1,x", ["--steps 1,x", "'x'", "numbers with commas"]),
+        ("personalise {run} --data {toy} --rates 0", ["--rates 0", "above it"]),
+        ("personalise {run} --data {toy} --part user.top", ["parts: 'user.top'", "user.up"]),
         ("recommend {empty} --query x", NOT_A_RUN),
         ("recommend {unfinished} --query x", ["unfinished has not finished training", "--resume"]),
         ("recommend {run}", ["exactly one of --history and --query"]),
@@ -291,6 +296,22 @@ def test_evaluate_writes_a_rank_for_each_user_and_no_id(fedrec: Fedrec, run: Pat
     assert ranks.dtype.kind == "i"
     assert (1 / (ranks + 1)).mean() == pytest.approx(found["test"]["full"]["mrr"], abs=1e-9)
     assert [path.name for path in tmp_path.iterdir()] == ["ranks.npy"]
+
+
+@pytest.mark.parametrize("alone", [[], ["--alone"]])
+def test_personalise(fedrec: Fedrec, run: Path, toy: Path, alone: list[str]) -> None:
+    """No step at all is the run's own validation; what is chosen is the best trial; the run is left as it was."""
+    before = tree(run)
+    asked = ["personalise", run, "--data", toy, "--steps", "1,3", "--rates", "0.1", "--part", "user", *alone]
+    found = fedrec(*asked, "--json").answer
+    assert [trial["steps"] for trial in found["trials"]] == [0, 1, 3]
+    assert found["choice"] in [{name: trial[name] for name in found["choice"]} for trial in found["trials"]]
+    assert found["test"]["users"] == 12
+    logged = json.loads((run / "metrics.json").read_text())["validation"]["full"]
+    assert (found["trials"][0]["validation"] == pytest.approx(logged, abs=1e-9)) is not bool(alone)
+    assert (found["start"] == "scratch") is bool(alone)
+    assert "every trial" in fedrec(*asked).out
+    assert tree(run) == before
 
 
 def test_train_central_writes_the_artifact_and_no_pickle(
