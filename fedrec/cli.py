@@ -164,6 +164,12 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting, over the file's. `mode=central` pools the data."),
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="Begin from what this run learned, on these or other items.", show_default="scratch"
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -171,7 +177,7 @@ def train(
     from fedrec import view
     from fedrec.train import read_settings, train_here
 
-    metrics = train_here(data, out, read_settings(config, settings or []), resume)
+    metrics = train_here(data, out, read_settings(config, settings or []), resume, start)
     if as_json:
         print(json.dumps(metrics | {"run": str(out)}))
         return

@@ -106,8 +106,7 @@ class Recommender:
         catalogue = Catalogue.load(folder)
         if catalogue.fingerprint != card["data"]["catalogue_fingerprint"]:
             raise InputError(f"{folder}: the catalogue is not the one that card.json names; copy the run again")
-        vectors = load_tensors(folder / VECTORS)
-        adapter = from_peft(load_tensors(folder / PEFT_WEIGHTS)) | load_tensors(folder / TOWERS)
+        vectors, adapter = load_tensors(folder / VECTORS), load_adapter(folder)
         for name, tensors in (("adapter", adapter), ("item_vectors", vectors)):
             if fingerprint(tensors) != card["fingerprints"][name]:
                 raise InputError(f"{folder}: the {name} is not the one that card.json names; copy the run again")
@@ -154,6 +153,11 @@ def save_json(path: Path, content: dict[str, Any]) -> None:
 def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     with replaced_file(path) as partial:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
+
+
+def load_adapter(folder: Path) -> Adapter:
+    """What a run learned. Raises `InputError` where a file is missing or damaged."""
+    return from_peft(load_tensors(folder / PEFT_WEIGHTS)) | load_tensors(folder / TOWERS)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -134,6 +134,9 @@ NOT_PREPARED = ["is not a prepared dataset", "manifest.json", "fedrec data prepa
         ("train {toy} --out new --resume", ["new is not a run", "card.json is missing"]),
         ("train {toy} --out {run} --resume --set rounds=9", ["rounds = 4, not 9", "resume without changing"]),
         ("train {other} --out {run} --resume", ["trained on other items", "resume with the data it began with"]),
+        ("train {toy} --out new --start {absent}", ["absent is not a run", "fedrec train"]),
+        ("train {toy} --out new --start {unfinished}", ["unfinished has not finished training"]),
+        ("train {toy} --out new --start {run}", ["--start", "layers = 1, not 2", "add --set layers=1"]),
         ("train {toy} --out new --set bogus=1", ["setting 'bogus'", "the settings are mode, seed, rounds"]),
         ("train {toy} --out new --set rounds=0", ["rounds = '0'", "greater than or equal to 1"]),
         ("train {toy} --out new --set rounds=abc", ["rounds = 'abc'", "valid integer"]),
@@ -330,6 +333,12 @@ def test_train_central_writes_the_artifact_and_no_pickle(
     assert (config["mode"], config["rounds"]) == ("central", 2)
     again = fedrec("train", toy, "--out", "pooled", "--resume", "--json").answer
     assert again == told | {"run": "pooled"}
+
+
+def test_train_begins_from_another_run(fedrec: Fedrec, toy: Path, run: Path, tmp_path: Path) -> None:
+    fedrec("train", toy, "--out", "second", "--start", run, *SETS, "--set=rounds=1", "--json")
+    card = json.loads((tmp_path / "second" / "card.json").read_text())
+    assert card["start"]["model_version"] == json.loads((run / "card.json").read_text())["model_version"]
 
 
 def test_a_setting_by_file_or_by_hand_is_the_same(fedrec: Fedrec, toy: Path, run: Path, tmp_path: Path) -> None:
