@@ -64,8 +64,8 @@ def _begun(out: Path, card: dict[str, Any], config: RunConfig | None, first: Rec
         raise InputError(f"{out} began with other weights of {begun.model.encoder} than are here; bring those back")
     if config is not None:
         _same(begun, config, out)
-    if first and origin(first) != card["start"]:
-        was = card["start"]["model_version"] if card["start"] else "scratch"
+    if first and origin(first) != card.get("start"):
+        was = card["start"]["model_version"] if card.get("start") else "scratch"
         raise InputError(f"{out} began from {was}, not {first.version}; resume without --start")
     return begun
 
@@ -83,6 +83,8 @@ def _fits(first: Recommender, config: RunConfig, encoder: Encoder) -> None:
             raise InputError(
                 f"--start was trained with {name} = {was[name]}, not {now[name]}; add --set {name}={was[name]}"
             )
+    if config.model.base == "random" and first.card["seed"] != config.seed:
+        raise InputError(f"--start has random weights of seed {first.card['seed']}, not {config.seed}; set that seed")
     if first.card["encoder"]["sha256"] != encoder.sha256:
         raise InputError(f"--start was trained on other weights of {encoder.name} than are here; bring those back")
 

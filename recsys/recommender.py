@@ -93,7 +93,7 @@ class Recommender:
         _save_tensors(folder / TOWERS, {name: t for name, t in self.adapter.items() if not is_lora(name)})
         save_json(
             folder / PEFT_CONFIG,
-            peft_config(model_config(self.card["config"]["model"]), self.card["encoder"]),
+            peft_config(model_config(self.card["config"]["model"]), self.card["encoder"], self.card["seed"]),
         )
         save_json(folder / CARD, self.card)
 
@@ -113,13 +113,17 @@ class Recommender:
         return cls(catalogue, vectors["vectors"], adapter, card)
 
 
-def peft_config(config: ModelConfig, encoder: dict[str, str]) -> dict[str, Any]:
-    """What `peft.PeftModel.from_pretrained` needs to put the LoRA pairs onto the encoder's first layers."""
+def peft_config(config: ModelConfig, encoder: dict[str, str], seed: int) -> dict[str, Any]:
+    """What `peft.PeftModel.from_pretrained` needs to put the LoRA pairs onto the encoder's first layers.
+
+    A random base has a name that no model has, so that nobody puts the pairs onto pretrained layers by mistake.
+    """
+    random = config.base == "random"
     return {
         "peft_type": "LORA",
         "task_type": "FEATURE_EXTRACTION",
-        "base_model_name_or_path": encoder["name"],
-        "revision": encoder["revision"],
+        "base_model_name_or_path": f"{encoder['name']} (random weights, seed {seed})" if random else encoder["name"],
+        "revision": None if random else encoder["revision"],
         "r": config.lora_rank,
         "lora_alpha": config.lora_alpha,
         "lora_dropout": 0.0,
