@@ -122,6 +122,11 @@ class Shard:
         """The events of a user that `split` may read, oldest first."""
         return self.items[self.starts[user] : self.ends[user] - HELD_OUT[split]]
 
+    def events(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """All that `split` may read, user after user: the user and the item of each event, (T,) both."""
+        lengths = self.ends - self.starts - HELD_OUT[split]
+        return np.repeat(np.arange(len(self)), lengths), self.items[_places(self.starts, lengths)]
+
     def crops(self, users: Iterable[int], length: int, seed: int, round: int) -> Cohort:
         """A window of `length` training events of some users; of a longer history, one drawn for this round.
 
@@ -156,9 +161,8 @@ class Shard:
         target.mkdir(parents=True, exist_ok=True)
         lengths = self.ends - self.starts
         bounds = np.append(0, np.cumsum(lengths))
-        places = np.repeat(self.starts - bounds[:-1], lengths) + np.arange(bounds[-1])
         np.save(target / "starts.npy", bounds.astype(np.int64), allow_pickle=False)
-        np.save(target / "items.npy", self.items[places].astype(np.int32), allow_pickle=False)
+        np.save(target / "items.npy", self.items[_places(self.starts, lengths)].astype(np.int32), allow_pickle=False)
         np.save(target / "salts.npy", self.salts.astype(np.uint64), allow_pickle=False)
 
     @classmethod
@@ -177,3 +181,9 @@ class Shard:
             raise InputError(f"the files under {folder / FOLDER} do not belong together; prepare the data again")
         bounds, items, salts = columns.values()
         return cls(bounds[:-1], bounds[1:], items, salts)
+
+
+def _places(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Where the events of histories stand, one history after the other: (U,), (U,) → (T,)."""
+    ends = np.cumsum(lengths)
+    return np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1] if len(ends) else 0)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.errors import InputError
 from data.shard import SAMPLED, Cohort, Shard
 from recsys.exact import exact_sum
 from recsys.lora import Adapter
@@ -81,6 +82,11 @@ def rank(
     return Ranking(np.concatenate(ranks), len(np.unique(np.concatenate(listed))) / items if coverage else math.nan)
 
 
+def drawn_users(shard: Shard, most: int, generator: np.random.Generator) -> list[int]:
+    """Users to validate on: all of them, or so many as are worth their time."""
+    return generator.permutation(len(shard))[:most].tolist()
+
+
 def hide_seen(scores: Tensor, histories: Sequence[np.ndarray]) -> Tensor:
     """Each user's own items out of the ranking, in place: (b, N)."""
     lengths = np.fromiter(map(len, histories), dtype=np.int64, count=len(histories))
@@ -113,14 +119,21 @@ def top(scores: Tensor, k: int) -> Tensor:
     return scores.sort(dim=-1, descending=True, stable=True).indices[..., :k]
 
 
+def per_user(ranks: np.ndarray, metric: str) -> np.ndarray:
+    """Each user's `mrr`, `recall@k`, `hr@k` or `ndcg@k`, for any k: (U,) → (U,). Raises `InputError` for another."""
+    name, _, cutoff = metric.partition("@")
+    if metric == "mrr":
+        return 1 / (ranks + 1)
+    if name not in {"recall", "hr", "ndcg"} or not cutoff.isdecimal():
+        raise InputError(f"metric {metric!r} is not known; use mrr, recall@k, hr@k or ndcg@k, as ndcg@10")
+    hits = ranks < int(cutoff)
+    return hits / np.log2(ranks + 2) if name == "ndcg" else hits.astype(np.float64)
+
+
 def metric_sums(ranks: np.ndarray, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, float]:
     """Sums over users of each metric, and of 1: what a node may tell, and what adds over nodes."""
-    sums = {"users": float(len(ranks)), "mrr": _total(1 / (ranks + 1))}
-    for k in cutoffs:
-        hits = ranks < k
-        sums[f"recall@{k}"] = sums[f"hr@{k}"] = float(hits.sum())
-        sums[f"ndcg@{k}"] = _total(hits / np.log2(ranks + 2))
-    return sums
+    names = ["mrr", *(f"{name}@{k}" for k in cutoffs for name in ("recall", "hr", "ndcg"))]
+    return {"users": float(len(ranks)), **{name: _total(per_user(ranks, name)) for name in names}}
 
 
 def _total(values: np.ndarray) -> float:

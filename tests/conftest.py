@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from data.catalogue import Catalogue
+from data.prepare import prepare
 from data.shard import Shard
+from data.sources import source_named
 from federation.local import LocalGrid
 from federation.train import open_run, train
 from recsys.embed import Encoder, embed, resolve
@@ -72,4 +74,13 @@ def real_data() -> Path:
     folder = Path(os.environ.get("FEDREC_TEST_DATA", "../shared/data"))
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set FEDREC_TEST_DATA to a folder with ml-100k.zip")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ml_100k(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MovieLens 100K as a prepared folder."""
+    folder = tmp_path_factory.mktemp("ml-100k") / "ml-100k"
+    zipped = real_data / "ml-100k.zip"
+    prepare(source_named("ml-100k"), folder, zipped, lambda done, total: None, lambda text: None)
     return folder

@@ -42,7 +42,12 @@ ORDER = {
         "loss",
         "fit",
         "rank",
+        "significance",
+        "groups",
         "baselines",
+        "neighbours",
+        "sasrec",
+        "tuning",
         "recommender",
     ],
     "federation": [

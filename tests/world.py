@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from data.catalogue import Catalogue
 from data.prepare import write
+from data.shard import Shard, salt_of
 from data.sources import Frames, described
 from federation.config import RunConfig, from_knobs
 from recsys.embed import Embeddings, resolve
+
+Histories = list[list[int]]
 
 COOKING = "bread soup butter pasta cake oven kitchen chef salad cheese baker feast".split()  # noqa: SIM905
 SPACE = "rocket moon orbit comet galaxy star astronaut planet shuttle nebula meteor alien".split()  # noqa: SIM905
@@ -67,3 +71,14 @@ def write_toy(folder: Path) -> Path:
 def toy_stamp() -> dict[str, str]:
     """What the toy world's nodes must share with the server: the catalogue, and the encoder's weights."""
     return Embeddings.stamp_of(Catalogue(toy_items()), resolve(small_config().model.encoder))
+
+
+def shard_of(histories: Histories) -> Shard:
+    """A shard of users `u0`, `u1`, …"""
+    lengths = np.array([len(history) for history in histories], dtype=np.int64)
+    return Shard(
+        starts=np.cumsum(lengths) - lengths,
+        ends=np.cumsum(lengths),
+        items=np.array([item for history in histories for item in history], dtype=np.int64),
+        salts=np.array([salt_of(f"u{user}") for user in range(len(histories))], dtype=np.uint64),
+    )
