@@ -24,6 +24,9 @@ HELD_OUT = {"train": 2, "validation": 2, "test": 1}
 """Events at a history's end that a split may not read: leave-one-out by time. The last is the test item,
 the one before it the validation item; what a split ranks is the first event it may not read."""
 
+NOTHING = -1
+"""In both held-out places of a user who only trains: in a split by cold items not everybody has had some."""
+
 
 def salt_of(user_id: str) -> int:
     """A user's own number, from which all of the user's random draws derive. It never leaves the node.
@@ -120,7 +123,13 @@ class Shard:
 
     def history(self, user: int, split: str = "test") -> np.ndarray:
         """The events of a user that `split` may read, oldest first."""
-        return self.items[self.starts[user] : self.ends[user] - HELD_OUT[split]]
+        events = self.items[self.starts[user] : self.ends[user] - HELD_OUT[split]]
+        return events[:-1] if len(events) and events[-1] == NOTHING else events
+
+    def ranked(self, users: Iterable[int]) -> np.ndarray:
+        """Those of some users who have held-out items."""
+        users = np.fromiter(users, dtype=np.int64)
+        return users[self.items[self.ends[users] - 1] != NOTHING]
 
     def events(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """All that `split` may read, user after user: the user and the item of each event, (T,) both."""
@@ -141,7 +150,7 @@ class Shard:
         return Cohort.cut(self.items, starts, ends, salts, length)
 
     def held_out(self, users: Iterable[int], split: str) -> np.ndarray:
-        """The item of each user that `split` ranks."""
+        """The item of each user that `split` ranks: of those who are `ranked`."""
         users = np.fromiter(users, dtype=np.int64)
         return self.items[self.ends[users] - HELD_OUT[split]].astype(np.int64)
 

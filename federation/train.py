@@ -39,6 +39,8 @@ def open_run(out: Path, data: Path, config: RunConfig | None, resume: bool) -> R
         card = load_card(out)
         if card["data"]["catalogue_fingerprint"] != manifest["catalogue_fingerprint"]:
             raise InputError(f"{out} was trained on other items than {data} holds; resume with the data it began with")
+        if card["data"]["split"] != manifest["split"]:
+            raise InputError(f"{out} began in another split than {data} has; resume with the data it began with")
         begun = from_nested(card["config"])
         if resolve(begun.model.encoder).sha256 != card["encoder"]["sha256"]:
             raise InputError(f"{out} began with other weights of {begun.model.encoder} than are here; bring those back")

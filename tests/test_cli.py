@@ -15,10 +15,15 @@ import polars as pl
 import pytest
 from torch import Tensor
 
+from data.catalogue import Catalogue
 from data.prepare import write
-from data.sources import SOURCES, Frames
+from data.raw import Frames
+from data.shard import Shard
+from data.sources import SOURCES
+from data.split import Split
 from federation.config import knobs
-from fedrec.cli import main
+from fedrec.cli import Protocol, main
+from recsys.rank import PROTOCOLS
 from tests.world import SMALL, small_config, toy_interactions, toy_items
 
 ARTIFACT = {
@@ -104,6 +109,7 @@ def places(toy: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     (folder / "empty").mkdir()
     other = toy_items().with_columns(text=pl.col("text") + "!")
     write(Frames(toy_interactions(), other), folder / "other", name="toy")
+    write(Frames(toy_interactions(), toy_items()), folder / "cold", name="toy", split=Split(cold_share=0.3))
     unfinished = shutil.copytree(run, folder / "unfinished")
     card = json.loads((unfinished / "card.json").read_text())
     (unfinished / "card.json").write_text(json.dumps(card | {"finished": False}))
@@ -125,6 +131,12 @@ NOT_PREPARED = ["is not a prepared dataset", "manifest.json", "fedrec data prepa
         ("data prepare ml-100k --source {letters}", ["u.data line 3: rating 'five'", "mend or remove the row"]),
         ("data prepare ml-100k --source {short}", ["u.data line 3: 3 fields where 4 belong", "mend or remove"]),
         ("data prepare ml-100k --source {whole} --out {run}", ["--out", "is no prepared dataset", "choose another"]),
+        ("data prepare amazon-scientific", ["UniSRec", "arXiv:2206.05941", "--source"]),
+        ("data prepare demo --split half", ["'--split': 'half'", "'leave-one-out', 'cold-items'"]),
+        ("data prepare demo --cold-share 0.2", ["--cold-share 0.2", "without --split cold-items"]),
+        ("data prepare demo --split cold-items --cold-share 1", ["--cold-share 1", "share between 0 and 1"]),
+        ("data prepare demo --split cold-items --cold-share 2", ["'--cold-share': 2", "0<=x<=1"]),
+        ("data prepare ml-100k --source {whole} --split cold-items", ["no user has events with two cold items"]),
         ("train {empty} --out new", ["empty", *NOT_PREPARED]),
         ("train {absent} --out new", ["absent", *NOT_PREPARED]),
         ("train {run} --out new", NOT_PREPARED),
@@ -134,6 +146,7 @@ NOT_PREPARED = ["is not a prepared dataset", "manifest.json", "fedrec data prepa
         ("train {toy} --out new --resume", ["new is not a run", "card.json is missing"]),
         ("train {toy} --out {run} --resume --set rounds=9", ["rounds = 4, not 9", "resume without changing"]),
         ("train {other} --out {run} --resume", ["trained on other items", "resume with the data it began with"]),
+        ("train {cold} --out {run} --resume", ["began in another split than", "resume with the data it began with"]),
         ("train {toy} --out new --set bogus=1", ["setting 'bogus'", "the settings are mode, seed, rounds"]),
         ("train {toy} --out new --set rounds=0", ["rounds = '0'", "greater than or equal to 1"]),
         ("train {toy} --out new --set rounds=abc", ["rounds = 'abc'", "valid integer"]),
@@ -159,7 +172,12 @@ NOT_PREPARED = ["is not a prepared dataset", "manifest.json", "fedrec data prepa
         ("evaluate {run}", ["var/prepared/toy is not there", "--data"]),
         ("evaluate {run} --data {absent}", ["absent is not there", "--data"]),
         ("evaluate {run} --data {other}", ["trained on other items than", "other holds", "--data"]),
-        ("evaluate {run} --data {toy} --protocol half", ["'--protocol': 'half'", "'full', 'sampled-99'"]),
+        ("evaluate {run} --data {toy} --protocol half", ["'--protocol': 'half'", "'full', 'sampled-99', 'cold'"]),
+        (
+            "evaluate {run} --data {toy} --protocol cold",
+            ["--protocol cold", "toy has no cold items", "--split cold-items"],
+        ),
+        ("evaluate {run} --data {cold}", ["was trained in another split than", "cold has", "--data"]),
         ("evaluate {run} --data {toy} --ranks {run}/ranks.npy", ["--ranks", "lies in the run", "private"]),
         ("serve {empty} --port 0", NOT_A_RUN),
         ("serve {run} --port 65536", ["'--port': 65536", "0<=x<=65535"]),
@@ -253,6 +271,26 @@ def test_data_prepare_and_a_failure_after_it_leaves_it_whole(
     assert tree(tmp_path) == before
 
 
+def test_data_prepare_by_cold_items_stands_beside_the_usual_split(fedrec: Fedrec, tmp_path: Path) -> None:
+    told = fedrec("data", "prepare", "demo", "--split", "cold-items", "--json").answer
+    assert (told["name"], told["out"]) == ("demo-cold-items", "var/prepared/demo-cold-items")
+    assert told["cold_items"] == pl.read_parquet(tmp_path / told["out"] / "catalogue.parquet")["cold"].sum() > 0
+    shown = fedrec("data", "prepare", "demo", "--split", "cold-items", "--cold-share", "0.3").out
+    assert "users train and are not ranked" in shown
+    assert "0.3 of the items" in shown
+    usual = fedrec("data", "prepare", "demo").out
+    assert "cold" not in usual
+    assert sorted(path.name for path in (tmp_path / "var/prepared").iterdir()) == ["demo", "demo-cold-items"]
+
+
+def test_data_import_by_cold_items(fedrec: Fedrec, tmp_path: Path) -> None:
+    toy_interactions().write_csv(tmp_path / "log.csv")
+    asked = ["--name", "mine", "--split", "cold-items", "--cold-share", "0.3"]
+    told = fedrec("data", "import", tmp_path / "log.csv", *asked, "--json").answer
+    assert (told["name"], told["out"]) == ("mine", "var/prepared/mine")
+    assert told["cold_items"] > 0
+
+
 @pytest.mark.parametrize("source", [["--history", "film-soup,film-bread,lost"], ["--query", "a rocket to the moon"]])
 def test_recommend(fedrec: Fedrec, run: Path, source: list[str]) -> None:
     answer = fedrec("recommend", run, *source, "-k", "3", "--json").answer
@@ -282,6 +320,27 @@ def test_evaluate_against_a_sample_is_told_apart(fedrec: Fedrec, run: Path, toy:
     found = fedrec("evaluate", run, "--data", toy, "--protocol", "sampled-99", "--json").answer
     assert all(found[split].keys() == {"sampled-99"} for split in ("test", "validation"))
     assert "to compare with papers only" in fedrec("evaluate", run, "--data", toy, "--protocol", "sampled-99").out
+
+
+def test_evaluate_among_the_cold_items_alone(fedrec: Fedrec, places: dict[str, Path], tmp_path: Path) -> None:
+    """Of 24 films and 12 people, those who have had two cold films are ranked, against no more than these."""
+    data, shard = places["cold"], Shard.load(places["cold"])
+    cold = int(Catalogue.load(data).frame["cold"].to_numpy().sum())
+    trained = fedrec("train", data, "--out", "run", *SETS, "--set=rounds=1", "--json").answer
+    found = fedrec("evaluate", "run", "--data", data, "--protocol", "cold", "--ranks", "ranks.npy", "--json").answer
+    assert all(found[split].keys() == {"cold"} for split in ("test", "validation"))
+    ranks = np.load("ranks.npy", allow_pickle=False)
+    assert len(ranks) == found["test"]["cold"]["users"] == trained["test"]["full"]["users"]
+    assert len(ranks) == len(shard.ranked(range(12))) < 12
+    assert ranks.max() < cold - 1  # but the validation item, which has been seen
+    assert found["test"]["cold"]["mrr"] == pytest.approx((1 / (ranks + 1)).mean())
+    assert found["test"]["cold"]["mrr"] >= trained["test"]["full"]["mrr"]
+    assert found["test"]["cold"]["coverage@10"] <= 1
+    assert "the cold items alone" in fedrec("evaluate", "run", "--data", data, "--protocol", "cold").out
+
+
+def test_the_command_knows_every_protocol() -> None:
+    assert tuple(protocol.value for protocol in Protocol) == PROTOCOLS
 
 
 def test_evaluate_writes_a_rank_for_each_user_and_no_id(fedrec: Fedrec, run: Path, toy: Path, tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ import numpy as np
 import polars as pl
 
 from data.catalogue import Catalogue
+from data.films import described
 from data.prepare import write
+from data.raw import Frames
 from data.shard import Shard, salt_of
-from data.sources import Frames, described
 from federation.config import RunConfig, from_knobs
 from recsys.embed import Embeddings, resolve
 
