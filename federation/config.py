@@ -87,8 +87,9 @@ def from_nested(nested: Mapping[str, Any]) -> RunConfig:
         raise InputError(f"setting {name} = {first['input']!r}: {first['msg'].lower()}") from error
 
 
-PLACES: dict[str, Scalar] = {"data": "", "out": "", "resume": False}
-"""What Flower's server app is told beside the knobs: the prepared folder, the run's folder, whether to resume."""
+PLACES: dict[str, Scalar] = {"data": "", "out": "", "start": "", "resume": False}
+"""What Flower's server app is told beside the knobs: the prepared folder, the run's folder, a run to begin from if
+any, whether to resume."""
 
 
 def from_run_config(table: Mapping[str, Any]) -> RunConfig:

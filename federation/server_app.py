@@ -22,7 +22,8 @@ def main(grid: Grid, context: Context) -> None:
         if not table[name]:
             raise InputError(f"{name} is not set; pass --run-config '{name}=\"/absolute/path\"'")
     data, out = Path(str(table["data"])), Path(str(table["out"]))
-    config = open_run(out, data, from_run_config(table), resume=bool(table["resume"]))
+    start = Path(str(table["start"])) if table["start"] else None
+    config = open_run(out, data, from_run_config(table), bool(table["resume"]), start)
     train(grid, out, data, config, _report)
 
 

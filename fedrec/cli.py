@@ -198,6 +198,12 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting, over the file's. `mode=central` pools the data."),
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="Begin from what this run learned, on these or other items.", show_default="scratch"
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -205,7 +211,7 @@ def train(
     from fedrec import view
     from fedrec.train import read_settings, train_here
 
-    metrics = train_here(data, out, read_settings(config, settings or []), resume)
+    metrics = train_here(data, out, read_settings(config, settings or []), resume, start)
     if as_json:
         print(json.dumps(metrics | {"run": str(out)}))
         return
@@ -248,6 +254,36 @@ def evaluate(
     view.out.print(
         view.metrics_table(f"held-out items against {against}", {s: found[s][protocol.value] for s in found})
     )
+
+
+@app.command()
+def personalise(
+    run: Run,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The prepared folder.", show_default="var/prepared/, the name in the card"),
+    ] = None,
+    alone: Annotated[bool, typer.Option("--alone", help="From scratch instead: what a client learns alone.")] = False,
+    steps: Annotated[str, typer.Option(metavar="N,…", help="Numbers of local steps to try; 0 always is.")] = "5,10,20",
+    rates: Annotated[str, typer.Option(metavar="X,…", help="Lengths of a step to try.")] = "0.01,0.03",
+    part: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME,…", help="Parameters that are the client's own; again to try others."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Each client fine-tunes a copy for itself: settings chosen on validation, then the test ranked once."""
+    from fedrec import view
+    from fedrec.personal import Choices, personalise_run
+
+    choices = Choices.read(steps, rates, part or ["item,user"])
+    found = personalise_run(run, data, PREPARED, alone, choices)
+    if as_json:
+        print(json.dumps(found))
+        return
+    rows = {", ".join(f"{k} {t[k]}" for k in ("parts", "rate", "steps")): t["validation"] for t in found["trials"]}
+    view.out.print(view.metrics_table("validation, every trial", rows))
+    view.out.print(view.metrics_table(f"test, {'alone' if alone else 'personal'}", {"test": found["test"]}))
 
 
 @app.command()

@@ -17,9 +17,11 @@ from fedrec import view
 from recsys.embed import embed, resolve
 
 
-def train_here(data: Path, out: Path, config: RunConfig | None, resume: bool) -> dict[str, Any]:
+def train_here(
+    data: Path, out: Path, config: RunConfig | None, resume: bool, start: Path | None = None
+) -> dict[str, Any]:
     """Train in this process with progress on the terminal; the run's metrics."""
-    config = open_run(out, data, config, resume)
+    config = open_run(out, data, config, resume, start)
     _embed(data, config.model.encoder)
     try:
         with view.rounds(config.rounds, done=len(log.read(out))) as observe:

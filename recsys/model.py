@@ -3,7 +3,7 @@
 import copy
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -27,6 +27,9 @@ class ModelConfig:
     """What the model is. All who take part in a federation must agree on it."""
 
     encoder: str = "sentence-transformers/all-MiniLM-L6-v2"  # hub id or folder
+    base: Literal["pretrained", "random"] = (
+        "pretrained"  # the user tower's frozen weights; random: what are they worth?
+    )
     layers: Annotated[int, Ge(1)] = 2  # of the encoder, from the bottom, in the user tower
     lora_rank: Annotated[int, Ge(1)] = 8
     lora_alpha: Annotated[float, Gt(0)] = 16.0
@@ -62,7 +65,7 @@ class UserTower(nn.Module):
 
     def __init__(self, config: ModelConfig, encoder: Encoder, generator: torch.Generator) -> None:
         super().__init__()
-        self.encoder = _pretrained(config, encoder)
+        self.encoder = _frozen(config, encoder, generator)
         self.width = self.encoder.config.hidden_size
         inject(self.encoder, config.lora_targets, config.lora_rank, config.lora_alpha, generator)
         self.down = seeded((config.user_rank, self.width), generator)
@@ -102,7 +105,8 @@ def attention(
         return F.scaled_dot_product_attention(query, key, value, mask, scale=scaling).transpose(1, 2), None
 
 
-def _pretrained(config: ModelConfig, encoder: Encoder) -> "PreTrainedModel":
+def _frozen(config: ModelConfig, encoder: Encoder, generator: torch.Generator) -> "PreTrainedModel":
+    """The encoder's first layers, with its own weights or with random ones in their place."""
     from transformers import AttentionInterface, AutoConfig, AutoModel
 
     AttentionInterface.register(attention.__name__, attention)
@@ -121,15 +125,34 @@ def _pretrained(config: ModelConfig, encoder: Encoder) -> "PreTrainedModel":
             add_pooling_layer=False,
             attn_implementation=attention.__name__,
         )
+    if config.base == "random":
+        _redraw(model, described.initializer_range, generator)
     return model.eval().requires_grad_(False)
 
 
+def _redraw(module: nn.Module, spread: float, generator: torch.Generator) -> None:
+    """Draw all weights anew as BERT's begin: normal with that standard deviation, no biases, norms that do nothing.
+
+    Devlin et al. 2018, arXiv:1810.04805; the published code's `initializer_range` is 0.02.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.LayerNorm):
+            nn.init.ones_(layer.weight)
+        elif isinstance(layer, nn.Linear | nn.Embedding):
+            nn.init.normal_(layer.weight, std=spread, generator=generator)
+        if isinstance(layer, nn.LayerNorm | nn.Linear):
+            nn.init.zeros_(layer.bias)
+
+
 class Model(nn.Module):
-    """Both towers. The parameters that require a gradient are the adapter; the rest is frozen and never travels."""
+    """Both towers. The parameters that require a gradient are the adapter; the rest is frozen and never travels.
+
+    From `seed` come the adapter's start and, where it is random, the frozen base.
+    """
 
     def __init__(self, config: ModelConfig, encoder: Encoder, seed: int = 0) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)  # always of the processor: the same draws on any device
         self.config = config
         self.user = UserTower(config, encoder, generator)
         self.item = ItemTower(self.user.width, config.item_rank, generator)

@@ -122,10 +122,10 @@ def hide_seen(scores: Tensor, histories: Sequence[np.ndarray]) -> Tensor:
 
 
 def ranks_of(scores: Tensor, targets: np.ndarray) -> np.ndarray:
-    """How many others score at least as much as each row's target: (b, N), (b,) → (b,)."""
+    """How many others score no less than each row's target: (b, N), (b,) → (b,). What is not a number is not less."""
     own = scores.gather(1, torch.from_numpy(targets).to(scores.device).unsqueeze(1))  # (b, 1)
-    before = torch.ge(scores, own, out=torch.empty_like(scores))  # as numbers: they add faster than truth values
-    return before.sum(1).long().cpu().numpy() - 1
+    behind = torch.lt(scores, own, out=torch.empty_like(scores))  # as numbers: they add faster than truth values
+    return scores.shape[1] - 1 - behind.sum(1).long().cpu().numpy()
 
 
 def _sampled(scores: Tensor, targets: Tensor, salts: np.ndarray) -> Tensor:

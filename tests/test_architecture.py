@@ -49,6 +49,7 @@ ORDER = {
         "rank",
         "significance",
         "groups",
+        "personal",
         "baselines",
         "neighbours",
         "sasrec",

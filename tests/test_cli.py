@@ -147,6 +147,9 @@ NOT_PREPARED = ["is not a prepared dataset", "manifest.json", "fedrec data prepa
         ("train {toy} --out {run} --resume --set rounds=9", ["rounds = 4, not 9", "resume without changing"]),
         ("train {other} --out {run} --resume", ["trained on other items", "resume with the data it began with"]),
         ("train {cold} --out {run} --resume", ["began in another split than", "resume with the data it began with"]),
+        ("train {toy} --out new --start {absent}", ["absent is not a run", "fedrec train"]),
+        ("train {toy} --out new --start {unfinished}", ["unfinished has not finished training"]),
+        ("train {toy} --out new --start {run}", ["--start", "layers = 1, not 2", "add --set layers=1"]),
         ("train {toy} --out new --set bogus=1", ["setting 'bogus'", "the settings are mode, seed, rounds"]),
         ("train {toy} --out new --set rounds=0", ["rounds = '0'", "greater than or equal to 1"]),
         ("train {toy} --out new --set rounds=abc", ["rounds = 'abc'", "valid integer"]),
@@ -157,6 +160,11 @@ NOT_PREPARED = ["is not a prepared dataset", "manifest.json", "fedrec data prepa
         ("train {toy} --out new --config {empty}", ["--config", "empty", "cannot be read", "give a TOML file"]),
         ("train {toy} --out new --config {broken}", ["broken.toml is not TOML", "line 1", "mend it"]),
         ("train {toy} --out new --config {nested}", ["setting 'model'", "the settings are"]),
+        ("personalise {empty}", NOT_A_RUN),
+        ("personalise {run} --data {other}", ["trained on other items", "--data"]),
+        ("personalise {run} --data {toy} --steps 1,x", ["--steps 1,x", "'x'", "numbers with commas"]),
+        ("personalise {run} --data {toy} --rates 0", ["--rates 0", "above it"]),
+        ("personalise {run} --data {toy} --part user.top", ["parts: 'user.top'", "user.up"]),
         ("recommend {empty} --query x", NOT_A_RUN),
         ("recommend {unfinished} --query x", ["unfinished has not finished training", "--resume"]),
         ("recommend {run}", ["exactly one of --history and --query"]),
@@ -352,6 +360,22 @@ def test_evaluate_writes_a_rank_for_each_user_and_no_id(fedrec: Fedrec, run: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["ranks.npy"]
 
 
+@pytest.mark.parametrize("alone", [[], ["--alone"]])
+def test_personalise(fedrec: Fedrec, run: Path, toy: Path, alone: list[str]) -> None:
+    """No step at all is the run's own validation; what is chosen is the best trial; the run is left as it was."""
+    before = tree(run)
+    asked = ["personalise", run, "--data", toy, "--steps", "1,3", "--rates", "0.1", "--part", "user", *alone]
+    found = fedrec(*asked, "--json").answer
+    assert [trial["steps"] for trial in found["trials"]] == [0, 1, 3]
+    assert found["choice"] in [{name: trial[name] for name in found["choice"]} for trial in found["trials"]]
+    assert found["test"]["users"] == 12
+    logged = json.loads((run / "metrics.json").read_text())["validation"]["full"]
+    assert (found["trials"][0]["validation"] == pytest.approx(logged, abs=1e-9)) is not bool(alone)
+    assert (found["start"] == "scratch") is bool(alone)
+    assert "every trial" in fedrec(*asked).out
+    assert tree(run) == before
+
+
 def test_train_central_writes_the_artifact_and_no_pickle(
     fedrec: Fedrec, toy: Path, embeddings: Tensor, tmp_path: Path
 ) -> None:
@@ -368,6 +392,12 @@ def test_train_central_writes_the_artifact_and_no_pickle(
     assert (config["mode"], config["rounds"]) == ("central", 2)
     again = fedrec("train", toy, "--out", "pooled", "--resume", "--json").answer
     assert again == told | {"run": "pooled"}
+
+
+def test_train_begins_from_another_run(fedrec: Fedrec, toy: Path, run: Path, tmp_path: Path) -> None:
+    fedrec("train", toy, "--out", "second", "--start", run, *SETS, "--set=rounds=1", "--json")
+    card = json.loads((tmp_path / "second" / "card.json").read_text())
+    assert card["start"]["model_version"] == json.loads((run / "card.json").read_text())["model_version"]
 
 
 def test_a_setting_by_file_or_by_hand_is_the_same(fedrec: Fedrec, toy: Path, run: Path, tmp_path: Path) -> None:
