@@ -412,6 +412,23 @@ def reproduce_command(
     view.out.print(f"Wrote {results / name}.json", soft_wrap=True, markup=False)
 
 
+@app.command()
+def results(
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; status 1 where something differs.")] = False,
+    root: Annotated[Path, typer.Option(help="A clone of the repository.")] = Path(),
+) -> None:
+    """Make docs/results.md, its plots and README's results from benchmarks/results."""
+    from fedrec import view
+    from fedrec.results.write import differing, write
+
+    paths = differing(root) if check else write(root)
+    for path in paths:
+        view.out.print(
+            f"{path} {'differs; run `fedrec results`' if check else 'written'}", soft_wrap=True, markup=False
+        )
+    raise typer.Exit(1 if check and paths else 0)
+
+
 def _listen(host: str, port: int) -> socket.socket:
     """Take the port before anything else, so that one in use is known at once."""
     listener = None

@@ -33,6 +33,7 @@ class _Table(BaseModel):
 class Preset(_Table):
     """A benchmark: the data, the run, and what it is compared with."""
 
+    title: str = ""  # as a heading
     data: str  # a name of `fedrec data list`
     seeds: tuple[Seed, ...] = Field(min_length=1)
     parts: tuple[str, ...] = ("federated", "central")
@@ -55,8 +56,10 @@ class Variant(_Table):
 class Ablation(_Table):
     """Variants of a preset's run, each trained once and measured."""
 
+    title: str = ""
     base: str  # the preset that they vary
     seed: Seed = 0
+    against_bytes: bool = False  # also plotted: quality against what a client sends
     settings: Settings = {}  # of all variants, over the preset's
     variant: dict[Annotated[str, Field(pattern=f"^{NAME}$")], Variant] = Field(min_length=1)
 
