@@ -24,6 +24,7 @@ from fedrec.reproduce.collect import spread_of
 from fedrec.reproduce.preset import PRESETS, ROOT, Ablation, read_preset
 from recsys.rank import metric_means, metric_sums
 from recsys.recommender import Recommender
+from recsys.tuning import BASELINES
 from tests.terminal import Fedrec, is_refused
 from tests.world import SMALL, write_toy_films
 
@@ -31,11 +32,17 @@ SETTINGS = "\n".join(f"{name} = {json.dumps(value)}" for name, value in SMALL.it
 TINY = f"""
 data = "ml-100k"
 seeds = [0, 1]
-parts = ["federated", "central"]
+parts = ["federated", "central", "baselines"]
 [settings]
 {SETTINGS}
 [central]
 server_rate = 0.01
+[baselines.ease]
+ridge = [1.0, 30.0]
+[baselines.sasrec]
+epochs = [2]
+width = [8]
+dropout = [0.2]
 """
 VARIED = """
 base = "tiny"
@@ -117,6 +124,41 @@ def test_the_cost_is_what_one_user_sends(made: tuple[Path, dict[str, Any]]) -> N
     assert found["curve"][0]["ndcg@10"] == pytest.approx(sum(validated) / 2, abs=1e-6)
 
 
+def test_baselines_are_tuned_and_ranked(made: tuple[Path, dict[str, Any]]) -> None:
+    out, found = made
+    assert list(found["baselines"]) == list(BASELINES)
+    tuning = found["baselines"]["EASE"]["tuning"]
+    assert [trial["settings"] for trial in tuning["trials"]] == [{"ridge": 1.0}, {"ridge": 30.0}]
+    best = max(tuning["trials"], key=lambda trial: trial["ndcg@10"])
+    assert tuning["chosen"] == best["settings"]
+    assert found["baselines"]["EASE"]["validation"]["ndcg@10"]["mean"] == best["ndcg@10"]
+    ranks = np.load(out / "baseline-ease" / "ranks.npy")
+    assert found["baselines"]["EASE"]["recall@10"]["mean"] == pytest.approx((ranks < 10).mean(), abs=1e-6)
+
+
+def test_models_are_compared_user_by_user(made: tuple[Path, dict[str, Any]]) -> None:
+    out, found = made
+    pairs = {(one["b"], one["metric"]): one for one in found["comparisons"]}
+    assert pairs.keys() == {(model, m) for model in ["central", *BASELINES] for m in ("ndcg@10", "recall@10")}
+    ours = np.mean([np.load(out / f"federated-{seed}" / "ranks.npy") < 10 for seed in (0, 1)], axis=0)
+    theirs = np.load(out / "baseline-random" / "ranks.npy") < 10
+    told = pairs["random", "recall@10"]
+    assert told["difference"] == pytest.approx(ours.mean() - theirs.mean(), abs=1e-6)
+    assert told["interval"][0] <= told["difference"] <= told["interval"][1]
+
+
+def test_users_are_grouped_by_what_there_is_to_learn_from(made: tuple[Path, dict[str, Any]]) -> None:
+    groups = made[1]["by_history"]
+    lengths = [3 + (user * 5) % 9 for user in range(12)]  # of the toy world, but for the test item
+    bounds = [(3, 4), (5, 8), (9, 11)]  # two of 3, two of 4; 5, 6, 7, two of 8; 9, 10, 11
+    assert [(group["from"], group["to"]) for group in groups] == bounds
+    assert [group["users"] for group in groups] == [sum(low <= n <= high for n in lengths) for low, high in bounds]
+    for model in ("federated", "central", *BASELINES):
+        whole = sum(group["users"] * group["ndcg@10"][model] for group in groups) / 12
+        told = made[1].get(model) or made[1]["baselines"][model]
+        assert whole == pytest.approx(told["ndcg@10"]["mean"], abs=1e-5)
+
+
 def test_the_central_run_has_its_own_settings(made: tuple[Path, dict[str, Any]]) -> None:
     config = json.loads((made[0] / "central-1" / "run" / "card.json").read_text())["config"]
     assert (config["mode"], config["seed"], config["server"]["server_rate"]) == ("central", 1, 0.01)
@@ -128,7 +170,7 @@ def test_nothing_of_a_user_leaves_the_parts(made: tuple[Path, dict[str, Any]], f
     assert users == 12
 
     def lists(value: Any) -> Iterator[list[Any]]:
-        if isinstance(value, list):
+        if isinstance(value, list) and not any(isinstance(inner, dict) for inner in value):
             yield value
         for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
             yield from lists(inner)
@@ -197,12 +239,18 @@ def test_a_spread_of_one_has_no_deviation() -> None:
         (("seeds = [0, 1]", "seeds = []"), ["seeds", "at least 1"]),
         (("seeds = [0, 1]", "seeds = [-1]"), ["seeds.0 = -1", "greater than or equal to 0"]),
         (("seeds = [0, 1]", ""), ["seeds", "field required"]),
-        (('data = "ml-100k"', 'data = "ml-100k"\nbogus = 1'), ["bogus is not known", "the keys are data, seeds"]),
+        (
+            ('data = "ml-100k"', 'data = "ml-100k"\nbogus = 1'),
+            ["bogus is not known", "the keys are title, data, seeds"],
+        ),
         (("[settings]", "[settings]\nbogus = 1"), ["setting 'bogus'", "the settings are"]),
         (("[settings]", "[settings]\nseed = 1"), ["settings.seed", "seeds stand in `seeds`"]),
         (("[central]", '[central]\nmode = "federated"'), ["central.mode", "modes in `parts`"]),
         (("server_rate = 0.01", "server_rate = -1"), ["setting server_rate = -1", "greater than 0"]),
-        (('"central"]', '"bogus"]'), ["parts: 'bogus' is not known", "choose of federated"]),
+        (('"central", "b', '"bogus", "b'), ["parts: 'bogus' is not known", "choose of federated"]),
+        (("[baselines.ease]", "[baselines.bogus]"), ["baselines.bogus is not known", "random, popularity, text-neigh"]),
+        (("ridge = [1.0, 30.0]", "bogus = [1]"), ["setting 'bogus'", "the settings are ridge"]),
+        (("ridge = [1.0, 30.0]", "ridge = 1.0"), ["baselines.ease.ridge = 1.0", "valid list"]),
         (('data = "ml-100k"', 'data = "bogus"'), ["dataset 'bogus'", "choose one of"]),
         (("[settings]", "[settings"), ["tiny.toml is not TOML", "mend it"]),
     ],

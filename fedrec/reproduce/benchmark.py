@@ -13,6 +13,7 @@ from data.prepare import MANIFEST, prepare, read_manifest
 from data.sources import source_named
 from fedrec import view
 from fedrec.reproduce import collect
+from fedrec.reproduce.compare import by_history, comparisons, ranks_of
 from fedrec.reproduce.families import choose, parts_of
 from fedrec.reproduce.parts import Figures, Part, Place, finished, perform
 from fedrec.reproduce.preset import Ablation, Preset
@@ -67,7 +68,7 @@ class Benchmark:
         manifest = read_manifest(self.data)
         stamp = stamp_of(self.data)
         records = {
-            part.name: {"family": part.family, **record}
+            part.name: {"family": part.family, "model": part.model, **record}
             for part in self.parts()
             if (record := finished(part, self.out / part.name, stamp))
         }
@@ -88,7 +89,13 @@ class Benchmark:
     def _found(self, records: collect.Records) -> Figures:
         if isinstance(self.preset, Ablation):
             return {"seeds": [self.preset.seed], "variants": collect.variants(self.preset, records)}
-        return {"seeds": list(self.preset.seeds), **collect.overall(records)}
+        ranks = ranks_of(records, self.out)
+        return {
+            "seeds": list(self.preset.seeds),
+            **collect.overall(records),
+            "comparisons": comparisons(ranks),
+            "by_history": by_history(ranks, self.data),
+        }
 
 
 def stamp_of(data: Path) -> dict[str, Any]:

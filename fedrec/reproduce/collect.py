@@ -9,54 +9,59 @@ from fedrec.reproduce.parts import Figures
 from fedrec.reproduce.preset import Ablation
 
 METRICS = ("ndcg@5", "ndcg@10", "ndcg@20", "recall@5", "recall@10", "recall@20", "mrr", "coverage@10")
+OURS, CENTRAL = "federated", "central"
+GROUPS = ("baselines", "peers")
+"""Families of several models."""
+TOLD = ("tuning",)
+"""What stands beside a model's metrics, from its first seed."""
 RATIOS = ("ndcg@10", "recall@10")
 FULL_PRECISION = 32
 
 Records = Mapping[str, Mapping[str, Any]]
-"""Of each finished part, by its name: `family`, `settings`, `figures`, `seconds`, `machine`, `versions`."""
+"""Of each finished part, by its name: `family`, `model`, `settings`, `figures`, `seconds`, `machine`, `versions`."""
 
 
-def of_family(records: Records, family: str) -> list[Mapping[str, Any]]:
-    return [record for record in records.values() if record["family"] == family]
+def of_model(records: Records, model: str) -> list[Figures]:
+    """What the parts of one model found, a seed each."""
+    return [record["figures"] for record in records.values() if record["model"] == model]
 
 
 def overall(records: Records) -> Figures:
-    """What a benchmark's families found, over the seeds, and how they compare."""
-    found: Figures = {
-        family: over_seeds([record["figures"] for record in of_family(records, family)])
-        for family in ("federated", "central")
-        if of_family(records, family)
-    }
-    if {"federated", "central"} <= found.keys():
+    """What the models of a benchmark reached over their seeds, and how the federated one did it."""
+    found: Figures = {}
+    for record in records.values():
+        figures = of_model(records, record["model"])
+        table = found.setdefault(record["family"], {}) if record["family"] in GROUPS else found
+        table[record["model"]] = over_seeds(figures) | {name: figures[0][name] for name in TOLD if name in figures[0]}
+    if {OURS, CENTRAL} <= found.keys():
         found["ratio"] = {
-            metric: _rounded(found["federated"][metric]["mean"] / found["central"][metric]["mean"])
+            metric: rounded(found[OURS][metric]["mean"] / found[CENTRAL][metric]["mean"])
             for metric in RATIOS
-            if found["central"][metric]["mean"]
+            if found[CENTRAL][metric]["mean"]
         }
-    if runs := of_family(records, "federated"):
-        found |= _of_runs(runs)
-    return found
+    runs = [record for record in records.values() if record["model"] == OURS]
+    return found | (_of_runs(runs) if runs else {})
 
 
 def over_seeds(figures: Sequence[Figures]) -> Figures:
     """Each metric's mean, sample standard deviation (None of one seed) and values; test, and validation within."""
 
     def summed(split: str) -> Figures:
-        return {name: spread_of([run[split][name] for run in figures]) for name in METRICS}
+        return {name: spread_of([run[split][name] for run in figures]) for name in METRICS if name in figures[0][split]}
 
     return {**summed("test"), "validation": summed("validation")}
 
 
 def spread_of(values: Sequence[float]) -> Figures:
     return {
-        "mean": _rounded(statistics.fmean(values)),
-        "sd": _rounded(statistics.stdev(values)) if len(values) > 1 else None,
-        "seeds": [_rounded(value) for value in values],
+        "mean": rounded(statistics.fmean(values)),
+        "sd": rounded(statistics.stdev(values)) if len(values) > 1 else None,
+        "seeds": [rounded(value) for value in values],
     }
 
 
 def metrics_of(split: Mapping[str, float]) -> Figures:
-    return {name: _rounded(split[name]) for name in METRICS}
+    return {name: rounded(split[name]) for name in METRICS}
 
 
 def variants(ablation: Ablation, records: Records) -> list[Figures]:
@@ -96,8 +101,8 @@ def _curve(settings: Mapping[str, Any], figures: Sequence[Figures]) -> list[Figu
     return [
         {
             "round": points[0][0],
-            SCORE: _rounded(statistics.fmean(score for _, score in points)),
-            "megabytes_up_per_client": _rounded(points[0][0] * sent),
+            SCORE: rounded(statistics.fmean(score for _, score in points)),
+            "megabytes_up_per_client": rounded(points[0][0] * sent),
         }
         for points in zip(*(run["curve"] for run in figures), strict=True)
     ]
@@ -126,7 +131,7 @@ def seconds_of(records: Records) -> Figures:
     return {"wall_seconds": round(sum(took.values()), 1), "part_seconds": took}
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
     return round(value, 6)
 
 
@@ -134,5 +139,7 @@ def rows(found: Figures) -> dict[str, dict[str, float]]:
     """A result's test metrics by what was measured, for a table."""
     if "variants" in found:
         return {variant["name"]: variant["test"] for variant in found["variants"]}
-    families = {name: found[name] for name in ("federated", "central") if name in found}
-    return {name: {metric: family[metric]["mean"] for metric in METRICS} for name, family in families.items()}
+    models = {name: found[name] for name in (OURS, CENTRAL) if name in found}
+    for group in GROUPS:
+        models |= found.get(group, {})
+    return {name: {m: model[m]["mean"] for m in METRICS if m in model} for name, model in models.items()}

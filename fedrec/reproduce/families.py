@@ -5,20 +5,25 @@ from collections.abc import Callable, Sequence
 from data.errors import InputError
 from fedrec.reproduce.parts import Part
 from fedrec.reproduce.preset import Ablation, Preset
+from fedrec.reproduce.rivals import baselines
 from fedrec.reproduce.runs import training
 
 
 def federated(preset: Preset) -> list[Part]:
-    return [training("federated", f"federated-{seed}", preset.config(seed)) for seed in preset.seeds]
+    return [training("federated", "federated", f"federated-{seed}", preset.config(seed)) for seed in preset.seeds]
 
 
 def central(preset: Preset) -> list[Part]:
     """The same model on pooled data."""
     changes = {"mode": "central", **preset.central}
-    return [training("central", f"central-{seed}", preset.config(seed, **changes)) for seed in preset.seeds]
+    return [training("central", "central", f"central-{seed}", preset.config(seed, **changes)) for seed in preset.seeds]
 
 
-FAMILIES: dict[str, Callable[[Preset], list[Part]]] = {"federated": federated, "central": central}
+FAMILIES: dict[str, Callable[[Preset], list[Part]]] = {
+    "federated": federated,
+    "central": central,
+    "baselines": baselines,
+}
 """In the order in which they are made: a later family may start from what an earlier one left."""
 
 
@@ -31,7 +36,7 @@ def parts_of(preset: Preset | Ablation, base: Preset) -> list[Part]:
         shared = base.settings | preset.settings
         varied = Preset(data=base.data, seeds=(preset.seed,), settings=shared)
         return [
-            training(variant.group, name, varied.config(preset.seed, **variant.settings))
+            training(variant.group, name, name, varied.config(preset.seed, **variant.settings))
             for name, variant in preset.variant.items()
         ]
     for name in preset.parts:

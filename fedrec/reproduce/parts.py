@@ -35,6 +35,7 @@ class Part:
     """One thing to find out. `settings` decide what comes out: a part made with others is made anew."""
 
     family: str
+    model: str  # what results call it; parts of one model differ in their seed
     name: str
     settings: Mapping[str, Any]
     make: Callable[[Place], Figures]

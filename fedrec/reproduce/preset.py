@@ -24,6 +24,11 @@ Settings = dict[str, Any]
 Seed = Annotated[int, Field(ge=0)]
 
 
+def slug(name: str) -> str:
+    """A model's name as presets and parts write it: `text neighbours` is `text-neighbours`."""
+    return name.lower().replace(" ", "-")
+
+
 class _Table(BaseModel):
     """A table of a preset: its keys and no others."""
 
@@ -36,9 +41,10 @@ class Preset(_Table):
     title: str = ""  # as a heading
     data: str  # a name of `fedrec data list`
     seeds: tuple[Seed, ...] = Field(min_length=1)
-    parts: tuple[str, ...] = ("federated", "central")
+    parts: tuple[str, ...] = ("federated", "central", "baselines")
     settings: Settings = {}
     central: Settings = {}  # what differs for the central run
+    baselines: dict[str, dict[str, list[Any]]] = {}  # grids in place of the baselines' own, by name
 
     def config(self, seed: int, **changes: Any) -> RunConfig:
         """The run's config with this seed. Raises `InputError` for a setting that does not exist or fit."""

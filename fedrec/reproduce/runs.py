@@ -1,5 +1,6 @@
 """Parts that train: a run, resumed if it was interrupted, then every user's held-out item ranked with it."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,9 +23,9 @@ RUN = "run"
 """Below a training part's folder: the artifact."""
 
 
-def training(family: str, name: str, config: RunConfig) -> Part:
+def training(family: str, model: str, name: str, config: RunConfig) -> Part:
     """The part that trains with these settings."""
-    return Part(family, name, knobs(config), partial(_train, config))
+    return Part(family, model, name, knobs(config), partial(_train, config))
 
 
 def _train(config: RunConfig, place: Place) -> Figures:
@@ -34,10 +35,10 @@ def _train(config: RunConfig, place: Place) -> Figures:
     return scored(recommender.scorer(), place) | told(recommender, out)
 
 
-def scored(score: Scorer, place: Place) -> Figures:
-    """Metrics by split over all users; the test ranks stay in the part's folder."""
+def scored(score: Scorer, place: Place, splits: Sequence[str] = SPLITS) -> Figures:
+    """Metrics by split over all users, the test among them; its ranks stay in the part's folder."""
     shard = Shard.load(place.data)
-    rankings = {split: score_users(score, shard, split) for split in SPLITS}
+    rankings = {split: score_users(score, shard, split) for split in splits}
     save_ranks(place.folder, rankings["test"].ranks)
     return {split: measured(ranking) for split, ranking in rankings.items()}
 

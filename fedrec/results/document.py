@@ -52,7 +52,7 @@ def _benchmark(result: Result, results: Results) -> Iterator[str]:
     if result.get("comparisons"):
         yield "Which differences are more than chance:\n"
         yield tables.comparisons(result) + "\n"
-    if "by_history" in result:
+    if result.get("by_history"):
         yield "NDCG@10 by how much a user has to learn from:\n"
         yield tables.by_history(result) + "\n"
     yield from _pictures(result)

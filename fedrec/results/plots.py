@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import InputError
 from fedrec.results.files import Result, title
-from fedrec.results.tables import label, middle
+from fedrec.results.tables import label, span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
 """Told apart by all eyes: Wong 2011, doi:10.1038/nmeth.1618."""
+ALWAYS = ("federated", "central", "popularity")
 STYLE: Any = {
     "svg.hashsalt": "fedrec",
     "font.size": 9,
@@ -51,9 +52,9 @@ def pictures(result: Result) -> Iterator[Picture]:
     if result.get("curve"):
         shown = {"curve": result["curve"], "central": _reference(result)}
         yield Picture(f"{name}-curve.svg", f"{title(result)}: NDCG@10 by rounds, and by what is sent", shown, _curve)
-    if "by_history" in result:
+    if result.get("by_history"):
         about = f"{title(result)}: NDCG@10 by length of history"
-        yield Picture(f"{name}-history.svg", about, result["by_history"], _history)
+        yield Picture(f"{name}-history.svg", about, _foremost(result["by_history"]), _history)
     if result["preset"].get("against_bytes"):
         shown = [
             [found["group"], found["about"], found["bytes_up_per_client_round"], found["test"]["ndcg@10"]]
@@ -64,6 +65,19 @@ def pictures(result: Result) -> Iterator[Picture]:
 
 def _reference(result: Result) -> float | None:
     return result["central"]["validation"]["ndcg@10"]["mean"] if "central" in result else None
+
+
+def _foremost(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of all models ours, the common bar, and the best others: as many as can be told apart."""
+    users = sum(group["users"] for group in groups)
+    overall = {
+        model: sum(group["users"] * group["ndcg@10"][model] for group in groups) / users
+        for model in groups[0]["ndcg@10"]
+    }
+    always = [model for model in ALWAYS if model in overall]
+    others = sorted((model for model in overall if model not in always), key=lambda model: -overall[model])
+    shown = [model for model in overall if model in always + others[: len(COLOURS) - 1 - len(always)]]
+    return [group | {"ndcg@10": {model: group["ndcg@10"][model] for model in shown}} for group in groups]
 
 
 def save(picture: Picture, path: Path) -> None:
@@ -104,10 +118,10 @@ def _history(figure: "Figure", groups: list[dict[str, Any]]) -> None:
     models = list(groups[0]["ndcg@10"])
     width = 0.8 / len(models)
     for number, model in enumerate(models):
-        heights = [middle(group["ndcg@10"][model]) for group in groups]
+        heights = [group["ndcg@10"][model] for group in groups]
         places = [place + (number - (len(models) - 1) / 2) * width for place in range(len(groups))]
         ax.bar(places, heights, width, color=COLOURS[number % len(COLOURS)], label=label(model).strip("*"))
-    ax.set_xticks(range(len(groups)), [f"{group['group']}\n{group['users']:,} users" for group in groups])
+    ax.set_xticks(range(len(groups)), [f"{span(group)}\n{group['users']:,} users" for group in groups])
     ax.set_xlabel("events to learn from")
     ax.grid(axis="x", visible=False)
     _legend_beside(ax)

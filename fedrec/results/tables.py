@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedrec.reproduce.preset import slug
 from fedrec.results.files import Result, title
 
 Figure = Mapping[str, Any] | float | None
@@ -15,15 +16,7 @@ OURS = {
     "alone": ("the same model, each client alone", "alone"),
     "personal": ("fedrec, then tuned on each device", "federated"),
 }
-LABELS = {
-    "fedmf": "FedMF",
-    "pfedrec": "PFedRec",
-    "pfedrec-leak": "PFedRec with the leak of its code",
-    "ease": "EASE",
-    "item-knn": "item-kNN",
-    "sasrec": "SASRec on item ids",
-    "text-neighbours": "text neighbours",
-}
+LABELS = {"fedmf": "FedMF", "pfedrec": "PFedRec", "pfedrec-leak": "PFedRec with the leak of its code"}
 
 
 @dataclass(frozen=True)
@@ -80,9 +73,9 @@ def _beside(result: Result) -> Iterator[Row]:
     for name, found in result.get("peers", {}).items():
         yield Row(label(name), "federated", found, f"`--part peer-{name}`")
     for name, found in result.get("baselines", {}).items():
-        chosen = found.get("tuning", {}).get("chosen") or {}
-        tuned = f" ({', '.join(f'{key} = {value}' for key, value in chosen.items())})" if chosen else ""
-        yield Row(label(name), "centrally", found, f"`--part baseline-{name}`", tuned)
+        chosen = ", ".join(f"{key} = {value:g}" for key, value in found["tuning"]["chosen"].items())
+        tuned = f" ({chosen}; of {len(found['tuning']['trials'])} tried)" if chosen else ""
+        yield Row(label(name), "centrally", found, f"`--part baseline-{slug(name)}`", tuned)
 
 
 def _theirs(result: Result, published: Sequence[Result]) -> Iterator[Row]:
@@ -113,10 +106,14 @@ def by_history(result: Result) -> str:
     groups = result["by_history"]
     models = list(groups[0]["ndcg@10"])
     lines = [
-        [group["group"], f"{group['users']:,}", *(figure(group["ndcg@10"][model]) for model in models)]
-        for group in groups
+        [span(group), f"{group['users']:,}", *(figure(group["ndcg@10"][model]) for model in models)] for group in groups
     ]
     return table(["events to learn from", "users", *map(label, models)], lines)
+
+
+def span(group: Result) -> str:
+    """How many events its users have: `short: 19 to 41`."""
+    return f"{group['group']}: {group['from']:,} to {group['to']:,}"
 
 
 def variants(result: Result) -> str:
