@@ -32,7 +32,7 @@ SETTINGS = "\n".join(f"{name} = {json.dumps(value)}" for name, value in SMALL.it
 TINY = f"""
 data = "ml-100k"
 seeds = [0, 1]
-parts = ["federated", "central", "baselines"]
+parts = ["federated", "central", "baselines", "alone", "personal", "cold"]
 [settings]
 {SETTINGS}
 [central]
@@ -43,6 +43,20 @@ ridge = [1.0, 30.0]
 epochs = [2]
 width = [8]
 dropout = [0.2]
+[alone]
+steps = [2]
+rates = [0.05]
+[personal]
+steps = [1, 2]
+rates = [0.05]
+parts = [["item", "user"], ["user"]]
+[cold]
+share = 0.3
+baselines = ["popularity", "text-neighbours"]
+"""
+START = """
+[start]
+benchmark = "tiny"
 """
 VARIED = """
 base = "tiny"
@@ -136,10 +150,48 @@ def test_baselines_are_tuned_and_ranked(made: tuple[Path, dict[str, Any]]) -> No
     assert found["baselines"]["EASE"]["recall@10"]["mean"] == pytest.approx((ranks < 10).mean(), abs=1e-6)
 
 
+def test_clients_by_themselves(made: tuple[Path, dict[str, Any]]) -> None:
+    out, found = made
+    trials = found["personal"]["tuning"]["trials"]
+    assert [trial["settings"]["steps"] for trial in trials] == [0, 1, 2, 1, 2]
+    assert trials[0]["ndcg@10"] == found["federated"]["validation"]["ndcg@10"]["seeds"][0]
+    assert found["personal"]["validation"]["ndcg@10"]["mean"] == max(trial["ndcg@10"] for trial in trials)
+    assert found["alone"]["tuning"]["chosen"].keys() == {"steps", "rate"}
+    means = metric_means(metric_sums(np.load(out / "alone-0" / "ranks.npy")))
+    assert found["alone"]["ndcg@10"]["mean"] == pytest.approx(means["ndcg@10"], abs=1e-6)
+
+
+def test_cold_items_are_ranked_apart(made: tuple[Path, dict[str, Any]]) -> None:
+    out, found = made
+    assert list(found["cold"]) == ["federated", "popularity", "text neighbours"]
+    users = len(Shard.load(out / "data-cold-0.3").ranked(range(12)))
+    for told in found["cold"].values():
+        assert told["users"] == users < 12
+        assert told["cold"]["mrr"] >= told["all"]["mrr"], "fewer items are in the way"
+    assert found["cold"]["popularity"]["all"]["ndcg@10"] < found["cold"]["text neighbours"]["all"]["ndcg@10"]
+    assert found["data"]["users"] == 12, "of the data as usual"
+
+
+def test_a_start_from_elsewhere(folder: Path, films: Path, made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    warm = TINY.replace('"alone", "personal", "cold"]', '"start"]').replace("[central]", START + "[central]")
+    (tmp_path / "warm.toml").write_text(warm)
+    going_on = benchmark(tmp_path / "warm.toml", tmp_path / "runs" / "warm", films)
+    with pytest.raises(InputError, match="fedrec reproduce tiny --part federated-0"):
+        reproduce(going_on, ["start"], tmp_path)
+    shutil.copytree(made[0], tmp_path / "runs" / "tiny")
+    found = reproduce(going_on, ["start", "federated-0"], tmp_path)["start"]
+    assert found["from"] == "tiny"
+    assert found["before"]["ndcg@10"] == made[1]["federated"]["ndcg@10"]["seeds"][0], "the same films, here"
+    scratch = [log.read(made[0] / "federated-0" / "run")[n]["validation"]["ndcg@10"] for n in (1, 3)]
+    assert found["mark"]["ndcg@10"] == pytest.approx(0.95 * max(scratch), abs=1e-6)
+    assert found["rounds"]["scratch"] == (2 if scratch[0] >= 0.95 * max(scratch) else 4)
+
+
 def test_models_are_compared_user_by_user(made: tuple[Path, dict[str, Any]]) -> None:
     out, found = made
     pairs = {(one["b"], one["metric"]): one for one in found["comparisons"]}
-    assert pairs.keys() == {(model, m) for model in ["central", *BASELINES] for m in ("ndcg@10", "recall@10")}
+    others = ["central", "alone", "personal", *BASELINES]
+    assert pairs.keys() == {(model, metric) for model in others for metric in ("ndcg@10", "recall@10")}
     ours = np.mean([np.load(out / f"federated-{seed}" / "ranks.npy") < 10 for seed in (0, 1)], axis=0)
     theirs = np.load(out / "baseline-random" / "ranks.npy") < 10
     told = pairs["random", "recall@10"]
@@ -153,7 +205,7 @@ def test_users_are_grouped_by_what_there_is_to_learn_from(made: tuple[Path, dict
     bounds = [(3, 4), (5, 8), (9, 11)]  # two of 3, two of 4; 5, 6, 7, two of 8; 9, 10, 11
     assert [(group["from"], group["to"]) for group in groups] == bounds
     assert [group["users"] for group in groups] == [sum(low <= n <= high for n in lengths) for low, high in bounds]
-    for model in ("federated", "central", *BASELINES):
+    for model in ("federated", "central", "alone", *BASELINES):
         whole = sum(group["users"] * group["ndcg@10"][model] for group in groups) / 12
         told = made[1].get(model) or made[1]["baselines"][model]
         assert whole == pytest.approx(told["ndcg@10"]["mean"], abs=1e-5)

@@ -4,23 +4,21 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import typer
 
-from data.download import md5_of
-from data.prepare import MANIFEST, prepare, read_manifest
-from data.sources import source_named
+from data.prepare import MANIFEST, read_manifest
 from fedrec import view
-from fedrec.reproduce import collect
+from fedrec.reproduce import apart, collect
 from fedrec.reproduce.compare import by_history, comparisons, ranks_of
 from fedrec.reproduce.families import choose, parts_of
 from fedrec.reproduce.parts import Figures, Part, Place, finished, perform
+from fedrec.reproduce.prepared import Dataset
 from fedrec.reproduce.preset import Ablation, Preset
 from recsys.recommender import save_json
 
-STAMP = ("name", "users", "items", "interactions", "split", "catalogue_fingerprint")
-"""Of the manifest: what tells whether a part was made on the same data."""
+DATA = ("name", "users", "items", "interactions", "source", "catalogue_fingerprint", "citation")
+"""Of the manifest: what results say of their data."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +32,8 @@ class Benchmark:
     source: Path | None  # the raw data, where they are at hand
 
     @property
-    def data(self) -> Path:
-        return self.out / "data"
+    def dataset(self) -> Dataset:
+        return Dataset(self.base.data, self.source, self.out)
 
     def parts(self) -> list[Part]:
         return parts_of(self.preset, self.base)
@@ -43,43 +41,29 @@ class Benchmark:
     def make(self, names: Sequence[str]) -> None:
         """Prepare the data and make the parts of these names (all, where none is named) that are not there yet."""
         parts = choose(self.parts(), names)
-        self._prepare()
-        stamp = stamp_of(self.data)
+        self.dataset.prepare(parts)
         for number, part in enumerate(parts, start=1):
-            folder = self.out / part.name
-            if finished(part, folder, stamp):
+            stamp = self.dataset.stamp(part.preparation)
+            place = Place(self.dataset.folder(part.preparation), self.out / part.name)
+            if finished(part, place.folder, stamp):
                 view.say(f"{number}/{len(parts)}  {part.name}: already made")
                 continue
             view.say(f"[bold]{number}/{len(parts)}  {part.name}[/bold]")
-            perform(part, Place(self.data, folder), stamp)
-
-    def _prepare(self) -> None:
-        source = source_named(self.base.data)
-        if (self.data / MANIFEST).is_file():
-            manifest = read_manifest(self.data)
-            given = md5_of(self.source) if self.source and self.source.is_file() else manifest["source_md5"]
-            if (manifest["name"], manifest["source_md5"]) == (source.name, given):
-                return
-        with view.counting(f"fetching {source.name}", download=True) as progress:
-            prepare(source, self.data, self.source, progress, view.warn)
+            perform(part, place, stamp)
 
     def collected(self) -> Figures:
         """The results of all parts that are finished."""
-        manifest = read_manifest(self.data)
-        stamp = stamp_of(self.data)
+        manifest = read_manifest(self.dataset.folder())
         records = {
             part.name: {"family": part.family, "model": part.model, **record}
             for part in self.parts()
-            if (record := finished(part, self.out / part.name, stamp))
+            if (record := finished(part, self.out / part.name, self.dataset.stamp(part.preparation)))
         }
         return {
             "name": self.name,
             "command": f"fedrec reproduce {self.name}",
             "split": manifest["split"],
-            "data": {
-                name: manifest[name]
-                for name in ("name", "users", "items", "interactions", "source", "catalogue_fingerprint", "citation")
-            },
+            "data": {name: manifest[name] for name in DATA},
             "preset": self.preset.model_dump(mode="json"),
             **collect.circumstances_of(records),
             **self._found(records),
@@ -94,13 +78,10 @@ class Benchmark:
             "seeds": list(self.preset.seeds),
             **collect.overall(records),
             "comparisons": comparisons(ranks),
-            "by_history": by_history(ranks, self.data),
+            "by_history": by_history(ranks, self.dataset.folder()),
+            "cold": apart.cold(records),
+            "start": apart.start(records),
         }
-
-
-def stamp_of(data: Path) -> dict[str, Any]:
-    manifest = read_manifest(data)
-    return {name: manifest[name] for name in STAMP}
 
 
 def reproduce(benchmark: Benchmark, names: Sequence[str], results: Path) -> Figures:
@@ -111,6 +92,6 @@ def reproduce(benchmark: Benchmark, names: Sequence[str], results: Path) -> Figu
         view.say("Stopped; what is made is kept. The same command goes on from here.")
         raise typer.Exit(130) from interrupt
     finally:
-        if (benchmark.data / MANIFEST).is_file():
+        if (benchmark.dataset.folder() / MANIFEST).is_file():
             save_json(results / f"{benchmark.name}.json", benchmark.collected())
     return json.loads((results / f"{benchmark.name}.json").read_text())

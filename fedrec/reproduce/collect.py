@@ -12,6 +12,8 @@ METRICS = ("ndcg@5", "ndcg@10", "ndcg@20", "recall@5", "recall@10", "recall@20",
 OURS, CENTRAL = "federated", "central"
 GROUPS = ("baselines", "peers")
 """Families of several models."""
+APART = ("cold", "start")
+"""Families whose figures do not stand beside the others: they are of other data, or of another beginning."""
 TOLD = ("tuning",)
 """What stands beside a model's metrics, from its first seed."""
 RATIOS = ("ndcg@10", "recall@10")
@@ -21,25 +23,27 @@ Records = Mapping[str, Mapping[str, Any]]
 """Of each finished part, by its name: `family`, `model`, `settings`, `figures`, `seconds`, `machine`, `versions`."""
 
 
-def of_model(records: Records, model: str) -> list[Figures]:
+def of_model(records: Records, family: str, model: str) -> list[Figures]:
     """What the parts of one model found, a seed each."""
-    return [record["figures"] for record in records.values() if record["model"] == model]
+    return [r["figures"] for r in records.values() if (r["family"], r["model"]) == (family, model)]
 
 
 def overall(records: Records) -> Figures:
     """What the models of a benchmark reached over their seeds, and how the federated one did it."""
     found: Figures = {}
-    for record in records.values():
-        figures = of_model(records, record["model"])
-        table = found.setdefault(record["family"], {}) if record["family"] in GROUPS else found
-        table[record["model"]] = over_seeds(figures) | {name: figures[0][name] for name in TOLD if name in figures[0]}
+    for family, model in dict.fromkeys((record["family"], record["model"]) for record in records.values()):
+        if family in APART:
+            continue
+        figures = of_model(records, family, model)
+        table = found.setdefault(family, {}) if family in GROUPS else found
+        table[model] = over_seeds(figures) | {name: figures[0][name] for name in TOLD if name in figures[0]}
     if {OURS, CENTRAL} <= found.keys():
         found["ratio"] = {
             metric: rounded(found[OURS][metric]["mean"] / found[CENTRAL][metric]["mean"])
             for metric in RATIOS
             if found[CENTRAL][metric]["mean"]
         }
-    runs = [record for record in records.values() if record["model"] == OURS]
+    runs = [record for record in records.values() if record["family"] == OURS]
     return found | (_of_runs(runs) if runs else {})
 
 
@@ -61,7 +65,7 @@ def spread_of(values: Sequence[float]) -> Figures:
 
 
 def metrics_of(split: Mapping[str, float]) -> Figures:
-    return {name: rounded(split[name]) for name in METRICS}
+    return {name: rounded(split[name]) for name in METRICS if name in split}
 
 
 def variants(ablation: Ablation, records: Records) -> list[Figures]:

@@ -9,7 +9,7 @@ from statistics import fmean
 import numpy as np
 
 from data.shard import Shard
-from fedrec.reproduce.collect import OURS, RATIOS, Records, rounded
+from fedrec.reproduce.collect import APART, OURS, RATIOS, Records, rounded
 from fedrec.reproduce.parts import RANKS, Figures, load_ranks
 from recsys.groups import by_length
 from recsys.rank import per_user
@@ -25,7 +25,7 @@ def ranks_of(records: Records, out: Path) -> Ranks:
     """The ranks of all models that left some."""
     found: Ranks = {}
     for name, record in records.items():
-        if (out / name / RANKS).is_file():
+        if record["family"] not in APART and (out / name / RANKS).is_file():
             found.setdefault(record["model"], []).append(load_ranks(out / name))
     return found
 

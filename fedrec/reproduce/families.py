@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from data.errors import InputError
+from fedrec.reproduce.devices import alone, personal
+from fedrec.reproduce.otherwise import cold, start
 from fedrec.reproduce.parts import Part
 from fedrec.reproduce.preset import Ablation, Preset
 from fedrec.reproduce.rivals import baselines
@@ -23,6 +25,10 @@ FAMILIES: dict[str, Callable[[Preset], list[Part]]] = {
     "federated": federated,
     "central": central,
     "baselines": baselines,
+    "alone": alone,
+    "personal": personal,
+    "cold": cold,
+    "start": start,
 }
 """In the order in which they are made: a later family may start from what an earlier one left."""
 

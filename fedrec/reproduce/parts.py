@@ -31,6 +31,20 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Preparation:
+    """How a part wants the dataset prepared, where that is not as usual."""
+
+    cold_share: float = 0.0  # of the items, that are in no training event
+
+    @property
+    def suffix(self) -> str:
+        return f"-cold-{self.cold_share:g}" if self.cold_share else ""
+
+
+USUAL = Preparation()
+
+
+@dataclass(frozen=True)
 class Part:
     """One thing to find out. `settings` decide what comes out: a part made with others is made anew."""
 
@@ -39,15 +53,16 @@ class Part:
     name: str
     settings: Mapping[str, Any]
     make: Callable[[Place], Figures]
+    preparation: Preparation = USUAL
 
 
-def finished(part: Part, folder: Path, stamp: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The record of a part that is there, made with these settings on this data; None where it is to be made."""
+def finished(part: Part, folder: Path, stamp: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The record of a part that is there, made with its settings on data of this stamp; None where there is none."""
     record = _record(folder)
     return record if record.get("finished") and _same(record, part, stamp) else None
 
 
-def perform(part: Part, place: Place, stamp: Mapping[str, Any]) -> None:
+def perform(part: Part, place: Place, stamp: Mapping[str, Any] | None) -> None:
     """Make a part, or go on making it; what was begun with other settings or data is thrown away."""
     record = _record(place.folder)
     if not _same(record, part, stamp):
@@ -81,6 +96,6 @@ def _record(folder: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _same(record: Mapping[str, Any], part: Part, stamp: Mapping[str, Any]) -> bool:
+def _same(record: Mapping[str, Any], part: Part, stamp: Mapping[str, Any] | None) -> bool:
     asked = json.loads(json.dumps({"settings": part.settings, "data": stamp}))  # as JSON gives it back
     return {name: record.get(name) for name in asked} == asked

@@ -35,6 +35,27 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Device(_Table):
+    """What validation may choose from where every client trains a copy of its own."""
+
+    steps: tuple[int, ...] = Field(default=(5, 10, 20), min_length=1)
+    rates: tuple[float, ...] = Field(default=(0.01, 0.03), min_length=1)
+    parts: tuple[tuple[str, ...], ...] = (("item", "user"),)  # of the adapter, that are the client's own
+
+
+class Cold(_Table):
+    """The test of ranking items that nobody has touched."""
+
+    share: float = Field(default=0.1, gt=0, lt=1)  # of the items, about
+    baselines: tuple[str, ...] = ("popularity", "text-neighbours", "ease")
+
+
+class Start(_Table):
+    """A warm start: what a run on another dataset learned, as the beginning of this one's."""
+
+    benchmark: str  # whose first federated run is the start; it is to be made first, beside this one's parts
+
+
 class Preset(_Table):
     """A benchmark: the data, the run, and what it is compared with."""
 
@@ -45,6 +66,10 @@ class Preset(_Table):
     settings: Settings = {}
     central: Settings = {}  # what differs for the central run
     baselines: dict[str, dict[str, list[Any]]] = {}  # grids in place of the baselines' own, by name
+    alone: Device = Device()
+    personal: Device = Device()
+    cold: Cold = Cold()
+    start: Start | None = None
 
     def config(self, seed: int, **changes: Any) -> RunConfig:
         """The run's config with this seed. Raises `InputError` for a setting that does not exist or fit."""

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import torch
 
+from data.catalogue import Catalogue
 from data.shard import Shard
 from federation import log, wire
 from federation.config import RunConfig, knobs
 from federation.rounds import SCORE, TRAINED
 from federation.train import open_run
 from federation.update import Update
-from fedrec.evaluate import SPLITS, measured, score_users
+from fedrec.evaluate import SPLITS, cold_items, measured, score_users
 from fedrec.reproduce.parts import Figures, Part, Place, save_ranks
 from fedrec.train import train_shown
 from recsys.lora import Adapter
-from recsys.rank import Scorer
+from recsys.rank import Scorer, only
 from recsys.recommender import CARD, Recommender
 
 RUN = "run"
@@ -29,18 +30,33 @@ def training(family: str, model: str, name: str, config: RunConfig) -> Part:
 
 
 def _train(config: RunConfig, place: Place) -> Figures:
+    recommender = trained(config, place)
+    return scored(recommender.scorer(), place) | told(recommender, place.folder / RUN)
+
+
+def trained(config: RunConfig, place: Place, start: Path | None = None) -> Recommender:
+    """The run of a part, from its beginning or from where it was interrupted; `start` is a run to begin from."""
     out = place.folder / RUN
-    train_shown(place.data, out, open_run(out, place.data, config, resume=(out / CARD).is_file()))
-    recommender = Recommender.load(out)
-    return scored(recommender.scorer(), place) | told(recommender, out)
+    train_shown(place.data, out, open_run(out, place.data, config, (out / CARD).is_file(), start))
+    return Recommender.load(out)
 
 
 def scored(score: Scorer, place: Place, splits: Sequence[str] = SPLITS) -> Figures:
-    """Metrics by split over all users, the test among them; its ranks stay in the part's folder."""
-    shard = Shard.load(place.data)
+    """Metrics by split over all users, the test among them; its ranks stay in the part's folder.
+
+    Where some items are cold, `cold` holds the test's metrics in a ranking of these alone.
+    """
+    shard, catalogue = Shard.load(place.data), Catalogue.load(place.data)
     rankings = {split: score_users(score, shard, split) for split in splits}
     save_ranks(place.folder, rankings["test"].ranks)
+    if "cold" in catalogue.frame.columns:
+        rankings["cold"] = score_users(only(score, cold_items(catalogue, place.data)), shard, "test")
     return {split: measured(ranking) for split, ranking in rankings.items()}
+
+
+def measured_on(score: Scorer, place: Place) -> Figures:
+    """The test's metrics alone; no rank is kept."""
+    return measured(score_users(score, Shard.load(place.data), "test"))
 
 
 def told(recommender: Recommender, out: Path) -> Figures:
