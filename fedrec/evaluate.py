@@ -22,14 +22,11 @@ def evaluate_run(run: Path, given: Path | None, prepared: Path, protocol: str, r
     Raises `InputError` where run and data do not belong together.
     """
     recommender, data = opened(run, given, prepared)
-    catalogue = recommender.catalogue
     if ranks and ranks.resolve().is_relative_to(run.resolve()):
         raise InputError(f"--ranks {ranks} lies in the run; ranks are private and stay out of the artifact")
-    if read_manifest(data)["split"] != recommender.card["data"]["split"]:
-        raise InputError(f"{run} was trained in another split than {data} has; name its own with --data")
     shard, scorer = Shard.load(data), recommender.scorer()
     if protocol == "cold":
-        scorer = only(scorer, cold_items(catalogue, data))
+        scorer = only(scorer, cold_items(recommender.catalogue, data))
     rankings = {split: score_users(scorer, shard, split, protocol) for split in SPLITS}
     if ranks:
         with replaced_file(ranks) as path, path.open("wb") as file:
@@ -55,6 +52,8 @@ def opened(run: Path, given: Path | None, prepared: Path) -> tuple[Recommender, 
         raise InputError(f"{data} is not there; name the prepared folder with --data")
     if Catalogue.load(data).fingerprint != recommender.catalogue.fingerprint:
         raise InputError(f"{run} was trained on other items than {data} holds; name its own with --data")
+    if read_manifest(data)["split"] != recommender.card["data"]["split"]:
+        raise InputError(f"{run} was trained in another split than {data} has; name its own with --data")
     return recommender, data
 
 

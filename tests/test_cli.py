@@ -5,10 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,8 +19,9 @@ from data.shard import Shard
 from data.sources import SOURCES
 from data.split import Split
 from federation.config import knobs
-from fedrec.cli import Protocol, main
+from fedrec.cli import Protocol
 from recsys.rank import PROTOCOLS
+from tests.terminal import Fedrec, Outcome, is_refused
 from tests.world import SMALL, small_config, toy_interactions, toy_items
 
 ARTIFACT = {
@@ -41,49 +39,8 @@ SETS = [f"--set={name}={value}" for name, value in SMALL.items()]
 RATINGS = ["1\t1\t5\t10", "1\t2\t4\t20", "1\t3\t3\t30", "2\t3\t5\t10", "2\t2\t4\t20", "2\t1\t1\t30"]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def answer(self) -> Any:
-        """What a program reads: all of stdout as one JSON value."""
-        assert self.code == 0, self.err
-        return json.loads(self.out)
-
-
-Fedrec = Callable[..., Outcome]
-
-
-@pytest.fixture
-def fedrec(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Fedrec:
-    """The console script in this process, with its working folder in `tmp_path`."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["fedrec", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        code, printed = stop.value.code, capsys.readouterr()
-        return Outcome(code if isinstance(code, int) else 0, printed.out, printed.err)
-
-    return call
-
-
 def tree(folder: Path) -> dict[Path, bytes | None]:
     return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
-
-
-def is_refused(outcome: Outcome, *words: str) -> None:
-    """Status 2, nothing on stdout, and one line on stderr (beside notes) that holds all of `words`."""
-    assert outcome.code == 2, outcome.err
-    assert outcome.out == ""
-    (line,) = [line for line in outcome.err.splitlines() if not line.startswith("note ")]
-    assert line.startswith("fedrec: ")
-    for word in words:
-        assert word in line
 
 
 def write_ml_100k(folder: Path, ratings: list[str]) -> Path:

@@ -83,3 +83,25 @@ def shard_of(histories: Histories) -> Shard:
         items=np.array([item for history in histories for item in history], dtype=np.int64),
         salts=np.array([salt_of(f"u{user}") for user in range(len(histories))], dtype=np.uint64),
     )
+
+
+def write_toy_films(folder: Path) -> Path:
+    """The toy world in the layout of MovieLens 100K: raw data of 12 users and 24 films."""
+    folder.mkdir()
+    items = toy_items()
+    rows = {item_id: row for row, item_id in enumerate(items["item_id"], start=1)}
+    films = [
+        f"{row}|{title} ({year})|||u|0|{int(genres == 'Cooking')}|{int(genres == 'Space')}"
+        for row, (title, year, genres) in enumerate(items.select("title", "year", "genres").iter_rows(), start=1)
+    ]
+    ratings = [
+        f"{int(user[-2:]) + 1}\t{rows[item]}\t5\t{timestamp}"
+        for user, item, timestamp in toy_interactions().iter_rows()
+    ]
+    for name, lines in {
+        "u.genre": ["unknown|0", "Cooking|1", "Space|2"],
+        "u.item": films,
+        "u.data": ratings,
+    }.items():
+        (folder / name).write_text("".join(f"{line}\n" for line in lines), "latin-1")
+    return folder
