@@ -14,7 +14,7 @@ import numpy as np
 from data.errors import InputError
 
 FOLDER = "shard"
-DRAW, NEGATIVES, CROPS, SAMPLED = 1, 2, 3, 4
+DRAW, NEGATIVES, CROPS, SAMPLED, ROTATIONS = 1, 2, 3, 4, 5
 """What a generator is for: the first number of every seed, so that no two draws share a stream."""
 
 LENGTH_STEP = 8

@@ -58,6 +58,8 @@ ORDER = {
     ],
     "federation": [
         "config",
+        "quantise",
+        "compress",
         "update",
         "client",
         "server",

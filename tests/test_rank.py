@@ -12,7 +12,9 @@ from sklearn.metrics import ndcg_score
 from torch import Tensor
 
 from data.catalogue import Catalogue
+from data.prepare import prepare
 from data.shard import NOTHING, Shard
+from data.sources import source_named
 from recsys import baselines
 from recsys.model import Model
 from recsys.rank import metric_means, metric_sums, model_scorer, only, rank, top
@@ -35,12 +37,6 @@ def test_the_rank_counts_unseen_items_before_the_held_out_one() -> None:
 def test_ties_count_against_the_model() -> None:
     shard = one_user(0, 1, 3)
     assert rank(fixed(1, 1, 1, 1, 1, 1), shard, [0], "test").ranks.tolist() == [3]  # items 2, 4, 5
-
-
-def test_a_score_that_is_not_a_number_counts_against_the_model() -> None:
-    nan = float("nan")
-    assert rank(fixed(1, 1, 9, 5, nan, 4), one_user(0, 1, 3), [0], "test").ranks.tolist() == [2]  # items 2 and 4
-    assert rank(fixed(nan, nan, nan, nan, nan, nan), one_user(0, 1, 3), [0], "test").ranks.tolist() == [5]
 
 
 def test_validation_ranks_the_item_before_the_last_without_seeing_the_last() -> None:
