@@ -12,9 +12,7 @@ from sklearn.metrics import ndcg_score
 from torch import Tensor
 
 from data.catalogue import Catalogue
-from data.prepare import prepare
 from data.shard import NOTHING, Shard
-from data.sources import source_named
 from recsys import baselines
 from recsys.model import Model
 from recsys.rank import metric_means, metric_sums, model_scorer, only, rank, top
