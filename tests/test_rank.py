@@ -37,12 +37,6 @@ def test_ties_count_against_the_model() -> None:
     assert rank(fixed(1, 1, 1, 1, 1, 1), shard, [0], "test").ranks.tolist() == [3]  # items 2, 4, 5
 
 
-def test_a_score_that_is_not_a_number_counts_against_the_model() -> None:
-    nan = float("nan")
-    assert rank(fixed(1, 1, 9, 5, nan, 4), one_user(0, 1, 3), [0], "test").ranks.tolist() == [2]  # items 2 and 4
-    assert rank(fixed(nan, nan, nan, nan, nan, nan), one_user(0, 1, 3), [0], "test").ranks.tolist() == [5]
-
-
 def test_validation_ranks_the_item_before_the_last_without_seeing_the_last() -> None:
     shard = one_user(0, 1, 3, 2)
     assert rank(fixed(9, 1, 5, 2, 3, 4), shard, [0], "validation").ranks.tolist() == [3]  # behind 2, 4 and 5

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from data.shard import FOLDER, Cohort, Shard, salt_of, ticket_of
+from data.shard import FOLDER, NOTHING, Cohort, Shard, salt_of, ticket_of
 from tests.world import Histories, shard_of
 
 HISTORIES = st.lists(st.lists(st.integers(0, 99), min_size=3, max_size=40), max_size=12)
@@ -45,9 +45,13 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
 
 
 @quick
-@given(HISTORIES, st.sampled_from(["train", "validation", "test"]), st.integers(1, 3))
-def test_the_events_of_a_split_are_the_histories_it_may_read(histories: Histories, split: str, parts: int) -> None:
-    shard = shard_of(histories).part(0, parts)
+@given(HISTORIES, st.sampled_from(["train", "validation", "test"]), st.integers(1, 3), st.integers(0, 2))
+def test_the_events_of_a_split_are_the_histories_it_may_read(
+    histories: Histories, split: str, parts: int, ranked: int
+) -> None:
+    """Also where some users, here those after the first few, only train."""
+    only_train = [[*history[:-2], NOTHING, NOTHING] for history in histories[ranked:]]
+    shard = shard_of([*histories[:ranked], *only_train]).part(0, parts)
     users, items = shard.events(split)
     assert users.tolist() == [user for user in range(len(shard)) for _ in shard.history(user, split)]
     assert items.tolist() == [item for user in range(len(shard)) for item in shard.history(user, split)]
