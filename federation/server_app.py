@@ -22,7 +22,9 @@ def main(grid: Grid, context: Context) -> None:
         if not table[name]:
             raise InputError(f"{name} is not set; pass --run-config '{name}=\"/absolute/path\"'")
     data, out = Path(str(table["data"])), Path(str(table["out"]))
-    config = open_run(out, data, from_run_config(table), resume=bool(table["resume"]))
+    if (asked := from_run_config(table)).keeps:
+        raise InputError(f"method = {asked.method} keeps private parts in one process: train it with `fedrec train`")
+    config = open_run(out, data, asked, resume=bool(table["resume"]))
     train(grid, out, data, config, _report)
 
 

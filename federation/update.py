@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.exact import exact_sum
+from recsys.exact import exact_scatter, exact_sum
 from recsys.fit import Fitted
 from recsys.lora import Adapter
 
@@ -19,6 +19,8 @@ class Order:
     users: np.ndarray  # (u,) numbers local to the node's shard
     clip: float = 0.0  # bound on a user's change; training only
     split: str = "train"  # train, or the split to rank
+    protocol: str = "full"  # against what to rank
+    best: int = 0  # training only: the best validated round so far, which may be asked for again
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,5 +65,11 @@ def summed(fitted: Fitted, round: int, clip: float) -> Update:
         "diverged": float((~sound).sum()),
     }
     added = fitted.deltas if sound.all() else {name: tensor[sound] for name, tensor in fitted.deltas.items()}
-    deltas = {name: exact_sum(tensor, factors[sound]).cpu() for name, tensor in added.items()}
+    deltas = {name: _added(tensor, fitted, sound, factors).cpu() for name, tensor in added.items()}
     return Update(round, len(fitted.losses), deltas, sums)
+
+
+def _added(terms: Tensor, fitted: Fitted, sound: Tensor, factors: Tensor) -> Tensor:
+    if fitted.rows is None:
+        return exact_sum(terms, factors[sound])
+    return exact_scatter(terms, fitted.rows[sound], fitted.items, factors[sound])

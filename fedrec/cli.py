@@ -41,6 +41,13 @@ class Protocol(StrEnum):
     full = "full"
     sampled = "sampled-99"
 
+    @property
+    def against(self) -> str:
+        """The protocol in words."""
+        if self is Protocol.full:
+            return "against the full catalogue"
+        return "against 99 sampled items (to compare with papers only)"
+
 
 @app.command()
 def demo(
@@ -175,12 +182,13 @@ def train(
     if as_json:
         print(json.dumps(metrics | {"run": str(out)}))
         return
-    view.out.print(view.metrics_table("held-out items, full catalogue", {s: metrics[s]["full"] for s in metrics}))
-    view.out.print(
-        f"Wrote {out}. Next:\n  fedrec recommend {out} --query 'space opera'\n  fedrec serve {out}",
-        soft_wrap=True,
-        markup=False,
-    )
+    for protocol in metrics["test"]:
+        rows = {split: metrics[split][protocol] for split in metrics}
+        view.out.print(view.metrics_table(f"held-out items {Protocol(protocol).against}", rows))
+    told = f"Next:\n  fedrec recommend {out} --query 'space opera'\n  fedrec serve {out}"
+    if Protocol.sampled in metrics["test"]:
+        told = "A peer to compare with: its users' private parts are gone, and there is nothing to serve."
+    view.out.print(f"Wrote {out}. {told}", soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -204,10 +212,7 @@ def evaluate(
     if as_json:
         print(json.dumps(found))
         return
-    against = "the full catalogue" if protocol is Protocol.full else "99 sampled items (to compare with papers only)"
-    view.out.print(
-        view.metrics_table(f"held-out items against {against}", {s: found[s][protocol.value] for s in found})
-    )
+    view.out.print(view.metrics_table(f"held-out items {protocol.against}", {s: found[s][protocol] for s in found}))
 
 
 @app.command()

@@ -27,6 +27,9 @@ PROTOCOLS = ("full", "sampled-99")
 Scorer = Callable[[Sequence[np.ndarray]], Tensor]
 """Histories of B users → scores (B, N) of every item. Whatever can rank is one."""
 
+UserScorer = Callable[[Sequence[int]], Tensor]
+"""B users of a shard → scores (B, N). Where a user has parameters of its own, its history does not tell all."""
+
 
 def model_scorer(model: Model, adapter: Adapter, vectors: Tensor) -> Scorer:
     """The trained model as a scorer; `vectors` (N, E) are its item vectors."""
@@ -63,10 +66,21 @@ def rank(
     `sampled-99` ranks it among 99 unseen items drawn for the user instead. It exists to compare with papers.
     """
 
+    def by_history(part: Sequence[int]) -> Tensor:
+        return score([shard.history(user, split) for user in part])
+
+    return rank_users(by_history, shard, users, split, protocol, coverage)
+
+
+def rank_users(
+    score: UserScorer, shard: Shard, users: Sequence[int], split: str, protocol: str = "full", coverage: bool = False
+) -> Ranking:
+    """The same by a scorer that knows the users themselves."""
+
     def ranked(part: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         histories = [shard.history(user, split) for user in part]
         targets = shard.held_out(part, split)
-        scores = hide_seen(score(histories), histories)  # (b, N)
+        scores = hide_seen(score(part), histories)  # (b, N)
         best = scores.topk(min(10, scores.shape[1])).indices if coverage else torch.zeros(0, dtype=torch.long)
         if protocol == "sampled-99":
             scores = _sampled(scores, torch.from_numpy(targets), shard.salts[part])
@@ -74,7 +88,7 @@ def rank(
 
     if not len(users):
         return Ranking(np.zeros(0, dtype=np.int64), math.nan)
-    items = score([shard.history(users[0], split)]).shape[1]
+    items = score(users[:1]).shape[1]
     size = max(1, min(USERS, SCORES // items))
     found = spread(ranked, (users[start : start + size] for start in range(0, len(users), size)))
     ranks, listed = zip(*found, strict=True)
