@@ -38,6 +38,7 @@ class Examples:
     """A round's examples of some clients, all of one shape, which depends on each client alone."""
 
     users: list[int]  # C
+    salts: list[int]  # C
     rows: Tensor  # (C, M) the items that a client's examples are of, each once; 0 where there are fewer
     places: Tensor  # (C, S, W) where among these an example's item stands
     labels: Tensor  # (C, S, W) 1 for the client's own items, 0 for drawn ones
@@ -60,7 +61,7 @@ def blocks(
         size = max(1, ROWS // int(shape.prod()))
         for part in np.array_split(alike, -(-len(alike) // size)):
             drawn = [draw(config, shard, user, items, stream) for user in part.tolist()]
-            yield _padded(part.tolist(), drawn, int(shape[0]), int(shape[1]))
+            yield Examples(part.tolist(), shard.salts[part].tolist(), *_padded(drawn, int(shape[0]), int(shape[1])))
 
 
 def draw(
@@ -80,8 +81,9 @@ def draw(
     return np.concatenate([own, drawn])[order], order < len(own)
 
 
-def _padded(users: list[int], drawn: list[tuple[np.ndarray, np.ndarray]], steps: int, width: int) -> Examples:
-    shape = (len(users), steps * width)
+def _padded(drawn: list[tuple[np.ndarray, np.ndarray]], steps: int, width: int) -> list[Tensor]:
+    """Rows, places, labels and mask of clients' examples."""
+    shape = (len(drawn), steps * width)
     rows, places = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     labels, mask = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=bool)
     for client, (items, own) in enumerate(drawn):
@@ -89,5 +91,5 @@ def _padded(users: list[int], drawn: list[tuple[np.ndarray, np.ndarray]], steps:
         rows[client, : len(distinct)] = distinct
         places[client, : len(items)], labels[client, : len(items)] = inverse, own
         mask[client, : len(items)] = True
-    batched = (torch.from_numpy(column).unflatten(1, (steps, width)) for column in (places, labels, mask))
-    return Examples(users, torch.from_numpy(rows), *batched)
+    batched = [torch.from_numpy(column).unflatten(1, (steps, width)) for column in (places, labels, mask)]
+    return [torch.from_numpy(rows), *batched]

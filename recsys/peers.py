@@ -8,7 +8,9 @@
   score function, then for a step of the item vectors.
 
 Both minimise the binary cross-entropy of own against drawn items (recsys/examples.py). A private part is v (D+1,):
-the vector, and the score function's bias, which in FedMF stays zero. Shapes: C clients, M rows, W examples, D width.
+the vector, and the score function's bias, which in FedMF stays zero. Beware of what the shared part tells: the change
+that a lone client sends is zero but for its own and the drawn items, and points apart for the two.
+Shapes: C clients, M rows, W examples, D width, N items.
 """
 
 import math
@@ -74,36 +76,33 @@ class Peer:
         moves[-1] = float(self.dual)
         return moves
 
-    def blocks(self, shard: Shard, users: np.ndarray, round: int) -> Iterator[tuple[Examples, Tensor]]:
-        """Examples, and the private parts that users begin with who have none: (C, D+1)."""
-        for block in blocks(self.config, shard, users, self.items, (self.seed, round)):
-            yield block, torch.stack([self.start(shard.salts[user]).v for user in block.users])
+    def blocks(self, shard: Shard, users: np.ndarray, round: int) -> Iterator[Examples]:
+        return blocks(self.config, shard, users, self.items, (self.seed, round))
 
-    def fit(self, adapter: Adapter, block: tuple[Examples, Tensor], parts: Parts) -> Fitted:
+    def fit(self, adapter: Adapter, block: Examples, parts: Parts) -> Fitted:
         """One epoch of every client's own examples, from the given table and the client's private part."""
-        examples, starts = block
-        given = adapter[TABLE][examples.rows]  # (C, M, D)
-        known = [parts.get(user) for user in examples.users]
-        v = torch.stack([start if private is None else private.v for private, start in zip(known, starts, strict=True)])
+        users = zip(block.users, block.salts, strict=True)
+        v = torch.stack([(parts.get(user) or self.start(salt)).v for user, salt in users])
+        given = adapter[TABLE][block.rows]  # (C, M, D)
         own, losses = given.clone(), torch.zeros(len(v))
-        for step in range(examples.places.shape[1]):
-            batch = Batch(*(column[:, step] for column in (examples.places, examples.labels, examples.mask)))
-            losses += (batch.losses(own, v) * batch.mask).sum(-1)
+        for step in range(block.places.shape[1]):
+            batch = Batch.of(block, step, own)
+            losses += batch.losses(v)
             v = self._step(own, v, batch)
         change = own - given
-        self._remember(examples, v, change, adapter[TABLE], parts)
-        counts = examples.mask.flatten(1).sum(-1).clamp(min=1)
-        return Fitted({TABLE: change}, losses / counts, examples.rows, self.items)
+        self._remember(block, v, change, adapter[TABLE], parts)
+        counts = block.mask.flatten(1).sum(-1).clamp(min=1)
+        return Fitted({TABLE: change}, losses / counts, block.rows, self.items)
 
     def _step(self, own: Tensor, v: Tensor, batch: "Batch") -> Tensor:
         """One step on a batch; moves the rows in place, and returns the new private part."""
-        vectors, errors = batch.vectors(own), batch.errors(own, v)
-        slope = torch.cat([(errors.unsqueeze(-1) * vectors).sum(1), errors.sum(1, keepdim=True)], dim=1)  # (C, D+1)
-        moved = v - self.config.peer_rate * slope * self._moves
-        along = moved if self.dual else v
-        pulls = batch.per_row(batch.errors(own, moved) if self.dual else errors, own.shape[1])  # (C, M)
+        errors = batch.errors(v)
+        slope = torch.cat([(errors.unsqueeze(-1) * batch.vectors).sum(1), errors.sum(1, keepdim=True)], dim=1)
+        moved = v - self.config.peer_rate * slope * self._moves  # (C, D+1)
+        along, errors = (moved, batch.errors(moved)) if self.dual else (v, errors)
+        pulls = torch.zeros(own.shape[:2]).scatter_add_(1, batch.places, errors)  # (C, M) each row's, of its examples
         rate = self.config.peer_item_rate * self.items
-        own -= rate * pulls.unsqueeze(-1) * along[:, None, :-1]  # a score's gradient by an item's vector is v
+        own.addcmul_(pulls.unsqueeze(-1), along[:, None, :-1], value=-rate)  # a score's gradient by its item is v
         return moved
 
     def _remember(self, examples: Examples, v: Tensor, change: Tensor, table: Tensor, parts: Parts) -> None:
@@ -126,28 +125,29 @@ class Peer:
 
 
 class Batch(NamedTuple):
-    """Some examples of each client, by places among its rows `own` (C, M, D)."""
+    """Some examples of each client."""
 
-    places: Tensor  # (C, W)
+    vectors: Tensor  # (C, W, D) of their items, before the step
+    places: Tensor  # (C, W) among the client's rows
     labels: Tensor  # (C, W)
     mask: Tensor  # (C, W)
 
-    def vectors(self, own: Tensor) -> Tensor:
+    @classmethod
+    def of(cls, examples: Examples, step: int, own: Tensor) -> "Batch":
         clients, rows, width = own.shape
+        places, labels, mask = (c[:, step] for c in (examples.places, examples.labels, examples.mask))
         first = torch.arange(0, clients * rows, rows).unsqueeze(1)
-        return own.view(-1, width)[self.places + first]  # (C, W, D)
+        return cls(own.view(-1, width)[places + first], places, labels, mask)
 
-    def scores(self, own: Tensor, v: Tensor) -> Tensor:
-        return (self.vectors(own) * v[:, None, :-1]).sum(-1) + v[:, -1:]  # (C, W)
+    def scores(self, v: Tensor) -> Tensor:
+        return (self.vectors * v[:, None, :-1]).sum(-1) + v[:, -1:]  # (C, W)
 
-    def losses(self, own: Tensor, v: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(self.scores(own, v), self.labels, reduction="none")  # (C, W)
+    def losses(self, v: Tensor) -> Tensor:
+        """Each client's sum: (C,)."""
+        losses = F.binary_cross_entropy_with_logits(self.scores(v), self.labels, reduction="none")
+        return (losses * self.mask).sum(-1)
 
-    def errors(self, own: Tensor, v: Tensor) -> Tensor:
+    def errors(self, v: Tensor) -> Tensor:
         """The gradient of the batch's mean loss by each score: (C, W)."""
         counts = self.mask.sum(-1, keepdim=True).clamp(min=1)
-        return (self.scores(own, v).sigmoid() - self.labels) * self.mask / counts
-
-    def per_row(self, values: Tensor, rows: int) -> Tensor:
-        """Sums over the examples of each row: (C, W) → (C, M)."""
-        return torch.zeros(len(values), rows).scatter_add_(1, self.places, values)
+        return (self.scores(v).sigmoid() - self.labels) * self.mask / counts
