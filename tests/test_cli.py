@@ -134,7 +134,7 @@ NOT_PREPARED = ["is not a prepared dataset", "manifest.json", "fedrec data prepa
         ("train {toy} --out new --resume", ["new is not a run", "card.json is missing"]),
         ("train {toy} --out {run} --resume --set rounds=9", ["rounds = 4, not 9", "resume without changing"]),
         ("train {other} --out {run} --resume", ["trained on other items", "resume with the data it began with"]),
-        ("train {toy} --out new --set bogus=1", ["setting 'bogus'", "the settings are mode, seed, rounds"]),
+        ("train {toy} --out new --set bogus=1", ["setting 'bogus'", "the settings are method, mode, seed"]),
         ("train {toy} --out new --set rounds=0", ["rounds = '0'", "greater than or equal to 1"]),
         ("train {toy} --out new --set rounds=abc", ["rounds = 'abc'", "valid integer"]),
         ("train {toy} --out new --set clip=nan", ["clip = 'nan'", "greater than 0"]),
