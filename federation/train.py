@@ -12,14 +12,17 @@ from flwr.serverapp import Grid
 from data.catalogue import Catalogue
 from data.errors import InputError
 from data.prepare import read_manifest
-from federation import log
+from federation import log, wire
+from federation.client import learner
 from federation.config import RunConfig, from_nested, knobs
-from federation.rounds import Observer, evaluate, run, take_census
+from federation.rounds import Observer, addressed, ask, run, take_census
 from federation.server import Roster, State
-from recsys.embed import Embeddings, Encoder, embed, resolve
+from federation.update import Order
+from recsys.embed import Encoder, embed, resolve
 from recsys.lora import fingerprint
 from recsys.machine import described
 from recsys.model import Model
+from recsys.rank import PROTOCOLS
 from recsys.recommender import CARD, Recommender, load_card, save_json
 
 METRICS = "metrics.json"
@@ -39,6 +42,9 @@ def open_run(out: Path, data: Path, config: RunConfig | None, resume: bool, star
     first = Recommender.load(start) if start else None
     if resume:
         card = load_card(out)
+        begun = from_nested(card["config"])
+        if begun.keeps:
+            raise InputError(f"{out}: the private parts of {begun.method} are lost; train anew, into another --out")
         if card["data"]["catalogue_fingerprint"] != manifest["catalogue_fingerprint"]:
             raise InputError(f"{out} was trained on other items than {data} holds; resume with the data it began with")
         if card["data"]["split"] != manifest["split"]:
@@ -98,42 +104,45 @@ def _same(begun: RunConfig, asked: RunConfig, out: Path) -> None:
         raise InputError(f"{out} began with {name} = {was[name]}, not {now[name]}; resume without changing settings")
 
 
-def train(grid: Grid, out: Path, data: Path, config: RunConfig, observe: Observer) -> Recommender:
-    """Train over `grid` to the last round, from the state in `out` if there is one, and write the artifact there.
+def train(grid: Grid, out: Path, data: Path, config: RunConfig, observe: Observer) -> None:
+    """Train over `grid` to the last round, from the state in `out` if there is one, and write there what came of it.
 
     `data` is a prepared folder, of which only the public side is used: the catalogue, and its embeddings, which are
-    made there if they are absent. No shard is opened here.
+    made there if they are absent. No shard is opened here. A peer's run gets metrics and a card, but no artifact:
+    without its users' private parts, which stay on the nodes, what it learned ranks nothing.
     """
     catalogue = Catalogue.load(data)
     encoder = resolve(config.model.encoder)
-    model = Model(config.model, encoder, config.seed)
-    state = State.load(out) or State.start(model.adapter(), config.server)
+    model, public = Model(config.model, encoder, config.seed), embed(catalogue, encoder, data)
+    state = State.load(out) or State.start(learner(config, model, public.matrix).adapter(), config.server)
     log.rewind(out, state.round)
-    roster = take_census(grid, config, Embeddings.stamp_of(catalogue, encoder))
+    roster = take_census(grid, config, public.stamp)
     state = run(grid, roster, state.joined(roster), config, out, observe)
     if not state.best_round:
         raise InputError(f"no round was answered and validated; {out}/{log.FILE} says who was refused and why")
-    metrics = {split: {"full": _measured(grid, roster, state, split, config)} for split in ("test", "validation")}
-    vectors = model.item_vectors(state.best, embed(catalogue, encoder, data).matrix)
-    card = load_card(out)
+    metrics = {split: _measured(grid, roster, state, split, config) for split in ("test", "validation")}
+    card = load_card(out) | {"finished": True, "rounds": state.round, "best_round": state.best_round}
     learned = fingerprint(state.best)
-    card |= {
-        "finished": True,
-        "rounds": state.round,
-        "best_round": state.best_round,
-        "model_version": f"{card['data']['name']}-{learned[:12]}",
-        "fingerprints": {"adapter": learned, "item_vectors": fingerprint({"vectors": vectors})},
-    }
-    recommender = Recommender(catalogue, vectors, state.best, card)
+    card["fingerprints"] = {"adapter": learned}
     save_json(out / METRICS, metrics)
-    recommender.save(out)
-    return recommender
+    if config.keeps:
+        save_json(out / CARD, card)
+        return
+    vectors = model.item_vectors(state.best, public.matrix)
+    card["model_version"] = f"{card['data']['name']}-{learned[:12]}"
+    card["fingerprints"]["item_vectors"] = fingerprint({"vectors": vectors})
+    Recommender(catalogue, vectors, state.best, card).save(out)
 
 
-def _measured(grid: Grid, roster: Roster, state: State, split: str, config: RunConfig) -> dict[str, float]:
-    found = evaluate(grid, roster, np.arange(len(roster)), state.best, split, config, state.best_round).metrics
-    if found is None:
-        raise InputError(f"nobody answered the {split} evaluation; bring the nodes back and resume")
+def _measured(grid: Grid, roster: Roster, state: State, split: str, config: RunConfig) -> dict[str, dict[str, float]]:
+    """Everybody's metrics at the best round, by protocol. A peer's figures are published against sampled items."""
+    found = {}
+    for protocol in PROTOCOLS if config.keeps else PROTOCOLS[:1]:
+        order = Order(state.best_round, np.arange(len(roster)), split=split, protocol=protocol)
+        metrics = ask(grid, wire.EVALUATE, addressed(roster, order), state.best, config).metrics
+        if metrics is None:
+            raise InputError(f"nobody answered the {split} evaluation; bring the nodes back and resume")
+        found[protocol] = metrics
     return found
 
 

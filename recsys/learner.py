@@ -1,0 +1,82 @@
+"""What a node's clients learn with: our own model, or a peer that it is compared with."""
+
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from data.shard import Cohort, Shard
+from recsys.fit import FitConfig, Fitted, blocks, fit, negatives
+from recsys.lora import Adapter
+from recsys.model import Model
+from recsys.rank import UserScorer, model_scorer
+
+Parts = MutableMapping[int, Any]
+"""The private parts of a node's users, by their numbers there. A learner reads and writes them; nobody sends them."""
+
+
+class Learner(Protocol):
+    """All that a node asks of a method. A method without private parts leaves `parts` alone."""
+
+    def adapter(self) -> Adapter:
+        """What is shared, as it starts."""
+        ...
+
+    def blocks(self, shard: Shard, users: np.ndarray, round: int) -> Iterator[Any]:
+        """What these users train on in this round, in blocks that can be trained side by side; each has `salts`."""
+        ...
+
+    def fit(self, adapter: Adapter, block: Any, parts: Parts) -> Fitted:
+        """Train every client of a block: changes of the shared part, and, in `parts`, its new private part."""
+        ...
+
+    def scorer(self, adapter: Adapter, shard: Shard, split: str, parts: Parts) -> UserScorer:
+        """Scores of every item by what is shared and by each user's private part."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Crops:
+    """A block for our own model: a window of each client's history, and the items drawn to tell its own from."""
+
+    cohort: Cohort
+    draws: list[Tensor]  # of each local step: (K,) rows
+
+    @property
+    def salts(self) -> np.ndarray:
+        return self.cohort.salts
+
+
+@dataclass(frozen=True, eq=False)
+class TwoTowers:
+    """Our own model: all that is learned is shared."""
+
+    model: Model
+    embeddings: Tensor  # (N, E)
+    config: FitConfig
+    seed: int
+    pooled: bool  # a round's users are one client, as in central training
+
+    def adapter(self) -> Adapter:
+        return self.model.adapter()
+
+    def blocks(self, shard: Shard, users: np.ndarray, round: int) -> Iterator[Crops]:
+        items = len(self.embeddings)
+        cohort = shard.crops(users, self.model.config.history + 1, self.seed, round).within(items)
+        draws = [negatives(self.config, items, self.seed, round, step) for step in range(self.config.local_steps)]
+        for block in [cohort.pooled] if self.pooled else blocks(cohort, self.embeddings.device):
+            yield Crops(block, draws)
+
+    def fit(self, adapter: Adapter, block: Crops, parts: Parts) -> Fitted:
+        near = self._near(adapter)
+        return fit(self.model, near, block.cohort, self.embeddings, self.config, block.draws)
+
+    def scorer(self, adapter: Adapter, shard: Shard, split: str, parts: Parts) -> UserScorer:
+        adapter = self._near(adapter)
+        score = model_scorer(self.model, adapter, self.model.item_vectors(adapter, self.embeddings))
+        return lambda users: score([shard.history(user, split) for user in users])
+
+    def _near(self, adapter: Adapter) -> Adapter:
+        return {name: tensor.to(self.embeddings.device) for name, tensor in adapter.items()}
