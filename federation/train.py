@@ -22,7 +22,6 @@ from recsys.embed import Encoder, embed, resolve
 from recsys.lora import fingerprint
 from recsys.machine import described
 from recsys.model import Model
-from recsys.rank import PROTOCOLS
 from recsys.recommender import CARD, Recommender, load_card, save_json
 
 METRICS = "metrics.json"
@@ -137,7 +136,7 @@ def train(grid: Grid, out: Path, data: Path, config: RunConfig, observe: Observe
 def _measured(grid: Grid, roster: Roster, state: State, split: str, config: RunConfig) -> dict[str, dict[str, float]]:
     """Everybody's metrics at the best round, by protocol. A peer's figures are published against sampled items."""
     found = {}
-    for protocol in PROTOCOLS if config.keeps else PROTOCOLS[:1]:
+    for protocol in ("full", "sampled-99") if config.keeps else ("full",):
         order = Order(state.best_round, np.arange(len(roster)), split=split, protocol=protocol)
         metrics = ask(grid, wire.EVALUATE, addressed(roster, order), state.best, config).metrics
         if metrics is None:
