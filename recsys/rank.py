@@ -23,6 +23,7 @@ from recsys.model import Model
 CUTOFFS = (5, 10, 20)
 USERS, SCORES, EVENTS = 256, 2**25, 4096
 """At a time, at most: users ranked, scores held and events read, however many users and items there are."""
+PROTOCOLS = ("full", "sampled-99", "cold")
 
 Scorer = Callable[[Sequence[np.ndarray]], Tensor]
 """Histories of B users → scores (B, N) of every item. Whatever can rank is one."""
