@@ -1,5 +1,6 @@
 """`fedrec reproduce`: a benchmark in parts that are made once, go on after an interruption, and give one result."""
 
+import copy
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from federation import log, wire
 from federation.update import Update
 from fedrec.reproduce.benchmark import Benchmark, reproduce
 from fedrec.reproduce.collect import spread_of
+from fedrec.reproduce.cost import uplink
 from fedrec.reproduce.preset import PRESETS, ROOT, Ablation, read_preset
 from recsys.rank import metric_means, metric_sums
 from recsys.recommender import Recommender
@@ -98,10 +100,6 @@ def benchmark(preset: Path, out: Path, source: Path) -> Benchmark:
     return Benchmark(preset.stem, *read_preset(preset.stem, preset), out, source)
 
 
-def timeless(found: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in found.items() if not name.endswith("_seconds")}
-
-
 def test_the_result_says_what_was_found_and_how(made: tuple[Path, dict[str, Any]], folder: Path) -> None:
     out, found = made
     assert found == json.loads((folder / "results" / "tiny.json").read_text())
@@ -128,6 +126,8 @@ def test_the_cost_is_what_one_user_sends(made: tuple[Path, dict[str, Any]]) -> N
     assert found["adapter_parameters"] == sum(tensor.numel() for tensor in recommender.adapter.values())
     change = {name: tensor.double() for name, tensor in recommender.adapter.items()}
     sent = wire.size(wire.encode_update(Update(4, 1, change, {"loss": 1.5, "clipped": 1.0, "diverged": 0.0})))
+    in_codes = uplink(recommender.adapter, 1)
+    assert found["adapter_parameters"] / 8 < in_codes < sent / 8, "a bit a number, and little beside it"
     assert found["bytes_up_per_client_round"] == sent
     assert [point["round"] for point in found["curve"]] == [2, 4]
     share = SMALL["clients_per_round"] / 12
@@ -234,7 +234,7 @@ def test_interrupted_and_gone_on_with_is_the_same(
     fedrec: Fedrec, folder: Path, films: Path, made: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     asked = ["reproduce", "tiny", "--preset", folder / "tiny.toml", "--source", films, "--out", "parts"]
-    asked += ["--results", "results"]
+    asked += ["--results", "results", "--part", "federated", "--part", "central", "--part", "baseline-popularity"]
     run = tmp_path / "parts" / "federated-1" / "run"
     command = [sys.executable, "-m", "fedrec", *map(str, asked)]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
@@ -252,7 +252,16 @@ def test_interrupted_and_gone_on_with_is_the_same(
     assert "central" not in so_far
     went_on = fedrec(*asked, "--json")
     assert "federated-0: already made" in went_on.err
-    assert timeless(went_on.answer) == timeless(made[1])
+    found, whole = went_on.answer, copy.deepcopy(made[1])
+    for result in (found, whole):
+        del result["wall_seconds"], result["part_seconds"]
+    del whole["alone"], whole["personal"], whole["cold"]
+    chosen = {"central", "popularity"}
+    whole["baselines"] = {name: told for name, told in whole["baselines"].items() if name in chosen}
+    whole["comparisons"] = [told for told in whole["comparisons"] if told["b"] in chosen]
+    for group in whole["by_history"]:
+        group["ndcg@10"] = {name: told for name, told in group["ndcg@10"].items() if name in {"federated", *chosen}}
+    assert found == whole
 
 
 def test_a_part_is_made_anew_where_its_settings_changed(
@@ -267,6 +276,23 @@ def test_a_part_is_made_anew_where_its_settings_changed(
     assert {path.parent.name for path in before if before[path] != after[path]} == {"central-0"}
     assert len(found["central"]["ndcg@10"]["seeds"]) == 1, "what was made with other settings no longer counts"
     assert found["federated"] == made[1]["federated"]
+
+
+def test_a_part_made_before_a_setting_existed_counts(
+    folder: Path, films: Path, made: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out = shutil.copytree(made[0], tmp_path / "parts")
+    again = benchmark(folder / "tiny.toml", out, films)
+    path = out / "federated-0" / "part.json"
+    record = json.loads(path.read_text())
+    asked = record["settings"].pop("bits")
+    path.write_text(json.dumps(record))
+    assert asked == 32, "its default"
+    assert again.collected()["federated"] == made[1]["federated"]
+    path.write_text(json.dumps(record | {"settings": record["settings"] | {"forgotten": 1}}))
+    assert len(again.collected()["federated"]["ndcg@10"]["seeds"]) == 1
+    path.write_text("{")
+    assert len(again.collected()["federated"]["ndcg@10"]["seeds"]) == 1
 
 
 def test_variants_are_trained_and_told_apart(folder: Path, films: Path, tmp_path: Path) -> None:

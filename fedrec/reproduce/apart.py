@@ -10,6 +10,12 @@ NEAR = 0.95
 """Of the best validation score that training from scratch reaches: the mark that both beginnings are timed by."""
 
 
+def others(records: Records) -> Figures:
+    """The figures of these families, as far as their parts are finished."""
+    found = {"cold": cold(records), "start": start(records)}
+    return {family: figures for family, figures in found.items() if figures}
+
+
 def cold(records: Records) -> Figures:
     """Each model's test metrics where some items are cold: ranked among all items, and among the cold ones."""
     found = [record for record in records.values() if record["family"] == "cold"]

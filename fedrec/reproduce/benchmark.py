@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -11,10 +12,12 @@ from data.prepare import MANIFEST, read_manifest
 from fedrec import view
 from fedrec.reproduce import apart, collect
 from fedrec.reproduce.compare import by_history, comparisons, ranks_of
+from fedrec.reproduce.cost import cost
 from fedrec.reproduce.families import choose, parts_of
 from fedrec.reproduce.parts import Figures, Part, Place, finished, perform
 from fedrec.reproduce.prepared import Dataset
 from fedrec.reproduce.preset import Ablation, Preset
+from fedrec.reproduce.runs import RUN
 from recsys.recommender import save_json
 
 DATA = ("name", "users", "items", "interactions", "source", "catalogue_fingerprint", "citation")
@@ -54,11 +57,7 @@ class Benchmark:
     def collected(self) -> Figures:
         """The results of all parts that are finished."""
         manifest = read_manifest(self.dataset.folder())
-        records = {
-            part.name: {"family": part.family, "model": part.model, **record}
-            for part in self.parts()
-            if (record := finished(part, self.out / part.name, self.dataset.stamp(part.preparation)))
-        }
+        records = {part.name: record for part in self.parts() if (record := self._record(part))}
         return {
             "name": self.name,
             "command": f"fedrec reproduce {self.name}",
@@ -70,6 +69,14 @@ class Benchmark:
             **collect.seconds_of(records),
         }
 
+    def _record(self, part: Part) -> dict[str, Any] | None:
+        """What a finished part left, with what its run cost; None of one that is not."""
+        folder = self.out / part.name
+        record = finished(part, folder, self.dataset.stamp(part.preparation))
+        if record and (folder / RUN).is_dir():
+            record["figures"] |= cost(folder / RUN, part.settings["bits"])
+        return {"family": part.family, "model": part.model, **record, "settings": part.settings} if record else None
+
     def _found(self, records: collect.Records) -> Figures:
         if isinstance(self.preset, Ablation):
             return {"seeds": [self.preset.seed], "variants": collect.variants(self.preset, records)}
@@ -79,8 +86,7 @@ class Benchmark:
             **collect.overall(records),
             "comparisons": comparisons(ranks),
             "by_history": by_history(ranks, self.dataset.folder()),
-            "cold": apart.cold(records),
-            "start": apart.start(records),
+            **apart.others(records),
         }
 
 

@@ -17,7 +17,6 @@ APART = ("cold", "start")
 TOLD = ("tuning",)
 """What stands beside a model's metrics, from its first seed."""
 RATIOS = ("ndcg@10", "recall@10")
-FULL_PRECISION = 32
 
 Records = Mapping[str, Mapping[str, Any]]
 """Of each finished part, by its name: `family`, `model`, `settings`, `figures`, `seconds`, `machine`, `versions`."""
@@ -86,10 +85,9 @@ def variants(ablation: Ablation, records: Records) -> list[Figures]:
 def _of_runs(runs: Sequence[Mapping[str, Any]]) -> Figures:
     """What federated runs of several seeds cost and how they went."""
     settings, figures = runs[0]["settings"], [run["figures"] for run in runs]
-    bits = settings.get("bits", FULL_PRECISION)
     return {
         **{name: figures[0][name] for name in ("adapter_parameters", "bytes_up_per_client_round")},
-        "bits": bits,
+        "bits": settings["bits"],
         "rounds": settings["rounds"],
         "best_round": [run["best_round"] for run in figures],
         "clients_per_round": settings["clients_per_round"],

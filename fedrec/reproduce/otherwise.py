@@ -9,7 +9,7 @@ from federation.config import RunConfig, knobs
 from fedrec.reproduce.parts import Figures, Part, Place, Preparation
 from fedrec.reproduce.preset import Preset, slug
 from fedrec.reproduce.rivals import baselines
-from fedrec.reproduce.runs import RUN, measured_on, scored, told, trained, training
+from fedrec.reproduce.runs import RUN, measured_on, scored, trained, training
 from recsys.embed import embed
 from recsys.rank import model_scorer
 from recsys.recommender import CARD, Recommender
@@ -44,8 +44,7 @@ def _go_on(config: RunConfig, source: str, place: Place) -> Figures:
         raise InputError(f"{run} is not there; make it first: fedrec reproduce {source} --part federated-{config.seed}")
     first = Recommender.load(run)
     before = _as_it_comes(first, place)
-    recommender = trained(config, place, run)
-    return scored(recommender.scorer(), place) | told(recommender, place.folder / RUN) | {"before": before}
+    return scored(trained(config, place, run).scorer(), place) | {"before": before}
 
 
 def _as_it_comes(first: Recommender, place: Place) -> Figures:

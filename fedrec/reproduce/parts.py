@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from data.files import replaced_file
+from federation.config import RunConfig, knobs
 from federation.train import circumstances
 from recsys.recommender import save_json
 
@@ -97,5 +98,8 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _same(record: Mapping[str, Any], part: Part, stamp: Mapping[str, Any] | None) -> bool:
+    """Whether it is of these settings and data. A setting that it does not know had what is its default today."""
     asked = json.loads(json.dumps({"settings": part.settings, "data": stamp}))  # as JSON gives it back
-    return {name: record.get(name) for name in asked} == asked
+    settings = record.get("settings", {})
+    since = {name: value for name, value in knobs(RunConfig()).items() if name in asked["settings"]}
+    return since | settings == asked["settings"] and record.get("data") == asked["data"]

@@ -4,19 +4,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from data.catalogue import Catalogue
 from data.shard import Shard
-from federation import log, wire
 from federation.config import RunConfig, knobs
-from federation.rounds import SCORE, TRAINED
 from federation.train import open_run
-from federation.update import Update
 from fedrec.evaluate import SPLITS, cold_items, measured, score_users
 from fedrec.reproduce.parts import Figures, Part, Place, save_ranks
 from fedrec.train import train_shown
-from recsys.lora import Adapter
 from recsys.rank import Scorer, only
 from recsys.recommender import CARD, Recommender
 
@@ -30,8 +24,7 @@ def training(family: str, model: str, name: str, config: RunConfig) -> Part:
 
 
 def _train(config: RunConfig, place: Place) -> Figures:
-    recommender = trained(config, place)
-    return scored(recommender.scorer(), place) | told(recommender, place.folder / RUN)
+    return scored(trained(config, place).scorer(), place)
 
 
 def trained(config: RunConfig, place: Place, start: Path | None = None) -> Recommender:
@@ -57,22 +50,3 @@ def scored(score: Scorer, place: Place, splits: Sequence[str] = SPLITS) -> Figur
 def measured_on(score: Scorer, place: Place) -> Figures:
     """The test's metrics alone; no rank is kept."""
     return measured(score_users(score, Shard.load(place.data), "test"))
-
-
-def told(recommender: Recommender, out: Path) -> Figures:
-    """What the run's card and rounds say of how it learned, and what it cost."""
-    records = log.read(out)
-    return {
-        "rounds": len(records),
-        "best_round": recommender.card["best_round"],
-        "adapter_parameters": sum(tensor.numel() for tensor in recommender.adapter.values()),
-        "bytes_up_per_client_round": uplink(recommender.adapter),
-        "training_seconds": round(sum(record["seconds"] for record in records), 1),
-        "curve": [[record["round"], record["validation"][SCORE]] for record in records if record["validation"]],
-    }
-
-
-def uplink(adapter: Adapter) -> int:
-    """Bytes that a phone sends in a round: the answer of a node with one user."""
-    deltas = {name: torch.zeros(tensor.shape, dtype=torch.float64) for name, tensor in adapter.items()}
-    return wire.size(wire.encode_update(Update(1, 1, deltas, dict.fromkeys(TRAINED, 0.0))))
