@@ -24,7 +24,8 @@ def main(grid: Grid, context: Context) -> None:
     data, out = Path(str(table["data"])), Path(str(table["out"]))
     if (asked := from_run_config(table)).keeps:
         raise InputError(f"method = {asked.method} keeps private parts in one process: train it with `fedrec train`")
-    config = open_run(out, data, asked, resume=bool(table["resume"]))
+    start = Path(str(table["start"])) if table["start"] else None
+    config = open_run(out, data, asked, bool(table["resume"]), start)
     train(grid, out, data, config, _report)
 
 

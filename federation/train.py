@@ -22,43 +22,79 @@ from recsys.embed import Encoder, embed, resolve
 from recsys.lora import fingerprint
 from recsys.machine import described
 from recsys.model import Model
-from recsys.rank import PROTOCOLS
 from recsys.recommender import CARD, Recommender, load_card, save_json
 
 METRICS = "metrics.json"
 LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "flwr", "faiss-cpu", "polars", "numpy")
 
 
-def open_run(out: Path, data: Path, config: RunConfig | None, resume: bool) -> RunConfig:
+def open_run(out: Path, data: Path, config: RunConfig | None, resume: bool, start: Path | None = None) -> RunConfig:
     """Make the run's folder and card, or open the ones of an interrupted run; returns the run's config.
 
-    With `resume`, `config` may be None: the card knows. Raises `InputError` where the folder is taken, where there
-    is nothing to resume, or where what is asked is not what was begun.
+    A new run begins from the adapter of the run in `start`, if there is one, whatever items that knew. With `resume`,
+    `config` and `start` may be None: the card knows. Raises `InputError` where the folder is taken, where there is
+    nothing to resume, or where what is asked is not what was begun.
     """
     manifest = read_manifest(data)
     if Catalogue.load(data).fingerprint != manifest["catalogue_fingerprint"]:
         raise InputError(f"{data}: the catalogue is not the one that was prepared; prepare the data again")
+    first = Recommender.load(start) if start else None
     if resume:
         card = load_card(out)
-        begun = from_nested(card["config"])
-        if begun.keeps:
-            raise InputError(f"{out}: the private parts of {begun.method} are lost; train anew, into another --out")
         if card["data"]["catalogue_fingerprint"] != manifest["catalogue_fingerprint"]:
             raise InputError(f"{out} was trained on other items than {data} holds; resume with the data it began with")
-        if resolve(begun.model.encoder).sha256 != card["encoder"]["sha256"]:
-            raise InputError(f"{out} began with other weights of {begun.model.encoder} than are here; bring those back")
-        if config is not None:
-            _same(begun, config, out)
-        return begun
+        if card["data"]["split"] != manifest["split"]:
+            raise InputError(f"{out} began in another split than {data} has; resume with the data it began with")
+        return _begun(out, card, config, first)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out} is not empty; add --resume to go on with it, or choose another folder")
     config = config or RunConfig()
     encoder = resolve(config.model.encoder)
     Model(config.model, encoder)  # what the encoder cannot give is refused before anything is written
-    card = new_card(config, manifest, encoder)
+    if first:
+        _fits(first, config, encoder)
+    card = new_card(config, manifest, encoder, first)
     out.mkdir(parents=True, exist_ok=True)
+    if first:  # before the card: whatever can be resumed knows where it began
+        State.start(first.adapter, config.server).save(out)
     save_json(out / CARD, card)
     return config
+
+
+def _begun(out: Path, card: dict[str, Any], config: RunConfig | None, first: Recommender | None) -> RunConfig:
+    """The config in a card, if it is what is asked for. Raises `InputError`."""
+    begun = from_nested(card["config"])
+    if begun.keeps:
+        raise InputError(f"{out}: the private parts of {begun.method} are lost; train anew, into another --out")
+    if resolve(begun.model.encoder).sha256 != card["encoder"]["sha256"]:
+        raise InputError(f"{out} began with other weights of {begun.model.encoder} than are here; bring those back")
+    if config is not None:
+        _same(begun, config, out)
+    if first and origin(first) != card.get("start"):
+        was = card["start"]["model_version"] if card.get("start") else "scratch"
+        raise InputError(f"{out} began from {was}, not {first.version}; resume without --start")
+    return begun
+
+
+def origin(first: Recommender) -> dict[str, str]:
+    """What a card tells of the run that its own run began from."""
+    return {"name": first.card["data"]["name"], "model_version": first.version}
+
+
+def _fits(first: Recommender, config: RunConfig, encoder: Encoder) -> None:
+    """Raises `InputError` where the adapter of the run to start from is not one of this run's model."""
+    if config.keeps:
+        raise InputError(f"--start is a run of fedrec, which {config.method} cannot go on from; leave --start out")
+    was, now = knobs(from_nested(first.card["config"]).model), knobs(config.model)
+    for name in was:
+        if was[name] != now[name]:
+            raise InputError(
+                f"--start was trained with {name} = {was[name]}, not {now[name]}; add --set {name}={was[name]}"
+            )
+    if config.model.base == "random" and first.card["seed"] != config.seed:
+        raise InputError(f"--start has random weights of seed {first.card['seed']}, not {config.seed}; set that seed")
+    if first.card["encoder"]["sha256"] != encoder.sha256:
+        raise InputError(f"--start was trained on other weights of {encoder.name} than are here; bring those back")
 
 
 def _same(begun: RunConfig, asked: RunConfig, out: Path) -> None:
@@ -101,7 +137,7 @@ def train(grid: Grid, out: Path, data: Path, config: RunConfig, observe: Observe
 def _measured(grid: Grid, roster: Roster, state: State, split: str, config: RunConfig) -> dict[str, dict[str, float]]:
     """Everybody's metrics at the best round, by protocol. A peer's figures are published against sampled items."""
     found = {}
-    for protocol in PROTOCOLS if config.keeps else PROTOCOLS[:1]:
+    for protocol in ("full", "sampled-99") if config.keeps else ("full",):
         order = Order(state.best_round, np.arange(len(roster)), split=split, protocol=protocol)
         metrics = ask(grid, wire.EVALUATE, addressed(roster, order), state.best, config).metrics
         if metrics is None:
@@ -110,12 +146,15 @@ def _measured(grid: Grid, roster: Roster, state: State, split: str, config: RunC
     return found
 
 
-def new_card(config: RunConfig, manifest: dict[str, Any], encoder: Encoder) -> dict[str, Any]:
+def new_card(
+    config: RunConfig, manifest: dict[str, Any], encoder: Encoder, first: Recommender | None
+) -> dict[str, Any]:
     """What a reader needs to know of a run, and to have it again. Nothing of any user is in it."""
     return {
         "finished": False,
         "config": asdict(config),
         "seed": config.seed,
+        "start": origin(first) if first else None,  # None: from scratch
         "data": {name: manifest[name] for name in ("name", "items", "split", "catalogue_fingerprint", "citation")},
         "encoder": {"name": encoder.name, "revision": encoder.revision, "sha256": encoder.sha256},
         **circumstances(),

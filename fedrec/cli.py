@@ -40,13 +40,29 @@ class Protocol(StrEnum):
 
     full = "full"
     sampled = "sampled-99"
+    cold = "cold"
 
     @property
     def against(self) -> str:
         """The protocol in words."""
-        if self is Protocol.full:
-            return "against the full catalogue"
-        return "against 99 sampled items (to compare with papers only)"
+        return {
+            Protocol.full: "against the full catalogue",
+            Protocol.sampled: "against 99 sampled items (to compare with papers only)",
+            Protocol.cold: "against the cold items alone",
+        }[self]
+
+
+class Split(StrEnum):
+    """What is held out to test on."""
+
+    leave_one_out = "leave-one-out"
+    cold_items = "cold-items"
+
+
+Rule = Annotated[Split, typer.Option("--split", help="Hold out each user's last items, or some items altogether.")]
+ColdShare = Annotated[
+    float | None, typer.Option(help="Of the items, with --split cold-items.", show_default="0.1", min=0, max=1)
+]
 
 
 @app.command()
@@ -74,7 +90,9 @@ def data_list(as_json: Json = False) -> None:
         return
     table = Table("name", "what", "from")
     for source in SOURCES.values():
-        table.add_row(source.name, source.about, source.url or "this package")
+        table.add_row(
+            source.name, source.about, source.url or ("your copy, by --source" if source.by_hand else "this package")
+        )
     view.out.print(table)
 
 
@@ -82,17 +100,26 @@ def data_list(as_json: Json = False) -> None:
 def data_prepare(
     name: Annotated[str, typer.Argument(help="One of `fedrec data list`.")],
     source: Annotated[Path | None, typer.Option(help="A zip or folder you have; else it is downloaded.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/NAME")] = None,
+    split: Rule = Split.leave_one_out,
+    cold_share: ColdShare = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/NAME[-cold-items]")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """A dataset into a prepared folder: the public catalogue, and the histories in time order."""
+    from dataclasses import replace
+
     from data.prepare import prepare
     from data.sources import source_named
+    from data.split import split_of
     from fedrec import view
 
-    out = out or PREPARED / name
+    asked = source_named(name)
+    asked = replace(asked, split=split_of(split.value, cold_share, asked.split))
+    out = out or PREPARED / f"{name}{asked.split.suffix}"
     with view.counting(f"fetching {name}", download=True) as progress:
-        manifest = prepare(source_named(name), out, source, progress, view.warn)
+        manifest = prepare(asked, out, source, progress, view.warn)
     _prepared(manifest, out, as_json)
 
 
@@ -107,17 +134,20 @@ def data_import(
     text_columns: Annotated[
         str, typer.Option(metavar="TITLE,…", help="Of the items, the title first.", show_default="all but the id")
     ] = "",
+    split: Rule = Split.leave_one_out,
+    cold_share: ColdShare = None,
     out: Annotated[Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/NAME")] = None,
     as_json: Json = False,
 ) -> None:
     """Your own tables into a prepared folder, as `data prepare` does with published ones."""
     from data.prepare import prepare_tables
+    from data.split import LEAVE_ONE_OUT, split_of
     from data.tables import Tables
 
     texts = tuple(column.strip() for column in text_columns.split(",") if column.strip())
     out = out or PREPARED / name
     tables = Tables(interactions, items, user_column, item_column, time_column, texts)
-    _prepared(prepare_tables(tables, out, name), out, as_json)
+    _prepared(prepare_tables(tables, out, name, split_of(split.value, cold_share, LEAVE_ONE_OUT)), out, as_json)
 
 
 @data_app.command("synthesise")
@@ -146,6 +176,12 @@ def data_synthesise(
     )
 
 
+def _told_of_cold(manifest: "Manifest") -> str:
+    if not manifest.cold_items:
+        return ""
+    return f"cold: {manifest.cold_items:,} items; {manifest.training_only_users:,} users train and are not ranked\n"
+
+
 def _prepared(manifest: "Manifest", out: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
@@ -156,7 +192,7 @@ def _prepared(manifest: "Manifest", out: Path, as_json: bool) -> None:
         return
     view.out.print(
         f"{out}: {manifest.users:,} users, {manifest.items:,} items, {manifest.interactions:,} interactions\n"
-        f"split: {manifest.split}",
+        f"{_told_of_cold(manifest)}split: {manifest.split}",
         soft_wrap=True,
         markup=False,
     )
@@ -171,6 +207,12 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting, over the file's. `mode=central` pools the data."),
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="Begin from what this run learned, on these or other items.", show_default="scratch"
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -178,7 +220,7 @@ def train(
     from fedrec import view
     from fedrec.train import read_settings, train_here
 
-    metrics = train_here(data, out, read_settings(config, settings or []), resume)
+    metrics = train_here(data, out, read_settings(config, settings or []), resume, start)
     if as_json:
         print(json.dumps(metrics | {"run": str(out)}))
         return
@@ -198,7 +240,9 @@ def evaluate(
         Path | None,
         typer.Option(help="The prepared folder.", show_default="var/prepared/, the name in the card"),
     ] = None,
-    protocol: Annotated[Protocol, typer.Option(help="sampled-99 only compares with papers.")] = Protocol.full,
+    protocol: Annotated[
+        Protocol, typer.Option(help="sampled-99 only compares with papers; cold needs --split cold-items.")
+    ] = Protocol.full,
     ranks: Annotated[
         Path | None, typer.Option(help="Also write each user's test rank, without ids, to this .npy file.")
     ] = None,
@@ -213,6 +257,36 @@ def evaluate(
         print(json.dumps(found))
         return
     view.out.print(view.metrics_table(f"held-out items {protocol.against}", {s: found[s][protocol] for s in found}))
+
+
+@app.command()
+def personalise(
+    run: Run,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The prepared folder.", show_default="var/prepared/, the name in the card"),
+    ] = None,
+    alone: Annotated[bool, typer.Option("--alone", help="From scratch instead: what a client learns alone.")] = False,
+    steps: Annotated[str, typer.Option(metavar="N,…", help="Numbers of local steps to try; 0 always is.")] = "5,10,20",
+    rates: Annotated[str, typer.Option(metavar="X,…", help="Lengths of a step to try.")] = "0.01,0.03",
+    part: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME,…", help="Parameters that are the client's own; again to try others."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Each client fine-tunes a copy for itself: settings chosen on validation, then the test ranked once."""
+    from fedrec import view
+    from fedrec.personal import Choices, personalise_run
+
+    choices = Choices.read(steps, rates, part or ["item,user"])
+    found = personalise_run(run, data, PREPARED, alone, choices)
+    if as_json:
+        print(json.dumps(found))
+        return
+    rows = {", ".join(f"{k} {t[k]}" for k in ("parts", "rate", "steps")): t["validation"] for t in found["trials"]}
+    view.out.print(view.metrics_table("validation, every trial", rows))
+    view.out.print(view.metrics_table(f"test, {'alone' if alone else 'personal'}", {"test": found["test"]}))
 
 
 @app.command()
@@ -307,6 +381,55 @@ def bench_engine(
         return
     found = report.run(config, [p.value for p in part or Part], " ".join(["fedrec", *sys.argv[1:]]))
     print(json.dumps(found, indent=2)) if as_json else report.show(found)
+
+
+@app.command("reproduce")
+def reproduce_command(
+    name: Annotated[str, typer.Argument(help="A benchmark: benchmarks/NAME.toml.")],
+    source: Annotated[Path | None, typer.Option(help="A zip or folder you have; else it is downloaded.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where its parts are kept.", show_default="runs/reproduce/NAME")
+    ] = None,
+    part: Annotated[
+        list[str] | None, typer.Option(help="Only this part or family of parts.", show_default="all")
+    ] = None,
+    preset: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A preset of your own, to be called NAME.")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="Where NAME.json is written.")] = Path("benchmarks/results"),
+    as_json: Json = False,
+) -> None:
+    """A benchmark from the raw data to its results. What is made is kept: the same command goes on after Ctrl-C."""
+    from fedrec import view
+    from fedrec.reproduce.benchmark import Benchmark, reproduce
+    from fedrec.reproduce.collect import rows
+    from fedrec.reproduce.preset import read_preset
+
+    asked, base = read_preset(name, preset)
+    benchmark = Benchmark(name, asked, base, out or Path("runs/reproduce") / name, source)
+    found = reproduce(benchmark, part or [], results)
+    if as_json:
+        print(json.dumps(found))
+        return
+    view.out.print(view.metrics_table(f"{name}, test, full catalogue", rows(found)))
+    view.out.print(f"Wrote {results / name}.json", soft_wrap=True, markup=False)
+
+
+@app.command()
+def results(
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; status 1 where something differs.")] = False,
+    root: Annotated[Path, typer.Option(help="A clone of the repository.")] = Path(),
+) -> None:
+    """Make docs/results.md, its plots and README's results from benchmarks/results."""
+    from fedrec import view
+    from fedrec.results.write import differing, write
+
+    paths = differing(root) if check else write(root)
+    for path in paths:
+        view.out.print(
+            f"{path} {'differs; run `fedrec results`' if check else 'written'}", soft_wrap=True, markup=False
+        )
+    raise typer.Exit(1 if check and paths else 0)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -8,8 +8,9 @@ import numpy as np
 from data.catalogue import Catalogue
 from data.errors import InputError
 from data.files import replaced_file
+from data.prepare import read_manifest
 from data.shard import Shard
-from recsys.rank import Ranking, Scorer, metric_means, metric_sums, rank
+from recsys.rank import Ranking, Scorer, metric_means, metric_sums, only, rank
 from recsys.recommender import Recommender
 
 SPLITS = ("test", "validation")
@@ -20,20 +21,40 @@ def evaluate_run(run: Path, given: Path | None, prepared: Path, protocol: str, r
 
     Raises `InputError` where run and data do not belong together.
     """
+    recommender, data = opened(run, given, prepared)
+    if ranks and ranks.resolve().is_relative_to(run.resolve()):
+        raise InputError(f"--ranks {ranks} lies in the run; ranks are private and stay out of the artifact")
+    shard, scorer = Shard.load(data), recommender.scorer()
+    if protocol == "cold":
+        scorer = only(scorer, cold_items(recommender.catalogue, data))
+    rankings = {split: score_users(scorer, shard, split, protocol) for split in SPLITS}
+    if ranks:
+        with replaced_file(ranks) as path, path.open("wb") as file:
+            np.save(file, rankings["test"].ranks, allow_pickle=False)
+    return {split: {protocol: measured(ranking)} for split, ranking in rankings.items()}
+
+
+def cold_items(catalogue: Catalogue, data: Path) -> np.ndarray:
+    """Which items no training event holds: (N,) of bool. Raises `InputError` where that was not prepared."""
+    if "cold" not in catalogue.frame.columns:
+        raise InputError(
+            f"--protocol cold: {data} has no cold items; make one that has, by `fedrec data prepare NAME --split "
+            "cold-items`, and train on it"
+        )
+    return catalogue.frame["cold"].to_numpy()
+
+
+def opened(run: Path, given: Path | None, prepared: Path) -> tuple[Recommender, Path]:
+    """A run, and the prepared folder it was trained on. Raises `InputError` where they do not belong together."""
     recommender = Recommender.load(run)
     data = given or prepared / str(recommender.card["data"]["name"])
     if not data.is_dir():
         raise InputError(f"{data} is not there; name the prepared folder with --data")
     if Catalogue.load(data).fingerprint != recommender.catalogue.fingerprint:
         raise InputError(f"{run} was trained on other items than {data} holds; name its own with --data")
-    if ranks and ranks.resolve().is_relative_to(run.resolve()):
-        raise InputError(f"--ranks {ranks} lies in the run; ranks are private and stay out of the artifact")
-    shard = Shard.load(data)
-    rankings = {split: score_users(recommender.scorer(), shard, split, protocol) for split in SPLITS}
-    if ranks:
-        with replaced_file(ranks) as path, path.open("wb") as file:
-            np.save(file, rankings["test"].ranks, allow_pickle=False)
-    return {split: {protocol: measured(ranking)} for split, ranking in rankings.items()}
+    if read_manifest(data)["split"] != recommender.card["data"]["split"]:
+        raise InputError(f"{run} was trained in another split than {data} has; name its own with --data")
+    return recommender, data
 
 
 def score_users(score: Scorer, shard: Shard, split: str, protocol: str = "full") -> Ranking:

@@ -17,19 +17,26 @@ from fedrec import view
 from recsys.embed import embed, resolve
 
 
-def train_here(data: Path, out: Path, config: RunConfig | None, resume: bool) -> dict[str, Any]:
+def train_here(
+    data: Path, out: Path, config: RunConfig | None, resume: bool, start: Path | None = None
+) -> dict[str, Any]:
     """Train in this process with progress on the terminal; the run's metrics."""
-    config = open_run(out, data, config, resume)
-    _embed(data, config.model.encoder)
+    config = open_run(out, data, config, resume, start)
     try:
-        with view.rounds(config.rounds, done=len(log.read(out))) as observe:
-            train(LocalGrid.over(data, config), out, data, config, observe)
+        train_shown(data, out, config)
     except KeyboardInterrupt as interrupt:
         done, again = len(log.read(out)), f"fedrec train {data} --out {out} --resume"
         lost = f"the private parts of {config.method} are lost: train anew, into another --out"
         view.say(f"Stopped; {lost if config.keeps else f'{done} rounds are saved. Go on with: {again}'}")
         raise typer.Exit(130) from interrupt
     return json.loads((out / METRICS).read_text())
+
+
+def train_shown(data: Path, out: Path, config: RunConfig) -> None:
+    """The rounds of an opened run that are still to come; an interruption passes through."""
+    _embed(data, config.model.encoder)
+    with view.rounds(config.rounds, done=len(log.read(out))) as observe:
+        train(LocalGrid.over(data, config), out, data, config, observe)
 
 
 def _embed(data: Path, encoder: str) -> None:

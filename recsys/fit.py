@@ -1,8 +1,8 @@
 """The only training loop we own: a cohort's clients fine-tune their copies of the adapter, all in one pass."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from data.shard import NEGATIVES, Cohort
-from recsys.lora import Adapter, Stack, stacked
+from recsys.lora import Adapter, Stack, moved
 from recsys.loss import client_means, sampled_softmax
 from recsys.machine import fast_bfloat16, free_memory, workers
 from recsys.model import Model
@@ -31,7 +31,7 @@ class Fitted:
     """What training did to each client of a block."""
 
     deltas: Stack  # name → (C, …): the client's adapter minus the one it was given
-    losses: Tensor  # (C,) before the first step
+    losses: Tensor  # (C,) before the first step, or the last one of a walk
     rows: Tensor | None = None  # (C, M) those rows of a table of `items` that the deltas (C, M, …) are of; None: all
     items: int = 0
 
@@ -42,27 +42,46 @@ def negatives(config: FitConfig, items: int, seed: int, round: int, step: int) -
     return torch.from_numpy(generator.choice(items, size=min(config.negatives, items), replace=False))  # (K,)
 
 
+class Step(NamedTuple):
+    """One step: some of each client's events, and the negatives that all clients share."""
+
+    block: Cohort
+    rows: Tensor  # (K,)
+
+
 def fit(
     model: Model, adapter: Adapter, block: Cohort, embeddings: Tensor, config: FitConfig, draws: list[Tensor]
 ) -> Fitted:
-    """Train every client of a block alone, all in one pass: C adapters over one frozen model.
+    """Train every client of a block alone, all in one pass. `draws` holds the negatives' rows of each local step."""
+    path = list(descend(model, adapter, (Step(block, rows) for rows in draws), embeddings, config))
+    return Fitted(path[-1].deltas, path[0].losses)
+
+
+def descend(
+    model: Model,
+    adapter: Adapter,
+    steps: Iterable[Step],
+    embeddings: Tensor,
+    config: FitConfig,
+    parts: tuple[str, ...] = ("item", "user"),
+) -> Iterator[Fitted]:
+    """Walk downhill with the same clients in each step: C adapters over one frozen model, of which `parts` move.
 
     The loss is the sum over clients of each client's mean loss. The adapters are disjoint, so its gradient holds
     every client's own gradient, and a client gets exactly what it would get in a cohort of one.
-    `draws` holds the negatives' rows of each local step. All tensors live on one device.
+    Yields after each step what the clients have become so far, and their losses before it; the next step writes on
+    in the same tensors. Parts are beginnings of parameters' names. All tensors live on one device.
     """
-    company, own = in_company(block), slice(len(block))
-    shared, changes, first = stacked(adapter, len(company)), {}, torch.zeros(len(company))
-    for step, rows in enumerate(draws):
-        stack = {name: tensor + changes[name] for name, tensor in adapter.items()} if step else shared
-        for tensor in stack.values():
-            tensor.requires_grad_()
+    changes: Stack = {}
+    for block, rows in steps:
+        company, own = in_company(block), slice(len(block))
+        stack = moved(adapter, changes, len(company))
+        learned = {name: tensor.requires_grad_() for name, tensor in stack.items() if name.startswith(parts)}
         losses = client_losses(model, stack, company, embeddings, config, rows)
-        downhill = torch.autograd.grad(-config.local_rate * losses.sum(), list(stack.values()))
-        for name, change in zip(stack, downhill, strict=True):
-            changes[name] = changes[name].add_(change) if step else change
-        first = first if step else losses.detach()
-    return Fitted({name: change[own] for name, change in changes.items()}, first[own])
+        downhill = torch.autograd.grad(-config.local_rate * losses.sum(), list(learned.values()))
+        for name, change in zip(learned, downhill, strict=True):
+            changes[name] = changes[name].add_(change) if name in changes else change
+        yield Fitted({name: change[own] for name, change in changes.items()}, losses.detach()[own])
 
 
 EVENTS = {"cpu": 4096, "cuda": 2**20}

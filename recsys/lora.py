@@ -35,6 +35,11 @@ def stacked(adapter: Mapping[str, Tensor], clients: int) -> Stack:
     return {name: tensor.expand(clients, *tensor.shape) for name, tensor in adapter.items()}
 
 
+def moved(adapter: Mapping[str, Tensor], changes: Stack, clients: int) -> Stack:
+    """Each client's adapter: the given one, plus its own change (C, …) of those tensors that have any."""
+    return stacked(adapter, clients) | {name: adapter[name] + change for name, change in changes.items()}
+
+
 def seeded(shape: Iterable[int], generator: torch.Generator) -> nn.Parameter:
     """A down-projection's start: uniform as PEFT's, from a generator that is passed in."""
     tensor = torch.empty(1, *shape)

@@ -62,7 +62,7 @@ class Recommender:
 
     @cached_property
     def model(self) -> Model:
-        return Model(model_config(self.card["config"]["model"]), self.encoder)
+        return Model(model_config(self.card["config"]["model"]), self.encoder, self.card["seed"])
 
     def user_vector(self, history: Sequence[int] | np.ndarray) -> Tensor:
         """The user vector after a history of rows, oldest first: (E,). This is all that a device needs to send."""
@@ -93,7 +93,7 @@ class Recommender:
         _save_tensors(folder / TOWERS, {name: t for name, t in self.adapter.items() if not is_lora(name)})
         save_json(
             folder / PEFT_CONFIG,
-            peft_config(model_config(self.card["config"]["model"]), self.card["encoder"]),
+            peft_config(model_config(self.card["config"]["model"]), self.card["encoder"], self.card["seed"]),
         )
         save_json(folder / CARD, self.card)
 
@@ -108,21 +108,24 @@ class Recommender:
         catalogue = Catalogue.load(folder)
         if catalogue.fingerprint != card["data"]["catalogue_fingerprint"]:
             raise InputError(f"{folder}: the catalogue is not the one that card.json names; copy the run again")
-        vectors = load_tensors(folder / VECTORS)
-        adapter = from_peft(load_tensors(folder / PEFT_WEIGHTS)) | load_tensors(folder / TOWERS)
+        vectors, adapter = load_tensors(folder / VECTORS), load_adapter(folder)
         for name, tensors in (("adapter", adapter), ("item_vectors", vectors)):
             if fingerprint(tensors) != card["fingerprints"][name]:
                 raise InputError(f"{folder}: the {name} is not the one that card.json names; copy the run again")
         return cls(catalogue, vectors["vectors"], adapter, card)
 
 
-def peft_config(config: ModelConfig, encoder: dict[str, str]) -> dict[str, Any]:
-    """What `peft.PeftModel.from_pretrained` needs to put the LoRA pairs onto the encoder's first layers."""
+def peft_config(config: ModelConfig, encoder: dict[str, str], seed: int) -> dict[str, Any]:
+    """What `peft.PeftModel.from_pretrained` needs to put the LoRA pairs onto the encoder's first layers.
+
+    A random base has a name that no model has, so that nobody puts the pairs onto pretrained layers by mistake.
+    """
+    random = config.base == "random"
     return {
         "peft_type": "LORA",
         "task_type": "FEATURE_EXTRACTION",
-        "base_model_name_or_path": encoder["name"],
-        "revision": encoder["revision"],
+        "base_model_name_or_path": f"{encoder['name']} (random weights, seed {seed})" if random else encoder["name"],
+        "revision": None if random else encoder["revision"],
         "r": config.lora_rank,
         "lora_alpha": config.lora_alpha,
         "lora_dropout": 0.0,
@@ -156,6 +159,11 @@ def save_json(path: Path, content: dict[str, Any]) -> None:
 def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     with replaced_file(path) as partial:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
+
+
+def load_adapter(folder: Path) -> Adapter:
+    """What a run learned. Raises `InputError` where a file is missing or damaged."""
+    return from_peft(load_tensors(folder / PEFT_WEIGHTS)) | load_tensors(folder / TOWERS)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

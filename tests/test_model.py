@@ -1,6 +1,7 @@
 """The towers, their low-rank parts, and PEFT as the reference."""
 
 import copy
+import json
 import shutil
 from pathlib import Path
 
@@ -12,10 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.errors import InputError
+from federation.client_app import shared_model
+from federation.local import LocalGrid
+from federation.train import open_run, train
 from recsys.embed import Encoder, Pinned, embed, resolve
 from recsys.lora import StackedLinear, from_peft, is_lora, stacked, to_peft
 from recsys.model import Model, ModelConfig
 from recsys.recommender import Recommender
+from tests.world import small_config
 
 
 def test_stacked_linear_is_each_clients_own_low_rank_layer() -> None:
@@ -30,12 +35,13 @@ def test_stacked_linear_is_each_clients_own_low_rank_layer() -> None:
 
 
 def test_an_untrained_model_recommends_by_text_neighbours(model: Model, embeddings: Tensor) -> None:
-    """Item vectors start as the text embeddings, and a user vector as the mean of them."""
+    """Item vectors start as the text embeddings, and a user vector as the mean of them, recent ones weighing more."""
     vectors = model.item_vectors(model.adapter(), embeddings)
     torch.testing.assert_close(vectors, embeddings, atol=1e-6, rtol=0)
     history = vectors[None, [3, 5, 8]]
     user = model.user_vectors(model.adapter(), history, torch.ones(1, 3, dtype=torch.bool))
-    torch.testing.assert_close(user, F.normalize(history.mean(1), dim=-1), atol=1e-6, rtol=0)
+    mean = 0.6**2 * history[:, 0] + 0.6 * history[:, 1] + history[:, 2]
+    torch.testing.assert_close(user, F.normalize(mean, dim=-1), atol=1e-6, rtol=0)
 
 
 def test_cosines_through_the_low_rank_are_those_of_the_vectors(
@@ -94,8 +100,45 @@ def test_peft_itself_loads_the_artifact_and_agrees(run: Path, encoder: Encoder) 
     adapter = recommender.adapter
     learned = hidden @ adapter["user.down"].T @ adapter["user.up"].T
     ours = recommender.model.user_vectors(adapter, history, mask)
-    torch.testing.assert_close(ours, F.normalize(history.mean(1) + learned, dim=-1), atol=1e-5, rtol=0)
+    weights = torch.tensor([0.6**4, 0.6**3, 0.6**2, 0.6, 1.0])
+    mean = weights / weights.sum() @ history[0]
+    torch.testing.assert_close(ours, F.normalize(mean + learned, dim=-1), atol=1e-5, rtol=0)
     assert any(tensor.any() for name, tensor in recommender.adapter.items() if name.endswith("lora_B"))
+
+
+def test_a_random_base_is_the_same_architecture_with_weights_of_the_seed(encoder: Encoder) -> None:
+    pretrained, random, again, other = (
+        Model(small_config(base=base).model, encoder, seed)
+        for base, seed in (("pretrained", 0), ("random", 0), ("random", 0), ("random", 1))
+    )
+    shapes = {name: tensor.shape for name, tensor in pretrained.state_dict().items()}
+    assert {name: tensor.shape for name, tensor in random.state_dict().items()} == shapes
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in random.state_dict().items())
+    assert not any(p.requires_grad for name, p in random.named_parameters() if name not in random.adapter())
+    for name, tensor in random.named_parameters():
+        if name in random.adapter():
+            continue
+        if "LayerNorm" in name:
+            assert (tensor == float(name.endswith("weight"))).all(), name
+        elif name.endswith("bias"):
+            assert not tensor.any(), name
+        else:
+            assert float(tensor.std()) == pytest.approx(0.02, rel=0.05), name
+            assert not torch.equal(tensor, pretrained.get_parameter(name)), name
+            assert not torch.equal(tensor, other.get_parameter(name)), name
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_a_run_on_a_random_base_is_answered_on_the_same(toy: Path, embeddings: Tensor, tmp_path: Path, seed) -> None:
+    config = open_run(tmp_path / "run", toy, small_config(base="random", seed=seed, rounds=2), resume=False)
+    train(LocalGrid.over(toy, config), tmp_path / "run", toy, config, lambda record: None)
+    recommender = Recommender.load(tmp_path / "run")
+    trained_on, served = shared_model(config.model, seed), recommender.model
+    assert all(torch.equal(tensor.cpu(), served.state_dict()[name]) for name, tensor in trained_on.state_dict().items())
+    named = json.loads((tmp_path / "run" / "adapter_config.json").read_text())
+    assert named["base_model_name_or_path"].endswith(f"(random weights, seed {seed})")
+    assert named["revision"] is None
+    assert recommender.card["config"]["model"]["base"] == "random"
 
 
 def test_nothing_trained_or_sent_grows_with_the_catalogue(model: Model) -> None:
