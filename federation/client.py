@@ -4,7 +4,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, reduce
 from operator import add
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -16,7 +15,7 @@ from federation.config import RunConfig
 from federation.keep import Keep
 from federation.update import Order, Update, summed
 from recsys.embed import Embeddings, embed, resolve
-from recsys.learner import Learner, TwoTowers
+from recsys.learner import Block, Learner, TwoTowers
 from recsys.lora import Adapter
 from recsys.machine import device, spread
 from recsys.model import Model
@@ -53,15 +52,14 @@ class Node:
             raise ValueError(f"an order with clip {order.clip:g} is refused: this run promised {config.clip:g}")
         parts = self.keep.train(order.round, order.best) if config.keeps else {}
 
-        def trained(block: Any) -> Update:
-            return summed(
-                self.learner.fit(adapter, block, parts), order.round, order.clip, self._coding(block, order.round)
-            )
+        def trained(block: Block) -> Update:
+            fitted = self.learner.fit(adapter, block, parts)
+            return summed(fitted, order.round, order.clip, self._coding(block, order.round))
 
         side_by_side = map if config.mode == "central" else spread  # one client has all cores in each product
         return reduce(add, side_by_side(trained, self.learner.blocks(self.shard, order.users, order.round)))
 
-    def _coding(self, block: Any, round: int) -> Coding | None:
+    def _coding(self, block: Block, round: int) -> Coding | None:
         config = self.config
         if config.bits == 32:
             return None

@@ -105,7 +105,7 @@ def from_nested(nested: Mapping[str, Any]) -> RunConfig:
     if config.keeps and config.mode == "central":
         raise InputError(f"setting mode = 'central': {config.method} has private parts; use mode = 'federated'")
     if config.keeps and config.bits < 32:
-        raise InputError(f"setting bits = {config.bits}: {config.method} sends rows of a table; leave bits at 32")
+        raise InputError(f"setting bits = {config.bits}: {config.method} sends numbers as they are; leave bits at 32")
     return config
 
 

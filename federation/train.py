@@ -41,9 +41,6 @@ def open_run(out: Path, data: Path, config: RunConfig | None, resume: bool, star
     first = Recommender.load(start) if start else None
     if resume:
         card = load_card(out)
-        begun = from_nested(card["config"])
-        if begun.keeps:
-            raise InputError(f"{out}: the private parts of {begun.method} are lost; train anew, into another --out")
         if card["data"]["catalogue_fingerprint"] != manifest["catalogue_fingerprint"]:
             raise InputError(f"{out} was trained on other items than {data} holds; resume with the data it began with")
         if card["data"]["split"] != manifest["split"]:
@@ -67,6 +64,8 @@ def open_run(out: Path, data: Path, config: RunConfig | None, resume: bool, star
 def _begun(out: Path, card: dict[str, Any], config: RunConfig | None, first: Recommender | None) -> RunConfig:
     """The config in a card, if it is what is asked for. Raises `InputError`."""
     begun = from_nested(card["config"])
+    if begun.keeps:
+        raise InputError(f"{out}: the private parts of {begun.method} are lost; train anew, into another --out")
     if resolve(begun.model.encoder).sha256 != card["encoder"]["sha256"]:
         raise InputError(f"{out} began with other weights of {begun.model.encoder} than are here; bring those back")
     if config is not None:
@@ -84,6 +83,8 @@ def origin(first: Recommender) -> dict[str, str]:
 
 def _fits(first: Recommender, config: RunConfig, encoder: Encoder) -> None:
     """Raises `InputError` where the adapter of the run to start from is not one of this run's model."""
+    if config.keeps:
+        raise InputError(f"--start is a run of fedrec, which {config.method} cannot go on from; leave --start out")
     was, now = knobs(from_nested(first.card["config"]).model), knobs(config.model)
     for name in was:
         if was[name] != now[name]:

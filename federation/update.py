@@ -79,11 +79,11 @@ def summed(fitted: Fitted, round: int, clip: float, coding: Coding | None = None
     return Update(round, len(sound), deltas, sums, codes if len(sound) == 1 else None)
 
 
-def _zeroed(deltas: Stack, lost: Tensor) -> Stack:
-    return {name: tensor.masked_fill(lost.view(-1, *[1] * (tensor.ndim - 1)), 0) for name, tensor in deltas.items()}
-
-
 def _added(terms: Tensor, fitted: Fitted, factors: Tensor) -> Tensor:
     if fitted.rows is None:
         return exact_sum(terms, factors)
     return exact_scatter(terms, fitted.rows, fitted.items, factors)
+
+
+def _zeroed(deltas: Stack, lost: Tensor) -> Stack:
+    return {name: tensor.masked_fill(lost.view(-1, *[1] * (tensor.ndim - 1)), 0) for name, tensor in deltas.items()}

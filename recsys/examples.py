@@ -38,7 +38,7 @@ class Examples:
     """A round's examples of some clients, all of one shape, which depends on each client alone."""
 
     users: list[int]  # C
-    salts: list[int]  # C
+    salts: np.ndarray  # (C,)
     rows: Tensor  # (C, M) the items that a client's examples are of, each once; 0 where there are fewer
     places: Tensor  # (C, S, W) where among these an example's item stands
     labels: Tensor  # (C, S, W) 1 for the client's own items, 0 for drawn ones
@@ -61,7 +61,7 @@ def blocks(
         size = max(1, ROWS // int(shape.prod()))
         for part in np.array_split(alike, -(-len(alike) // size)):
             drawn = [draw(config, shard, user, items, stream) for user in part.tolist()]
-            yield Examples(part.tolist(), shard.salts[part].tolist(), *_padded(drawn, int(shape[0]), int(shape[1])))
+            yield Examples(part.tolist(), shard.salts[part], *_padded(drawn, int(shape[0]), int(shape[1])))
 
 
 def draw(
@@ -74,8 +74,10 @@ def draw(
     """
     rng = np.random.default_rng([EXAMPLES, *stream, int(shard.salts[user])])
     own = np.asarray(shard.history(user, "train"), dtype=np.int64)
-    known = np.append(shard.history(user, "test"), shard.held_out([user], "test")) if config.peer_leak else own
-    others = np.delete(np.arange(items), known)
+    known = [own]
+    if config.peer_leak:
+        known += [shard.history(user, "test"), shard.held_out(shard.ranked([user]), "test")]
+    others = np.delete(np.arange(items), np.concatenate(known))
     drawn = others[rng.integers(len(others), size=len(own) * config.peer_negatives)] if len(others) else others
     order = rng.permutation(len(own) + len(drawn))
     return np.concatenate([own, drawn])[order], order < len(own)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -17,6 +17,15 @@ Parts = MutableMapping[int, Any]
 """The private parts of a node's users, by their numbers there. A learner reads and writes them; nobody sends them."""
 
 
+class Block(Protocol):
+    """What some clients train on in a round, side by side."""
+
+    @property
+    def salts(self) -> np.ndarray:
+        """Each client's own number: (C,)."""
+        ...
+
+
 class Learner(Protocol):
     """All that a node asks of a method. A method without private parts leaves `parts` alone."""
 
@@ -24,8 +33,8 @@ class Learner(Protocol):
         """What is shared, as it starts."""
         ...
 
-    def blocks(self, shard: Shard, users: np.ndarray, round: int) -> Iterator[Any]:
-        """What these users train on in this round, in blocks that can be trained side by side; each has `salts`."""
+    def blocks(self, shard: Shard, users: np.ndarray, round: int) -> Iterator[Block]:
+        """What these users train on in this round."""
         ...
 
     def fit(self, adapter: Adapter, block: Any, parts: Parts) -> Fitted:
@@ -37,12 +46,11 @@ class Learner(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
-class Crops:
-    """A block for our own model: a window of each client's history, and the items drawn to tell its own from."""
+class Histories(NamedTuple):
+    """Windows of some clients' histories, and the rows of each local step's negatives."""
 
     cohort: Cohort
-    draws: list[Tensor]  # of each local step: (K,) rows
+    draws: list[Tensor]
 
     @property
     def salts(self) -> np.ndarray:
@@ -62,16 +70,15 @@ class TwoTowers:
     def adapter(self) -> Adapter:
         return self.model.adapter()
 
-    def blocks(self, shard: Shard, users: np.ndarray, round: int) -> Iterator[Crops]:
+    def blocks(self, shard: Shard, users: np.ndarray, round: int) -> Iterator[Histories]:
         items = len(self.embeddings)
         cohort = shard.crops(users, self.model.config.history + 1, self.seed, round).within(items)
         draws = [negatives(self.config, items, self.seed, round, step) for step in range(self.config.local_steps)]
         for block in [cohort.pooled] if self.pooled else blocks(cohort, self.embeddings.device):
-            yield Crops(block, draws)
+            yield Histories(block, draws)
 
-    def fit(self, adapter: Adapter, block: Crops, parts: Parts) -> Fitted:
-        near = self._near(adapter)
-        return fit(self.model, near, block.cohort, self.embeddings, self.config, block.draws)
+    def fit(self, adapter: Adapter, block: Histories, parts: Parts) -> Fitted:
+        return fit(self.model, self._near(adapter), block.cohort, self.embeddings, self.config, block.draws)
 
     def scorer(self, adapter: Adapter, shard: Shard, split: str, parts: Parts) -> UserScorer:
         adapter = self._near(adapter)

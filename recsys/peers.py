@@ -14,7 +14,7 @@ Shapes: C clients, M rows, W examples, D width, N items.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -118,7 +118,7 @@ class Peer:
             found = table @ v[:-1] + v[-1]  # (N,)
             return found.index_add_(0, own.rows, own.gains) if own else found
 
-        def score(users: Sequence[int]) -> Tensor:
+        def score(users: Iterable[int]) -> Tensor:
             return torch.stack([scores(user) for user in users])
 
         return score

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.errors import InputError
-from data.shard import Shard
-from federation import log
+from data.shard import NOTHING, Shard
+from federation import log, rounds
 from federation.client_app import open_node
 from federation.config import RunConfig, from_knobs
 from federation.local import LocalGrid
-from federation.rounds import run, take_census
+from federation.rounds import take_census
 from federation.server import State
 from federation.train import METRICS, open_run, train
 from federation.update import summed
@@ -34,8 +34,8 @@ from tests.world import SMALL, toy_stamp
 PEERS = ("fedmf", "pfedrec")
 SETTINGS = {
     "optimizer": "fedavg",
-    "schedule": "constant",
     "server_rate": 1.0,
+    "schedule": "constant",
     "clip": 1e9,
     "validate_every": 1,
     "peer_item_rate": 0.5,
@@ -142,7 +142,7 @@ def trained(data: Path, config: RunConfig, folder: Path, grid: type[LocalGrid] =
     node = open_node(str(data), 0, config.nodes, config)
     folder.mkdir()
     start = State.start(node.learner.adapter(), config.server)
-    return run(nodes, take_census(nodes, config, toy_stamp()), start, config, folder, lambda record: None)
+    return rounds.run(nodes, take_census(nodes, config, toy_stamp()), start, config, folder, lambda record: None)
 
 
 @pytest.mark.parametrize("method", PEERS)
@@ -278,6 +278,20 @@ def test_the_best_round_is_measured_with_its_own_private_parts(toy: Path, tmp_pa
         open_run(out, toy, None, resume=True)
 
 
-def test_a_peer_is_not_trained_centrally() -> None:
-    with pytest.raises(InputError, match="fedmf has private parts"):
-        peer_config("fedmf", mode="central")
+@pytest.mark.parametrize(("change", "said"), [({"mode": "central"}, "private parts"), ({"bits": 4}, "bits = 4")])
+def test_a_peer_is_only_what_its_authors_made_it(change: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        peer_config("fedmf", **change)
+
+
+def test_a_peer_does_not_begin_from_a_run_of_ours(toy: Path, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="pfedrec cannot go on from"):
+        open_run(tmp_path / "new", toy, peer_config("pfedrec"), False, run)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_user_without_held_out_items_trains_all_the_same() -> None:
+    """In a split by cold items not everybody has any; item 59, the last, is drawn as ever."""
+    shard = one_user(np.array([*range(18), NOTHING, NOTHING]))
+    for leak in (False, True):
+        assert drawn(replace(QUICK, peer_leak=leak), shard, 50) == set(range(18, ITEMS))
