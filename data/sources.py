@@ -40,6 +40,7 @@ class Source:
     url: str | None = None
     md5: str | None = None
     citation: str = ""
+    texts: tuple[str, ...] = ()  # columns that make up the items' text; none: as `read` makes it
 
 
 def open_root(path: Path) -> Root:

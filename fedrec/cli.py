@@ -75,17 +75,24 @@ def data_list(as_json: Json = False) -> None:
 def data_prepare(
     name: Annotated[str, typer.Argument(help="One of `fedrec data list`.")],
     source: Annotated[Path | None, typer.Option(help="A zip or folder you have; else it is downloaded.")] = None,
+    text: Annotated[
+        str,
+        typer.Option(metavar="COLUMN,…", help="What of an item is read.", show_default="all that the dataset tells"),
+    ] = "",
     out: Annotated[Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/NAME")] = None,
     as_json: Json = False,
 ) -> None:
     """A dataset into a prepared folder: the public catalogue, and the histories in time order."""
+    from dataclasses import replace
+
     from data.prepare import prepare
     from data.sources import source_named
     from fedrec import view
 
     out = out or PREPARED / name
+    wanted = replace(source_named(name), texts=_names(text))
     with view.counting(f"fetching {name}", download=True) as progress:
-        manifest = prepare(source_named(name), out, source, progress, view.warn)
+        manifest = prepare(wanted, out, source, progress, view.warn)
     _prepared(manifest, out, as_json)
 
 
@@ -107,9 +114,8 @@ def data_import(
     from data.prepare import prepare_tables
     from data.tables import Tables
 
-    texts = tuple(column.strip() for column in text_columns.split(",") if column.strip())
     out = out or PREPARED / name
-    tables = Tables(interactions, items, user_column, item_column, time_column, texts)
+    tables = Tables(interactions, items, user_column, item_column, time_column, _names(text_columns))
     _prepared(prepare_tables(tables, out, name), out, as_json)
 
 
@@ -137,6 +143,10 @@ def data_synthesise(
         soft_wrap=True,
         markup=False,
     )
+
+
+def _names(columns: str) -> tuple[str, ...]:
+    return tuple(column.strip() for column in columns.split(",") if column.strip())
 
 
 def _prepared(manifest: "Manifest", out: Path, as_json: bool) -> None:

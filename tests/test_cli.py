@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from torch import Tensor
 
+from data.catalogue import Catalogue
 from data.prepare import write
 from data.sources import SOURCES, Frames
 from federation.config import knobs
@@ -125,6 +126,7 @@ NOT_PREPARED = ["is not a prepared dataset", "manifest.json", "fedrec data prepa
         ("data prepare ml-100k --source {letters}", ["u.data line 3: rating 'five'", "mend or remove the row"]),
         ("data prepare ml-100k --source {short}", ["u.data line 3: 3 fields where 4 belong", "mend or remove"]),
         ("data prepare ml-100k --source {whole} --out {run}", ["--out", "is no prepared dataset", "choose another"]),
+        ("data prepare ml-100k --source {whole} --text title,plot", ["--text: 'plot'", "choose from title, year"]),
         ("train {empty} --out new", ["empty", *NOT_PREPARED]),
         ("train {absent} --out new", ["absent", *NOT_PREPARED]),
         ("train {run} --out new", NOT_PREPARED),
@@ -256,6 +258,11 @@ def test_data_prepare_and_a_failure_after_it_leaves_it_whole(
     told = fedrec("data", "prepare", "ml-100k", "--source", places["whole"], "--json").answer
     assert (told["users"], told["items"], told["interactions"]) == (2, 3, 6)
     assert told["out"] == "var/prepared/ml-100k"
+    short = ["--text", "title", "--out", "short"]
+    assert fedrec("data", "prepare", "ml-100k", "--source", places["whole"], *short, "--json").answer[
+        "text_columns"
+    ] == ["title"]
+    assert Catalogue.load(tmp_path / "short").texts == ["Heat", "The Matrix", "unknown"]
     before = tree(tmp_path)
     is_refused(fedrec("data", "prepare", "ml-100k", "--source", places["letters"]), "u.data line 3")
     assert tree(tmp_path) == before
