@@ -1,6 +1,6 @@
-"""Interactions in file order → histories: user by user, in time order, each item once. No loop goes over events.
+"""Interactions in file order → histories: user by user, in time order, each item once unless repeats count.
 
-Users are told apart by hashes of 64 bits, as they are by their salts.
+No loop goes over events. Users are told apart by hashes of 64 bits, as they are by their salts.
 Shapes: T events as given, t without repeats, b events of a block, U users.
 """
 
@@ -30,6 +30,7 @@ class Events:
     users: np.ndarray  # (T,) hashes
     times: np.ndarray  # (T,)
     items: np.ndarray  # (T,) rows of the catalogue
+    repeats: bool  # whether a user's later events with an item are kept
 
     def blocks(self) -> list[np.ndarray]:
         """The places of the events, in blocks that no user is split between."""
@@ -45,14 +46,14 @@ class Events:
         users, places = users[order], places[order]
         first = differs(users)
         users, items = small(np.cumsum(first) - 1), self.items[places]
-        kept = first_of_each(users, items)
+        kept = np.ones(len(items), dtype=bool) if self.repeats else first_of_each(users, items)
         return places[first], np.bincount(users[kept]), items[kept]
 
 
-def histories(interactions: pl.DataFrame, items: np.ndarray) -> Histories:
+def histories(interactions: pl.DataFrame, items: np.ndarray, repeats: bool = False) -> Histories:
     """Of interactions in file order, whose items stand in these rows of the catalogue (T,)."""
     ids = interactions["user_id"]
-    events = Events(ids.hash().to_numpy(), interactions["timestamp"].to_numpy(), items)
+    events = Events(ids.hash().to_numpy(), interactions["timestamp"].to_numpy(), items, repeats)
     with ThreadPoolExecutor() as pool:  # numpy lets go of the interpreter while it sorts
         firsts, lengths, kept = zip(*pool.map(events.gather, events.blocks()), strict=True)
     return Histories(ids[np.concatenate(firsts)], np.concatenate(lengths), np.concatenate(kept))

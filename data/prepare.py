@@ -9,23 +9,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from data.atomic import holds_atomic
 from data.catalogue import Catalogue
 from data.download import Progress, download, md5_of
 from data.errors import InputError
 from data.files import replaced_folder
 from data.histories import Histories, histories
+from data.raw import Frames, Root, open_root
 from data.shard import Shard, salt_of
-from data.sources import Frames, Source, open_root
+from data.sources import Source
+from data.split import LEAVE_ONE_OUT, Split
 from data.tables import Tables, read_tables
 
 MANIFEST = "manifest.json"
 RAW = Path("var/raw")
 """Where downloads are kept, below the working folder."""
-
-SPLIT = (
-    "leave-one-out by time: stable sort by timestamp, ties in file order; "
-    "the last event is the test item, the one before it the validation item"
-)
 
 
 @dataclass(frozen=True)
@@ -35,10 +33,12 @@ class Manifest:
     name: str
     users: int
     items: int
-    interactions: int
+    interactions: int  # training events and held-out items
     repeats_dropped: int  # later events of a user with an item that the user already has
-    short_users_dropped: int  # users with fewer than `min_events` events
+    short_users_dropped: int  # users with fewer than `min_events` events, or none to train on
+    training_only_users: int  # users without held-out items
     items_without_description: int
+    cold_items: int
     min_events: int
     split: str
     catalogue_fingerprint: str
@@ -54,21 +54,25 @@ def prepare(source: Source, out: Path, given: Path | None, progress: Progress, w
     Raises `InputError`, and then leaves `out` as it was.
     """
     _refuse_other(out)
+    if source.by_hand and not given:
+        raise InputError(f"{source.name} cannot be fetched: {source.by_hand}; pass your zip or folder with --source")
     path = given or (download(source, RAW, progress) if source.url else Path())
     md5 = md5_of(path) if path.is_file() else None
+    root = open_root(path)
     if given and source.md5 and md5 and md5 != source.md5:
-        warn(f"{given} has MD5 {md5}, not the publisher's {source.md5}; going on with your copy")
-    frames = source.read(open_root(path))
+        warn(f"{given} {_unlike(source, root, md5)}; going on with your copy")
+    frames = source.read(root)
     if source.texts:
         frames = _told_by(frames, source.texts)
     origin = given.name if given else source.url or "generated"
     return write(
         frames,
         out,
-        name=source.name,
+        name=source.name + source.split.suffix,
         source=origin,
         md5=md5,
         citation=source.citation,
+        split=source.split,
         texts=source.texts,
     )
 
@@ -85,11 +89,17 @@ def _told_by(frames: Frames, columns: tuple[str, ...]) -> Frames:
     return frames._replace(items=told)
 
 
-def prepare_tables(tables: Tables, out: Path, name: str) -> Manifest:
+def _unlike(source: Source, root: Root, md5: str) -> str:
+    if holds_atomic(root, source.name):
+        return "holds RecBole's copy, another layout than the publisher's: there is no MD5 to check it by"
+    return f"has MD5 {md5}, not the publisher's {source.md5}"
+
+
+def prepare_tables(tables: Tables, out: Path, name: str, split: Split = LEAVE_ONE_OUT) -> Manifest:
     """Prepare anyone's own tables into `out`. Raises `InputError`, and then leaves `out` as it was."""
     _refuse_other(out)
     path = tables.interactions
-    return write(read_tables(tables), out, name=name, source=path.name, md5=md5_of(path))
+    return write(read_tables(tables), out, name=name, source=path.name, md5=md5_of(path), split=split)
 
 
 def _refuse_other(out: Path) -> None:
@@ -106,27 +116,34 @@ def write(
     md5: str | None = None,
     citation: str = "",
     min_events: int = 3,
+    split: Split = LEAVE_ONE_OUT,
     texts: tuple[str, ...] = (),
 ) -> Manifest:
     """Filter, order and write frames. A user needs a training, a validation and a test event: three at least."""
     if min_events < 3:
         raise InputError(f"min_events = {min_events}; a user needs three: to train, to validate and to test")
     items, missing = _with_undescribed(frames)
+    items = split.marked(items)
     catalogue = Catalogue(items)
-    found = histories(frames.interactions, _rows(frames.interactions["item_id"], items["item_id"]))
-    shard = _shard(found, min_events)
-    if not len(shard):
-        raise InputError(f"{name}: no user has {min_events} events; there is nothing to train and test on")
+    found = histories(frames.interactions, _rows(frames.interactions["item_id"], items["item_id"]), split.repeats)
+    divided = split.divided(found, items)
+    shard = _shard(divided, (found.lengths >= min_events) & (divided.lengths > 2))
+    ranked = len(shard.ranked(range(len(shard))))
+    if not ranked:
+        wanted = "events with two cold items after a training event" if split.cold_share else f"{min_events} events"
+        raise InputError(f"{name}: no user has {wanted}; there is nothing to train and test on")
     manifest = Manifest(
         name=name,
         users=len(shard),
         items=len(catalogue),
-        interactions=int((shard.ends - shard.starts).sum()),
+        interactions=int((shard.ends - shard.starts).sum()) - 2 * (len(shard) - ranked),
         repeats_dropped=frames.interactions.height - len(found.items),
         short_users_dropped=len(found.users) - len(shard),
+        training_only_users=len(shard) - ranked,
         items_without_description=missing,
+        cold_items=int(items["cold"].sum()) if split.cold_share else 0,
         min_events=min_events,
-        split=SPLIT,
+        split=split.rule,
         catalogue_fingerprint=catalogue.fingerprint,
         source=source,
         source_md5=md5,
@@ -168,10 +185,10 @@ def _rows(ids: pl.Series, catalogue: pl.Series) -> np.ndarray:
     return pl.DataFrame({"hash": ids.hash()}).join(rows, on="hash", how="left", maintain_order="left")["row"].to_numpy()
 
 
-def _shard(found: Histories, min_events: int) -> Shard:
-    """The users with enough events, in the order of their ids."""
+def _shard(found: Histories, kept: np.ndarray) -> Shard:
+    """The users to keep, in the order of their ids."""
     users = found.users.arg_sort().to_numpy()
-    users = users[found.lengths[users] >= min_events]
+    users = users[kept[users]]
     salts = np.fromiter(map(salt_of, found.users[users].to_list()), dtype=np.uint64, count=len(users))
     ends = np.cumsum(found.lengths)[users]
     return Shard(ends - found.lengths[users], ends, found.items, salts)

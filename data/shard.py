@@ -14,7 +14,7 @@ import numpy as np
 from data.errors import InputError
 
 FOLDER = "shard"
-DRAW, NEGATIVES, CROPS, SAMPLED = 1, 2, 3, 4
+DRAW, NEGATIVES, CROPS, SAMPLED, ROTATIONS = 1, 2, 3, 4, 5
 """What a generator is for: the first number of every seed, so that no two draws share a stream."""
 
 LENGTH_STEP = 8
@@ -23,6 +23,9 @@ LENGTH_STEP = 8
 HELD_OUT = {"train": 2, "validation": 2, "test": 1}
 """Events at a history's end that a split may not read: leave-one-out by time. The last is the test item,
 the one before it the validation item; what a split ranks is the first event it may not read."""
+
+NOTHING = -1
+"""In both held-out places of a user who only trains: in a split by cold items not everybody has had some."""
 
 
 def salt_of(user_id: str) -> int:
@@ -120,7 +123,18 @@ class Shard:
 
     def history(self, user: int, split: str = "test") -> np.ndarray:
         """The events of a user that `split` may read, oldest first."""
-        return self.items[self.starts[user] : self.ends[user] - HELD_OUT[split]]
+        events = self.items[self.starts[user] : self.ends[user] - HELD_OUT[split]]
+        return events[:-1] if len(events) and events[-1] == NOTHING else events
+
+    def ranked(self, users: Iterable[int]) -> np.ndarray:
+        """Those of some users who have held-out items."""
+        users = np.fromiter(users, dtype=np.int64)
+        return users[self.items[self.ends[users] - 1] != NOTHING]
+
+    def events(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """All that `split` may read, user after user: the user and the item of each event, (T,) both."""
+        lengths = self.ends - self.starts - HELD_OUT[split]
+        return np.repeat(np.arange(len(self)), lengths), self.items[_places(self.starts, lengths)]
 
     def crops(self, users: Iterable[int], length: int, seed: int, round: int) -> Cohort:
         """A window of `length` training events of some users; of a longer history, one drawn for this round.
@@ -136,7 +150,7 @@ class Shard:
         return Cohort.cut(self.items, starts, ends, salts, length)
 
     def held_out(self, users: Iterable[int], split: str) -> np.ndarray:
-        """The item of each user that `split` ranks."""
+        """The item of each user that `split` ranks: of those who are `ranked`."""
         users = np.fromiter(users, dtype=np.int64)
         return self.items[self.ends[users] - HELD_OUT[split]].astype(np.int64)
 
@@ -156,9 +170,8 @@ class Shard:
         target.mkdir(parents=True, exist_ok=True)
         lengths = self.ends - self.starts
         bounds = np.append(0, np.cumsum(lengths))
-        places = np.repeat(self.starts - bounds[:-1], lengths) + np.arange(bounds[-1])
         np.save(target / "starts.npy", bounds.astype(np.int64), allow_pickle=False)
-        np.save(target / "items.npy", self.items[places].astype(np.int32), allow_pickle=False)
+        np.save(target / "items.npy", self.items[_places(self.starts, lengths)].astype(np.int32), allow_pickle=False)
         np.save(target / "salts.npy", self.salts.astype(np.uint64), allow_pickle=False)
 
     @classmethod
@@ -177,3 +190,9 @@ class Shard:
             raise InputError(f"the files under {folder / FOLDER} do not belong together; prepare the data again")
         bounds, items, salts = columns.values()
         return cls(bounds[:-1], bounds[1:], items, salts)
+
+
+def _places(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Where the events of histories stand, one history after the other: (U,), (U,) → (T,)."""
+    ends = np.cumsum(lengths)
+    return np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1] if len(ends) else 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from data.errors import InputError
-from data.sources import Frames
+from data.raw import Frames
 
 OPTIONS = {"user_id": "--user-column", "item_id": "--item-column", "timestamp": "--time-column"}
 EVERY_COLUMN = pl.QueryOptFlags(projection_pushdown=False)

@@ -9,6 +9,7 @@ import numpy as np
 
 from data.catalogue import Catalogue
 from data.shard import Cohort, Shard
+from federation.compress import Coding
 from federation.config import RunConfig
 from federation.update import Order, Update, summed
 from recsys.embed import Embeddings, embed, resolve
@@ -51,11 +52,17 @@ class Node:
 
         def trained(block: Cohort) -> Update:
             fitted = fit(self.model, adapter, block, self.public.matrix, config.fit, draws)
-            return summed(fitted, order.round, order.clip)
+            return summed(fitted, order.round, order.clip, self._coding(block, order.round))
 
         if config.mode == "central":  # one client that owns everything: nobody's company, all cores in each product
             return trained(cohort.pooled)
         return reduce(add, spread(trained, blocks(cohort, self.public.matrix.device)))
+
+    def _coding(self, block: Cohort, round: int) -> Coding | None:
+        config = self.config
+        if config.bits == 32:
+            return None
+        return Coding.of(block.salts, config.bits, config.seed, round).to(self.public.matrix.device)
 
     def _near(self, adapter: Adapter) -> Adapter:
         return {name: tensor.to(self.public.matrix.device) for name, tensor in adapter.items()}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from data.errors import InputError
 from recsys.fit import FitConfig
@@ -20,9 +20,16 @@ class ServerConfig:
 
     optimizer: Literal["fedavg", "fedavgm", "fedadam", "fedyogi"] = "fedadam"
     server_rate: Annotated[float, Gt(0)] = 2e-3  # η
+    schedule: Literal["constant", "linear"] = "linear"  # linear: η falls to zero with the last round
     beta1: Annotated[float, Interval(ge=0, lt=1)] = 0.9  # momentum; fedavg has none
     beta2: Annotated[float, Interval(ge=0, lt=1)] = 0.99  # of fedadam and fedyogi
     adaptivity: Annotated[float, Gt(0)] = 1e-4  # τ: changes much smaller than this move the adapter little
+
+
+def _offered(bits: int) -> int:
+    if bits not in (*range(1, 9), 32):
+        raise ValueError("choose 1 to 8, or 32 for numbers as they are")
+    return bits
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class RunConfig:
     rounds: Annotated[int, Ge(1)] = 200
     clients_per_round: Annotated[int, Ge(1)] = 128
     clip: Annotated[float, Gt(0)] = 1.0  # no user moves the sum by more than this (L2); it also steadies training
+    bits: Annotated[int, AfterValidator(_offered)] = 32  # of a number that a user's own node sends
     validate_every: Annotated[int, Ge(1)] = 20  # rounds; the best round on validation is the one that is kept
     validation_users: Annotated[int, Ge(1)] = 2000  # ranked each time, at most; drawn once
     nodes: Annotated[int, Ge(1)] = 1  # in-process nodes that share the users; real ones are as many as connect
@@ -79,11 +87,14 @@ def from_knobs(table: Mapping[str, Any]) -> RunConfig:
 def from_nested(nested: Mapping[str, Any]) -> RunConfig:
     """Build a config from `dataclasses.asdict` of one, as a card holds it. Raises `InputError`."""
     try:
-        return _ADAPTER.validate_python(nested)
+        config = _ADAPTER.validate_python(nested)
     except ValidationError as error:
         first = error.errors()[0]
         name = next(part for part in first["loc"] if part not in _SECTIONS)
         raise InputError(f"setting {name} = {first['input']!r}: {first['msg'].lower()}") from error
+    if config.mode == "central" and config.bits < 32:
+        raise InputError(f"setting bits = {config.bits}: in central mode nobody sends a change; leave bits at 32")
+    return config
 
 
 PLACES: dict[str, Scalar] = {"data": "", "out": "", "start": "", "resume": False}

@@ -16,6 +16,7 @@ from flwr.serverapp import Grid
 
 from data.errors import InputError
 from federation import log, wire
+from federation.client import Node
 from federation.config import RunConfig
 from federation.server import Roster, State, absorb, draw
 from federation.update import Order, Update, norms
@@ -147,7 +148,7 @@ def ask(grid: Grid, kind: str, orders: Mapping[int, Order], adapter: Adapter, co
         try:
             content = _content(reply)
             tally.bytes_up += wire.size(content)
-            tally.updates.append(checked(wire.decode_update(content), order, template, config))
+            tally.updates.append(checked(wire.decode_update(content, template, config.bits), order, template, config))
             tally.clients_answered += len(order.users)
         except ValueError as error:
             tally.clients_refused += len(order.users)
@@ -171,6 +172,12 @@ def exchange(
     return dict(sorted(replies.items()))
 
 
+def bytes_up(node: Node, adapter: Adapter) -> int:
+    """What a client with a node of its own sends in a training round: the node's first user, trained and encoded."""
+    order = Order(round=1, users=np.array([0]), clip=node.config.clip)
+    return wire.size(wire.encode_update(node.train(order, adapter)))
+
+
 def _content(reply: Message) -> RecordDict:
     if reply.has_error():
         raise ValueError(f"failed with {reply.error.reason or reply.error.code}")
@@ -185,6 +192,9 @@ def checked(update: Update, order: Order, template: Adapter, config: RunConfig) 
     clients = 1 if config.mode == "central" and template else len(order.users)
     if update.round != order.round or update.users != clients:
         raise ValueError(f"answered for round {update.round} and {update.users} users, not {order.round} and {clients}")
+    in_codes = bool(template) and config.bits < 32 and clients == 1
+    if (update.codes is not None) != in_codes:
+        raise ValueError(f"answered {'with' if update.codes else 'without'} codes, of {clients} users")
     if update.deltas.keys() != template.keys():
         raise ValueError(f"answered with other tensors: {sorted(update.deltas.keys() ^ template.keys())[:3]}")
     for name, tensor in update.deltas.items():

@@ -127,15 +127,21 @@ def absorb(state: State, total: Update | None, config: RunConfig) -> State:
     """
     if total is None or total.users == 0:
         return replace(state, round=state.round + 1)
-    server = config.server
+    server, rate = config.server, rate_of(config, state.round)
     moved: dict[str, Adapter] = {"adapter": {}, "momentum": {}, "variance": {}}
     for name, delta in total.deltas.items():
         mean = delta / total.users
         m, v = _moments(server, mean, state.momentum[name], state.variance[name])
         step = m / (v.sqrt() + server.adaptivity) if server.optimizer in ("fedadam", "fedyogi") else m
-        moved["adapter"][name] = (state.adapter[name].double() + server.server_rate * step).float()
+        moved["adapter"][name] = (state.adapter[name].double() + rate * step).float()
         moved["momentum"][name], moved["variance"][name] = m, v
     return replace(state, round=state.round + 1, **moved)
+
+
+def rate_of(config: RunConfig, rounds_done: int) -> float:
+    """The server's rate η for the next round."""
+    left = 1 - rounds_done / config.rounds if config.server.schedule == "linear" else 1.0
+    return config.server.server_rate * left
 
 
 def _moments(

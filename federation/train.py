@@ -41,6 +41,8 @@ def open_run(out: Path, data: Path, config: RunConfig | None, resume: bool, star
         card = load_card(out)
         if card["data"]["catalogue_fingerprint"] != manifest["catalogue_fingerprint"]:
             raise InputError(f"{out} was trained on other items than {data} holds; resume with the data it began with")
+        if card["data"]["split"] != manifest["split"]:
+            raise InputError(f"{out} began in another split than {data} has; resume with the data it began with")
         return _begun(out, card, config, first)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out} is not empty; add --resume to go on with it, or choose another folder")

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from federation.compress import Codes, Coding, encode
 from recsys.exact import exact_sum
 from recsys.fit import Fitted
-from recsys.lora import Adapter
+from recsys.lora import Adapter, Stack
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,7 @@ class Update:
     users: int
     deltas: Adapter  # Σ clip(Δ_u), float64; empty after ranking
     sums: dict[str, float]  # Σ of each metric
+    codes: Codes | None = None  # of a single user's deltas, where they are sent in few bits
 
     def __add__(self, other: "Update") -> "Update":
         """Raises `ValueError` where the two are not of one kind and round."""
@@ -52,16 +54,28 @@ def norms(deltas: Adapter) -> Tensor:
     return torch.linalg.vector_norm(torch.stack(lengths).double(), dim=0)
 
 
-def summed(fitted: Fitted, round: int, clip: float) -> Update:
-    """Clip each client's change to L2 norm `clip` and add them up. One that diverged adds nothing, and is counted."""
+def summed(fitted: Fitted, round: int, clip: float, coding: Coding | None = None) -> Update:
+    """Clip each client's change to L2 norm `clip` and add them up. One that diverged adds nothing, and is counted.
+
+    With a coding, what is clipped and added is each change as the server would decode it.
+    """
     lengths = norms(fitted.deltas)  # (C,)
     sound = lengths.isfinite() & fitted.losses.isfinite()
-    factors = (clip / lengths.clamp(min=torch.finfo(torch.float64).tiny)).clamp(max=1).float()
+    changes = fitted.deltas if sound.all() else _zeroed(fitted.deltas, ~sound)
+    codes, lengths = encode(changes, coding) if coding else (None, lengths)
+    factors = (clip / lengths.clamp(min=torch.finfo(torch.float64).tiny)).clamp(max=1).float().where(sound, 0)
     sums = {
         "loss": float(fitted.losses[sound].double().sum()),
         "clipped": float((lengths[sound] > clip).sum()),
         "diverged": float((~sound).sum()),
     }
-    added = fitted.deltas if sound.all() else {name: tensor[sound] for name, tensor in fitted.deltas.items()}
-    deltas = {name: exact_sum(tensor, factors[sound]).cpu() for name, tensor in added.items()}
-    return Update(round, len(fitted.losses), deltas, sums)
+    if codes:
+        codes = codes.scaled(factors)
+        deltas = codes.total({name: tensor.shape[1:] for name, tensor in changes.items()})
+    else:
+        deltas = {name: exact_sum(tensor, factors).cpu() for name, tensor in changes.items()}
+    return Update(round, len(sound), deltas, sums, codes if len(sound) == 1 else None)
+
+
+def _zeroed(deltas: Stack, lost: Tensor) -> Stack:
+    return {name: tensor.masked_fill(lost.view(-1, *[1] * (tensor.ndim - 1)), 0) for name, tensor in deltas.items()}

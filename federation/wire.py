@@ -5,12 +5,15 @@ Nothing else has a wire form. A shard, a history or a vector of a user cannot be
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from federation.compress import Codes, Coding, rows
+from federation.quantise import WIDTH
 from federation.update import Order, Update
 from recsys.lora import Adapter
 
@@ -47,27 +50,64 @@ def decode_order(content: RecordDict) -> tuple[Order, Adapter]:
 
 
 def encode_update(update: Update) -> RecordDict:
-    return RecordDict(
+    """A single user's change by its codes, if it has any; a sum as it is, for it is on no quantiser's levels."""
+    content = RecordDict(
         {
             "count": MetricRecord({"round": update.round, "users": update.users}),
             "sums": MetricRecord(dict(update.sums)),
-            "deltas": encode_adapter(narrowed(update.deltas)),
         }
     )
+    if update.codes:
+        content["codes"] = encode_codes(update.codes)
+    else:
+        content["deltas"] = encode_adapter(narrowed(update.deltas))
+    return content
 
 
-def decode_update(content: RecordDict) -> Update:
-    """Raises `ValueError` where the records are not an update's."""
+def decode_update(content: RecordDict, like: Adapter | None = None, bits: int = 32) -> Update:
+    """Codes are those of a change of such tensors. Raises `ValueError` where the records are not an update's."""
     with _refusing():
         count: Any = content.metric_records["count"]
-        deltas = decode_adapter(content.array_records["deltas"])
         sums: Any = content.metric_records["sums"]
-        return Update(
+        update = Update(
             round=int(count["round"]),
             users=int(count["users"]),
-            deltas={name: tensor.double() for name, tensor in deltas.items()},
+            deltas={},
             sums={name: float(value) for name, value in sums.items()},
         )
+        if "codes" in content:
+            shapes = {name: tensor.shape for name, tensor in (like or {}).items()}
+            codes = decode_codes(content.config_records["codes"], rows(shapes), bits)
+            return replace(update, deltas=codes.total(shapes), codes=codes)
+        deltas = decode_adapter(content.array_records["deltas"])
+        return replace(update, deltas={name: tensor.double() for name, tensor in deltas.items()})
+
+
+def encode_codes(codes: Codes) -> ConfigRecord:
+    """One client's codes as bytes: a bit for each sign, a float32 for each scale, and the levels without gaps."""
+    levels = np.unpackbits(codes.levels.cpu().numpy().reshape(-1, 1), axis=1)[:, -codes.coding.bits :]
+    parts = {
+        "flips": np.packbits(codes.coding.flips.cpu().numpy()),
+        "scales": codes.scales.cpu().numpy().astype("<f4"),
+        "levels": np.packbits(levels),
+    }
+    return ConfigRecord({name: part.tobytes() for name, part in parts.items()})
+
+
+def decode_codes(record: ConfigRecord, rows: int, bits: int) -> Codes:
+    """Raises `ValueError` where the bytes are not so many rows with so many bits a number."""
+    sizes = {"flips": WIDTH // 8, "scales": 4 * rows, "levels": rows * WIDTH * bits // 8}
+    parts: Any = dict(record)
+    if (found := {name: len(part) for name, part in parts.items()}) != sizes:
+        raise ValueError(f"codes of {found} bytes where {sizes} belong")
+    flips, levels = (np.unpackbits(np.frombuffer(parts[name], dtype=np.uint8)) for name in ("flips", "levels"))
+    whole = np.zeros((rows * WIDTH, 8), dtype=np.uint8)
+    whole[:, -bits:] = levels.reshape(-1, bits)
+    return Codes(
+        Coding(bits, torch.from_numpy(flips.astype(bool)).view(1, WIDTH)),
+        torch.from_numpy(np.packbits(whole)).view(1, rows, WIDTH),
+        torch.from_numpy(np.frombuffer(parts["scales"], dtype="<f4").astype(np.float32)).view(1, rows),
+    )
 
 
 @contextmanager

@@ -40,6 +40,20 @@ class Protocol(StrEnum):
 
     full = "full"
     sampled = "sampled-99"
+    cold = "cold"
+
+
+class Split(StrEnum):
+    """What is held out to test on."""
+
+    leave_one_out = "leave-one-out"
+    cold_items = "cold-items"
+
+
+Rule = Annotated[Split, typer.Option("--split", help="Hold out each user's last items, or some items altogether.")]
+ColdShare = Annotated[
+    float | None, typer.Option(help="Of the items, with --split cold-items.", show_default="0.1", min=0, max=1)
+]
 
 
 @app.command()
@@ -67,7 +81,9 @@ def data_list(as_json: Json = False) -> None:
         return
     table = Table("name", "what", "from")
     for source in SOURCES.values():
-        table.add_row(source.name, source.about, source.url or "this package")
+        table.add_row(
+            source.name, source.about, source.url or ("your copy, by --source" if source.by_hand else "this package")
+        )
     view.out.print(table)
 
 
@@ -79,7 +95,11 @@ def data_prepare(
         str,
         typer.Option(metavar="COLUMN,…", help="What of an item is read.", show_default="all that the dataset tells"),
     ] = "",
-    out: Annotated[Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/NAME")] = None,
+    split: Rule = Split.leave_one_out,
+    cold_share: ColdShare = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/NAME[-cold-items]")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """A dataset into a prepared folder: the public catalogue, and the histories in time order."""
@@ -87,12 +107,14 @@ def data_prepare(
 
     from data.prepare import prepare
     from data.sources import source_named
+    from data.split import split_of
     from fedrec import view
 
-    out = out or PREPARED / name
-    wanted = replace(source_named(name), texts=_names(text))
+    asked = source_named(name)
+    asked = replace(asked, split=split_of(split.value, cold_share, asked.split), texts=_names(text))
+    out = out or PREPARED / f"{name}{asked.split.suffix}"
     with view.counting(f"fetching {name}", download=True) as progress:
-        manifest = prepare(wanted, out, source, progress, view.warn)
+        manifest = prepare(asked, out, source, progress, view.warn)
     _prepared(manifest, out, as_json)
 
 
@@ -107,16 +129,19 @@ def data_import(
     text_columns: Annotated[
         str, typer.Option(metavar="TITLE,…", help="Of the items, the title first.", show_default="all but the id")
     ] = "",
+    split: Rule = Split.leave_one_out,
+    cold_share: ColdShare = None,
     out: Annotated[Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/NAME")] = None,
     as_json: Json = False,
 ) -> None:
     """Your own tables into a prepared folder, as `data prepare` does with published ones."""
     from data.prepare import prepare_tables
+    from data.split import LEAVE_ONE_OUT, split_of
     from data.tables import Tables
 
     out = out or PREPARED / name
     tables = Tables(interactions, items, user_column, item_column, time_column, _names(text_columns))
-    _prepared(prepare_tables(tables, out, name), out, as_json)
+    _prepared(prepare_tables(tables, out, name, split_of(split.value, cold_share, LEAVE_ONE_OUT)), out, as_json)
 
 
 @data_app.command("synthesise")
@@ -149,6 +174,12 @@ def _names(columns: str) -> tuple[str, ...]:
     return tuple(column.strip() for column in columns.split(",") if column.strip())
 
 
+def _told_of_cold(manifest: "Manifest") -> str:
+    if not manifest.cold_items:
+        return ""
+    return f"cold: {manifest.cold_items:,} items; {manifest.training_only_users:,} users train and are not ranked\n"
+
+
 def _prepared(manifest: "Manifest", out: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
@@ -159,7 +190,7 @@ def _prepared(manifest: "Manifest", out: Path, as_json: bool) -> None:
         return
     view.out.print(
         f"{out}: {manifest.users:,} users, {manifest.items:,} items, {manifest.interactions:,} interactions\n"
-        f"split: {manifest.split}",
+        f"{_told_of_cold(manifest)}split: {manifest.split}",
         soft_wrap=True,
         markup=False,
     )
@@ -206,7 +237,9 @@ def evaluate(
         Path | None,
         typer.Option(help="The prepared folder.", show_default="var/prepared/, the name in the card"),
     ] = None,
-    protocol: Annotated[Protocol, typer.Option(help="sampled-99 only compares with papers.")] = Protocol.full,
+    protocol: Annotated[
+        Protocol, typer.Option(help="sampled-99 only compares with papers; cold needs --split cold-items.")
+    ] = Protocol.full,
     ranks: Annotated[
         Path | None, typer.Option(help="Also write each user's test rank, without ids, to this .npy file.")
     ] = None,
@@ -220,7 +253,11 @@ def evaluate(
     if as_json:
         print(json.dumps(found))
         return
-    against = "the full catalogue" if protocol is Protocol.full else "99 sampled items (to compare with papers only)"
+    against = {
+        Protocol.full: "the full catalogue",
+        Protocol.sampled: "99 sampled items (to compare with papers only)",
+        Protocol.cold: "the cold items alone",
+    }[protocol]
     view.out.print(
         view.metrics_table(f"held-out items against {against}", {s: found[s][protocol.value] for s in found})
     )
@@ -348,6 +385,55 @@ def bench_engine(
         return
     found = report.run(config, [p.value for p in part or Part], " ".join(["fedrec", *sys.argv[1:]]))
     print(json.dumps(found, indent=2)) if as_json else report.show(found)
+
+
+@app.command("reproduce")
+def reproduce_command(
+    name: Annotated[str, typer.Argument(help="A benchmark: benchmarks/NAME.toml.")],
+    source: Annotated[Path | None, typer.Option(help="A zip or folder you have; else it is downloaded.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where its parts are kept.", show_default="runs/reproduce/NAME")
+    ] = None,
+    part: Annotated[
+        list[str] | None, typer.Option(help="Only this part or family of parts.", show_default="all")
+    ] = None,
+    preset: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A preset of your own, to be called NAME.")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="Where NAME.json is written.")] = Path("benchmarks/results"),
+    as_json: Json = False,
+) -> None:
+    """A benchmark from the raw data to its results. What is made is kept: the same command goes on after Ctrl-C."""
+    from fedrec import view
+    from fedrec.reproduce.benchmark import Benchmark, reproduce
+    from fedrec.reproduce.collect import rows
+    from fedrec.reproduce.preset import read_preset
+
+    asked, base = read_preset(name, preset)
+    benchmark = Benchmark(name, asked, base, out or Path("runs/reproduce") / name, source)
+    found = reproduce(benchmark, part or [], results)
+    if as_json:
+        print(json.dumps(found))
+        return
+    view.out.print(view.metrics_table(f"{name}, test, full catalogue", rows(found)))
+    view.out.print(f"Wrote {results / name}.json", soft_wrap=True, markup=False)
+
+
+@app.command()
+def results(
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; status 1 where something differs.")] = False,
+    root: Annotated[Path, typer.Option(help="A clone of the repository.")] = Path(),
+) -> None:
+    """Make docs/results.md, its plots and README's results from benchmarks/results."""
+    from fedrec import view
+    from fedrec.results.write import differing, write
+
+    paths = differing(root) if check else write(root)
+    for path in paths:
+        view.out.print(
+            f"{path} {'differs; run `fedrec results`' if check else 'written'}", soft_wrap=True, markup=False
+        )
+    raise typer.Exit(1 if check and paths else 0)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -8,8 +8,9 @@ import numpy as np
 from data.catalogue import Catalogue
 from data.errors import InputError
 from data.files import replaced_file
+from data.prepare import read_manifest
 from data.shard import Shard
-from recsys.rank import Ranking, Scorer, metric_means, metric_sums, rank
+from recsys.rank import Ranking, Scorer, metric_means, metric_sums, only, rank
 from recsys.recommender import Recommender
 
 SPLITS = ("test", "validation")
@@ -23,12 +24,24 @@ def evaluate_run(run: Path, given: Path | None, prepared: Path, protocol: str, r
     recommender, data = opened(run, given, prepared)
     if ranks and ranks.resolve().is_relative_to(run.resolve()):
         raise InputError(f"--ranks {ranks} lies in the run; ranks are private and stay out of the artifact")
-    shard = Shard.load(data)
-    rankings = {split: score_users(recommender.scorer(), shard, split, protocol) for split in SPLITS}
+    shard, scorer = Shard.load(data), recommender.scorer()
+    if protocol == "cold":
+        scorer = only(scorer, cold_items(recommender.catalogue, data))
+    rankings = {split: score_users(scorer, shard, split, protocol) for split in SPLITS}
     if ranks:
         with replaced_file(ranks) as path, path.open("wb") as file:
             np.save(file, rankings["test"].ranks, allow_pickle=False)
     return {split: {protocol: measured(ranking)} for split, ranking in rankings.items()}
+
+
+def cold_items(catalogue: Catalogue, data: Path) -> np.ndarray:
+    """Which items no training event holds: (N,) of bool. Raises `InputError` where that was not prepared."""
+    if "cold" not in catalogue.frame.columns:
+        raise InputError(
+            f"--protocol cold: {data} has no cold items; make one that has, by `fedrec data prepare NAME --split "
+            "cold-items`, and train on it"
+        )
+    return catalogue.frame["cold"].to_numpy()
 
 
 def opened(run: Path, given: Path | None, prepared: Path) -> tuple[Recommender, Path]:
@@ -39,6 +52,8 @@ def opened(run: Path, given: Path | None, prepared: Path) -> tuple[Recommender, 
         raise InputError(f"{data} is not there; name the prepared folder with --data")
     if Catalogue.load(data).fingerprint != recommender.catalogue.fingerprint:
         raise InputError(f"{run} was trained on other items than {data} holds; name its own with --data")
+    if read_manifest(data)["split"] != recommender.card["data"]["split"]:
+        raise InputError(f"{run} was trained in another split than {data} has; name its own with --data")
     return recommender, data
 
 

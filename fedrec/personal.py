@@ -7,12 +7,14 @@ from typing import Any, Self
 from data.catalogue import Catalogue
 from data.errors import InputError
 from data.shard import Shard
-from federation.config import from_nested
+from federation.config import RunConfig, from_nested
 from fedrec.evaluate import opened
-from recsys.embed import embed
+from recsys.embed import embed, resolve
+from recsys.lora import Adapter
 from recsys.machine import device
-from recsys.personal import Clients, grid
-from recsys.rank import metric_means, metric_sums
+from recsys.model import Model
+from recsys.personal import Clients, PersonalConfig, grid
+from recsys.rank import Ranking, metric_means, metric_sums
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,28 @@ def personalise_run(run: Path, given: Path | None, prepared: Path, alone: bool, 
     From the run's adapter, or with `alone` from the one that a model starts with. Raises `InputError`.
     """
     recommender, data = opened(run, given, prepared)
-    embeddings, on = embed(Catalogue.load(data), recommender.encoder, data).matrix, device()
-    start = recommender.model.adapter() if alone else recommender.adapter
-    adapter = {name: tensor.to(on) for name, tensor in start.items()}
-    clients = Clients(recommender.model.to(on), adapter, Shard.load(data), embeddings.to(on))
     config = from_nested(recommender.card["config"])
-    choice, trials = clients.tune(grid(config.fit, choices.steps, choices.rates, choices.parts, config.seed))
-    test = metric_means(metric_sums(clients.rank(choice, "test").ranks))
+    clients = clients_on(data, recommender.model, None if alone else recommender.adapter)
+    choice, trials, test = chosen(clients, config, choices)
     return {
         "start": "scratch" if alone else recommender.version,
         "choice": choice.described(),
         "trials": trials,
-        "test": test,
+        "test": metric_means(metric_sums(test.ranks)),
     }
+
+
+def clients_on(data: Path, model: Model, adapter: Adapter | None) -> Clients:
+    """The clients of a prepared folder, from an adapter or, without one, from the one that the model starts with."""
+    encoder, on = resolve(model.config.encoder), device()
+    start = model.adapter() if adapter is None else adapter
+    embeddings = embed(Catalogue.load(data), encoder, data).matrix
+    return Clients(model.to(on), {name: t.to(on) for name, t in start.items()}, Shard.load(data), embeddings.to(on))
+
+
+def chosen(
+    clients: Clients, config: RunConfig, choices: Choices
+) -> tuple[PersonalConfig, list[dict[str, Any]], Ranking]:
+    """What validation chooses, every trial, and the test ranked with the choice."""
+    choice, trials = clients.tune(grid(config.fit, choices.steps, choices.rates, choices.parts, config.seed))
+    return choice, trials, clients.rank(choice, "test")

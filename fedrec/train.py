@@ -22,15 +22,20 @@ def train_here(
 ) -> dict[str, Any]:
     """Train in this process with progress on the terminal; the run's metrics."""
     config = open_run(out, data, config, resume, start)
-    _embed(data, config.model.encoder)
     try:
-        with view.rounds(config.rounds, done=len(log.read(out))) as observe:
-            train(LocalGrid.over(data, config), out, data, config, observe)
+        train_shown(data, out, config)
     except KeyboardInterrupt as interrupt:
         done = len(log.read(out))
         view.say(f"Stopped; {done} rounds are saved. Go on with: fedrec train {data} --out {out} --resume")
         raise typer.Exit(130) from interrupt
     return json.loads((out / METRICS).read_text())
+
+
+def train_shown(data: Path, out: Path, config: RunConfig) -> None:
+    """The rounds of an opened run that are still to come; an interruption passes through."""
+    _embed(data, config.model.encoder)
+    with view.rounds(config.rounds, done=len(log.read(out))) as observe:
+        train(LocalGrid.over(data, config), out, data, config, observe)
 
 
 def _embed(data: Path, encoder: str) -> None:

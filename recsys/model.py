@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -34,39 +34,48 @@ class ModelConfig:
     lora_rank: Annotated[int, Ge(1)] = 8
     lora_alpha: Annotated[float, Gt(0)] = 16.0
     lora_targets: tuple[str, ...] = ("query", "value")  # last names of linear layers
+    item_tower: Literal["curved", "linear"] = "curved"  # with or without a non-linearity inside the adapter
     item_rank: Annotated[int, Ge(1)] = 64  # width of the item tower's adapter
     user_rank: Annotated[int, Ge(1)] = 32  # width of the head that turns the encoder's output into a user vector
+    recency: Annotated[float, Gt(0), Le(1)] = 0.6  # weight of an event in a user's mean, against the one after it
     history: Annotated[int, Ge(1)] = 50  # most recent events that the user tower reads
     temperature: Annotated[float, Gt(0)] = 0.07  # scores are cosines over it
 
 
 class ItemTower(nn.Module):
-    """Item vector = unit(e + up · gelu(4 · down · e)): the text embedding, bent by a low-rank adapter."""
+    """Item vector = unit(e + up · gelu(4 · down · e)): the text embedding, bent by a low-rank adapter.
 
-    def __init__(self, width: int, rank: int, generator: torch.Generator) -> None:
+    The tower called linear does without the gelu.
+    """
+
+    def __init__(self, config: ModelConfig, width: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.down = seeded((rank, width), generator)
-        self.up = nn.Parameter(torch.zeros(1, width, rank))
+        self.curved = config.item_tower == "curved"
+        self.down = seeded((config.item_rank, width), generator)
+        self.up = nn.Parameter(torch.zeros(1, width, config.item_rank))
 
     def forward(self, e: Tensor) -> Tensor:  # (C, n, E) → (C, n, E)
-        return F.normalize(e + linear(F.gelu(CURVE * linear(e, self.down)), self.up), dim=-1)
+        low = CURVE * linear(e, self.down)
+        return F.normalize(e + linear(F.gelu(low) if self.curved else low, self.up), dim=-1)
 
     def cosines(self, u: Tensor, e: Tensor) -> Tensor:
         """u · forward(e) for unit vectors u and candidates that all clients share: (C, M, E), (K, E) → (C, M, K)."""
-        return cosines(u, e, self.down, self.up)
+        return cosines(u, e, self.down, self.up, self.curved)
 
 
 class UserTower(nn.Module):
     """User vector = unit(mean of the item vectors so far + up · down · h), h from the pretrained encoder.
 
-    The first layers of the encoder read the history's item vectors as input embeddings, causally. As `up` starts at
-    zero, an untrained tower recommends by text neighbours, and training learns what to add to that.
+    The mean weighs recent events more. The first layers of the encoder read the history's item vectors as input
+    embeddings, causally. As `up` starts at zero, an untrained tower recommends by text neighbours, and training learns
+    what to add to that.
     """
 
     def __init__(self, config: ModelConfig, encoder: Encoder, generator: torch.Generator) -> None:
         super().__init__()
         self.encoder = _frozen(config, encoder, generator)
         self.width = self.encoder.config.hidden_size
+        self.recency = config.recency
         inject(self.encoder, config.lora_targets, config.lora_rank, config.lora_alpha, generator)
         self.down = seeded((config.user_rank, self.width), generator)
         self.up = nn.Parameter(torch.zeros(1, self.width, config.user_rank))
@@ -75,9 +84,15 @@ class UserTower(nn.Module):
         hidden = self._read(vectors, mask)
         clients = self.up.shape[0]
         learned = linear(linear(hidden.reshape(clients, -1, self.width), self.down), self.up)  # (C, B·L, E)
-        present = mask.unsqueeze(-1)
-        mean = (vectors * present).cumsum(1) / present.cumsum(1).clamp(min=1)  # (C·B, L, E)
+        mean = self._mean(vectors, mask)
         return F.normalize(mean + learned.view_as(mean), dim=-1)
+
+    def _mean(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        """Of the vectors up to each, weighed by `recency` to the power of the events that came after."""
+        places = torch.arange(mask.shape[-1], device=mask.device)
+        weights = (self.recency ** (places[:, None] - places)).tril() * mask.unsqueeze(1)  # (C·B, L, L)
+        with torch.autocast(mask.device.type, enabled=False):
+            return (weights / weights.sum(-1, keepdim=True).clamp(min=1)).to(vectors) @ vectors  # (C·B, L, E)
 
     def _read(self, vectors: Tensor, mask: Tensor) -> Tensor:
         length = mask.shape[-1]
@@ -92,9 +107,24 @@ class UserTower(nn.Module):
         ).last_hidden_state
 
 
+def attention(
+    layer: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, **_: Any
+) -> tuple[Tensor, None]:
+    """Attention for transformers: (B, H, L, d) thrice, mask (B, 1, L, L) → (B, L, H, d).
+
+    On a processor in float32 at least: there its backward pass in bfloat16 takes five times as long.
+    """
+    if query.device.type == "cpu":
+        query, key, value = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (query, key, value))
+    with torch.autocast("cpu", enabled=False):
+        return F.scaled_dot_product_attention(query, key, value, mask, scale=scaling).transpose(1, 2), None
+
+
 def _frozen(config: ModelConfig, encoder: Encoder, generator: torch.Generator) -> "PreTrainedModel":
     """The encoder's first layers, with its own weights or with random ones in their place."""
-    from transformers import AutoConfig, AutoModel
+    from transformers import AttentionInterface, AutoConfig, AutoModel
+
+    AttentionInterface.register(attention.__name__, attention)
 
     with quiet():
         described: Any = AutoConfig.from_pretrained(encoder.folder)
@@ -108,7 +138,7 @@ def _frozen(config: ModelConfig, encoder: Encoder, generator: torch.Generator) -
             encoder.folder,
             num_hidden_layers=config.layers,
             add_pooling_layer=False,
-            attn_implementation="sdpa",
+            attn_implementation=attention.__name__,
         )
     if config.base == "random":
         _redraw(model, described.initializer_range, generator)
@@ -140,7 +170,7 @@ class Model(nn.Module):
         generator = torch.Generator().manual_seed(seed)  # always of the processor: the same draws on any device
         self.config = config
         self.user = UserTower(config, encoder, generator)
-        self.item = ItemTower(self.user.width, config.item_rank, generator)
+        self.item = ItemTower(config, self.user.width, generator)
 
     def adapter(self) -> Adapter:
         """The adapter as it starts: a fresh copy without the client axis."""

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.errors import InputError
 from data.shard import SAMPLED, Cohort, Shard
 from recsys.exact import exact_sum
 from recsys.lora import Adapter
@@ -22,7 +23,7 @@ from recsys.model import Model
 CUTOFFS = (5, 10, 20)
 USERS, SCORES, EVENTS = 256, 2**25, 4096
 """At a time, at most: users ranked, scores held and events read, however many users and items there are."""
-PROTOCOLS = ("full", "sampled-99")
+PROTOCOLS = ("full", "sampled-99", "cold")
 
 Scorer = Callable[[Sequence[np.ndarray]], Tensor]
 """Histories of B users → scores (B, N) of every item. Whatever can rank is one."""
@@ -52,33 +53,64 @@ class Ranking:
     """What ranking some users gave: private, since a row is a user's."""
 
     ranks: np.ndarray  # (U,) items placed before the held-out one
-    coverage: float  # share of the catalogue in anyone's top 10; not a number where it was not asked for
+    coverage: float  # share of the items that can be ranked in anyone's top 10; not a number where it was not asked for
 
 
 def rank(
     score: Scorer, shard: Shard, users: Sequence[int], split: str, protocol: str = "full", coverage: bool = False
 ) -> Ranking:
-    """Rank each user's held-out item among all items the user has not seen; ties count against it.
+    """Rank the held-out item of each user who has one among all items the user has not seen; ties count against it.
 
+    Where a published split holds out an item that the user has seen before, it is ranked among the same.
     `sampled-99` ranks it among 99 unseen items drawn for the user instead. It exists to compare with papers.
     """
 
-    def ranked(part: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def ranked(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         histories = [shard.history(user, split) for user in part]
         targets = shard.held_out(part, split)
-        scores = hide_seen(score(histories), histories)  # (b, N)
-        best = scores.topk(min(10, scores.shape[1])).indices if coverage else torch.zeros(0, dtype=torch.long)
+        scores = score(histories)  # (b, N)
+        places = torch.from_numpy(targets).to(scores.device).unsqueeze(1)  # (b, 1)
+        own = scores.gather(1, places)
+        scores = hide_seen(scores, histories)
+        listed = _listed(scores) if coverage else torch.zeros(0, dtype=torch.long)
+        scores.scatter_(1, places, own)  # even where it was seen before
         if protocol == "sampled-99":
             scores = _sampled(scores, torch.from_numpy(targets), shard.salts[part])
-        return ranks_of(scores, targets), best.unique().cpu().numpy()
+        return ranks_of(scores, targets), listed.cpu().numpy()
 
-    if not len(users):
+    those = shard.ranked(users)
+    if not len(those):
         return Ranking(np.zeros(0, dtype=np.int64), math.nan)
-    items = score([shard.history(users[0], split)]).shape[1]
-    size = max(1, min(USERS, SCORES // items))
-    found = spread(ranked, (users[start : start + size] for start in range(0, len(users), size)))
-    ranks, listed = zip(*found, strict=True)
-    return Ranking(np.concatenate(ranks), len(np.unique(np.concatenate(listed))) / items if coverage else math.nan)
+    first = score([shard.history(those[0], split)])  # (1, N)
+    size = max(1, min(USERS, SCORES // first.shape[1]))
+    found = spread(ranked, (those[start : start + size] for start in range(0, len(those), size)))
+    ranks, listed = (np.concatenate(part) for part in zip(*found, strict=True))
+    return Ranking(ranks, len(np.unique(listed)) / int((~first.isneginf()).sum()) if coverage else math.nan)
+
+
+def only(score: Scorer, candidates: np.ndarray) -> Scorer:
+    """The same scorer where nothing can be ranked but some items: (N,) of bool.
+
+    The protocol `cold` is a full ranking by it: among the cold items alone.
+    """
+    others = torch.from_numpy(~candidates)
+
+    def score_candidates(histories: Sequence[np.ndarray]) -> Tensor:
+        scores = score(histories)  # (B, N)
+        return scores.masked_fill(others.to(scores.device), -torch.inf)
+
+    return score_candidates
+
+
+def _listed(scores: Tensor) -> Tensor:
+    """The items in any top 10 of some users: (b, N) → (n,)."""
+    best = scores.topk(min(10, scores.shape[1]))
+    return best.indices[~best.values.isneginf()].unique()
+
+
+def drawn_users(shard: Shard, most: int, generator: np.random.Generator) -> list[int]:
+    """Users to validate on: all of them, or so many as are worth their time."""
+    return generator.permutation(len(shard))[:most].tolist()
 
 
 def hide_seen(scores: Tensor, histories: Sequence[np.ndarray]) -> Tensor:
@@ -113,14 +145,21 @@ def top(scores: Tensor, k: int) -> Tensor:
     return scores.sort(dim=-1, descending=True, stable=True).indices[..., :k]
 
 
+def per_user(ranks: np.ndarray, metric: str) -> np.ndarray:
+    """Each user's `mrr`, `recall@k`, `hr@k` or `ndcg@k`, for any k: (U,) → (U,). Raises `InputError` for another."""
+    name, _, cutoff = metric.partition("@")
+    if metric == "mrr":
+        return 1 / (ranks + 1)
+    if name not in {"recall", "hr", "ndcg"} or not cutoff.isdecimal():
+        raise InputError(f"metric {metric!r} is not known; use mrr, recall@k, hr@k or ndcg@k, as ndcg@10")
+    hits = ranks < int(cutoff)
+    return hits / np.log2(ranks + 2) if name == "ndcg" else hits.astype(np.float64)
+
+
 def metric_sums(ranks: np.ndarray, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, float]:
     """Sums over users of each metric, and of 1: what a node may tell, and what adds over nodes."""
-    sums = {"users": float(len(ranks)), "mrr": _total(1 / (ranks + 1))}
-    for k in cutoffs:
-        hits = ranks < k
-        sums[f"recall@{k}"] = sums[f"hr@{k}"] = float(hits.sum())
-        sums[f"ndcg@{k}"] = _total(hits / np.log2(ranks + 2))
-    return sums
+    names = ["mrr", *(f"{name}@{k}" for k in cutoffs for name in ("recall", "hr", "ndcg"))]
+    return {"users": float(len(ranks)), **{name: _total(per_user(ranks, name)) for name in names}}
 
 
 def _total(values: np.ndarray) -> float:

@@ -26,12 +26,12 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     return _Linear.apply(x, weight)
 
 
-def cosines(u: Tensor, e: Tensor, down: Tensor, up: Tensor) -> Tensor:
-    """u · unit(e + up · gelu(4 · down · e)), without a table of K vectors per client.
+def cosines(u: Tensor, e: Tensor, down: Tensor, up: Tensor, curved: bool = True) -> Tensor:
+    """u · unit(e + up · gelu(4 · down · e)), without a table of K vectors per client; not curved, without the gelu.
 
     u: (C, M, E) unit vectors; e: (K, E); down: (C, R, E); up: (C, E, R). Returns (C, M, K).
     """
-    return _Cosines.apply(u, e, down, up)
+    return _Cosines.apply(u, e, down, up, curved)
 
 
 def _distinct(stack: Tensor) -> Tensor:
@@ -78,12 +78,12 @@ class _Cosines(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, e: Tensor, down: Tensor, up: Tensor) -> Tensor:
-        ctx.lower = torch.is_autocast_enabled(u.device.type)
+    def forward(ctx: Any, u: Tensor, e: Tensor, down: Tensor, up: Tensor, curved: bool) -> Tensor:
+        ctx.lower, ctx.curved = torch.is_autocast_enabled(u.device.type), curved
         down, up = _distinct(down), _distinct(up)
         e = e.expand(len(up), *e.shape)  # (S, K, E): a product for each, not one of all, whose size would matter
         z = CURVE * _product(down, e.mT)  # (S, R, K)
-        low = F.gelu(z)
+        low = F.gelu(z) if curved else z
         bent = _Bent.of(e, low, up)
         onto_up = bent.dots(up.mT)  # (S, R, K): up · vₖ
         squares = e[0].square().sum(-1) + ((_product(up.mT, e.mT) + onto_up) * low).sum(1)  # (S, K): |vₖ|²
@@ -93,18 +93,19 @@ class _Cosines(Function):
         return scores
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, Tensor, Tensor, None]:
         (gradient,) = gradients
         u, e, up, z, low, table, onto_up, scale, scores = ctx.saved_tensors
         bent = _Bent(e, low, up, table)
         with _as_forward(ctx, u):
             scaled = gradient * scale.unsqueeze(1)  # (C, M, K): G / |v|
             radial = ((scaled * scores).sum(1) * scale).unsqueeze(1)  # (C, 1, K): q
-            slope = CURVE * torch.ops.aten.gelu_backward(torch.ones_like(z), z)  # (S, R, K)
+            slope = torch.ones_like(z)  # (S, R, K)
+            slope = CURVE * (torch.ops.aten.gelu_backward(slope, z) if ctx.curved else slope)
             towards_up = _product(u.mT, _by(scaled, low.mT)).sub_(bent.sums(radial * low).mT)  # (C, E, R)
             towards_low = _product(_by(u, up).mT, scaled).addcmul_(radial, onto_up, value=-1)  # (C, R, K)
             towards_down = _product(towards_low.mul_(slope), e[:1].expand(len(u), -1, -1))  # (C, R, E)
-            return bent.sums(scaled), None, towards_down, towards_up
+            return bent.sums(scaled), None, towards_down, towards_up, None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 """Fixtures: the toy world prepared once, a trained run of it once, and where real data is, if it is there."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,15 @@ import torch
 from torch import Tensor
 
 from data.catalogue import Catalogue
+from data.prepare import prepare
 from data.shard import Shard
+from data.sources import source_named
 from federation.local import LocalGrid
 from federation.train import open_run, train
+from fedrec.cli import main
 from recsys.embed import Encoder, embed, resolve
 from recsys.model import Model
+from tests.terminal import Fedrec, Outcome
 from tests.world import small_config, write_toy
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -73,3 +78,27 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set FEDREC_TEST_DATA to a folder with ml-100k.zip")
     return folder
+
+
+@pytest.fixture(scope="session")
+def ml_100k(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MovieLens 100K as a prepared folder."""
+    folder = tmp_path_factory.mktemp("ml-100k") / "ml-100k"
+    zipped = real_data / "ml-100k.zip"
+    prepare(source_named("ml-100k"), folder, zipped, lambda done, total: None, lambda text: None)
+    return folder
+
+
+@pytest.fixture
+def fedrec(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Fedrec:
+    """The console script in this process, with its working folder in `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["fedrec", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        code, printed = stop.value.code, capsys.readouterr()
+        return Outcome(code if isinstance(code, int) else 0, printed.out, printed.err)
+
+    return call

@@ -5,10 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,9 +14,14 @@ from torch import Tensor
 
 from data.catalogue import Catalogue
 from data.prepare import write
-from data.sources import SOURCES, Frames
+from data.raw import Frames
+from data.shard import Shard
+from data.sources import SOURCES
+from data.split import Split
 from federation.config import knobs
-from fedrec.cli import main
+from fedrec.cli import Protocol
+from recsys.rank import PROTOCOLS
+from tests.terminal import Fedrec, Outcome, is_refused
 from tests.world import SMALL, small_config, toy_interactions, toy_items
 
 ARTIFACT = {
@@ -37,49 +39,8 @@ SETS = [f"--set={name}={value}" for name, value in SMALL.items()]
 RATINGS = ["1\t1\t5\t10", "1\t2\t4\t20", "1\t3\t3\t30", "2\t3\t5\t10", "2\t2\t4\t20", "2\t1\t1\t30"]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def answer(self) -> Any:
-        """What a program reads: all of stdout as one JSON value."""
-        assert self.code == 0, self.err
-        return json.loads(self.out)
-
-
-Fedrec = Callable[..., Outcome]
-
-
-@pytest.fixture
-def fedrec(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Fedrec:
-    """The console script in this process, with its working folder in `tmp_path`."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["fedrec", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        code, printed = stop.value.code, capsys.readouterr()
-        return Outcome(code if isinstance(code, int) else 0, printed.out, printed.err)
-
-    return call
-
-
 def tree(folder: Path) -> dict[Path, bytes | None]:
     return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
-
-
-def is_refused(outcome: Outcome, *words: str) -> None:
-    """Status 2, nothing on stdout, and one line on stderr (beside notes) that holds all of `words`."""
-    assert outcome.code == 2, outcome.err
-    assert outcome.out == ""
-    (line,) = [line for line in outcome.err.splitlines() if not line.startswith("note ")]
-    assert line.startswith("fedrec: ")
-    for word in words:
-        assert word in line
 
 
 def write_ml_100k(folder: Path, ratings: list[str]) -> Path:
@@ -105,6 +66,7 @@ def places(toy: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     (folder / "empty").mkdir()
     other = toy_items().with_columns(text=pl.col("text") + "!")
     write(Frames(toy_interactions(), other), folder / "other", name="toy")
+    write(Frames(toy_interactions(), toy_items()), folder / "cold", name="toy", split=Split(cold_share=0.3))
     unfinished = shutil.copytree(run, folder / "unfinished")
     card = json.loads((unfinished / "card.json").read_text())
     (unfinished / "card.json").write_text(json.dumps(card | {"finished": False}))
@@ -127,6 +89,12 @@ NOT_PREPARED = ["is not a prepared dataset", "manifest.json", "fedrec data prepa
         ("data prepare ml-100k --source {short}", ["u.data line 3: 3 fields where 4 belong", "mend or remove"]),
         ("data prepare ml-100k --source {whole} --out {run}", ["--out", "is no prepared dataset", "choose another"]),
         ("data prepare ml-100k --source {whole} --text title,plot", ["--text: 'plot'", "choose from title, year"]),
+        ("data prepare amazon-scientific", ["UniSRec", "arXiv:2206.05941", "--source"]),
+        ("data prepare demo --split half", ["'--split': 'half'", "'leave-one-out', 'cold-items'"]),
+        ("data prepare demo --cold-share 0.2", ["--cold-share 0.2", "without --split cold-items"]),
+        ("data prepare demo --split cold-items --cold-share 1", ["--cold-share 1", "share between 0 and 1"]),
+        ("data prepare demo --split cold-items --cold-share 2", ["'--cold-share': 2", "0<=x<=1"]),
+        ("data prepare ml-100k --source {whole} --split cold-items", ["no user has events with two cold items"]),
         ("train {empty} --out new", ["empty", *NOT_PREPARED]),
         ("train {absent} --out new", ["absent", *NOT_PREPARED]),
         ("train {run} --out new", NOT_PREPARED),
@@ -136,6 +104,7 @@ NOT_PREPARED = ["is not a prepared dataset", "manifest.json", "fedrec data prepa
         ("train {toy} --out new --resume", ["new is not a run", "card.json is missing"]),
         ("train {toy} --out {run} --resume --set rounds=9", ["rounds = 4, not 9", "resume without changing"]),
         ("train {other} --out {run} --resume", ["trained on other items", "resume with the data it began with"]),
+        ("train {cold} --out {run} --resume", ["began in another split than", "resume with the data it began with"]),
         ("train {toy} --out new --start {absent}", ["absent is not a run", "fedrec train"]),
         ("train {toy} --out new --start {unfinished}", ["unfinished has not finished training"]),
         ("train {toy} --out new --start {run}", ["--start", "layers = 1, not 2", "add --set layers=1"]),
@@ -169,7 +138,12 @@ NOT_PREPARED = ["is not a prepared dataset", "manifest.json", "fedrec data prepa
         ("evaluate {run}", ["var/prepared/toy is not there", "--data"]),
         ("evaluate {run} --data {absent}", ["absent is not there", "--data"]),
         ("evaluate {run} --data {other}", ["trained on other items than", "other holds", "--data"]),
-        ("evaluate {run} --data {toy} --protocol half", ["'--protocol': 'half'", "'full', 'sampled-99'"]),
+        ("evaluate {run} --data {toy} --protocol half", ["'--protocol': 'half'", "'full', 'sampled-99', 'cold'"]),
+        (
+            "evaluate {run} --data {toy} --protocol cold",
+            ["--protocol cold", "toy has no cold items", "--split cold-items"],
+        ),
+        ("evaluate {run} --data {cold}", ["was trained in another split than", "cold has", "--data"]),
         ("evaluate {run} --data {toy} --ranks {run}/ranks.npy", ["--ranks", "lies in the run", "private"]),
         ("serve {empty} --port 0", NOT_A_RUN),
         ("serve {run} --port 65536", ["'--port': 65536", "0<=x<=65535"]),
@@ -268,6 +242,26 @@ def test_data_prepare_and_a_failure_after_it_leaves_it_whole(
     assert tree(tmp_path) == before
 
 
+def test_data_prepare_by_cold_items_stands_beside_the_usual_split(fedrec: Fedrec, tmp_path: Path) -> None:
+    told = fedrec("data", "prepare", "demo", "--split", "cold-items", "--json").answer
+    assert (told["name"], told["out"]) == ("demo-cold-items", "var/prepared/demo-cold-items")
+    assert told["cold_items"] == pl.read_parquet(tmp_path / told["out"] / "catalogue.parquet")["cold"].sum() > 0
+    shown = fedrec("data", "prepare", "demo", "--split", "cold-items", "--cold-share", "0.3").out
+    assert "users train and are not ranked" in shown
+    assert "0.3 of the items" in shown
+    usual = fedrec("data", "prepare", "demo").out
+    assert "cold" not in usual
+    assert sorted(path.name for path in (tmp_path / "var/prepared").iterdir()) == ["demo", "demo-cold-items"]
+
+
+def test_data_import_by_cold_items(fedrec: Fedrec, tmp_path: Path) -> None:
+    toy_interactions().write_csv(tmp_path / "log.csv")
+    asked = ["--name", "mine", "--split", "cold-items", "--cold-share", "0.3"]
+    told = fedrec("data", "import", tmp_path / "log.csv", *asked, "--json").answer
+    assert (told["name"], told["out"]) == ("mine", "var/prepared/mine")
+    assert told["cold_items"] > 0
+
+
 @pytest.mark.parametrize("source", [["--history", "film-soup,film-bread,lost"], ["--query", "a rocket to the moon"]])
 def test_recommend(fedrec: Fedrec, run: Path, source: list[str]) -> None:
     answer = fedrec("recommend", run, *source, "-k", "3", "--json").answer
@@ -297,6 +291,27 @@ def test_evaluate_against_a_sample_is_told_apart(fedrec: Fedrec, run: Path, toy:
     found = fedrec("evaluate", run, "--data", toy, "--protocol", "sampled-99", "--json").answer
     assert all(found[split].keys() == {"sampled-99"} for split in ("test", "validation"))
     assert "to compare with papers only" in fedrec("evaluate", run, "--data", toy, "--protocol", "sampled-99").out
+
+
+def test_evaluate_among_the_cold_items_alone(fedrec: Fedrec, places: dict[str, Path], tmp_path: Path) -> None:
+    """Of 24 films and 12 people, those who have had two cold films are ranked, against no more than these."""
+    data, shard = places["cold"], Shard.load(places["cold"])
+    cold = int(Catalogue.load(data).frame["cold"].to_numpy().sum())
+    trained = fedrec("train", data, "--out", "run", *SETS, "--set=rounds=1", "--json").answer
+    found = fedrec("evaluate", "run", "--data", data, "--protocol", "cold", "--ranks", "ranks.npy", "--json").answer
+    assert all(found[split].keys() == {"cold"} for split in ("test", "validation"))
+    ranks = np.load("ranks.npy", allow_pickle=False)
+    assert len(ranks) == found["test"]["cold"]["users"] == trained["test"]["full"]["users"]
+    assert len(ranks) == len(shard.ranked(range(12))) < 12
+    assert ranks.max() < cold - 1  # but the validation item, which has been seen
+    assert found["test"]["cold"]["mrr"] == pytest.approx((1 / (ranks + 1)).mean())
+    assert found["test"]["cold"]["mrr"] >= trained["test"]["full"]["mrr"]
+    assert found["test"]["cold"]["coverage@10"] <= 1
+    assert "the cold items alone" in fedrec("evaluate", "run", "--data", data, "--protocol", "cold").out
+
+
+def test_the_command_knows_every_protocol() -> None:
+    assert tuple(protocol.value for protocol in Protocol) == PROTOCOLS
 
 
 def test_evaluate_writes_a_rank_for_each_user_and_no_id(fedrec: Fedrec, run: Path, toy: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from flwr.app import Message
@@ -16,6 +17,7 @@ from torch import Tensor
 from data.catalogue import Catalogue
 from data.shard import Cohort, Shard
 from federation import wire
+from federation.compress import Coding, encode
 from federation.config import RunConfig
 from federation.local import LocalGrid
 from federation.rounds import run, take_census
@@ -72,6 +74,42 @@ def test_anywhere(toy: Path, model: Model, tmp_path: Path, optimizer: str) -> No
         assert (other.best_round, other.best_score) == (one.best_round, one.best_score)
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_anywhere_in_few_bits(toy: Path, model: Model, tmp_path: Path, bits: int) -> None:
+    """A change coded and decoded on its node is, to the bit, what the server decodes of a node of one user."""
+    config = small_config(rounds=2, bits=bits)
+    one, three, twelve = (trained(toy, replace(config, nodes=n), model, tmp_path / str(n)) for n in (1, 3, 12))
+    plain = trained(toy, replace(config, bits=32), model, tmp_path / "plain")
+    for name, tensor in one.adapter.items():
+        assert torch.equal(tensor, three.adapter[name]), name
+        assert torch.equal(tensor, twelve.adapter[name]), name
+    assert any(not torch.equal(tensor, plain.adapter[name]) for name, tensor in one.adapter.items())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    bits=st.integers(1, 8),
+    clients=st.integers(2, 6),
+    length=st.integers(1, 3000),
+    scale=st.floats(1e-6, 1e6),
+)
+def test_alone_in_few_bits(seed: int, bits: int, clients: int, length: int, scale: float) -> None:
+    """A client's codes, and what they are decoded to, are the same in any company."""
+    generator = torch.Generator().manual_seed(seed)
+    deltas = {"b": scale * torch.randn(clients, length, generator=generator), "a": torch.randn(clients, 2, 3)}
+    salts = np.arange(clients, dtype=np.uint64)
+    codes, lengths = encode(deltas, Coding.of(salts, bits, seed, 1))
+    decoded = torch.cat(list(codes.decoded()))
+    for client in range(clients):
+        one = slice(client, client + 1)
+        lone, length_alone = encode({n: t[one] for n, t in deltas.items()}, Coding.of(salts[one], bits, seed, 1))
+        assert torch.equal(lone.levels, codes.levels[one])
+        assert torch.equal(lone.scales, codes.scales[one])
+        assert torch.equal(length_alone, lengths[one])
+        assert torch.equal(next(lone.decoded()), decoded[one])
+
+
 def test_another_seed_is_another_model(toy: Path, model: Model, tmp_path: Path) -> None:
     a, b = (trained(toy, small_config(seed=seed, rounds=1), model, tmp_path / str(seed)) for seed in (0, 1))
     assert any(not torch.equal(tensor, b.adapter[name]) for name, tensor in a.adapter.items())
@@ -94,13 +132,22 @@ def test_private_a_traceback_shows_no_history(shard: Shard) -> None:
     clip=st.floats(0.01, 10),
     scale=st.floats(1e-6, 1e6),
     clients=st.integers(1, 5),
+    bits=st.sampled_from([1, 2, 3, 5, 8, 32]),
 )
-def test_private_one_user_moves_the_sum_by_at_most_the_clip(seed: int, clip: float, scale: float, clients: int) -> None:
+def test_private_one_user_moves_the_sum_by_at_most_the_clip(
+    seed: int, clip: float, scale: float, clients: int, bits: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     deltas = {name: scale * torch.randn(clients, *shape, generator=generator) for name, shape in SHAPES.items()}
-    everyone = summed(Fitted(deltas, torch.zeros(clients)), 1, clip)
-    without = {name: tensor[1:] for name, tensor in deltas.items()}
-    fewer = summed(Fitted(without, torch.zeros(clients - 1)), 1, clip)
+    everyone, fewer = (
+        summed(
+            Fitted({name: tensor[first:] for name, tensor in deltas.items()}, torch.zeros(clients - first)),
+            1,
+            clip,
+            Coding.of(np.arange(first, clients, dtype=np.uint64), bits, seed, 1) if bits < 32 else None,
+        )
+        for first in (0, 1)
+    )
     moved = {name: (everyone.deltas[name] - fewer.deltas[name]).unsqueeze(0) for name in SHAPES}
     assert float(norms(moved)) <= clip * (1 + 1e-6) + 1e-8
 
@@ -120,11 +167,12 @@ class Recorder(LocalGrid):
         return replies
 
 
+@pytest.mark.parametrize(("nodes", "bits"), [(3, 32), (12, 1)])
 def test_private_nothing_sent_holds_an_id(
-    toy: Path, model: Model, catalogue: Catalogue, shard: Shard, tmp_path: Path
+    toy: Path, model: Model, catalogue: Catalogue, shard: Shard, tmp_path: Path, nodes: int, bits: int
 ) -> None:
     """No message of a whole run holds an item id, a user id, a salt, or anything as long as the catalogue."""
-    config = small_config(rounds=2, nodes=3)
+    config = small_config(rounds=2, nodes=nodes, bits=bits)
     grid = Recorder.over(toy, config)
     grid.crossed = []
     start = State.start(model.adapter(), config.server)
@@ -144,4 +192,6 @@ def _bytes(message: Message) -> Iterable[bytes]:
     for record in message.content.array_records.values():
         yield from (array.data for array in record.values())
     for record in (*message.content.config_records.values(), *message.content.metric_records.values()):
-        yield repr(dict(record)).encode()
+        yield from (
+            value if isinstance(value, bytes) else repr((name, value)).encode() for name, value in record.items()
+        )

@@ -35,12 +35,13 @@ def test_stacked_linear_is_each_clients_own_low_rank_layer() -> None:
 
 
 def test_an_untrained_model_recommends_by_text_neighbours(model: Model, embeddings: Tensor) -> None:
-    """Item vectors start as the text embeddings, and a user vector as the mean of them."""
+    """Item vectors start as the text embeddings, and a user vector as the mean of them, recent ones weighing more."""
     vectors = model.item_vectors(model.adapter(), embeddings)
     torch.testing.assert_close(vectors, embeddings, atol=1e-6, rtol=0)
     history = vectors[None, [3, 5, 8]]
     user = model.user_vectors(model.adapter(), history, torch.ones(1, 3, dtype=torch.bool))
-    torch.testing.assert_close(user, F.normalize(history.mean(1), dim=-1), atol=1e-6, rtol=0)
+    mean = 0.6**2 * history[:, 0] + 0.6 * history[:, 1] + history[:, 2]
+    torch.testing.assert_close(user, F.normalize(mean, dim=-1), atol=1e-6, rtol=0)
 
 
 def test_cosines_through_the_low_rank_are_those_of_the_vectors(
@@ -99,7 +100,9 @@ def test_peft_itself_loads_the_artifact_and_agrees(run: Path, encoder: Encoder) 
     adapter = recommender.adapter
     learned = hidden @ adapter["user.down"].T @ adapter["user.up"].T
     ours = recommender.model.user_vectors(adapter, history, mask)
-    torch.testing.assert_close(ours, F.normalize(history.mean(1) + learned, dim=-1), atol=1e-5, rtol=0)
+    weights = torch.tensor([0.6**4, 0.6**3, 0.6**2, 0.6, 1.0])
+    mean = weights / weights.sum() @ history[0]
+    torch.testing.assert_close(ours, F.normalize(mean + learned, dim=-1), atol=1e-5, rtol=0)
     assert any(tensor.any() for name, tensor in recommender.adapter.items() if name.endswith("lora_B"))
 
 

@@ -19,9 +19,11 @@ from data.errors import InputError
 from data.files import replaced_file, replaced_folder
 from data.histories import BLOCK, Histories
 from data.histories import histories as gather
-from data.prepare import MANIFEST, SPLIT, prepare, prepare_tables, read_manifest, write
+from data.prepare import MANIFEST, prepare, prepare_tables, read_manifest, write
+from data.raw import Frames, open_root
 from data.shard import Shard, salt_of
-from data.sources import Frames, Source, open_root, source_named
+from data.sources import Source, source_named
+from data.split import Split
 from data.tables import Tables
 
 Event = tuple[str, str, int]  # user, item, time
@@ -138,6 +140,14 @@ def test_the_first_of_repeats_is_kept(events: list[Event], history: str, repeats
     assert (manifest.interactions, manifest.repeats_dropped) == (len(history), repeats)
 
 
+def test_repeats_are_kept_where_a_split_counts_them(tmp_path: Path) -> None:
+    bob = [("bob", item_id, 0) for item_id in "aaa"]
+    manifest = write(frames(*of_ann("abcbb"), *bob), tmp_path / "out", name="toy", split=Split(repeats=True))
+    assert histories(tmp_path / "out") == ["abcbb", "aaa"]
+    assert (manifest.interactions, manifest.repeats_dropped) == (5 + 3, 0)
+    assert manifest.split == Split(repeats=True).rule != Split().rule
+
+
 def test_users_with_few_events_are_dropped_and_counted(tmp_path: Path) -> None:
     """Repeats count once: Bob's three events are two items. Users stand in the order of their ids."""
     bob, eve, zoe = (
@@ -195,9 +205,11 @@ def test_manifest_says_how_it_was_made(tmp_path: Path) -> None:
         "interactions": 3,
         "repeats_dropped": 1,
         "short_users_dropped": 1,
+        "training_only_users": 0,
         "items_without_description": 1,
+        "cold_items": 0,
         "min_events": 3,
-        "split": SPLIT,
+        "split": Split().rule,
         "catalogue_fingerprint": hashlib.sha256(texts).hexdigest(),
         "source": "a shelf",
         "source_md5": "0" * 32,

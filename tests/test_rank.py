@@ -12,12 +12,10 @@ from sklearn.metrics import ndcg_score
 from torch import Tensor
 
 from data.catalogue import Catalogue
-from data.prepare import prepare
-from data.shard import Shard
-from data.sources import source_named
+from data.shard import NOTHING, Shard
 from recsys import baselines
 from recsys.model import Model
-from recsys.rank import metric_means, metric_sums, model_scorer, rank, top
+from recsys.rank import metric_means, metric_sums, model_scorer, only, rank, top
 
 
 def one_user(*events: int) -> Shard:
@@ -50,9 +48,48 @@ def test_validation_ranks_the_item_before_the_last_without_seeing_the_last() -> 
     assert rank(fixed(9, 1, 5, 2, 3, 4), shard, [0], "validation").ranks.tolist() == [3]  # behind 2, 4 and 5
 
 
+def test_an_item_held_out_though_it_was_seen_is_ranked_among_the_unseen() -> None:
+    """Item 1 is held out again: of the unseen only 4 beats it."""
+    shard, score = one_user(0, 1, 1), fixed(9, 0.6, 0.1, 0.5, 0.7, 0.2)
+    assert rank(score, shard, [0], "test").ranks.tolist() == [1]
+    assert rank(score, shard, [0], "test", "sampled-99").ranks.tolist() == [1]
+
+
 def test_coverage_is_the_share_of_items_in_anyones_top_ten() -> None:
     scores = [float(-item) for item in range(40)]
     assert rank(fixed(*scores), one_user(0, 1, 39), [0], "test", coverage=True).coverage == 10 / 40
+
+
+def test_only_candidates_are_ranked_and_listed() -> None:
+    """Of the candidates 1, 3, 5 and 6 the user has seen 1; 5 beats 3, the held-out item, and 6 does not."""
+    shard, candidates = one_user(0, 1, 3), np.array([False, True, False, True, False, True, True])
+    found = rank(only(fixed(9, 8, 7, 0.5, 6, 0.7, 0.2), candidates), shard, [0], "test", coverage=True)
+    assert found.ranks.tolist() == [1]
+    assert found.coverage == 3 / 4
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**16))
+def test_ranks_among_candidates_count_those_alone(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    events, scores, candidates = (
+        generator.permutation(30)[:5],
+        generator.integers(9, size=30),
+        generator.random(30) < 0.4,
+    )
+    candidates[events[-1]] = True
+    unseen = [item for item in np.flatnonzero(candidates) if item not in events]
+    (found,) = rank(only(fixed(*map(float, scores)), candidates), one_user(*events), [0], "test").ranks
+    assert found == sum(scores[item] >= scores[events[-1]] for item in unseen)
+    assert found <= rank(fixed(*map(float, scores)), one_user(*events), [0], "test").ranks[0]
+
+
+def test_users_who_only_train_are_not_ranked() -> None:
+    ends, salts = np.array([3, 6, 9]), np.zeros(3, dtype=np.uint64)
+    shard = Shard(ends - 3, ends, np.array([0, 1, 3, 2, NOTHING, NOTHING, 1, 0, 2]), salts)
+    score = fixed(9, 8, 0.1, 0.5, 0.7, 0.2)
+    assert rank(score, shard, range(3), "test").ranks.tolist() == [1, 3]
+    assert rank(score, shard, [1], "test").ranks.tolist() == []
 
 
 def test_top_prefers_the_lower_row_among_equals() -> None:
@@ -126,11 +163,9 @@ def test_popularity_counts_what_a_split_may_read() -> None:
     assert baselines.popularity(shard, 4, "test")([np.array([0])]).tolist() == [[2, 2, 2, 0]]
 
 
-def test_popularity_on_ml_100k_is_the_known_figure(real_data: Path, tmp_path: Path) -> None:
+def test_popularity_on_ml_100k_is_the_known_figure(ml_100k: Path) -> None:
     """0.044 with ties in file order; ties by item id would give 0.025."""
-    zipped = real_data / "ml-100k.zip"
-    prepare(source_named("ml-100k"), tmp_path / "ml-100k", zipped, lambda done, total: None, lambda text: None)
-    shard, items = Shard.load(tmp_path / "ml-100k"), len(Catalogue.load(tmp_path / "ml-100k"))
+    shard, items = Shard.load(ml_100k), len(Catalogue.load(ml_100k))
     assert (len(shard), items, len(shard.items)) == (943, 1682, 100_000)
     ranks = rank(baselines.popularity(shard, items, "test"), shard, range(943), "test").ranks
     assert metric_means(metric_sums(ranks))["ndcg@10"] == pytest.approx(0.0439, abs=5e-5)

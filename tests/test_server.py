@@ -1,5 +1,7 @@
 """The algebra of updates, the draw, and the server's rules as arithmetic."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from data.errors import InputError
 from federation import wire
 from federation.config import RunConfig, ServerConfig
 from federation.local import LocalGrid
-from federation.server import Roster, State, absorb, draw
+from federation.server import Roster, State, absorb, draw, rate_of
 from federation.update import Order, Update, summed
 from recsys.fit import Fitted
 from tests.world import small_config
@@ -127,9 +129,16 @@ def test_one_round_of_each_rule(optimizer: str) -> None:
 
 
 def test_momentum_carries_over() -> None:
-    config = RunConfig(server=ServerConfig(optimizer="fedavgm", server_rate=1.0))
+    config = RunConfig(server=ServerConfig(optimizer="fedavgm", server_rate=1.0, schedule="constant"))
     after = absorb(absorb(state(config.server), update([1.0, 0.0]), config), update([1.0, 0.0]), config)
     assert after.adapter["a"].tolist() == pytest.approx([1 + 1 + (0.9 + 1), 2.0])
+
+
+def test_a_linear_schedule_brings_the_rate_to_zero_with_the_last_round() -> None:
+    config = RunConfig(rounds=4, server=ServerConfig(optimizer="fedavg", server_rate=0.8))
+    assert [rate_of(config, done) for done in range(5)] == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.0])
+    moved = absorb(replace(state(config.server), round=2), update([1.0, 0.0]), config)
+    assert moved.adapter["a"].tolist() == pytest.approx([1 + 0.4, 2.0])
 
 
 def test_a_round_that_nobody_answers_leaves_the_adapter() -> None:

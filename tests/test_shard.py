@@ -9,22 +9,10 @@ from hypothesis import strategies as st
 
 from data.errors import InputError
 from data.shard import FOLDER, Cohort, Shard, salt_of, ticket_of
-
-Histories = list[list[int]]
+from tests.world import Histories, shard_of
 
 HISTORIES = st.lists(st.lists(st.integers(0, 99), min_size=3, max_size=40), max_size=12)
 quick = settings(max_examples=60, deadline=None)
-
-
-def shard_of(histories: Histories) -> Shard:
-    """A shard of users `u0`, `u1`, …"""
-    lengths = np.array([len(history) for history in histories], dtype=np.int64)
-    return Shard(
-        starts=np.cumsum(lengths) - lengths,
-        ends=np.cumsum(lengths),
-        items=np.array([item for history in histories for item in history], dtype=np.int64),
-        salts=np.array([salt_of(f"u{user}") for user in range(len(histories))], dtype=np.uint64),
-    )
 
 
 def cohort_of(histories: Histories, length: int) -> Cohort:
@@ -54,6 +42,15 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     assert shard.history(1).tolist() == [1, 2, 3]
     assert shard.held_out([2, 0], "test").tolist() == [5, 7]
     assert shard.held_out([2, 0], "validation").tolist() == [6, 6]
+
+
+@quick
+@given(HISTORIES, st.sampled_from(["train", "validation", "test"]), st.integers(1, 3))
+def test_the_events_of_a_split_are_the_histories_it_may_read(histories: Histories, split: str, parts: int) -> None:
+    shard = shard_of(histories).part(0, parts)
+    users, items = shard.events(split)
+    assert users.tolist() == [user for user in range(len(shard)) for _ in shard.history(user, split)]
+    assert items.tolist() == [item for user in range(len(shard)) for item in shard.history(user, split)]
 
 
 def test_a_shard_larger_than_any_memory_opens_and_is_read(tmp_path: Path) -> None:

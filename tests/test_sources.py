@@ -12,7 +12,9 @@ import polars as pl
 import pytest
 
 from data.errors import InputError
-from data.sources import Frames, described, film_titles, find, open_root, source_named
+from data.films import described, film_titles
+from data.raw import Frames, find, open_root
+from data.sources import source_named
 from data.tables import Tables, read_tables
 
 Files = dict[str, bytes]

@@ -1,5 +1,7 @@
 """Products with one weight per client: values and gradients, shared and distinct, against autograd's own."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
@@ -23,8 +25,9 @@ def stacks(*shapes: tuple[int, ...], shared: bool) -> list[Tensor]:
     return [drawn(C, *shape, seed=n).requires_grad_() for n, shape in enumerate(shapes)]
 
 
-def plain_cosines(u: Tensor, e: Tensor, down: Tensor, up: Tensor) -> Tensor:
-    low = F.gelu(CURVE * torch.einsum("cre,ke->ckr", down, e))
+def plain_cosines(u: Tensor, e: Tensor, down: Tensor, up: Tensor, curved: bool) -> Tensor:
+    low = CURVE * torch.einsum("cre,ke->ckr", down, e)
+    low = F.gelu(low) if curved else low
     return u @ F.normalize(e + low @ up.mT, dim=-1).mT
 
 
@@ -44,10 +47,12 @@ def test_linear(shared: bool) -> None:
     same_as(lambda x, w: x @ w.mT, linear, [x, *stacks((R, E), shared=shared)])
 
 
+@pytest.mark.parametrize("curved", [True, False])
 @pytest.mark.parametrize("shared", [True, False])
-def test_cosines(shared: bool) -> None:
+def test_cosines(shared: bool, curved: bool) -> None:
     u, e = F.normalize(drawn(C, M, E, seed=5), dim=-1).requires_grad_(), F.normalize(drawn(K, E, seed=6), dim=-1)
-    same_as(plain_cosines, cosines, [u, e, *stacks((R, E), (E, R), shared=shared)])
+    inputs = [u, e, *stacks((R, E), (E, R), shared=shared)]
+    same_as(partial(plain_cosines, curved=curved), partial(cosines, curved=curved), inputs)
 
 
 def test_a_stack_is_a_view_until_it_is_changed() -> None:

@@ -2,13 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from data.catalogue import Catalogue
+from data.films import described
 from data.prepare import write
-from data.sources import Frames, described
+from data.raw import Frames
+from data.shard import Shard, salt_of
 from federation.config import RunConfig, from_knobs
 from recsys.embed import Embeddings, resolve
+
+Histories = list[list[int]]
 
 COOKING = "bread soup butter pasta cake oven kitchen chef salad cheese baker feast".split()  # noqa: SIM905
 SPACE = "rocket moon orbit comet galaxy star astronaut planet shuttle nebula meteor alien".split()  # noqa: SIM905
@@ -67,3 +72,36 @@ def write_toy(folder: Path) -> Path:
 def toy_stamp() -> dict[str, str]:
     """What the toy world's nodes must share with the server: the catalogue, and the encoder's weights."""
     return Embeddings.stamp_of(Catalogue(toy_items()), resolve(small_config().model.encoder))
+
+
+def shard_of(histories: Histories) -> Shard:
+    """A shard of users `u0`, `u1`, …"""
+    lengths = np.array([len(history) for history in histories], dtype=np.int64)
+    return Shard(
+        starts=np.cumsum(lengths) - lengths,
+        ends=np.cumsum(lengths),
+        items=np.array([item for history in histories for item in history], dtype=np.int64),
+        salts=np.array([salt_of(f"u{user}") for user in range(len(histories))], dtype=np.uint64),
+    )
+
+
+def write_toy_films(folder: Path) -> Path:
+    """The toy world in the layout of MovieLens 100K: raw data of 12 users and 24 films."""
+    folder.mkdir()
+    items = toy_items()
+    rows = {item_id: row for row, item_id in enumerate(items["item_id"], start=1)}
+    films = [
+        f"{row}|{title} ({year})|||u|0|{int(genres == 'Cooking')}|{int(genres == 'Space')}"
+        for row, (title, year, genres) in enumerate(items.select("title", "year", "genres").iter_rows(), start=1)
+    ]
+    ratings = [
+        f"{int(user[-2:]) + 1}\t{rows[item]}\t5\t{timestamp}"
+        for user, item, timestamp in toy_interactions().iter_rows()
+    ]
+    for name, lines in {
+        "u.genre": ["unknown|0", "Cooking|1", "Space|2"],
+        "u.item": films,
+        "u.data": ratings,
+    }.items():
+        (folder / name).write_text("".join(f"{line}\n" for line in lines), "latin-1")
+    return folder

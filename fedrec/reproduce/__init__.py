@@ -1,0 +1,1 @@
+"""`fedrec reproduce`: a benchmark from the raw data to the numbers, in parts that survive an interruption."""

@@ -1,0 +1,69 @@
+"""Parts in which every client trains a copy of its own: alone, or after the federation."""
+
+from functools import partial
+from typing import Any
+
+from data.errors import InputError
+from federation.config import RunConfig, knobs
+from fedrec.personal import Choices, chosen, clients_on
+from fedrec.reproduce.parts import Figures, Part, Place, save_ranks
+from fedrec.reproduce.preset import Device, Preset
+from fedrec.reproduce.runs import RUN
+from recsys.embed import resolve
+from recsys.model import Model
+from recsys.personal import SCORE, PersonalConfig
+from recsys.rank import metric_means, metric_sums
+from recsys.recommender import CARD, Recommender
+
+
+def alone(preset: Preset) -> list[Part]:
+    """The same model trained on each client's events alone, with the first seed."""
+    config = preset.config(preset.seeds[0])
+    return [_part("alone", config, preset.alone, None)]
+
+
+def personal(preset: Preset) -> list[Part]:
+    """Each client's own fine-tuning of what the first seed's federation learned."""
+    config = preset.config(preset.seeds[0])
+    return [_part("personal", config, preset.personal, f"federated-{config.seed}")]
+
+
+def _part(model: str, config: RunConfig, device: Device, start: str | None) -> Part:
+    settings = knobs(config) | device.model_dump(mode="json")
+    return Part(model, model, f"{model}-{config.seed}", settings, partial(_tune, config, device, start))
+
+
+def _tune(config: RunConfig, device: Device, start: str | None, place: Place) -> Figures:
+    if start is None:
+        model, adapter = Model(config.model, resolve(config.model.encoder), config.seed), None
+    else:
+        recommender = _made(start, place)
+        model, adapter = recommender.model, recommender.adapter
+    choices = Choices(list(device.steps), list(device.rates), list(device.parts))
+    choice, trials, test = chosen(clients_on(place.data, model, adapter), config, choices)
+    save_ranks(place.folder, test.ranks)
+    validation = max((trial["validation"] for trial in trials), key=lambda metrics: metrics[SCORE])
+    return {
+        "test": metric_means(metric_sums(test.ranks)),
+        "validation": validation,
+        "tuning": _told(device, choice, trials),
+    }
+
+
+def _made(part: str, place: Place) -> Recommender:
+    run = place.folder.parent / part / RUN
+    if not (run / CARD).is_file():
+        raise InputError(f"{run} is not there; make it first, with --part {part}")
+    return Recommender.load(run)
+
+
+def _told(device: Device, choice: PersonalConfig, trials: list[dict[str, Any]]) -> Figures:
+    names = ("steps", "rate") if len(device.parts) == 1 else ("steps", "rate", "parts")
+    return {
+        "settings": choice.described(),
+        "chosen": {name: choice.described()[name] for name in names},
+        "trials": [
+            {"settings": {name: trial[name] for name in names}, SCORE: round(trial["validation"][SCORE], 6)}
+            for trial in trials
+        ],
+    }

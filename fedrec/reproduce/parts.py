@@ -1,0 +1,101 @@
+"""A benchmark's parts: each has a folder of its own, is made once, and goes on where it was interrupted."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.files import replaced_file
+from federation.train import circumstances
+from recsys.recommender import save_json
+
+RECORD = "part.json"
+RANKS = "ranks.npy"
+"""Each user's rank of the test item: private, so it stays in the part's folder."""
+
+Figures = dict[str, Any]
+"""What a part found out, ready for JSON. Nothing in it is about one user."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a part works."""
+
+    data: Path  # a prepared folder
+    folder: Path  # the part's own
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a part wants the dataset prepared, where that is not as usual."""
+
+    cold_share: float = 0.0  # of the items, that are in no training event
+
+    @property
+    def suffix(self) -> str:
+        return f"-cold-{self.cold_share:g}" if self.cold_share else ""
+
+
+USUAL = Preparation()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing to find out. `settings` decide what comes out: a part made with others is made anew."""
+
+    family: str
+    model: str  # what results call it; parts of one model differ in their seed
+    name: str
+    settings: Mapping[str, Any]
+    make: Callable[[Place], Figures]
+    preparation: Preparation = USUAL
+
+
+def finished(part: Part, folder: Path, stamp: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The record of a part that is there, made with its settings on data of this stamp; None where there is none."""
+    record = _record(folder)
+    return record if record.get("finished") and _same(record, part, stamp) else None
+
+
+def perform(part: Part, place: Place, stamp: Mapping[str, Any] | None) -> None:
+    """Make a part, or go on making it; what was begun with other settings or data is thrown away."""
+    record = _record(place.folder)
+    if not _same(record, part, stamp):
+        shutil.rmtree(place.folder, ignore_errors=True)
+        record = {"settings": part.settings, "data": stamp, "finished": False, "seconds": 0.0}
+        save_json(place.folder / RECORD, record)
+    started = time.perf_counter()
+    try:
+        figures = part.make(place)
+        record |= {"finished": True, "figures": figures, **circumstances()}
+    finally:  # an interrupted part keeps count of its seconds
+        record["seconds"] = round(record["seconds"] + time.perf_counter() - started, 1)
+        save_json(place.folder / RECORD, record)
+
+
+def save_ranks(folder: Path, ranks: np.ndarray) -> None:
+    with replaced_file(folder / RANKS) as path, path.open("wb") as file:
+        np.save(file, ranks, allow_pickle=False)
+
+
+def load_ranks(folder: Path) -> np.ndarray:
+    return np.load(folder / RANKS, allow_pickle=False)
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """Empty where there is none, or where a hand has damaged it: the part is then made anew."""
+    try:
+        record = json.loads((folder / RECORD).read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _same(record: Mapping[str, Any], part: Part, stamp: Mapping[str, Any] | None) -> bool:
+    asked = json.loads(json.dumps({"settings": part.settings, "data": stamp}))  # as JSON gives it back
+    return {name: record.get(name) for name in asked} == asked

@@ -1,0 +1,75 @@
+"""Parts that fit a baseline: each setting of its grid, chosen on validation, and the best one ranked on the test."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from data.catalogue import Catalogue
+from data.errors import InputError
+from data.shard import Shard
+from fedrec import view
+from fedrec.reproduce.parts import Figures, Part, Place
+from fedrec.reproduce.preset import Preset, slug
+from fedrec.reproduce.runs import scored
+from recsys.embed import embed, resolve
+from recsys.sasrec import Epoch
+from recsys.tuning import BASELINES, METRIC, Given, Tuned, configs, tune
+
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A baseline as a preset asks for it."""
+
+    name: str
+    grid: Mapping[str, list[Any]]  # in place of the baseline's own values
+    seed: int
+    encoder: str
+
+
+def baselines(preset: Preset) -> list[Part]:
+    """A part for each baseline. Raises `InputError` for a grid of none, or one with a setting that does not fit."""
+    known = {slug(name): name for name in BASELINES}
+    for name, grid in preset.baselines.items():
+        if name not in known:
+            raise InputError(f"baselines.{name} is not known; the baselines are {', '.join(known)}")
+        configs(BASELINES[known[name]], grid)
+    config = preset.config(preset.seeds[0])
+    rivals = [
+        Rival(name, preset.baselines.get(key, {}), config.seed, config.model.encoder) for key, name in known.items()
+    ]
+    return [_part(rival) for rival in rivals]
+
+
+def _part(rival: Rival) -> Part:
+    settings = asdict(rival) | {"grid": [asdict(config) for config in configs(BASELINES[rival.name], rival.grid)]}
+    return Part("baselines", rival.name, f"{BASELINE}-{slug(rival.name)}", settings, partial(_fit, rival))
+
+
+def _fit(rival: Rival, place: Place) -> Figures:
+    public = embed(Catalogue.load(place.data), resolve(rival.encoder), place.data)
+    given = Given(Shard.load(place.data), public.matrix, rival.seed)
+    tuned = tune(BASELINES[rival.name], given, rival.grid, _watch)
+    best = max(trial.ndcg for trial in tuned.trials)
+    return scored(tuned.score, place, ["test"]) | {"validation": {METRIC: best}, "tuning": _told(tuned)}
+
+
+def _watch(epoch: Epoch) -> None:
+    if epoch.ndcg is not None:
+        view.say(f"epoch {epoch.epoch}  loss {epoch.loss:.3f}  validation NDCG@10 {epoch.ndcg:.4f}")
+
+
+def _told(tuned: Tuned) -> Figures:
+    """What was tried, and what was chosen of it; settings that were not varied are told once."""
+    tried = [trial.settings for trial in tuned.trials]
+    varied = [name for name in tuned.settings if len({settings[name] for settings in tried}) > 1]
+    return {
+        "settings": tuned.settings,
+        "chosen": {name: tuned.settings[name] for name in varied},
+        "trials": [
+            {"settings": {name: trial.settings[name] for name in varied}, METRIC: round(trial.ndcg, 6)}
+            for trial in tuned.trials
+        ],
+    }

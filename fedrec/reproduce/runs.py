@@ -1,0 +1,78 @@
+"""Parts that train: a run, resumed if it was interrupted, then every user's held-out item ranked with it."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from data.catalogue import Catalogue
+from data.shard import Shard
+from federation import log, wire
+from federation.config import RunConfig, knobs
+from federation.rounds import SCORE, TRAINED
+from federation.train import open_run
+from federation.update import Update
+from fedrec.evaluate import SPLITS, cold_items, measured, score_users
+from fedrec.reproduce.parts import Figures, Part, Place, save_ranks
+from fedrec.train import train_shown
+from recsys.lora import Adapter
+from recsys.rank import Scorer, only
+from recsys.recommender import CARD, Recommender
+
+RUN = "run"
+"""Below a training part's folder: the artifact."""
+
+
+def training(family: str, model: str, name: str, config: RunConfig) -> Part:
+    """The part that trains with these settings."""
+    return Part(family, model, name, knobs(config), partial(_train, config))
+
+
+def _train(config: RunConfig, place: Place) -> Figures:
+    recommender = trained(config, place)
+    return scored(recommender.scorer(), place) | told(recommender, place.folder / RUN)
+
+
+def trained(config: RunConfig, place: Place, start: Path | None = None) -> Recommender:
+    """The run of a part, from its beginning or from where it was interrupted; `start` is a run to begin from."""
+    out = place.folder / RUN
+    train_shown(place.data, out, open_run(out, place.data, config, (out / CARD).is_file(), start))
+    return Recommender.load(out)
+
+
+def scored(score: Scorer, place: Place, splits: Sequence[str] = SPLITS) -> Figures:
+    """Metrics by split over all users, the test among them; its ranks stay in the part's folder.
+
+    Where some items are cold, `cold` holds the test's metrics in a ranking of these alone.
+    """
+    shard, catalogue = Shard.load(place.data), Catalogue.load(place.data)
+    rankings = {split: score_users(score, shard, split) for split in splits}
+    save_ranks(place.folder, rankings["test"].ranks)
+    if "cold" in catalogue.frame.columns:
+        rankings["cold"] = score_users(only(score, cold_items(catalogue, place.data)), shard, "test")
+    return {split: measured(ranking) for split, ranking in rankings.items()}
+
+
+def measured_on(score: Scorer, place: Place) -> Figures:
+    """The test's metrics alone; no rank is kept."""
+    return measured(score_users(score, Shard.load(place.data), "test"))
+
+
+def told(recommender: Recommender, out: Path) -> Figures:
+    """What the run's card and rounds say of how it learned, and what it cost."""
+    records = log.read(out)
+    return {
+        "rounds": len(records),
+        "best_round": recommender.card["best_round"],
+        "adapter_parameters": sum(tensor.numel() for tensor in recommender.adapter.values()),
+        "bytes_up_per_client_round": uplink(recommender.adapter),
+        "training_seconds": round(sum(record["seconds"] for record in records), 1),
+        "curve": [[record["round"], record["validation"][SCORE]] for record in records if record["validation"]],
+    }
+
+
+def uplink(adapter: Adapter) -> int:
+    """Bytes that a phone sends in a round: the answer of a node with one user."""
+    deltas = {name: torch.zeros(tensor.shape, dtype=torch.float64) for name, tensor in adapter.items()}
+    return wire.size(wire.encode_update(Update(1, 1, deltas, dict.fromkeys(TRAINED, 0.0))))

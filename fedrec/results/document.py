@@ -1,0 +1,110 @@
+"""docs/results.md and the block in README.md, as text made from the results."""
+
+from collections.abc import Iterator
+
+from fedrec.results import plots, tables
+from fedrec.results.files import Result, Results, title
+
+METRICS = ("ndcg@10", "recall@10")
+OPENING, CLOSING = "<!-- results -->", "<!-- /results -->"
+
+HEAD = """\
+# Results
+
+Made by `fedrec results` from the files in [`benchmarks/results`](../benchmarks/results); do not edit it by hand.
+
+## How it is measured
+
+* **Split**: leave-one-out by time. Stable sort by timestamp, ties in file order; a user's last event is the test item,
+  the one before it the validation item. The rule for ties moves results: say which one you use when you compare.
+* **Ranking**: the held-out item among *all* items of the catalogue, those that the user has had removed (where the
+  published split repeats items, they stay). Ties count against the model. Figures are means over all users.
+* **Choice**: settings are tuned, and the round or epoch that is kept is chosen, on validation. The test item is ranked
+  once, with what was chosen.
+* **Seeds**: where several were run, a figure is their mean ± the sample standard deviation.
+* **Comparison**: paired bootstrap over users, on each user's mean over the seeds; p is one-sided.
+
+`fedrec reproduce NAME` makes everything of one benchmark, from the raw data; with `--part`, one row of it. Parts are
+kept below `runs/reproduce/NAME`, and the command goes on where it was interrupted.
+"""
+
+
+def page(results: Results) -> str:
+    """The whole of docs/results.md."""
+    sections = [HEAD]
+    sections += ["\n".join(_benchmark(result, results)) for result in results.benchmarks]
+    sections += ["\n".join(_ablation(result)) for result in results.ablations]
+    if not results.benchmarks + results.ablations:
+        sections.append("No benchmark has been run yet.\n")
+    return "\n".join(sections)
+
+
+def _benchmark(result: Result, results: Results) -> Iterator[str]:
+    data = result["data"]
+    yield f"## {title(result)}\n"
+    counts = [f"{data[name]:,} {name}" for name in ("users", "items", "interactions")]
+    yield f"{', '.join(counts)}. {data['citation']}\n"
+    yield f"`fedrec reproduce {result['name']}`, seeds {', '.join(map(str, result['seeds']))}:\n"
+    lines = [row.cells(METRICS) for row in tables.rows(result, results.published)]
+    yield tables.table(["model", "trained", "NDCG@10", "Recall@10", "made by"], lines) + "\n"
+    if "federated" in result:
+        yield _cost(result)
+    if result.get("comparisons"):
+        yield "Which differences are more than chance:\n"
+        yield tables.comparisons(result) + "\n"
+    if result.get("by_history"):
+        yield "NDCG@10 by how much a user has to learn from:\n"
+        yield tables.by_history(result) + "\n"
+    yield from _pictures(result)
+    yield _made_on(result)
+
+
+def _cost(result: Result) -> str:
+    ratio = result.get("ratio")
+    share = f" Federated training reaches {ratio['ndcg@10']:.1%} of the NDCG@10 on pooled data." if ratio else ""
+    best = ", ".join(map(str, result["best_round"]))
+    return (
+        f"{result['rounds']} rounds of {result['clients_per_round']} clients; the best on validation: {best}. "
+        f"The adapter has {result['adapter_parameters']:,} numbers; a client that takes part in a round sends "
+        f"{result['bytes_up_per_client_round'] / 1000:,.1f} kB, at {result['bits']} bits a number.{share}\n"
+    )
+
+
+def _ablation(result: Result) -> Iterator[str]:
+    yield f"## {title(result)}\n"
+    yield f"`fedrec reproduce {result['name']}`, seed {result['seeds'][0]}; data and settings are those of"
+    yield f"{result['preset']['base']} but for what is named. One seed each: small differences mean nothing.\n"
+    yield tables.variants(result) + "\n"
+    yield from _pictures(result)
+    yield _made_on(result)
+
+
+def _pictures(result: Result) -> Iterator[str]:
+    for picture in plots.pictures(result):
+        yield f"![{picture.about}](plots/{picture.file})\n"
+
+
+def _made_on(result: Result) -> str:
+    machine, versions = result["machine"], result["versions"]
+    cores = f"{machine['cores']} core{'' if machine['cores'] == 1 else 's'}"
+    libraries = ", ".join(f"{name} {version}" for name, version in versions.items())
+    elsewhere = "".join(
+        f" Made elsewhere ({other['machine']['processor']}, {other['machine']['device']}): {', '.join(other['parts'])}."
+        for other in result.get("elsewhere", [])
+    )
+    return (
+        f"Made in {result['wall_seconds'] / 60:,.0f} minutes on {machine['processor']}, {cores}, "
+        f"{machine['memory_gib']} GiB, {machine['device']}; {libraries}.{elsewhere}\n"
+    )
+
+
+def block(results: Results) -> str:
+    """What stands between the marks in README.md."""
+    return f"\n{tables.summary(results.benchmarks, results.published)}\n" if results.benchmarks else ""
+
+
+def filled(readme: str, results: Results) -> str:
+    """README.md with its block made anew. Raises `ValueError` where the marks are missing."""
+    before, rest = readme.split(OPENING)
+    _, after = rest.split(CLOSING)
+    return f"{before}{OPENING}\n{block(results)}\n{CLOSING}{after}"

@@ -1,0 +1,111 @@
+"""Item-item baselines: cosine neighbours, and EASE. A user's score for an item is the sum of weights from its history.
+
+Both are fitted on everything that a split may read: to be tuned, on the events before the validation item; to be
+tested, on the events before the test item. That is generous: they learn from each user's validation item, which our
+own model reads but never trains on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from annotated_types import Ge, Gt
+from scipy import sparse
+from torch import Tensor
+
+from data.errors import InputError
+from data.shard import Shard
+from recsys.machine import free_memory
+from recsys.rank import Scorer
+
+PRODUCTS = 2**22
+"""Similarities that are held at a time, however many items there are."""
+
+
+@dataclass(frozen=True)
+class KNNConfig:
+    """Item-kNN (Sarwar et al. 2001, doi:10.1145/371920.372071)."""
+
+    neighbours: Annotated[int, Ge(1)] = 100  # of each item, the most similar ones
+    shrink: Annotated[float, Ge(0)] = 0.0  # added to the cosine's denominator: distrusts pairs with few users
+
+
+@dataclass(frozen=True)
+class EASEConfig:
+    """EASE (Steck 2019, arXiv:1905.03375)."""
+
+    ridge: Annotated[float, Gt(0)] = 200.0  # λ, in users
+
+
+def interactions(histories: Sequence[np.ndarray], items: int) -> sparse.csr_matrix:
+    """Which items each history holds: (B, N) of ones."""
+    ends = np.cumsum([0, *map(len, histories)])
+    rows = np.concatenate(histories)
+    return sparse.csr_matrix((np.ones(len(rows)), rows, ends), shape=(len(histories), items))
+
+
+def item_knn(shard: Shard, items: int, split: str, config: KNNConfig) -> Scorer:
+    """An item scores the cosines between its users and those of the history's items, if it is near to them.
+
+    cosine(i, j) = |users of both| / (√|users of i| · √|users of j| + shrink).
+    """
+    held = _held(shard, items, split)
+    norms = np.sqrt(held.getnnz(axis=0))  # (N,)
+    size = max(1, PRODUCTS // items)
+    near = []
+    for start in range(0, items, size):
+        part = slice(start, min(start + size, items))
+        similar = (held[:, part].T @ held).toarray()  # (b, N)
+        similar /= np.maximum(norms[part, None] * norms + config.shrink, 1)
+        np.fill_diagonal(similar[:, part], 0)
+        near.append(_largest(similar, config.neighbours))
+    return _linear(items, sparse.vstack(near).T.tocsr())
+
+
+def ease(shard: Shard, items: int, split: str, config: EASEConfig) -> Scorer:
+    """The weights B with a diagonal of zeros that minimise ‖X − XB‖² + λ‖B‖², for X (U, N) who had what.
+
+    In closed form: P = (XᵀX + λI)⁻¹ and B = I − P / diag(P). Raises `InputError` where there is no room for P.
+    """
+    if 4 * 8 * items**2 > free_memory(torch.device("cpu")):
+        raise InputError(f"EASE inverts a matrix of {items:,} × {items:,}, more than memory holds; leave it out")
+    return _linear(items, ease_weights(_held(shard, items, split), config.ridge).astype(np.float32))
+
+
+def ease_weights(held: sparse.csr_matrix, ridge: float) -> np.ndarray:
+    """EASE's weights B from who had what: (U, N) → (N, N), in float64."""
+    gram = (held.T @ held).toarray()  # (N, N)
+    gram[np.diag_indices_from(gram)] += ridge
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(torch.from_numpy(gram))).numpy()
+    weights = inverse / -np.diag(inverse)
+    np.fill_diagonal(weights, 0)
+    return weights
+
+
+def _held(shard: Shard, items: int, split: str) -> sparse.csr_matrix:
+    """Who had what, of all that `split` may read: (U, N) of ones."""
+    users, rows = shard.events(split)
+    return sparse.csr_matrix((np.ones(len(rows)), (users, rows)), shape=(len(shard), items))
+
+
+def _largest(values: np.ndarray, k: int) -> sparse.csr_matrix:
+    """The k largest of each row, and zeros: (b, N) → (b, N)."""
+    k = min(k, values.shape[1])
+    columns = np.argpartition(-values, k - 1)[:, :k]  # (b, k)
+    kept = np.take_along_axis(values, columns, axis=1).ravel()
+    found = sparse.csr_matrix((kept, columns.ravel(), np.arange(len(values) + 1) * k), shape=values.shape)
+    found.eliminate_zeros()
+    return found
+
+
+def _linear(items: int, weights: sparse.csr_matrix | np.ndarray) -> Scorer:
+    """A history scores the sum of its items' weights (N, N)."""
+
+    def score(histories: Sequence[np.ndarray]) -> Tensor:
+        scores: Any = interactions(histories, items) @ weights  # (B, N)
+        dense = scores if isinstance(scores, np.ndarray) else scores.toarray()
+        return torch.from_numpy(dense.astype(np.float32))
+
+    return score

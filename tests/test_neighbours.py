@@ -1,0 +1,100 @@
+"""Item-kNN and EASE: worlds whose answer is obvious, and each against its definition."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+from scipy.optimize import minimize
+
+from data.errors import InputError
+from data.shard import Shard
+from recsys import neighbours
+from recsys.neighbours import EASEConfig, KNNConfig, ease, ease_weights, interactions, item_knn
+from recsys.rank import rank
+from tests.world import shard_of
+
+
+def pairs_world() -> Shard:
+    """100 items, always taken in pairs (0 with 1, 2 with 3, …): three pairs a user, the last one's partner held out."""
+    generator = np.random.default_rng(0)
+    drawn = (generator.permutation(50)[:3] for _ in range(500))
+    return shard_of([[item for pair in pairs.tolist() for item in (2 * pair, 2 * pair + 1)] for pairs in drawn])
+
+
+def held_of(rows: list[list[int]]) -> sparse.csr_matrix:
+    return sparse.csr_matrix(np.array(rows, dtype=np.float64))
+
+
+@pytest.mark.parametrize("name", ["item-kNN", "EASE"])
+def test_the_partner_comes_first(name: str) -> None:
+    shard = pairs_world()
+    knn, regression = item_knn(shard, 100, "test", KNNConfig()), ease(shard, 100, "test", EASEConfig(ridge=1.0))
+    score = {"item-kNN": knn, "EASE": regression}[name]
+    assert score([np.array([item]) for item in range(100)]).argmax(1).tolist() == [item ^ 1 for item in range(100)]
+    assert rank(score, shard, range(500), "test").ranks.tolist() == [0] * 500
+
+
+def test_a_neighbour_weighs_its_cosine() -> None:
+    """Item 0 has users a, b, c, item 1 users b, c, item 2 user c. The last two events of each user are not read."""
+    shard = shard_of([[0, 3, 4], [0, 1, 3, 4], [0, 1, 2, 3, 4]])
+    scores = item_knn(shard, 5, "validation", KNNConfig())([np.array([0])])[0]
+    assert scores.tolist() == pytest.approx([0, 2 / (3 * 2) ** 0.5, 1 / (3 * 1) ** 0.5, 0, 0])
+    shrunk = item_knn(shard, 5, "validation", KNNConfig(shrink=2.0))([np.array([0, 1])])[0]
+    of_2 = 1 / (3**0.5 + 2) + 1 / (2**0.5 + 2)
+    assert shrunk[2].item() == pytest.approx(of_2)
+
+
+def test_only_the_nearest_neighbours_of_an_item_count() -> None:
+    shard = shard_of([[0, 3, 4], [0, 1, 3, 4], [0, 1, 2, 3, 4]])
+    scores = item_knn(shard, 5, "validation", KNNConfig(neighbours=1))([np.array([0])])[0]
+    assert scores.tolist() == pytest.approx([0, 2 / 6**0.5, 0, 0, 0])  # item 2 is nearer to item 1 than to item 0
+
+
+def test_blocks_of_items_change_no_similarity(monkeypatch: pytest.MonkeyPatch) -> None:
+    histories = [np.array([item, (item + 4) % 100]) for item in range(100)]
+    whole = item_knn(pairs_world(), 100, "test", KNNConfig(neighbours=5))(histories)
+    monkeypatch.setattr(neighbours, "PRODUCTS", 7 * 100)
+    assert item_knn(pairs_world(), 100, "test", KNNConfig(neighbours=5))(histories).tolist() == whole.tolist()
+
+
+def test_the_closed_form_of_ease_solves_its_least_squares() -> None:
+    """Each column, solved numerically under its constraint: the item's own weight is zero."""
+    held = held_of([[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1], [1, 0, 0, 1], [0, 0, 1, 1]])
+    ridge, weights, x = 0.7, ease_weights(held, 0.7), held.toarray()
+    assert np.diag(weights).tolist() == [0.0] * 4
+    for item in range(4):
+        others = [other for other in range(4) if other != item]
+
+        def cost(b: np.ndarray, item: int = item, others: list[int] = others) -> float:
+            return float(((x[:, item] - x[:, others] @ b) ** 2).sum() + ridge * (b**2).sum())
+
+        solved = minimize(cost, np.zeros(3), tol=1e-12).x
+        assert weights[others, item] == pytest.approx(solved, abs=1e-6)
+
+
+def test_ease_of_two_items_by_hand() -> None:
+    """Two users have both items, one only the first: b = 2 / (3 + λ) from the first, 2 / (2 + λ) to it."""
+    weights = ease_weights(held_of([[1, 1], [1, 1], [1, 0]]), ridge=1.0)
+    assert weights == pytest.approx(np.array([[0, 2 / (3 + 1)], [2 / (2 + 1), 0]]))
+
+
+def test_a_history_scores_the_sum_of_its_items_weights() -> None:
+    weights = ease_weights(interactions([np.array([0, 1]), np.array([0, 1, 2])], 3), ridge=2.0)
+    score = ease(shard_of([[0, 1, 2], [0, 1, 2, 0]]), 3, "test", EASEConfig(ridge=2.0))
+    assert score([np.array([0, 2])])[0].tolist() == pytest.approx(weights[0] + weights[2], abs=1e-6)
+    assert score([np.array([], dtype=np.int64)]).tolist() == [[0, 0, 0]]
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_what_a_split_ranks_and_what_comes_after_it_is_not_read(split: str) -> None:
+    """The held-out events hold items that nobody has had before: they score nothing."""
+    shard = shard_of([[0, 1, 2, 4, 5], [1, 0, 2, 4, 5]])
+    unread = {"validation": [4, 5], "test": [5]}[split]
+    every = [np.array([item]) for item in range(6)]
+    for scorer in (item_knn(shard, 6, split, KNNConfig()), ease(shard, 6, split, EASEConfig())):
+        assert scorer(every)[:, unread].abs().sum() == 0
+        assert scorer(every)[:, 2].abs().sum() > 0
+
+
+def test_ease_of_more_items_than_memory_holds_is_refused() -> None:
+    with pytest.raises(InputError, match="more than memory holds"):
+        ease(pairs_world(), 10_000_000, "test", EASEConfig())

@@ -1,0 +1,343 @@
+"""`fedrec reproduce`: a benchmark in parts that are made once, go on after an interruption, and give one result."""
+
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data.errors import InputError
+from data.shard import Shard
+from federation import log, wire
+from federation.update import Update
+from fedrec.reproduce.benchmark import Benchmark, reproduce
+from fedrec.reproduce.collect import spread_of
+from fedrec.reproduce.preset import PRESETS, ROOT, Ablation, read_preset
+from recsys.rank import metric_means, metric_sums
+from recsys.recommender import Recommender
+from recsys.tuning import BASELINES
+from tests.terminal import Fedrec, is_refused
+from tests.world import SMALL, write_toy_films
+
+SETTINGS = "\n".join(f"{name} = {json.dumps(value)}" for name, value in SMALL.items())
+TINY = f"""
+data = "ml-100k"
+seeds = [0, 1]
+parts = ["federated", "central", "baselines", "alone", "personal", "cold"]
+[settings]
+{SETTINGS}
+[central]
+server_rate = 0.01
+[baselines.ease]
+ridge = [1.0, 30.0]
+[baselines.sasrec]
+epochs = [2]
+width = [8]
+dropout = [0.2]
+[alone]
+steps = [2]
+rates = [0.05]
+[personal]
+steps = [1, 2]
+rates = [0.05]
+parts = [["item", "user"], ["user"]]
+[cold]
+share = 0.3
+baselines = ["popularity", "text-neighbours"]
+"""
+START = """
+[start]
+benchmark = "tiny"
+"""
+VARIED = """
+base = "tiny"
+seed = 3
+[settings]
+rounds = 2
+[variant.plain]
+group = "LoRA rank"
+about = "as it is"
+[variant.wider]
+group = "LoRA rank"
+about = "rank 4"
+settings.lora_rank = 4
+"""
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy world as raw data."""
+    return write_toy_films(tmp_path_factory.mktemp("films") / "raw")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of presets."""
+    folder = tmp_path_factory.mktemp("presets")
+    (folder / "tiny.toml").write_text(TINY)
+    (folder / "varied.toml").write_text(VARIED)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(folder: Path, films: Path) -> tuple[Path, dict[str, Any]]:
+    """The tiny benchmark, made in one go; its parts' folder, and what it found."""
+    return folder / "made", reproduce(benchmark(folder / "tiny.toml", folder / "made", films), [], folder / "results")
+
+
+def benchmark(preset: Path, out: Path, source: Path) -> Benchmark:
+    return Benchmark(preset.stem, *read_preset(preset.stem, preset), out, source)
+
+
+def timeless(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if not name.endswith("_seconds")}
+
+
+def test_the_result_says_what_was_found_and_how(made: tuple[Path, dict[str, Any]], folder: Path) -> None:
+    out, found = made
+    assert found == json.loads((folder / "results" / "tiny.json").read_text())
+    assert (found["data"]["users"], found["data"]["items"], found["seeds"]) == (12, 24, [0, 1])
+    assert {"machine", "versions", "split", "preset", "command"} <= found.keys()
+    assert "elsewhere" not in found
+    for family in ("federated", "central"):
+        each = [metric_means(metric_sums(np.load(out / f"{family}-{seed}" / "ranks.npy"))) for seed in (0, 1)]
+        for metric in ("ndcg@10", "recall@10", "mrr"):
+            values = [means[metric] for means in each]
+            told = found[family][metric]
+            assert told["seeds"] == pytest.approx(values, abs=1e-6)
+            assert told["mean"] == pytest.approx(sum(values) / 2, abs=1e-6)
+            assert told["sd"] == pytest.approx(statistics.stdev(values), abs=1e-6)
+    assert found["ratio"]["ndcg@10"] == pytest.approx(
+        found["federated"]["ndcg@10"]["mean"] / found["central"]["ndcg@10"]["mean"], abs=1e-5
+    )
+    assert found["wall_seconds"] == pytest.approx(sum(found["part_seconds"].values()), abs=0.1)
+
+
+def test_the_cost_is_what_one_user_sends(made: tuple[Path, dict[str, Any]]) -> None:
+    out, found = made
+    recommender = Recommender.load(out / "federated-0" / "run")
+    assert found["adapter_parameters"] == sum(tensor.numel() for tensor in recommender.adapter.values())
+    change = {name: tensor.double() for name, tensor in recommender.adapter.items()}
+    sent = wire.size(wire.encode_update(Update(4, 1, change, {"loss": 1.5, "clipped": 1.0, "diverged": 0.0})))
+    assert found["bytes_up_per_client_round"] == sent
+    assert [point["round"] for point in found["curve"]] == [2, 4]
+    share = SMALL["clients_per_round"] / 12
+    assert [point["megabytes_up_per_client"] for point in found["curve"]] == pytest.approx(
+        [2 * share * sent / 1e6, 4 * share * sent / 1e6], abs=1e-6
+    )
+    validated = [log.read(out / f"federated-{seed}" / "run")[1]["validation"]["ndcg@10"] for seed in (0, 1)]
+    assert found["curve"][0]["ndcg@10"] == pytest.approx(sum(validated) / 2, abs=1e-6)
+
+
+def test_baselines_are_tuned_and_ranked(made: tuple[Path, dict[str, Any]]) -> None:
+    out, found = made
+    assert list(found["baselines"]) == list(BASELINES)
+    tuning = found["baselines"]["EASE"]["tuning"]
+    assert [trial["settings"] for trial in tuning["trials"]] == [{"ridge": 1.0}, {"ridge": 30.0}]
+    best = max(tuning["trials"], key=lambda trial: trial["ndcg@10"])
+    assert tuning["chosen"] == best["settings"]
+    assert found["baselines"]["EASE"]["validation"]["ndcg@10"]["mean"] == best["ndcg@10"]
+    ranks = np.load(out / "baseline-ease" / "ranks.npy")
+    assert found["baselines"]["EASE"]["recall@10"]["mean"] == pytest.approx((ranks < 10).mean(), abs=1e-6)
+
+
+def test_clients_by_themselves(made: tuple[Path, dict[str, Any]]) -> None:
+    out, found = made
+    trials = found["personal"]["tuning"]["trials"]
+    assert [trial["settings"]["steps"] for trial in trials] == [0, 1, 2, 1, 2]
+    assert trials[0]["ndcg@10"] == found["federated"]["validation"]["ndcg@10"]["seeds"][0]
+    assert found["personal"]["validation"]["ndcg@10"]["mean"] == max(trial["ndcg@10"] for trial in trials)
+    assert found["alone"]["tuning"]["chosen"].keys() == {"steps", "rate"}
+    means = metric_means(metric_sums(np.load(out / "alone-0" / "ranks.npy")))
+    assert found["alone"]["ndcg@10"]["mean"] == pytest.approx(means["ndcg@10"], abs=1e-6)
+
+
+def test_cold_items_are_ranked_apart(made: tuple[Path, dict[str, Any]]) -> None:
+    out, found = made
+    assert list(found["cold"]) == ["federated", "popularity", "text neighbours"]
+    users = len(Shard.load(out / "data-cold-0.3").ranked(range(12)))
+    for told in found["cold"].values():
+        assert told["users"] == users < 12
+        assert told["cold"]["mrr"] >= told["all"]["mrr"], "fewer items are in the way"
+    assert found["cold"]["popularity"]["all"]["ndcg@10"] < found["cold"]["text neighbours"]["all"]["ndcg@10"]
+    assert found["data"]["users"] == 12, "of the data as usual"
+
+
+def test_a_start_from_elsewhere(folder: Path, films: Path, made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    warm = TINY.replace('"alone", "personal", "cold"]', '"start"]').replace("[central]", START + "[central]")
+    (tmp_path / "warm.toml").write_text(warm)
+    going_on = benchmark(tmp_path / "warm.toml", tmp_path / "runs" / "warm", films)
+    with pytest.raises(InputError, match="fedrec reproduce tiny --part federated-0"):
+        reproduce(going_on, ["start"], tmp_path)
+    shutil.copytree(made[0], tmp_path / "runs" / "tiny")
+    found = reproduce(going_on, ["start", "federated-0"], tmp_path)["start"]
+    assert found["from"] == "tiny"
+    assert found["before"]["ndcg@10"] == made[1]["federated"]["ndcg@10"]["seeds"][0], "the same films, here"
+    scratch = [log.read(made[0] / "federated-0" / "run")[n]["validation"]["ndcg@10"] for n in (1, 3)]
+    assert found["mark"]["ndcg@10"] == pytest.approx(0.95 * max(scratch), abs=1e-6)
+    assert found["rounds"]["scratch"] == (2 if scratch[0] >= 0.95 * max(scratch) else 4)
+
+
+def test_models_are_compared_user_by_user(made: tuple[Path, dict[str, Any]]) -> None:
+    out, found = made
+    pairs = {(one["b"], one["metric"]): one for one in found["comparisons"]}
+    others = ["central", "alone", "personal", *BASELINES]
+    assert pairs.keys() == {(model, metric) for model in others for metric in ("ndcg@10", "recall@10")}
+    ours = np.mean([np.load(out / f"federated-{seed}" / "ranks.npy") < 10 for seed in (0, 1)], axis=0)
+    theirs = np.load(out / "baseline-random" / "ranks.npy") < 10
+    told = pairs["random", "recall@10"]
+    assert told["difference"] == pytest.approx(ours.mean() - theirs.mean(), abs=1e-6)
+    assert told["interval"][0] <= told["difference"] <= told["interval"][1]
+
+
+def test_users_are_grouped_by_what_there_is_to_learn_from(made: tuple[Path, dict[str, Any]]) -> None:
+    groups = made[1]["by_history"]
+    lengths = [3 + (user * 5) % 9 for user in range(12)]  # of the toy world, but for the test item
+    bounds = [(3, 4), (5, 8), (9, 11)]  # two of 3, two of 4; 5, 6, 7, two of 8; 9, 10, 11
+    assert [(group["from"], group["to"]) for group in groups] == bounds
+    assert [group["users"] for group in groups] == [sum(low <= n <= high for n in lengths) for low, high in bounds]
+    for model in ("federated", "central", "alone", *BASELINES):
+        whole = sum(group["users"] * group["ndcg@10"][model] for group in groups) / 12
+        told = made[1].get(model) or made[1]["baselines"][model]
+        assert whole == pytest.approx(told["ndcg@10"]["mean"], abs=1e-5)
+
+
+def test_the_central_run_has_its_own_settings(made: tuple[Path, dict[str, Any]]) -> None:
+    config = json.loads((made[0] / "central-1" / "run" / "card.json").read_text())["config"]
+    assert (config["mode"], config["seed"], config["server"]["server_rate"]) == ("central", 1, 0.01)
+
+
+def test_nothing_of_a_user_leaves_the_parts(made: tuple[Path, dict[str, Any]], folder: Path) -> None:
+    assert {path.name for path in (folder / "results").iterdir()} == {"tiny.json"}
+    users = len(Shard.load(made[0] / "data"))
+    assert users == 12
+
+    def lists(value: Any) -> Iterator[list[Any]]:
+        if isinstance(value, list) and not any(isinstance(inner, dict) for inner in value):
+            yield value
+        for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            yield from lists(inner)
+
+    assert all(len(found) < users for found in lists(made[1]))
+
+
+def test_interrupted_and_gone_on_with_is_the_same(
+    fedrec: Fedrec, folder: Path, films: Path, made: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    asked = ["reproduce", "tiny", "--preset", folder / "tiny.toml", "--source", films, "--out", "parts"]
+    asked += ["--results", "results"]
+    run = tmp_path / "parts" / "federated-1" / "run"
+    command = [sys.executable, "-m", "fedrec", *map(str, asked)]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    while not log.read(run):
+        assert running.poll() is None, "the benchmark ended before it could be interrupted"
+        time.sleep(0.002)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "goes on from here" in said
+    assert 1 <= len(log.read(run)) < SMALL["rounds"]
+    so_far = json.loads((tmp_path / "results" / "tiny.json").read_text())
+    assert so_far["federated"]["ndcg@10"]["seeds"] == made[1]["federated"]["ndcg@10"]["seeds"][:1]
+    assert so_far["federated"]["ndcg@10"]["sd"] is None
+    assert "central" not in so_far
+    went_on = fedrec(*asked, "--json")
+    assert "federated-0: already made" in went_on.err
+    assert timeless(went_on.answer) == timeless(made[1])
+
+
+def test_a_part_is_made_anew_where_its_settings_changed(
+    folder: Path, films: Path, made: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out = shutil.copytree(made[0], tmp_path / "parts")
+    (tmp_path / "tiny.toml").write_text(TINY.replace("server_rate = 0.01", "server_rate = 0.5"))
+    changed = benchmark(tmp_path / "tiny.toml", out, films)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/part.json")}
+    found = reproduce(changed, ["central-0"], tmp_path)
+    after = {path: path.stat().st_mtime_ns for path in out.glob("*/part.json")}
+    assert {path.parent.name for path in before if before[path] != after[path]} == {"central-0"}
+    assert len(found["central"]["ndcg@10"]["seeds"]) == 1, "what was made with other settings no longer counts"
+    assert found["federated"] == made[1]["federated"]
+
+
+def test_variants_are_trained_and_told_apart(folder: Path, films: Path, tmp_path: Path) -> None:
+    found = reproduce(benchmark(folder / "varied.toml", tmp_path / "parts", films), ["LoRA rank"], tmp_path)
+    plain, wider = found["variants"]
+    assert (plain["name"], wider["about"], wider["settings"]) == ("plain", "rank 4", {"lora_rank": 4})
+    assert (plain["rounds"], found["seeds"]) == (2, [3])
+    doubled = 2 * 2 * (4 - 2) * 384  # query and value, two matrices each, two ranks more, of a layer 384 wide
+    assert wider["adapter_parameters"] - plain["adapter_parameters"] == doubled
+    assert wider["bytes_up_per_client_round"] > plain["bytes_up_per_client_round"]
+    assert 0 <= plain["test"]["ndcg@10"] <= 1
+
+
+def test_a_spread_of_one_has_no_deviation() -> None:
+    assert spread_of([0.5]) == {"mean": 0.5, "sd": None, "seeds": [0.5]}
+    assert spread_of([1.0, 3.0]) == {"mean": 2.0, "sd": round(2**0.5, 6), "seeds": [1.0, 3.0]}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("seeds = [0, 1]", "seeds = []"), ["seeds", "at least 1"]),
+        (("seeds = [0, 1]", "seeds = [-1]"), ["seeds.0 = -1", "greater than or equal to 0"]),
+        (("seeds = [0, 1]", ""), ["seeds", "field required"]),
+        (
+            ('data = "ml-100k"', 'data = "ml-100k"\nbogus = 1'),
+            ["bogus is not known", "the keys are title, data, seeds"],
+        ),
+        (("[settings]", "[settings]\nbogus = 1"), ["setting 'bogus'", "the settings are"]),
+        (("[settings]", "[settings]\nseed = 1"), ["settings.seed", "seeds stand in `seeds`"]),
+        (("[central]", '[central]\nmode = "federated"'), ["central.mode", "modes in `parts`"]),
+        (("server_rate = 0.01", "server_rate = -1"), ["setting server_rate = -1", "greater than 0"]),
+        (('"central", "b', '"bogus", "b'), ["parts: 'bogus' is not known", "choose of federated"]),
+        (("[baselines.ease]", "[baselines.bogus]"), ["baselines.bogus is not known", "random, popularity, text-neigh"]),
+        (("ridge = [1.0, 30.0]", "bogus = [1]"), ["setting 'bogus'", "the settings are ridge"]),
+        (("ridge = [1.0, 30.0]", "ridge = 1.0"), ["baselines.ease.ridge = 1.0", "valid list"]),
+        (('data = "ml-100k"', 'data = "bogus"'), ["dataset 'bogus'", "choose one of"]),
+        (("[settings]", "[settings"), ["tiny.toml is not TOML", "mend it"]),
+    ],
+)
+def test_a_preset_that_is_wrong_is_refused_before_any_work(
+    fedrec: Fedrec, tmp_path: Path, change: tuple[str, str], words: list[str]
+) -> None:
+    assert change[0] in TINY
+    (tmp_path / "tiny.toml").write_text(TINY.replace(*change))
+    is_refused(fedrec("reproduce", "tiny", "--preset", "tiny.toml"), *words)
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.toml"]
+
+
+def test_a_name_that_is_unknown_is_refused(fedrec: Fedrec, folder: Path, tmp_path: Path) -> None:
+    is_refused(fedrec("reproduce", "bogus"), "benchmark 'bogus'", "choose one of ablation", "--preset")
+    is_refused(fedrec("reproduce", "../bogus"), "benchmark '../bogus' is no name")
+    is_refused(fedrec("reproduce", "tiny", "--preset", "absent.toml"), "absent.toml cannot be read")
+    asked = ["reproduce", "tiny", "--preset", folder / "tiny.toml", "--part", "bogus"]
+    is_refused(fedrec(*asked), "--part 'bogus'", "choose of federated, federated-0, federated-1, central")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("change", [("base", "basis"), ("settings.lora_rank", "setting.lora_rank")])
+def test_variants_that_are_wrong_are_refused(folder: Path, change: tuple[str, str]) -> None:
+    (folder / "wrong.toml").write_text(VARIED.replace(*change))
+    with pytest.raises(InputError, match="is not known; the keys are"):
+        read_preset("wrong", folder / "wrong.toml")
+    (folder / "wrong.toml").write_text(VARIED.replace('"tiny"', '"varied"'))
+    with pytest.raises(InputError, match="is itself a set of variants"):
+        read_preset("wrong", folder / "wrong.toml")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.toml") if path.stem != "published"))
+def test_our_own_presets_can_be_made(name: str, tmp_path: Path) -> None:
+    preset, base = read_preset(name)
+    parts = Benchmark(name, preset, base, tmp_path, None).parts()
+    assert len({part.name for part in parts}) == len(parts) >= 2
+    assert isinstance(preset, Ablation) is (name in {"ablation", "payload"})

@@ -1,0 +1,248 @@
+"""`fedrec results`: documents that are exactly what the files of results give."""
+
+import copy
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.errors import InputError
+from fedrec.reproduce.preset import ROOT
+from fedrec.results import tables
+from fedrec.results.files import read_results
+from fedrec.results.plots import pictures, save
+from fedrec.results.write import differing, write
+from tests.terminal import Fedrec, is_refused
+
+
+def seeds(mean: float, sd: float | None = None) -> dict[str, Any]:
+    return {"mean": mean, "sd": sd, "seeds": [mean]}
+
+
+def metrics(ndcg: float, recall: float, sd: float | None = None) -> dict[str, Any]:
+    return {"ndcg@10": seeds(ndcg, sd), "recall@10": seeds(recall, sd)}
+
+
+MADE = {
+    "machine": {"processor": "Abacus", "cores": 2, "memory_gib": 4.0, "device": "cpu"},
+    "versions": {"python": "3.11.7", "torch": "2.13.0"},
+    "wall_seconds": 180.0,
+}
+FILMS: dict[str, Any] = {
+    "name": "films",
+    "data": {"users": 1200, "items": 30, "interactions": 9000, "citation": "Reel 1999."},
+    "preset": {"title": "Films"},
+    "seeds": [0, 1],
+    **MADE,
+    "federated": metrics(0.08, 0.16, 0.001),
+    "central": metrics(0.1, 0.2, 0.002) | {"validation": {"ndcg@10": seeds(0.11)}},
+    "ratio": {"ndcg@10": 0.8, "recall@10": 0.8},
+    "baselines": {
+        "popularity": metrics(0.04, 0.07) | {"tuning": {"chosen": {}, "trials": [{}]}},
+        "EASE": metrics(0.09, 0.18) | {"tuning": {"chosen": {"ridge": 200.0}, "trials": [{}, {}, {}]}},
+    },
+    "comparisons": [
+        {
+            "a": "federated",
+            "b": "popularity",
+            "metric": "ndcg@10",
+            "difference": 0.04,
+            "interval": [0.03, 0.05],
+            "p": 0.0001,
+        },
+        {"a": "federated", "b": "EASE", "metric": "ndcg@10", "difference": -0.01, "interval": [-0.03, 0.01], "p": 0.84},
+        {
+            "a": "federated",
+            "b": "central",
+            "metric": "ndcg@10",
+            "difference": -0.02,
+            "interval": [-0.03, -0.01],
+            "p": 1.0,
+        },
+    ],
+    "adapter_parameters": 98304,
+    "bytes_up_per_client_round": 395301,
+    "bits": 32,
+    "rounds": 20,
+    "best_round": [20, 10],
+    "clients_per_round": 120,
+    "curve": [
+        {"round": 10, "ndcg@10": 0.05, "megabytes_up_per_client": 0.4},
+        {"round": 20, "ndcg@10": 0.08, "megabytes_up_per_client": 0.8},
+    ],
+    "by_history": [
+        {"group": "short", "from": 1, "to": 9, "users": 1000, "ndcg@10": {"federated": 0.09, "popularity": 0.03}},
+        {
+            "group": "long",
+            "from": 10,
+            "to": 1234,
+            "users": 200,
+            "ndcg@10": {"federated": 0.03, "popularity": 0.05},
+        },
+    ],
+}
+SENT: dict[str, Any] = {
+    "name": "sent",
+    "preset": {"title": "", "base": "films", "against_bytes": True},
+    "seeds": [0],
+    **MADE,
+    "variants": [
+        {
+            "name": name,
+            "group": "bits",
+            "about": f"{bits} bits",
+            "settings": {"bits": bits},
+            "validation": {"ndcg@10": 0.1, "recall@10": 0.2},
+            "test": {"ndcg@10": ndcg, "recall@10": 0.15},
+            "adapter_parameters": 98304,
+            "bytes_up_per_client_round": sent,
+            "rounds": 20,
+            "best_round": 20,
+        }
+        for name, bits, ndcg, sent in [("full", 32, 0.08, 395301), ("few", 2, 0.07, 25_100)]
+    ],
+}
+PUBLISHED = """
+[[figure]]
+benchmark = "films"
+model = "CineRec"
+federated = true
+"ndcg@10" = 0.05
+source = "Critic 2020"
+rule = "fewer films"
+[[figure]]
+benchmark = "songs"
+model = "TuneRec"
+"ndcg@10" = 0.9
+source = "Bard 2021"
+"""
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """As much of a clone of the repository as the documents are made from."""
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    (tmp_path / "benchmarks" / "published.toml").write_text(PUBLISHED)
+    for result in (FILMS, SENT):
+        (tmp_path / "benchmarks" / "results" / f"{result['name']}.json").write_text(json.dumps(result))
+    (tmp_path / "README.md").write_text("# Films\n<!-- results -->\nold\n<!-- /results -->\nThe end.\n")
+    return tmp_path
+
+
+def test_a_benchmark_as_a_table(clone: Path) -> None:
+    lines = [row.cells(["ndcg@10", "recall@10"]) for row in tables.rows(FILMS, read_results(clone).published)]
+    assert tables.table(["model", "trained", "NDCG@10", "Recall@10", "made by"], lines).splitlines() == [
+        "| model | trained | NDCG@10 | Recall@10 | made by |",
+        "| --- | --- | ---: | ---: | --- |",
+        "| **fedrec, federated** | federated | 0.0800 ± 0.0010 | 0.1600 ± 0.0010 | `--part federated` |",
+        "| the same model on pooled data | centrally | 0.1000 ± 0.0020 | 0.2000 ± 0.0020 | `--part central` |",
+        "| EASE (ridge = 200; of 3 tried) | centrally | 0.0900 | 0.1800 | `--part baseline-ease` |",
+        "| popularity | centrally | 0.0400 | 0.0700 | `--part baseline-popularity` |",
+        "| CineRec, *as published* | federated | 0.0500 | – | Critic 2020; fewer films |",
+    ]
+
+
+def test_who_beats_whom() -> None:
+    assert tables.comparisons(FILMS).splitlines() == [
+        "* **fedrec, federated** beats popularity: +0.0400 NDCG@10 (95 % interval +0.0300 to +0.0500, p = 0.0001)",
+        "* **fedrec, federated** cannot be told from EASE: "
+        "−0.0100 NDCG@10 (95 % interval −0.0300 to +0.0100, p = 0.8400)",
+        "* **fedrec, federated** falls behind the same model on pooled data: "
+        "−0.0200 NDCG@10 (95 % interval −0.0300 to −0.0100, p = 1.0000)",
+    ]
+
+
+def test_quality_by_history_and_variants() -> None:
+    assert tables.by_history(FILMS).splitlines()[2:] == [
+        "| short: 1 to 9 | 1,000 | 0.0900 | 0.0300 |",
+        "| long: 10 to 1,234 | 200 | 0.0300 | 0.0500 |",
+    ]
+    assert tables.variants(SENT).splitlines()[2:] == [
+        "| bits | 32 bits | 0.1000 | 0.0800 | 0.1500 | 98,304 | 395.3 |",
+        "| bits | 2 bits | 0.1000 | 0.0700 | 0.1500 | 98,304 | 25.1 |",
+    ]
+
+
+def test_the_readme_gets_a_line_for_each_dataset_and_keeps_the_rest(clone: Path) -> None:
+    write(clone)
+    assert (clone / "README.md").read_text().splitlines() == [
+        "# Films",
+        "<!-- results -->",
+        "",
+        "| NDCG@10 | fedrec, federated | the same on pooled data | federated peer | best baseline | published |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| Films | **0.0800 ± 0.0010** | 0.1000 ± 0.0020 | – | 0.0900 (EASE) | 0.0500 (CineRec) |",
+        "",
+        "<!-- /results -->",
+        "The end.",
+    ]
+
+
+def test_the_page_says_all_that_was_found(clone: Path) -> None:
+    write(clone)
+    page = (clone / "docs" / "results.md").read_text()
+    for said in [
+        "1,200 users, 30 items, 9,000 interactions. Reel 1999.",
+        "`fedrec reproduce films`, seeds 0, 1:",
+        "20 rounds of 120 clients; the best on validation: 20, 10.",
+        "98,304 numbers; a client that takes part in a round sends 395.3 kB, at 32 bits a number.",
+        "Federated training reaches 80.0% of the NDCG@10 on pooled data.",
+        "![Films: NDCG@10 by length of history](plots/films-history.svg)",
+        "Made in 3 minutes on Abacus, 2 cores, 4.0 GiB, cpu; python 3.11.7, torch 2.13.0.",
+        "stable sort by timestamp, ties in file order".capitalize(),
+        "## sent",
+    ]:
+        assert said in page
+    assert "TuneRec" not in page
+
+
+def test_written_once_and_checked(clone: Path, fedrec: Fedrec) -> None:
+    first = fedrec("results")
+    plots = {f"docs/plots/{name}.svg" for name in ("films-curve", "films-history", "sent-bytes")}
+    assert {line.split()[0] for line in first.out.splitlines()} == {"docs/results.md", "README.md", *plots}
+    assert write(clone) == []
+    assert fedrec("results", "--check").code == 0
+    changed = copy.deepcopy(FILMS)
+    changed["by_history"][0]["ndcg@10"]["federated"] = 0.091
+    (clone / "benchmarks" / "results" / "films.json").write_text(json.dumps(changed))
+    outcome = fedrec("results", "--check")
+    assert outcome.code == 1
+    assert outcome.out.splitlines() == [
+        "docs/results.md differs; run `fedrec results`",
+        "docs/plots/films-history.svg differs; run `fedrec results`",
+    ]
+    assert write(clone) == [clone / "docs" / "results.md", clone / "docs" / "plots" / "films-history.svg"]
+
+
+def test_a_plot_is_the_same_to_the_byte(tmp_path: Path) -> None:
+    for picture in [*pictures(FILMS), *pictures(SENT)]:
+        save(picture, tmp_path / "one.svg")
+        save(picture, tmp_path / "two.svg")
+        drawn = (tmp_path / "one.svg").read_text()
+        assert drawn == (tmp_path / "two.svg").read_text()
+        assert picture.stamp in drawn
+        assert "dc:date" not in drawn
+
+
+def test_without_matplotlib_it_says_what_to_install(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(InputError, match=r"pip install 'fedrec\[plots\]'"):
+        write(clone)
+
+
+def test_a_folder_that_is_no_clone_is_refused(clone: Path, fedrec: Fedrec) -> None:
+    (clone / "README.md").write_text("# Films\n")
+    is_refused(fedrec("results"), "README.md must hold <!-- results -->", "put them back")
+    (clone / "benchmarks" / "results" / "films.json").write_text("{")
+    is_refused(fedrec("results"), "films.json is not JSON", "make it again")
+    shutil.rmtree(clone / "benchmarks")
+    is_refused(fedrec("results"), "published.toml is missing", "run this in a clone")
+
+
+def test_our_documents_are_what_our_results_give() -> None:
+    assert differing(ROOT) == []
