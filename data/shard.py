@@ -145,7 +145,8 @@ class Shard:
         """All that `split` may read, user after user: the user and the item of each event, (T,) both."""
         lengths = self.ends - self.starts - HELD_OUT[split]
         users, items = np.repeat(np.arange(len(self)), lengths), self.items[_places(self.starts, lengths)]
-        return users[items != NOTHING], items[items != NOTHING]
+        there = items != NOTHING
+        return users[there], items[there]
 
     def crops(self, users: Iterable[int], length: int, seed: int, round: int) -> Cohort:
         """A window of `length` training events of some users; of a longer history, one drawn for this round.
