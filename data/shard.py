@@ -15,6 +15,7 @@ from data.errors import InputError
 
 FOLDER = "shard"
 DRAW, NEGATIVES, CROPS, SAMPLED, ROTATIONS = 1, 2, 3, 4, 5
+EXAMPLES, STARTS = 6, 7  # of the peers' clients
 """What a generator is for: the first number of every seed, so that no two draws share a stream."""
 
 LENGTH_STEP = 8

@@ -1,39 +1,47 @@
 """The client side of a round: a node's users train together, or are ranked. Nothing here knows of Flower."""
 
-from dataclasses import dataclass, replace
-from functools import lru_cache, reduce
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache, reduce
 from operator import add
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from data.catalogue import Catalogue
-from data.shard import Cohort, Shard
+from data.shard import Shard
 from federation.compress import Coding
 from federation.config import RunConfig
+from federation.keep import Keep
 from federation.update import Order, Update, summed
 from recsys.embed import Embeddings, embed, resolve
-from recsys.fit import blocks, fit, negatives
+from recsys.learner import Block, Learner, TwoTowers
 from recsys.lora import Adapter
 from recsys.machine import device, spread
 from recsys.model import Model
-from recsys.rank import metric_sums, model_scorer, rank
+from recsys.peers import Peer
+from recsys.rank import metric_sums, rank_users
 
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """A process that hosts clients: their shard, and what is public of the items."""
+    """A process that hosts clients: their shard, what is public of the items, and what it keeps of each client."""
 
     shard: Shard
     public: Embeddings
     model: Model
     config: RunConfig
+    keep: Keep = field(default_factory=Keep)
 
     @classmethod
     def open(cls, folder: Path, part: int, parts: int, config: RunConfig, model: Model) -> "Node":
         """The node that hosts part `part` of the users in a prepared folder. Raises `InputError`."""
         public = public_side(folder, config.model.encoder)
         return cls(Shard.load(folder).part(part, parts), public, model, config)
+
+    @cached_property
+    def learner(self) -> Learner:
+        return learner(self.config, self.model, self.public.matrix)
 
     def train(self, order: Order, adapter: Adapter) -> Update:
         """Fine-tune the ordered users from `adapter`; their clipped changes, summed."""
@@ -42,40 +50,37 @@ class Node:
             raise ValueError("an order that names a user twice is refused: it would move the sum twice")
         if config.mode == "federated" and not order.clip <= config.clip:
             raise ValueError(f"an order with clip {order.clip:g} is refused: this run promised {config.clip:g}")
-        cohort = self.shard.crops(order.users, config.model.history + 1, config.seed, order.round)
-        cohort = cohort.within(len(self.public.matrix))
-        draws = [
-            negatives(config.fit, len(self.public.matrix), config.seed, order.round, step)
-            for step in range(config.fit.local_steps)
-        ]
-        adapter = self._near(adapter)
+        parts = self.keep.train(order.round, order.best) if config.keeps else {}
 
-        def trained(block: Cohort) -> Update:
-            fitted = fit(self.model, adapter, block, self.public.matrix, config.fit, draws)
+        def trained(block: Block) -> Update:
+            fitted = self.learner.fit(adapter, block, parts)
             return summed(fitted, order.round, order.clip, self._coding(block, order.round))
 
-        if config.mode == "central":  # one client that owns everything: nobody's company, all cores in each product
-            return trained(cohort.pooled)
-        return reduce(add, spread(trained, blocks(cohort, self.public.matrix.device)))
+        side_by_side = map if config.mode == "central" else spread  # one client has all cores in each product
+        return reduce(add, side_by_side(trained, self.learner.blocks(self.shard, order.users, order.round)))
 
-    def _coding(self, block: Cohort, round: int) -> Coding | None:
+    def _coding(self, block: Block, round: int) -> Coding | None:
         config = self.config
         if config.bits == 32:
             return None
         return Coding.of(block.salts, config.bits, config.seed, round).to(self.public.matrix.device)
 
-    def _near(self, adapter: Adapter) -> Adapter:
-        return {name: tensor.to(self.public.matrix.device) for name, tensor in adapter.items()}
-
     def evaluate(self, order: Order, adapter: Adapter) -> Update:
-        """Rank the ordered users' held-out items over the full catalogue; the metrics, summed.
+        """Rank the ordered users' held-out items, over the full catalogue unless asked otherwise; the metrics, summed.
 
         Catalogue coverage is left out: on a node of one user it would name the user's recommendations.
         """
-        adapter = self._near(adapter)
-        vectors = self.model.item_vectors(adapter, self.public.matrix)
-        found = rank(model_scorer(self.model, adapter, vectors), self.shard, order.users.tolist(), order.split)
+        parts = self.keep.at(order.round) if self.config.keeps else {}
+        score = self.learner.scorer(adapter, self.shard, order.split, parts)
+        found = rank_users(score, self.shard, order.users.tolist(), order.split, order.protocol)
         return Update(order.round, len(order.users), {}, metric_sums(found.ranks))
+
+
+def learner(config: RunConfig, model: Model, embeddings: Tensor) -> Learner:
+    """What the clients of a run learn with."""
+    if config.method == "fedrec":
+        return TwoTowers(model, embeddings, config.fit, config.seed, config.mode == "central")
+    return Peer(config.peer, len(embeddings), config.seed, dual=config.method == "pfedrec")
 
 
 @lru_cache(maxsize=4)

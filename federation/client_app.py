@@ -41,6 +41,7 @@ def guarded() -> Iterator[None]:
 def census(message: Message, context: Context) -> Message:
     with guarded():
         node = _node(context)
+        node.keep.start()
         return Message(wire.encode_census(node.shard.tickets(), node.public.stamp), reply_to=message)
 
 

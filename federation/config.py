@@ -10,6 +10,7 @@ from pydantic import AfterValidator, TypeAdapter, ValidationError
 from data.errors import InputError
 from recsys.fit import FitConfig
 from recsys.model import ModelConfig
+from recsys.peers import PeerConfig
 
 Scalar = int | float | bool | str
 
@@ -36,6 +37,7 @@ def _offered(bits: int) -> int:
 class RunConfig:
     """Everything that decides what a run learns."""
 
+    method: Literal["fedrec", "fedmf", "pfedrec"] = "fedrec"  # ours, or a peer that it is compared with
     mode: Literal["federated", "central"] = "federated"  # central: a round's users are pooled into one client
     seed: Annotated[int, Ge(0)] = 0
     rounds: Annotated[int, Ge(1)] = 200
@@ -49,13 +51,19 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
+    peer: PeerConfig = field(default_factory=PeerConfig)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a node keeps private parts of its users from round to round."""
+        return self.method != "fedrec"
 
 
 _SECTIONS = {item.name: item.default_factory for item in fields(RunConfig) if is_dataclass(item.default_factory)}
 _ADAPTER = TypeAdapter(RunConfig)
 
 
-def knobs(config: RunConfig | ModelConfig | FitConfig | ServerConfig) -> dict[str, Scalar]:
+def knobs(config: RunConfig | ModelConfig | FitConfig | ServerConfig | PeerConfig) -> dict[str, Scalar]:
     """The flat table of a config: name → int, float, bool or str."""
     table: dict[str, Scalar] = {}
     for item in fields(config):
@@ -94,6 +102,10 @@ def from_nested(nested: Mapping[str, Any]) -> RunConfig:
         raise InputError(f"setting {name} = {first['input']!r}: {first['msg'].lower()}") from error
     if config.mode == "central" and config.bits < 32:
         raise InputError(f"setting bits = {config.bits}: in central mode nobody sends a change; leave bits at 32")
+    if config.keeps and config.mode == "central":
+        raise InputError(f"setting mode = 'central': {config.method} has private parts; use mode = 'federated'")
+    if config.keeps and config.bits < 32:
+        raise InputError(f"setting bits = {config.bits}: {config.method} sends numbers as they are; leave bits at 32")
     return config
 
 

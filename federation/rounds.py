@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from math import inf, isfinite
 from operator import add
@@ -69,13 +69,16 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, folder: Pat
         started = time.perf_counter()
         number = state.round + 1
         drawn = draw(roster, config.clients_per_round, config.seed, number)
-        tally = ask(grid, wire.TRAIN, _orders(roster, drawn, number, config), state.adapter, config)
+        clip = inf if config.mode == "central" else config.clip
+        order = Order(number, drawn, clip, best=state.best_round)
+        tally = ask(grid, wire.TRAIN, addressed(roster, order), state.adapter, config)
         total = tally.total
         state = absorb(state, total, config)
         trained = time.perf_counter() - started
         metrics = None
         if number % config.validate_every == 0 or number == config.rounds:
-            evaluation = evaluate(grid, roster, validated, state.adapter, "validation", config, number)
+            order = Order(number, validated, split="validation")
+            evaluation = ask(grid, wire.EVALUATE, addressed(roster, order), state.adapter, config)
             metrics = evaluation.metrics
             tally.bytes_down += evaluation.bytes_down
             tally.bytes_up += evaluation.bytes_up
@@ -123,17 +126,9 @@ def take_census(grid: Grid, config: RunConfig, stamp: Mapping[str, str], poll: f
     return roster
 
 
-def evaluate(
-    grid: Grid, roster: Roster, users: np.ndarray, adapter: Adapter, split: str, config: RunConfig, number: int
-) -> Tally:
-    """Rank users where their histories are."""
-    orders = {node: Order(round=number, users=local, split=split) for node, local in roster.per_node(users).items()}
-    return ask(grid, wire.EVALUATE, orders, adapter, config)
-
-
-def _orders(roster: Roster, drawn: np.ndarray, number: int, config: RunConfig) -> dict[int, Order]:
-    clip = inf if config.mode == "central" else config.clip
-    return {node: Order(round=number, users=users, clip=clip) for node, users in roster.per_node(drawn).items()}
+def addressed(roster: Roster, order: Order) -> dict[int, Order]:
+    """An order to places of the roster, as one for each node that hosts some of them."""
+    return {node: replace(order, users=users) for node, users in roster.per_node(order.users).items()}
 
 
 def ask(grid: Grid, kind: str, orders: Mapping[int, Order], adapter: Adapter, config: RunConfig) -> Tally:

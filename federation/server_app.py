@@ -22,8 +22,10 @@ def main(grid: Grid, context: Context) -> None:
         if not table[name]:
             raise InputError(f"{name} is not set; pass --run-config '{name}=\"/absolute/path\"'")
     data, out = Path(str(table["data"])), Path(str(table["out"]))
+    if (asked := from_run_config(table)).keeps:
+        raise InputError(f"method = {asked.method} keeps private parts in one process: train it with `fedrec train`")
     start = Path(str(table["start"])) if table["start"] else None
-    config = open_run(out, data, from_run_config(table), bool(table["resume"]), start)
+    config = open_run(out, data, asked, bool(table["resume"]), start)
     train(grid, out, data, config, _report)
 
 

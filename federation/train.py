@@ -12,11 +12,13 @@ from flwr.serverapp import Grid
 from data.catalogue import Catalogue
 from data.errors import InputError
 from data.prepare import read_manifest
-from federation import log
+from federation import log, wire
+from federation.client import learner
 from federation.config import RunConfig, from_nested, knobs
-from federation.rounds import Observer, evaluate, run, take_census
+from federation.rounds import Observer, addressed, ask, run, take_census
 from federation.server import Roster, State
-from recsys.embed import Embeddings, Encoder, embed, resolve
+from federation.update import Order
+from recsys.embed import Encoder, embed, resolve
 from recsys.lora import fingerprint
 from recsys.machine import described
 from recsys.model import Model
@@ -62,6 +64,8 @@ def open_run(out: Path, data: Path, config: RunConfig | None, resume: bool, star
 def _begun(out: Path, card: dict[str, Any], config: RunConfig | None, first: Recommender | None) -> RunConfig:
     """The config in a card, if it is what is asked for. Raises `InputError`."""
     begun = from_nested(card["config"])
+    if begun.keeps:
+        raise InputError(f"{out}: the private parts of {begun.method} are lost; train anew, into another --out")
     if resolve(begun.model.encoder).sha256 != card["encoder"]["sha256"]:
         raise InputError(f"{out} began with other weights of {begun.model.encoder} than are here; bring those back")
     if config is not None:
@@ -79,6 +83,8 @@ def origin(first: Recommender) -> dict[str, str]:
 
 def _fits(first: Recommender, config: RunConfig, encoder: Encoder) -> None:
     """Raises `InputError` where the adapter of the run to start from is not one of this run's model."""
+    if config.keeps:
+        raise InputError(f"--start is a run of fedrec, which {config.method} cannot go on from; leave --start out")
     was, now = knobs(from_nested(first.card["config"]).model), knobs(config.model)
     for name in was:
         if was[name] != now[name]:
@@ -98,42 +104,45 @@ def _same(begun: RunConfig, asked: RunConfig, out: Path) -> None:
         raise InputError(f"{out} began with {name} = {was[name]}, not {now[name]}; resume without changing settings")
 
 
-def train(grid: Grid, out: Path, data: Path, config: RunConfig, observe: Observer) -> Recommender:
-    """Train over `grid` to the last round, from the state in `out` if there is one, and write the artifact there.
+def train(grid: Grid, out: Path, data: Path, config: RunConfig, observe: Observer) -> None:
+    """Train over `grid` to the last round, from the state in `out` if there is one, and write there what came of it.
 
     `data` is a prepared folder, of which only the public side is used: the catalogue, and its embeddings, which are
-    made there if they are absent. No shard is opened here.
+    made there if they are absent. No shard is opened here. A peer's run gets metrics and a card, but no artifact:
+    without its users' private parts, which stay on the nodes, what it learned ranks nothing.
     """
     catalogue = Catalogue.load(data)
     encoder = resolve(config.model.encoder)
-    model = Model(config.model, encoder, config.seed)
-    state = State.load(out) or State.start(model.adapter(), config.server)
+    model, public = Model(config.model, encoder, config.seed), embed(catalogue, encoder, data)
+    state = State.load(out) or State.start(learner(config, model, public.matrix).adapter(), config.server)
     log.rewind(out, state.round)
-    roster = take_census(grid, config, Embeddings.stamp_of(catalogue, encoder))
+    roster = take_census(grid, config, public.stamp)
     state = run(grid, roster, state.joined(roster), config, out, observe)
     if not state.best_round:
         raise InputError(f"no round was answered and validated; {out}/{log.FILE} says who was refused and why")
-    metrics = {split: {"full": _measured(grid, roster, state, split, config)} for split in ("test", "validation")}
-    vectors = model.item_vectors(state.best, embed(catalogue, encoder, data).matrix)
-    card = load_card(out)
+    metrics = {split: _measured(grid, roster, state, split, config) for split in ("test", "validation")}
+    card = load_card(out) | {"finished": True, "rounds": state.round, "best_round": state.best_round}
     learned = fingerprint(state.best)
-    card |= {
-        "finished": True,
-        "rounds": state.round,
-        "best_round": state.best_round,
-        "model_version": f"{card['data']['name']}-{learned[:12]}",
-        "fingerprints": {"adapter": learned, "item_vectors": fingerprint({"vectors": vectors})},
-    }
-    recommender = Recommender(catalogue, vectors, state.best, card)
+    card["fingerprints"] = {"adapter": learned}
     save_json(out / METRICS, metrics)
-    recommender.save(out)
-    return recommender
+    if config.keeps:
+        save_json(out / CARD, card)
+        return
+    vectors = model.item_vectors(state.best, public.matrix)
+    card["model_version"] = f"{card['data']['name']}-{learned[:12]}"
+    card["fingerprints"]["item_vectors"] = fingerprint({"vectors": vectors})
+    Recommender(catalogue, vectors, state.best, card).save(out)
 
 
-def _measured(grid: Grid, roster: Roster, state: State, split: str, config: RunConfig) -> dict[str, float]:
-    found = evaluate(grid, roster, np.arange(len(roster)), state.best, split, config, state.best_round).metrics
-    if found is None:
-        raise InputError(f"nobody answered the {split} evaluation; bring the nodes back and resume")
+def _measured(grid: Grid, roster: Roster, state: State, split: str, config: RunConfig) -> dict[str, dict[str, float]]:
+    """Everybody's metrics at the best round, by protocol. A peer's figures are published against sampled items."""
+    found = {}
+    for protocol in ("full", "sampled-99") if config.keeps else ("full",):
+        order = Order(state.best_round, np.arange(len(roster)), split=split, protocol=protocol)
+        metrics = ask(grid, wire.EVALUATE, addressed(roster, order), state.best, config).metrics
+        if metrics is None:
+            raise InputError(f"nobody answered the {split} evaluation; bring the nodes back and resume")
+        found[protocol] = metrics
     return found
 
 

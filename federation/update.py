@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from federation.compress import Codes, Coding, encode
-from recsys.exact import exact_sum
+from recsys.exact import exact_scatter, exact_sum
 from recsys.fit import Fitted
 from recsys.lora import Adapter, Stack
 
@@ -20,6 +20,8 @@ class Order:
     users: np.ndarray  # (u,) numbers local to the node's shard
     clip: float = 0.0  # bound on a user's change; training only
     split: str = "train"  # train, or the split to rank
+    protocol: str = "full"  # against what to rank
+    best: int = 0  # training only: the best validated round so far, which may be asked for again
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +75,14 @@ def summed(fitted: Fitted, round: int, clip: float, coding: Coding | None = None
         codes = codes.scaled(factors)
         deltas = codes.total({name: tensor.shape[1:] for name, tensor in changes.items()})
     else:
-        deltas = {name: exact_sum(tensor, factors).cpu() for name, tensor in changes.items()}
+        deltas = {name: _added(tensor, fitted, factors).cpu() for name, tensor in changes.items()}
     return Update(round, len(sound), deltas, sums, codes if len(sound) == 1 else None)
+
+
+def _added(terms: Tensor, fitted: Fitted, factors: Tensor) -> Tensor:
+    if fitted.rows is None:
+        return exact_sum(terms, factors)
+    return exact_scatter(terms, fitted.rows, fitted.items, factors)
 
 
 def _zeroed(deltas: Stack, lost: Tensor) -> Stack:

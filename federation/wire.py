@@ -38,14 +38,22 @@ def narrowed(deltas: Adapter) -> Adapter:
 
 
 def encode_order(order: Order, adapter: Adapter) -> RecordDict:
-    asked = {"round": order.round, "clip": order.clip, "split": order.split, "users": order.users.tolist()}
+    asked = {name: getattr(order, name) for name in ("round", "clip", "split", "protocol", "best")}
+    asked["users"] = order.users.tolist()
     return RecordDict({"order": ConfigRecord(asked), "adapter": encode_adapter(adapter)})
 
 
 def decode_order(content: RecordDict) -> tuple[Order, Adapter]:
     asked: Any = content.config_records["order"]
     users = np.array(asked["users"], dtype=np.int64)
-    order = Order(round=int(asked["round"]), users=users, clip=float(asked["clip"]), split=str(asked["split"]))
+    order = Order(
+        round=int(asked["round"]),
+        users=users,
+        clip=float(asked["clip"]),
+        split=str(asked["split"]),
+        protocol=str(asked["protocol"]),
+        best=int(asked["best"]),
+    )
     return order, decode_adapter(content.array_records["adapter"])
 
 

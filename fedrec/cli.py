@@ -42,6 +42,15 @@ class Protocol(StrEnum):
     sampled = "sampled-99"
     cold = "cold"
 
+    @property
+    def against(self) -> str:
+        """The protocol in words."""
+        return {
+            Protocol.full: "against the full catalogue",
+            Protocol.sampled: "against 99 sampled items (to compare with papers only)",
+            Protocol.cold: "against the cold items alone",
+        }[self]
+
 
 class Split(StrEnum):
     """What is held out to test on."""
@@ -215,12 +224,13 @@ def train(
     if as_json:
         print(json.dumps(metrics | {"run": str(out)}))
         return
-    view.out.print(view.metrics_table("held-out items, full catalogue", {s: metrics[s]["full"] for s in metrics}))
-    view.out.print(
-        f"Wrote {out}. Next:\n  fedrec recommend {out} --query 'space opera'\n  fedrec serve {out}",
-        soft_wrap=True,
-        markup=False,
-    )
+    for protocol in metrics["test"]:
+        rows = {split: metrics[split][protocol] for split in metrics}
+        view.out.print(view.metrics_table(f"held-out items {Protocol(protocol).against}", rows))
+    told = f"Next:\n  fedrec recommend {out} --query 'space opera'\n  fedrec serve {out}"
+    if Protocol.sampled in metrics["test"]:
+        told = "A peer to compare with: its users' private parts are gone, and there is nothing to serve."
+    view.out.print(f"Wrote {out}. {told}", soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -246,14 +256,7 @@ def evaluate(
     if as_json:
         print(json.dumps(found))
         return
-    against = {
-        Protocol.full: "the full catalogue",
-        Protocol.sampled: "99 sampled items (to compare with papers only)",
-        Protocol.cold: "the cold items alone",
-    }[protocol]
-    view.out.print(
-        view.metrics_table(f"held-out items against {against}", {s: found[s][protocol.value] for s in found})
-    )
+    view.out.print(view.metrics_table(f"held-out items {protocol.against}", {s: found[s][protocol] for s in found}))
 
 
 @app.command()

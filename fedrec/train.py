@@ -25,8 +25,9 @@ def train_here(
     try:
         train_shown(data, out, config)
     except KeyboardInterrupt as interrupt:
-        done = len(log.read(out))
-        view.say(f"Stopped; {done} rounds are saved. Go on with: fedrec train {data} --out {out} --resume")
+        done, again = len(log.read(out)), f"fedrec train {data} --out {out} --resume"
+        lost = f"the private parts of {config.method} are lost: train anew, into another --out"
+        view.say(f"Stopped; {lost if config.keeps else f'{done} rounds are saved. Go on with: {again}'}")
         raise typer.Exit(130) from interrupt
     return json.loads((out / METRICS).read_text())
 

@@ -19,3 +19,10 @@ def exact_sum(terms: Tensor, factors: Tensor | None = None) -> Tensor:
     for part, out in zip(flat.split(columns, 1), total.split(columns), strict=True):
         torch.sum((part * scale.to(part)).round_().double(), 0, out=out)
     return total.div_(GRID).view(terms.shape[1:])
+
+
+def exact_scatter(terms: Tensor, rows: Tensor, items: int, factors: Tensor) -> Tensor:
+    """The same where each client has terms for some rows of a table only: (C, M, D), (C, M), (C,) → (N, D), float64."""
+    rounded = (terms * (factors * GRID).to(terms)[:, None, None]).round_().double()
+    total = torch.zeros(items, terms.shape[-1], dtype=torch.float64, device=terms.device)
+    return total.index_add_(0, rows.flatten(), rounded.flatten(0, 1)).div_(GRID)

@@ -32,6 +32,8 @@ class Fitted:
 
     deltas: Stack  # name → (C, …): the client's adapter minus the one it was given
     losses: Tensor  # (C,) before the first step, or the last one of a walk
+    rows: Tensor | None = None  # (C, M) those rows of a table of `items` that the deltas (C, M, …) are of; None: all
+    items: int = 0
 
 
 def negatives(config: FitConfig, items: int, seed: int, round: int, step: int) -> Tensor:

@@ -6,7 +6,7 @@ Why not against sampled negatives: Krichene and Rendle 2020, doi:10.1145/3394486
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,9 @@ PROTOCOLS = ("full", "sampled-99", "cold")
 
 Scorer = Callable[[Sequence[np.ndarray]], Tensor]
 """Histories of B users → scores (B, N) of every item. Whatever can rank is one."""
+
+UserScorer = Callable[[Iterable[int]], Tensor]
+"""B users of a shard → scores (B, N). Where a user has parameters of its own, its history does not tell all."""
 
 
 def model_scorer(model: Model, adapter: Adapter, vectors: Tensor) -> Scorer:
@@ -65,10 +68,21 @@ def rank(
     `sampled-99` ranks it among 99 unseen items drawn for the user instead. It exists to compare with papers.
     """
 
+    def by_history(part: Iterable[int]) -> Tensor:
+        return score([shard.history(user, split) for user in part])
+
+    return rank_users(by_history, shard, users, split, protocol, coverage)
+
+
+def rank_users(
+    score: UserScorer, shard: Shard, users: Sequence[int], split: str, protocol: str = "full", coverage: bool = False
+) -> Ranking:
+    """The same by a scorer that knows the users themselves."""
+
     def ranked(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         histories = [shard.history(user, split) for user in part]
         targets = shard.held_out(part, split)
-        scores = score(histories)  # (b, N)
+        scores = score(part)  # (b, N)
         places = torch.from_numpy(targets).to(scores.device).unsqueeze(1)  # (b, 1)
         own = scores.gather(1, places)
         scores = hide_seen(scores, histories)
@@ -81,7 +95,7 @@ def rank(
     those = shard.ranked(users)
     if not len(those):
         return Ranking(np.zeros(0, dtype=np.int64), math.nan)
-    first = score([shard.history(those[0], split)])  # (1, N)
+    first = score(those[:1])  # (1, N)
     size = max(1, min(USERS, SCORES // first.shape[1]))
     found = spread(ranked, (those[start : start + size] for start in range(0, len(those), size)))
     ranks, listed = (np.concatenate(part) for part in zip(*found, strict=True))

@@ -101,6 +101,8 @@ class Recommender:
     def load(cls, folder: Path) -> "Recommender":
         """Open a run. Raises `InputError` where a file is missing, damaged, or of another run."""
         card = load_card(folder)
+        if (method := card["config"].get("method", "fedrec")) != "fedrec":
+            raise InputError(f"{folder} is a run of {method}, to compare with by its metrics.json; nothing is to serve")
         if not card.get("finished"):
             raise InputError(f"{folder} has not finished training; go on with `fedrec train … --out {folder} --resume`")
         catalogue = Catalogue.load(folder)

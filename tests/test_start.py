@@ -26,7 +26,8 @@ STILL = {"optimizer": "fedavg", "server_rate": 1e-60, "rounds": 2}
 
 def begun(out: Path, data: Path, config: RunConfig, start: Path | None, resume: bool = False) -> Recommender:
     config = open_run(out, data, config, resume, start)
-    return train(LocalGrid.over(data, config), out, data, config, lambda record: None)
+    train(LocalGrid.over(data, config), out, data, config, lambda record: None)
+    return Recommender.load(out)
 
 
 @pytest.fixture

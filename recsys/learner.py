@@ -1,0 +1,89 @@
+"""What a node's clients learn with: our own model, or a peer that it is compared with."""
+
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from data.shard import Cohort, Shard
+from recsys.fit import FitConfig, Fitted, blocks, fit, negatives
+from recsys.lora import Adapter
+from recsys.model import Model
+from recsys.rank import UserScorer, model_scorer
+
+Parts = MutableMapping[int, Any]
+"""The private parts of a node's users, by their numbers there. A learner reads and writes them; nobody sends them."""
+
+
+class Block(Protocol):
+    """What some clients train on in a round, side by side."""
+
+    @property
+    def salts(self) -> np.ndarray:
+        """Each client's own number: (C,)."""
+        ...
+
+
+class Learner(Protocol):
+    """All that a node asks of a method. A method without private parts leaves `parts` alone."""
+
+    def adapter(self) -> Adapter:
+        """What is shared, as it starts."""
+        ...
+
+    def blocks(self, shard: Shard, users: np.ndarray, round: int) -> Iterator[Block]:
+        """What these users train on in this round."""
+        ...
+
+    def fit(self, adapter: Adapter, block: Any, parts: Parts) -> Fitted:
+        """Train every client of a block: changes of the shared part, and, in `parts`, its new private part."""
+        ...
+
+    def scorer(self, adapter: Adapter, shard: Shard, split: str, parts: Parts) -> UserScorer:
+        """Scores of every item by what is shared and by each user's private part."""
+        ...
+
+
+class Histories(NamedTuple):
+    """Windows of some clients' histories, and the rows of each local step's negatives."""
+
+    cohort: Cohort
+    draws: list[Tensor]
+
+    @property
+    def salts(self) -> np.ndarray:
+        return self.cohort.salts
+
+
+@dataclass(frozen=True, eq=False)
+class TwoTowers:
+    """Our own model: all that is learned is shared."""
+
+    model: Model
+    embeddings: Tensor  # (N, E)
+    config: FitConfig
+    seed: int
+    pooled: bool  # a round's users are one client, as in central training
+
+    def adapter(self) -> Adapter:
+        return self.model.adapter()
+
+    def blocks(self, shard: Shard, users: np.ndarray, round: int) -> Iterator[Histories]:
+        items = len(self.embeddings)
+        cohort = shard.crops(users, self.model.config.history + 1, self.seed, round).within(items)
+        draws = [negatives(self.config, items, self.seed, round, step) for step in range(self.config.local_steps)]
+        for block in [cohort.pooled] if self.pooled else blocks(cohort, self.embeddings.device):
+            yield Histories(block, draws)
+
+    def fit(self, adapter: Adapter, block: Histories, parts: Parts) -> Fitted:
+        return fit(self.model, self._near(adapter), block.cohort, self.embeddings, self.config, block.draws)
+
+    def scorer(self, adapter: Adapter, shard: Shard, split: str, parts: Parts) -> UserScorer:
+        adapter = self._near(adapter)
+        score = model_scorer(self.model, adapter, self.model.item_vectors(adapter, self.embeddings))
+        return lambda users: score([shard.history(user, split) for user in users])
+
+    def _near(self, adapter: Adapter) -> Adapter:
+        return {name: tensor.to(self.embeddings.device) for name, tensor in adapter.items()}

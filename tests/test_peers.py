@@ -1,0 +1,297 @@
+"""The peers: what a client does against plain autograd, the laws, the leak, and what stays on the node."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data.errors import InputError
+from data.shard import NOTHING, Shard
+from federation import log, rounds
+from federation.client_app import open_node
+from federation.config import RunConfig, from_knobs
+from federation.local import LocalGrid
+from federation.rounds import take_census
+from federation.server import State
+from federation.train import METRICS, open_run, train
+from federation.update import summed
+from recsys.exact import GRID, exact_scatter, exact_sum
+from recsys.examples import PeerConfig, blocks, draw
+from recsys.learner import Parts
+from recsys.peers import TABLE, Peer
+from recsys.recommender import Recommender
+from tests.test_laws import Recorder, _bytes
+from tests.world import SMALL, toy_stamp
+
+PEERS = ("fedmf", "pfedrec")
+SETTINGS = {
+    "optimizer": "fedavg",
+    "server_rate": 1.0,
+    "schedule": "constant",
+    "clip": 1e9,
+    "validate_every": 1,
+    "peer_item_rate": 0.5,
+}
+ITEMS = 60
+QUICK = PeerConfig(peer_dim=8, peer_batch=64, peer_item_rate=0.5)
+
+
+def peer_config(method: str, **changes: object) -> RunConfig:
+    return from_knobs(SMALL | SETTINGS | {"method": method} | changes)
+
+
+def peer(method: str, config: PeerConfig = QUICK) -> Peer:
+    return Peer(config, ITEMS, seed=0, dual=method == "pfedrec")
+
+
+@pytest.fixture(scope="module")
+def varied() -> Shard:
+    """Fourteen users with 3 to 55 events: batches of many sizes, up to five of them."""
+    rng = np.random.default_rng(0)
+    lengths = np.arange(3, 59, 4)
+    ends = np.cumsum(lengths)
+    items = np.concatenate([rng.permutation(ITEMS)[:length] for length in lengths])
+    return Shard(ends - lengths, ends, items, rng.integers(2**63, size=len(lengths)).astype(np.uint64))
+
+
+def fitted(learner: Peer, shard: Shard, users: Iterable[int], parts: Parts, round: int = 1) -> dict[int, tuple]:
+    """Each user's dense change of the table, and its loss."""
+    found = {}
+    work = learner.blocks(shard, np.fromiter(users, dtype=np.int64), round)
+    blocks = [(block, learner.fit(learner.adapter(), block, parts)) for block in work]
+    for examples, part in blocks:
+        assert part.rows is not None
+        for client, user in enumerate(examples.users):
+            alone = part.deltas[TABLE][client : client + 1], part.rows[client : client + 1]
+            found[user] = exact_scatter(*alone, ITEMS, torch.ones(1)), part.losses[client]
+    return found
+
+
+class Plain(nn.Module):
+    """A client as a module: its own copy of the table, and a linear score function."""
+
+    def __init__(self, table: Tensor, v: Tensor) -> None:
+        super().__init__()
+        self.items = nn.Parameter(table.clone())
+        self.w, self.b = nn.Parameter(v[:-1].clone()), nn.Parameter(v[-1].clone())
+
+    def loss(self, rows: Tensor, labels: Tensor) -> Tensor:
+        return F.binary_cross_entropy((self.items[rows] @ self.w + self.b).sigmoid(), labels)
+
+
+def plain_client(learner: Peer, shard: Shard, user: int) -> Plain:
+    """A round of one client with autograd and torch's SGD, a batch at a time."""
+    config, dual = learner.config, learner.dual
+    client = Plain(learner.adapter()[TABLE], learner.start(shard.salts[user]).v)
+    private = torch.optim.SGD([client.w, client.b] if dual else [client.w], lr=config.peer_rate)
+    shared = torch.optim.SGD([client.items], lr=config.peer_item_rate * ITEMS)
+    rows, own = draw(config, shard, user, ITEMS, (0, 1))
+    for batch in torch.arange(len(rows)).split(config.peer_batch):
+        items, labels = torch.from_numpy(rows)[batch], torch.from_numpy(own)[batch].float()
+        for optimizers in [(private,), (shared,)] if dual else [(private, shared)]:
+            client.zero_grad()
+            client.loss(items, labels).backward()
+            for optimizer in optimizers:
+                optimizer.step()
+    return client
+
+
+@pytest.mark.parametrize("method", PEERS)
+def test_a_client_does_what_autograd_does(varied: Shard, method: str) -> None:
+    learner, parts = peer(method), {}
+    changes = fitted(learner, varied, range(len(varied)), parts)
+    for user in range(len(varied)):
+        client = plain_client(learner, varied, user)
+        with torch.no_grad():
+            torch.testing.assert_close(
+                changes[user][0].float(), client.items - learner.adapter()[TABLE], atol=2e-4, rtol=1e-3
+            )
+            torch.testing.assert_close(parts[user].v, torch.cat([client.w, client.b[None]]), atol=1e-4, rtol=1e-3)
+            own = client.items if learner.dual else learner.adapter()[TABLE]
+            expected = own @ client.w + client.b
+            scores = learner.scorer(learner.adapter(), varied, "test", parts)([user])[0]
+            torch.testing.assert_close(scores, expected, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", PEERS)
+def test_alone(varied: Shard, method: str) -> None:
+    """A client in a cohort gets, to the bit, what the same client gets alone, its private part included."""
+    learner, company = peer(method), {}
+    together = fitted(learner, varied, range(len(varied)), company)
+    for user in range(len(varied)):
+        lonely = {}
+        (change, loss) = fitted(learner, varied, [user], lonely)[user]
+        assert change.any()
+        assert torch.equal(change, together[user][0])
+        assert torch.equal(loss, together[user][1])
+        assert torch.equal(lonely[user].v, company[user].v)
+        scores = [learner.scorer(learner.adapter(), varied, "test", parts)([user]) for parts in (lonely, company)]
+        assert torch.equal(*scores)
+
+
+def trained(data: Path, config: RunConfig, folder: Path, grid: type[LocalGrid] = LocalGrid) -> State:
+    nodes = grid.over(data, config)
+    node = open_node(str(data), 0, config.nodes, config)
+    folder.mkdir()
+    start = State.start(node.learner.adapter(), config.server)
+    return rounds.run(nodes, take_census(nodes, config, toy_stamp()), start, config, folder, lambda record: None)
+
+
+@pytest.mark.parametrize("method", PEERS)
+def test_anywhere(toy: Path, tmp_path: Path, method: str) -> None:
+    """The same users on 1, 3 or 12 nodes give the same table and the same figures, to the bit."""
+    config = peer_config(method)
+    one, *others = (trained(toy, replace(config, nodes=n), tmp_path / str(n)) for n in (1, 3, 12))
+    assert one.round == 4
+    for other, nodes in zip(others, (3, 12), strict=True):
+        assert torch.equal(one.adapter[TABLE], other.adapter[TABLE])
+        assert torch.equal(one.best[TABLE], other.best[TABLE])
+        figures = [[r["validation"] for r in log.read(tmp_path / str(n))] for n in (1, nodes)]
+        assert figures[0] == figures[1]
+
+
+@pytest.mark.parametrize("method", PEERS)
+def test_a_run_starts_its_private_parts_anew(toy: Path, tmp_path: Path, method: str) -> None:
+    """The node is open still, and had better not remember."""
+    first, second = (trained(toy, peer_config(method), tmp_path / name) for name in ("first", "second"))
+    assert torch.equal(first.adapter[TABLE], second.adapter[TABLE])
+
+
+@pytest.mark.parametrize("method", PEERS)
+def test_private_the_keep_never_crosses(toy: Path, shard: Shard, tmp_path: Path, method: str) -> None:
+    """Of the model, only the table crosses, and nothing that crosses holds a private vector."""
+    config = peer_config(method, nodes=3)
+    Recorder.crossed = []
+    trained(toy, config, tmp_path / "run", Recorder)
+    assert len(Recorder.crossed) >= 4 * 4
+    payload = b"".join(part for message in Recorder.crossed for part in _bytes(message))
+    names = {n for m in Recorder.crossed for record in m.content.array_records.values() for n in record}
+    assert names == {TABLE, "tickets"}
+    kept = [open_node(str(toy), part, 3, config).keep.at(config.rounds) for part in range(3)]
+    assert sum(len(parts) for parts in kept) == len(shard)
+    for private in (private for parts in kept for private in parts.values()):
+        assert private.v[:4].numpy().tobytes() not in payload
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.integers(3, 20), st.integers(1, 50), st.data())
+def test_what_is_held_out_changes_nothing(seed: int, length: int, round: int, data: st.DataObject) -> None:
+    """Without the leak, a user's examples are the same whatever its validation and test items are."""
+    events = np.random.default_rng(seed).permutation(ITEMS)[:length]
+    changed = events.copy()
+    changed[-2:] = data.draw(st.permutations(sorted(set(range(ITEMS)) - set(events[:-2].tolist()))))[:2]
+    one, other = (one_user(history) for history in (events, changed))
+    for ours, theirs in zip(
+        draw(QUICK, one, 0, ITEMS, (0, round)), draw(QUICK, other, 0, ITEMS, (0, round)), strict=True
+    ):
+        assert ours.tolist() == theirs.tolist()
+
+
+def one_user(events: np.ndarray) -> Shard:
+    return Shard(np.array([0]), np.array([len(events)]), events, np.array([5], dtype=np.uint64))
+
+
+def drawn(config: PeerConfig, shard: Shard, rounds: int) -> set[int]:
+    examples = (draw(config, shard, 0, ITEMS, (0, round)) for round in range(rounds))
+    return {int(row) for rows, own in examples for row in rows[~own]}
+
+
+def test_only_with_the_leak_are_held_out_items_never_drawn() -> None:
+    shard = one_user(np.arange(20))  # 18 to train, 18 and 19 held out
+    assert drawn(QUICK, shard, 50) == set(range(18, ITEMS))
+    assert drawn(replace(QUICK, peer_leak=True), shard, 50) == set(range(20, ITEMS))
+
+
+def test_examples_are_a_clients_own_items_once_and_four_others_each(varied: Shard) -> None:
+    for block in blocks(QUICK, varied, np.arange(len(varied)), ITEMS, (0, 1)):
+        items = block.rows.unsqueeze(1).expand(-1, block.places.shape[1], -1).gather(2, block.places)
+        for client, user in enumerate(block.users):
+            there, own = block.mask[client], block.labels[client].bool()
+            history = varied.history(user, "train")
+            assert int(there.sum()) == 5 * len(history)
+            assert sorted(items[client][own].tolist()) == sorted(history.tolist())
+            assert not set(items[client][there & ~own].tolist()) & set(history.tolist())
+            assert not own[~there].any()
+
+
+def test_a_user_who_has_everything_draws_nothing() -> None:
+    rows, own = draw(QUICK, one_user(np.arange(ITEMS + 2) % ITEMS), 0, ITEMS, (0, 1))
+    assert sorted(rows.tolist()) == list(range(ITEMS))
+    assert own.all()
+
+
+def test_scattered_sums_are_dense_sums() -> None:
+    generator = torch.Generator().manual_seed(0)
+    terms = torch.randn(5, 3, 2, generator=generator)
+    rows = torch.tensor([[0, 1, 2], [6, 0, 3], [1, 2, 6], [4, 3, 2], [5, 6, 0]])
+    factors = torch.rand(5, generator=generator)
+    dense = torch.zeros(5, 7, 2).index_put((torch.arange(5).unsqueeze(1), rows), terms)
+    assert torch.equal(exact_scatter(terms, rows, 7, factors), exact_sum(dense, factors))
+    assert float(exact_scatter(torch.full((1, 1, 1), 3.0), rows[:1, :1], 7, torch.ones(1)).sum() * GRID) == 3 * GRID
+
+
+@pytest.mark.parametrize("method", PEERS)
+def test_one_user_moves_the_table_by_at_most_the_clip(varied: Shard, method: str) -> None:
+    learner = peer(method)
+    for block in learner.blocks(varied, np.arange(1), 1):
+        update = summed(learner.fit(learner.adapter(), block, {}), 1, clip=0.25)
+        assert float(update.deltas[TABLE].norm()) == pytest.approx(0.25, rel=1e-5)
+        assert update.sums["clipped"] == 1
+
+
+@pytest.mark.parametrize("method", PEERS)
+def test_peers_learn_the_toy_world(toy: Path, shard: Shard, tmp_path: Path, method: str) -> None:
+    """Who cooks is shown cooking films, who flies is shown films of space: also those never seen."""
+    config = peer_config(method, rounds=100, clients_per_round=12, validate_every=100, peer_dim=4, peer_rate=1.0)
+    state = trained(toy, config, tmp_path / "run")
+    node = open_node(str(toy), 0, 1, config)
+    scores = node.learner.scorer(state.adapter, node.shard, "train", node.keep.at(100))(range(12))
+    for user in range(12):
+        scores[user, torch.from_numpy(np.array(shard.history(user, "train"), dtype=np.int64))] = torch.nan
+    cooking, space = scores[:, :12].nanmean(1), scores[:, 12:].nanmean(1)
+    assert (cooking > space).tolist() == [True] * 6 + [False] * 6
+
+
+@pytest.mark.parametrize("method", PEERS)
+def test_the_best_round_is_measured_with_its_own_private_parts(toy: Path, tmp_path: Path, method: str) -> None:
+    """And a peer's run has figures by both protocols, and no artifact."""
+    out = tmp_path / "run"
+    config = open_run(out, toy, peer_config(method, rounds=6, validation_users=12, nodes=3), resume=False)
+    train(LocalGrid.over(toy, config), out, toy, config, lambda record: None)
+    metrics, card = (json.loads((out / name).read_text()) for name in (METRICS, "card.json"))
+    logged = log.read(out)[card["best_round"] - 1]["validation"]
+    assert card["best_round"] < 6
+    assert metrics["validation"]["full"] == logged
+    assert metrics["test"].keys() == {"full", "sampled-99"}
+    assert metrics["test"]["sampled-99"]["users"] == 12
+    with pytest.raises(InputError, match=f"a run of {method}"):
+        Recommender.load(out)
+    with pytest.raises(InputError, match="private parts"):
+        open_run(out, toy, None, resume=True)
+
+
+@pytest.mark.parametrize(("change", "said"), [({"mode": "central"}, "private parts"), ({"bits": 4}, "bits = 4")])
+def test_a_peer_is_only_what_its_authors_made_it(change: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        peer_config("fedmf", **change)
+
+
+def test_a_peer_does_not_begin_from_a_run_of_ours(toy: Path, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="pfedrec cannot go on from"):
+        open_run(tmp_path / "new", toy, peer_config("pfedrec"), False, run)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_user_without_held_out_items_trains_all_the_same() -> None:
+    """In a split by cold items not everybody has any; item 59, the last, is drawn as ever."""
+    shard = one_user(np.array([*range(18), NOTHING, NOTHING]))
+    for leak in (False, True):
+        assert drawn(replace(QUICK, peer_leak=leak), shard, 50) == set(range(18, ITEMS))
