@@ -11,8 +11,9 @@ import pytest
 
 from data.errors import InputError
 from fedrec.reproduce.preset import ROOT
-from fedrec.results import tables
+from fedrec.results import models, tables
 from fedrec.results.files import read_results
+from fedrec.results.markdown import table
 from fedrec.results.plots import pictures, save
 from fedrec.results.write import differing, write
 from tests.terminal import Fedrec, is_refused
@@ -84,6 +85,18 @@ FILMS: dict[str, Any] = {
         },
     ],
 }
+FILMS["preset"]["cold"] = {"share": 0.1}
+FILMS["cold"] = {
+    "EASE": {"users": 300, "all": {"ndcg@10": 0.0, "recall@10": 0.0}, "cold": {"ndcg@10": 0.1, "recall@10": 0.2}},
+    "federated": {"users": 300, "all": {"ndcg@10": 0.05, "recall@10": 0.1}, "cold": {"ndcg@10": 0.3, "recall@10": 0.4}},
+}
+FILMS["start"] = {
+    "from": "songs",
+    "before": {"ndcg@10": 0.03},
+    "ndcg@10": 0.081,
+    "mark": {"ndcg@10": 0.076, "share": 0.95},
+    "rounds": {"start": 10, "scratch": None},
+}
 SENT: dict[str, Any] = {
     "name": "sent",
     "preset": {"title": "", "base": "films", "against_bytes": True},
@@ -133,8 +146,8 @@ def clone(tmp_path: Path) -> Path:
 
 
 def test_a_benchmark_as_a_table(clone: Path) -> None:
-    lines = [row.cells(["ndcg@10", "recall@10"]) for row in tables.rows(FILMS, read_results(clone).published)]
-    assert tables.table(["model", "trained", "NDCG@10", "Recall@10", "made by"], lines).splitlines() == [
+    lines = [row.cells(["ndcg@10", "recall@10"]) for row in models.rows(FILMS, read_results(clone).published)]
+    assert table(["model", "trained", "NDCG@10", "Recall@10", "made by"], lines).splitlines() == [
         "| model | trained | NDCG@10 | Recall@10 | made by |",
         "| --- | --- | ---: | ---: | --- |",
         "| **fedrec, federated** | federated | 0.0800 ± 0.0010 | 0.1600 ± 0.0010 | `--part federated` |",
@@ -194,6 +207,11 @@ def test_the_page_says_all_that_was_found(clone: Path) -> None:
         "Made in 3 minutes on Abacus, 2 cores, 4.0 GiB, cpu; python 3.11.7, torch 2.13.0.",
         "stable sort by timestamp, ties in file order".capitalize(),
         "## sent",
+        "10% of the items are in no training\nevent; 300 users are ranked",
+        "| **fedrec, federated** | 0.0500 | 0.1000 | 0.3000 | 0.4000 |\n| EASE | 0.0000 | 0.0000 | 0.1000 | 0.2000 |",
+        "Begun from the federated run of songs (`--part start`, seed 0): NDCG@10\n0.0300 before its first round here, "
+        "0.0810 after training.\nTo 95% of the best validation NDCG@10 that training from scratch reaches, it needs "
+        "10 rounds, and training from scratch more rounds than it had.",
     ]:
         assert said in page
     assert "TuneRec" not in page

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from fedrec.results import plots, tables
+from fedrec.results import models, plots, tables
 from fedrec.results.files import Result, Results, title
+from fedrec.results.markdown import table
 
 METRICS = ("ndcg@10", "recall@10")
 OPENING, CLOSING = "<!-- results -->", "<!-- /results -->"
@@ -45,8 +46,8 @@ def _benchmark(result: Result, results: Results) -> Iterator[str]:
     counts = [f"{data[name]:,} {name}" for name in ("users", "items", "interactions")]
     yield f"{', '.join(counts)}. {data['citation']}\n"
     yield f"`fedrec reproduce {result['name']}`, seeds {', '.join(map(str, result['seeds']))}:\n"
-    lines = [row.cells(METRICS) for row in tables.rows(result, results.published)]
-    yield tables.table(["model", "trained", "NDCG@10", "Recall@10", "made by"], lines) + "\n"
+    lines = [row.cells(METRICS) for row in models.rows(result, results.published)]
+    yield table(["model", "trained", "NDCG@10", "Recall@10", "made by"], lines) + "\n"
     if "federated" in result:
         yield _cost(result)
     if result.get("comparisons"):
@@ -56,7 +57,34 @@ def _benchmark(result: Result, results: Results) -> Iterator[str]:
         yield "NDCG@10 by how much a user has to learn from:\n"
         yield tables.by_history(result) + "\n"
     yield from _pictures(result)
+    yield from _otherwise(result)
     yield _made_on(result)
+
+
+def _otherwise(result: Result) -> Iterator[str]:
+    """The same run put to another test."""
+    seed = result["seeds"][0]
+    if cold := result.get("cold"):
+        users = next(iter(cold.values()))["users"]
+        yield f"Items that nobody has touched: {result['preset']['cold']['share']:.0%} of the items are in no training"
+        yield f"event; {users:,} users are ranked whose held-out item is one of them (`--part cold`, seed {seed}):\n"
+        yield tables.cold(result) + "\n"
+    if start := result.get("start"):
+        yield f"Begun from the federated run of {start['from']} (`--part start`, seed {seed}): NDCG@10"
+        yield f"{start['before']['ndcg@10']:.4f} before its first round here, {start['ndcg@10']:.4f} after training."
+        yield f"{_rounds_needed(start)}\n"
+
+
+def _rounds_needed(start: Result) -> str:
+    if "rounds" not in start:
+        return ""
+    needed = {
+        name: f"{count} rounds" if count else "more rounds than it had" for name, count in start["rounds"].items()
+    }
+    return (
+        f"To {start['mark']['share']:.0%} of the best validation NDCG@10 that training from scratch reaches, it needs "
+        f"{needed['start']}, and training from scratch {needed['scratch']}."
+    )
 
 
 def _cost(result: Result) -> str:
@@ -100,7 +128,7 @@ def _made_on(result: Result) -> str:
 
 def block(results: Results) -> str:
     """What stands between the marks in README.md."""
-    return f"\n{tables.summary(results.benchmarks, results.published)}\n" if results.benchmarks else ""
+    return f"\n{models.summary(results.benchmarks, results.published)}\n" if results.benchmarks else ""
 
 
 def filled(readme: str, results: Results) -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import InputError
 from fedrec.results.files import Result, title
-from fedrec.results.tables import label, span
+from fedrec.results.markdown import label
+from fedrec.results.tables import span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,81 @@
+"""Every model of a benchmark on a line: ours, those that were run beside it, and what others report."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedrec.reproduce.preset import slug
+from fedrec.results.files import Result, title
+from fedrec.results.markdown import OURS, Figure, figure, label, middle, table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model's line in a benchmark's table."""
+
+    model: str
+    trained: str
+    metrics: Mapping[str, Figure]
+    how: str  # the part that makes it, or who published it
+    note: str = ""
+
+    def cells(self, names: Sequence[str]) -> list[str]:
+        return [self.model + self.note, self.trained, *(figure(self.metrics.get(name)) for name in names), self.how]
+
+
+def rows(result: Result, published: Sequence[Result]) -> list[Row]:
+    """All models of a benchmark: ours, those that were run beside it, best first, and others' figures."""
+    ours = [Row(*OURS[name], result[name], f"`--part {name}`", tuned(result[name])) for name in OURS if name in result]
+    return [
+        *ours,
+        *sorted(_beside(result), key=lambda row: -middle(row.metrics["ndcg@10"])),
+        *_theirs(result, published),
+    ]
+
+
+def tuned(found: Result) -> str:
+    """What validation chose, where it had a choice: ` (ridge = 200; of 5 tried)`."""
+    tuning = found.get("tuning", {"chosen": {}})
+    chosen = ", ".join(f"{name} = {_setting(value)}" for name, value in tuning["chosen"].items())
+    return f" ({chosen}; of {len(tuning['trials'])} tried)" if chosen else ""
+
+
+def _setting(value: Any) -> str:
+    return " and ".join(map(str, value)) if isinstance(value, list) else f"{value:g}"
+
+
+def _beside(result: Result) -> Iterator[Row]:
+    for name, found in result.get("peers", {}).items():
+        yield Row(label(name), "federated", found, f"`--part peer-{name}`")
+    for name, found in result.get("baselines", {}).items():
+        yield Row(label(name), "centrally", found, f"`--part baseline-{slug(name)}`", tuned(found))
+
+
+def _theirs(result: Result, published: Sequence[Result]) -> Iterator[Row]:
+    for found in published:
+        if found["benchmark"] == result["name"]:
+            rule = f"; {found['rule']}" if "rule" in found else ""
+            trained = "federated" if found.get("federated") else "centrally"
+            yield Row(found["model"], trained, found, found["source"] + rule, ", *as published*")
+
+
+def summary(results: Sequence[Result], published: Sequence[Result]) -> str:
+    """A line for each benchmark: federated beside pooled data, the best baseline, and the best that is published."""
+
+    def best(rows: Iterator[Row] | list[Row]) -> str:
+        first = max(rows, key=lambda row: middle(row.metrics.get("ndcg@10")), default=None)
+        return f"{figure(first.metrics['ndcg@10'])} ({first.model})" if first else "–"
+
+    lines = [
+        [
+            title(result),
+            f"**{figure(result['federated']['ndcg@10'])}**" if "federated" in result else "–",
+            figure(result["central"]["ndcg@10"]) if "central" in result else "–",
+            best(row for row in _beside(result) if row.trained == "federated"),
+            best(row for row in _beside(result) if row.trained == "centrally"),
+            best(list(_theirs(result, published))),
+        ]
+        for result in results
+    ]
+    header = ["NDCG@10", "fedrec, federated", "the same on pooled data", "federated peer", "best baseline", "published"]
+    return table(header, lines)
