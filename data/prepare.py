@@ -45,6 +45,7 @@ class Manifest:
     source: str
     source_md5: str | None
     citation: str
+    text_columns: list[str]  # of the items, which their text was made of; none: the reader's own choice
 
 
 def prepare(source: Source, out: Path, given: Path | None, progress: Progress, warn: Callable[[str], None]) -> Manifest:
@@ -61,6 +62,8 @@ def prepare(source: Source, out: Path, given: Path | None, progress: Progress, w
     if given and source.md5 and md5 and md5 != source.md5:
         warn(f"{given} {_unlike(source, root, md5)}; going on with your copy")
     frames = source.read(root)
+    if source.texts:
+        frames = _told_by(frames, source.texts)
     origin = given.name if given else source.url or "generated"
     return write(
         frames,
@@ -70,7 +73,20 @@ def prepare(source: Source, out: Path, given: Path | None, progress: Progress, w
         md5=md5,
         citation=source.citation,
         split=source.split,
+        texts=source.texts,
     )
+
+
+def _told_by(frames: Frames, columns: tuple[str, ...]) -> Frames:
+    """The frames, the items' text made anew of these columns in their order; an item that has none has its title."""
+    items = frames.items
+    if unknown := [column for column in columns if column not in items.columns]:
+        there = ", ".join(column for column in items.columns if column not in ("item_id", "text"))
+        raise InputError(f"--text: {unknown[0]!r} is no column of the items; choose from {there}")
+    parts = [pl.col(c).cast(pl.String).str.replace_all("|", ", ", literal=True).replace("", None) for c in columns]
+    text = pl.concat_str(parts, separator=". ", ignore_nulls=True)
+    told = items.with_columns(text=pl.when(text == "").then(pl.col("title")).otherwise(text))
+    return frames._replace(items=told)
 
 
 def _unlike(source: Source, root: Root, md5: str) -> str:
@@ -101,6 +117,7 @@ def write(
     citation: str = "",
     min_events: int = 3,
     split: Split = LEAVE_ONE_OUT,
+    texts: tuple[str, ...] = (),
 ) -> Manifest:
     """Filter, order and write frames. A user needs a training, a validation and a test event: three at least."""
     if min_events < 3:
@@ -131,6 +148,7 @@ def write(
         source=source,
         source_md5=md5,
         citation=citation,
+        text_columns=list(texts),
     )
     with replaced_folder(out) as folder:
         catalogue.save(folder)

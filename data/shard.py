@@ -69,8 +69,7 @@ class Cohort:
         padded to a length that depends on the client alone, never on its neighbours: arithmetic on it is then the
         same, to the bit, in any company.
         """
-        longest = self.mask.sum(-1).max(-1)  # (C,)
-        lengths = np.minimum(-(-longest // LENGTH_STEP) * LENGTH_STEP + 1, self.mask.shape[-1])
+        lengths = self._padded(self.mask.sum(-1).max(-1))  # (C,)
         for length in np.unique(lengths)[::-1]:
             alike = np.flatnonzero(lengths == length)
             size = max(1, min(clients, events // (self.mask.shape[1] * int(length))))
@@ -79,6 +78,16 @@ class Cohort:
                     block,
                     Cohort(self.items[block][..., -length:], self.mask[block][..., -length:], self.salts[block]),
                 )
+
+    def trimmed(self) -> Iterator["Cohort"]:
+        """All clients' examples in groups of like length, each without the padding that it does not need."""
+        lengths = self._padded(self.mask.sum(-1).max(0))  # (B,)
+        for length in np.unique(lengths):
+            alike = np.flatnonzero(lengths == length)
+            yield Cohort(self.items[:, alike, -length:], self.mask[:, alike, -length:], self.salts)
+
+    def _padded(self, events: np.ndarray) -> np.ndarray:
+        return np.minimum(-(-events // LENGTH_STEP) * LENGTH_STEP + 1, self.mask.shape[-1])
 
     def within(self, items: int) -> "Cohort":
         """The cohort, for a catalogue of so many items. Raises `InputError` where a history names another."""
@@ -136,7 +145,8 @@ class Shard:
         """All that `split` may read, user after user: the user and the item of each event, (T,) both."""
         lengths = self.ends - self.starts - HELD_OUT[split]
         users, items = np.repeat(np.arange(len(self)), lengths), self.items[_places(self.starts, lengths)]
-        return users[items != NOTHING], items[items != NOTHING]
+        there = items != NOTHING
+        return users[there], items[there]
 
     def crops(self, users: Iterable[int], length: int, seed: int, round: int) -> Cohort:
         """A window of `length` training events of some users; of a longer history, one drawn for this round.

@@ -28,6 +28,7 @@ class Source:
     citation: str = ""
     by_hand: str = ""  # how to get it, where it cannot be fetched
     split: Split = LEAVE_ONE_OUT
+    texts: tuple[str, ...] = ()  # columns that make up the items' text; none: as `read` makes it
 
 
 def read_interactions(file: Root, layout: Layout) -> pl.DataFrame:

@@ -100,6 +100,10 @@ def data_list(as_json: Json = False) -> None:
 def data_prepare(
     name: Annotated[str, typer.Argument(help="One of `fedrec data list`.")],
     source: Annotated[Path | None, typer.Option(help="A zip or folder you have; else it is downloaded.")] = None,
+    text: Annotated[
+        str,
+        typer.Option(metavar="COLUMN,…", help="What of an item is read.", show_default="all that the dataset tells"),
+    ] = "",
     split: Rule = Split.leave_one_out,
     cold_share: ColdShare = None,
     out: Annotated[
@@ -116,7 +120,7 @@ def data_prepare(
     from fedrec import view
 
     asked = source_named(name)
-    asked = replace(asked, split=split_of(split.value, cold_share, asked.split))
+    asked = replace(asked, split=split_of(split.value, cold_share, asked.split), texts=_names(text))
     out = out or PREPARED / f"{name}{asked.split.suffix}"
     with view.counting(f"fetching {name}", download=True) as progress:
         manifest = prepare(asked, out, source, progress, view.warn)
@@ -144,9 +148,8 @@ def data_import(
     from data.split import LEAVE_ONE_OUT, split_of
     from data.tables import Tables
 
-    texts = tuple(column.strip() for column in text_columns.split(",") if column.strip())
     out = out or PREPARED / name
-    tables = Tables(interactions, items, user_column, item_column, time_column, texts)
+    tables = Tables(interactions, items, user_column, item_column, time_column, _names(text_columns))
     _prepared(prepare_tables(tables, out, name, split_of(split.value, cold_share, LEAVE_ONE_OUT)), out, as_json)
 
 
@@ -174,6 +177,10 @@ def data_synthesise(
         soft_wrap=True,
         markup=False,
     )
+
+
+def _names(columns: str) -> tuple[str, ...]:
+    return tuple(column.strip() for column in columns.split(",") if column.strip())
 
 
 def _told_of_cold(manifest: "Manifest") -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data.shard import NEGATIVES, Cohort
 from recsys.lora import Adapter, Stack, moved
-from recsys.loss import client_means, sampled_softmax
+from recsys.loss import client_means, event_means, sampled_softmax
 from recsys.machine import fast_bfloat16, free_memory, workers
 from recsys.model import Model
 
@@ -115,10 +115,13 @@ def client_losses(
 ) -> Tensor:
     """Each client's mean loss of predicting its next events with its own adapter: (C,)."""
     on, rows = embeddings.device, rows.to(embeddings.device)
-    items, mask = (torch.from_numpy(column).to(on) for column in (cohort.items, cohort.mask))  # (C, B, L+1)
     lower = config.precision == "bfloat16" or (config.precision == "auto" and fast_bfloat16(on))
-    with torch.autocast(on.type, torch.bfloat16, enabled=lower):
-        following, others = model.under(stack, "", embeddings[items], mask, embeddings[rows])
-    hits = items[..., 1:, None] == rows  # (C, B, L, K)
-    losses = sampled_softmax(following, others, hits, len(embeddings))
-    return client_means(losses, mask[..., :-1])
+    means, counted = [], []
+    for part in cohort.trimmed():
+        items, mask = (torch.from_numpy(column).to(on) for column in (part.items, part.mask))  # (C, b, L+1)
+        with torch.autocast(on.type, torch.bfloat16, enabled=lower):
+            following, others = model.under(stack, "", embeddings[items], mask, embeddings[rows])
+        hits = items[..., 1:, None] == rows  # (C, b, L, K)
+        means.append(event_means(sampled_softmax(following, others, hits, len(embeddings)), mask[..., :-1]))
+        counted.append(mask[..., :-1].any(-1))
+    return client_means(torch.cat(means, 1), torch.cat(counted, 1))

@@ -22,12 +22,14 @@ def sampled_softmax(following: Tensor, others: Tensor, hits: Tensor, items: int)
     return everything.logsumexp(-1) - following
 
 
-def client_means(losses: Tensor, valid: Tensor) -> Tensor:
-    """Each client's mean over its examples of the mean over their events: (C, B, L) → (C,).
+def event_means(losses: Tensor, valid: Tensor) -> Tensor:
+    """Each example's mean over its events: (C, B, L) → (C, B); 0 where it has none."""
+    return losses.masked_fill(~valid, 0).sum(-1) / valid.sum(-1).clamp(min=1)
 
-    Events first, so that a client with many examples weighs them as a federation weighs its users.
-    An example without events counts for nothing; a client without any has loss 0.
+
+def client_means(losses: Tensor, counted: Tensor) -> Tensor:
+    """Each client's mean over its examples that have events: (C, B) → (C,); 0 where it has none.
+
+    Events are averaged first, so that a client with many examples weighs them as a federation weighs its users.
     """
-    counts = valid.sum(-1)  # (C, B)
-    examples = losses.masked_fill(~valid, 0).sum(-1) / counts.clamp(min=1)  # (C, B)
-    return examples.sum(-1) / (counts > 0).sum(-1).clamp(min=1)
+    return losses.sum(-1) / counted.sum(-1).clamp(min=1)

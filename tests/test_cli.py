@@ -88,6 +88,7 @@ NOT_PREPARED = ["is not a prepared dataset", "manifest.json", "fedrec data prepa
         ("data prepare ml-100k --source {letters}", ["u.data line 3: rating 'five'", "mend or remove the row"]),
         ("data prepare ml-100k --source {short}", ["u.data line 3: 3 fields where 4 belong", "mend or remove"]),
         ("data prepare ml-100k --source {whole} --out {run}", ["--out", "is no prepared dataset", "choose another"]),
+        ("data prepare ml-100k --source {whole} --text title,plot", ["--text: 'plot'", "choose from title, year"]),
         ("data prepare amazon-scientific", ["UniSRec", "arXiv:2206.05941", "--source"]),
         ("data prepare demo --split half", ["'--split': 'half'", "'leave-one-out', 'cold-items'"]),
         ("data prepare demo --cold-share 0.2", ["--cold-share 0.2", "without --split cold-items"]),
@@ -231,6 +232,11 @@ def test_data_prepare_and_a_failure_after_it_leaves_it_whole(
     told = fedrec("data", "prepare", "ml-100k", "--source", places["whole"], "--json").answer
     assert (told["users"], told["items"], told["interactions"]) == (2, 3, 6)
     assert told["out"] == "var/prepared/ml-100k"
+    short = ["--text", "title", "--out", "short"]
+    assert fedrec("data", "prepare", "ml-100k", "--source", places["whole"], *short, "--json").answer[
+        "text_columns"
+    ] == ["title"]
+    assert Catalogue.load(tmp_path / "short").texts == ["Heat", "The Matrix", "unknown"]
     before = tree(tmp_path)
     is_refused(fedrec("data", "prepare", "ml-100k", "--source", places["letters"]), "u.data line 3")
     assert tree(tmp_path) == before

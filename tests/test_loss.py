@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from recsys.fit import FitConfig, negatives
-from recsys.loss import client_means, sampled_softmax
+from recsys.loss import client_means, event_means, sampled_softmax
 
 
 def test_drawing_every_item_gives_the_full_softmax() -> None:
@@ -33,11 +33,14 @@ def test_a_drawn_item_that_is_the_next_one_is_not_held_against_it() -> None:
 def test_a_client_weighs_its_examples_alike_and_padding_not_at_all() -> None:
     losses = torch.tensor([[[9.0, 1.0, 3.0], [9.0, 9.0, 5.0]], [[7.0, 7.0, 7.0], [1.0, 2.0, 6.0]]])  # (2, 2, 3)
     valid = torch.tensor([[[0, 1, 1], [0, 0, 1]], [[0, 0, 0], [1, 1, 1]]]).bool()
-    assert client_means(losses, valid).tolist() == [((1 + 3) / 2 + 5) / 2, (1 + 2 + 6) / 3]
+    means = client_means(event_means(losses, valid), valid.any(-1))
+    assert means.tolist() == [((1 + 3) / 2 + 5) / 2, (1 + 2 + 6) / 3]
 
 
 def test_a_client_without_events_has_no_loss() -> None:
-    assert client_means(torch.full((1, 1, 2), torch.nan), torch.zeros(1, 1, 2, dtype=torch.bool)).tolist() == [0.0]
+    nothing = torch.zeros(1, 1, 2, dtype=torch.bool)
+    means = event_means(torch.full((1, 1, 2), torch.nan), nothing)
+    assert client_means(means, nothing.any(-1)).tolist() == [0.0]
 
 
 def test_negatives_are_distinct_and_the_same_on_every_node() -> None:

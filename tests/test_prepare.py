@@ -214,6 +214,7 @@ def test_manifest_says_how_it_was_made(tmp_path: Path) -> None:
         "source": "a shelf",
         "source_md5": "0" * 32,
         "citation": "A. Author",
+        "text_columns": [],
     }
     assert read_manifest(tmp_path / "out") == asdict(manifest)
 
@@ -269,6 +270,32 @@ def test_prepare_records_where_the_data_came_from(tmp_path: Path) -> None:
         "shard/salts.npy",
         "shard/starts.npy",
     ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "texts"),
+    [
+        (("title",), ["A", "B", "C", "D"]),
+        (("genres", "title"), ["X, Y. A", "X. B", "X. C", "D"]),
+        (("year",), ["1990", "1991", "1992", "D"]),
+    ],
+)
+def test_text_is_of_the_columns_asked_for(columns: tuple[str, ...], texts: list[str], tmp_path: Path) -> None:
+    """Film D has neither year nor genre: its title stands for it."""
+    with zipfile.ZipFile(tmp_path / "given.zip", "w") as archive:
+        films = "movieId,title,genres\na,A (1990),X|Y\nb,B (1991),X\nc,C (1992),X\nd,D,(no genres listed)\n"
+        archive.writestr("movies.csv", films)
+        archive.writestr("ratings.csv", f"userId,movieId,rating,timestamp\n{GOOD}")
+    attempt(replace(TINY, texts=columns), tmp_path / "out", tmp_path / "given.zip")
+    assert Catalogue.load(tmp_path / "out").texts == texts
+    assert read_manifest(tmp_path / "out")["text_columns"] == list(columns)
+
+
+def test_text_of_a_column_that_is_none_is_refused(tmp_path: Path) -> None:
+    given = pack(tmp_path / "given.zip", GOOD)
+    with pytest.raises(InputError, match="--text: 'plot' is no column of the items; choose from title, year, genres"):
+        attempt(replace(TINY, texts=("title", "plot")), tmp_path / "out", given)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_failed_prepare_leaves_nothing(tmp_path: Path) -> None:

@@ -345,3 +345,11 @@ def test_a_ticket_belongs_to_the_user_not_to_the_node() -> None:
     assert shard.tickets().dtype == np.uint64
     assert shard.tickets().tolist() == [ticket_of(salt_of(f"u{user}")) for user in range(3)]
     assert shard.part(1, 2).tickets().tolist() == shard.tickets()[[1]].tolist()
+
+
+def test_trimmed_examples_are_those_of_the_cohort_with_less_padding() -> None:
+    """A pooled client's examples, in groups of one length each: 3 and 5 events are padded to 9, 12 to 17."""
+    pooled = cohort_of([[1, 2, 3], list(range(12)), [4, 5, 6, 7, 8]], length=20).pooled
+    parts = list(pooled.trimmed())
+    assert [part.items.shape for part in parts] == [(1, 2, 9), (1, 1, 17)]
+    assert [part.items[0][part.mask[0]].tolist() for part in parts] == [[1, 2, 3, 4, 5, 6, 7, 8], list(range(12))]

@@ -110,6 +110,15 @@ def test_no_training_event_is_cold_and_all_held_out_items_are(share: float, tmp_
     assert f"{share:g} of the items" in manifest.split
 
 
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_all_events_together_are_those_of_the_histories(split: str, tmp_path: Path) -> None:
+    assert write_cold(tmp_path).training_only_users > 0
+    shard = Shard.load(tmp_path)
+    users, items = shard.events(split)
+    for user in range(len(shard)):
+        assert items[users == user].tolist() == shard.history(user, split).tolist()
+
+
 def test_the_fingerprint_is_that_of_the_same_items_in_another_split(toy: Path, tmp_path: Path) -> None:
     """The embeddings can be shared: nothing of an item's text has changed."""
     assert write_cold(tmp_path).catalogue_fingerprint == Catalogue.load(toy).fingerprint
