@@ -23,6 +23,7 @@ from federation.update import Update
 from fedrec.reproduce.benchmark import Benchmark, reproduce
 from fedrec.reproduce.collect import spread_of
 from fedrec.reproduce.cost import uplink
+from fedrec.reproduce.peers import PEERS
 from fedrec.reproduce.preset import PRESETS, ROOT, Ablation, read_preset
 from recsys.rank import metric_means, metric_sums
 from recsys.recommender import Recommender
@@ -34,7 +35,7 @@ SETTINGS = "\n".join(f"{name} = {json.dumps(value)}" for name, value in SMALL.it
 TINY = f"""
 data = "ml-100k"
 seeds = [0, 1]
-parts = ["federated", "central", "baselines", "alone", "personal", "cold"]
+parts = ["federated", "central", "baselines", "peers", "alone", "personal", "cold"]
 [settings]
 {SETTINGS}
 [central]
@@ -45,6 +46,14 @@ ridge = [1.0, 30.0]
 epochs = [2]
 width = [8]
 dropout = [0.2]
+[peers.fedmf]
+rounds = 3
+[peers.pfedrec]
+rounds = 2
+peer_dim = 4
+[peers.pfedrec-leak]
+rounds = 2
+peer_dim = 4
 [alone]
 steps = [2]
 rates = [0.05]
@@ -161,6 +170,24 @@ def test_clients_by_themselves(made: tuple[Path, dict[str, Any]]) -> None:
     assert found["alone"]["ndcg@10"]["mean"] == pytest.approx(means["ndcg@10"], abs=1e-6)
 
 
+def test_peers_are_trained_and_ranked_user_by_user(made: tuple[Path, dict[str, Any]]) -> None:
+    out, found = made
+    assert list(found["peers"]) == list(PEERS)
+    for name, told in found["peers"].items():
+        logged = json.loads((out / f"peer-{name}-1" / "run" / "metrics.json").read_text())["test"]
+        for metrics, protocol in ((told, "full"), (told["sampled-99"], "sampled-99")):
+            assert metrics["ndcg@10"]["seeds"][1] == pytest.approx(logged[protocol]["ndcg@10"], abs=1e-6)
+        ranks = np.load(out / f"peer-{name}-1" / "ranks.npy")
+        assert metric_means(metric_sums(ranks))["mrr"] == pytest.approx(logged["full"]["mrr"])
+    assert found["peers"]["fedmf"]["rounds"] == 3
+    assert found["peers"]["pfedrec"]["adapter_parameters"] == 24 * 4
+    leaks = [
+        json.loads((out / f"peer-{name}-0" / "run" / "card.json").read_text())["config"]["peer"]["peer_leak"]
+        for name in PEERS
+    ]
+    assert leaks == [False, False, True]
+
+
 def test_cold_items_are_ranked_apart(made: tuple[Path, dict[str, Any]]) -> None:
     out, found = made
     assert list(found["cold"]) == ["federated", "popularity", "text neighbours"]
@@ -190,7 +217,7 @@ def test_a_start_from_elsewhere(folder: Path, films: Path, made: tuple[Path, dic
 def test_models_are_compared_user_by_user(made: tuple[Path, dict[str, Any]]) -> None:
     out, found = made
     pairs = {(one["b"], one["metric"]): one for one in found["comparisons"]}
-    others = ["central", "alone", "personal", *BASELINES]
+    others = ["central", "alone", "personal", *PEERS, *BASELINES]
     assert pairs.keys() == {(model, metric) for model in others for metric in ("ndcg@10", "recall@10")}
     ours = np.mean([np.load(out / f"federated-{seed}" / "ranks.npy") < 10 for seed in (0, 1)], axis=0)
     theirs = np.load(out / "baseline-random" / "ranks.npy") < 10
@@ -255,7 +282,7 @@ def test_interrupted_and_gone_on_with_is_the_same(
     found, whole = went_on.answer, copy.deepcopy(made[1])
     for result in (found, whole):
         del result["wall_seconds"], result["part_seconds"]
-    del whole["alone"], whole["personal"], whole["cold"]
+    del whole["alone"], whole["personal"], whole["cold"], whole["peers"]
     chosen = {"central", "popularity"}
     whole["baselines"] = {name: told for name, told in whole["baselines"].items() if name in chosen}
     whole["comparisons"] = [told for told in whole["comparisons"] if told["b"] in chosen]
@@ -329,6 +356,7 @@ def test_a_spread_of_one_has_no_deviation() -> None:
         (("[baselines.ease]", "[baselines.bogus]"), ["baselines.bogus is not known", "random, popularity, text-neigh"]),
         (("ridge = [1.0, 30.0]", "bogus = [1]"), ["setting 'bogus'", "the settings are ridge"]),
         (("ridge = [1.0, 30.0]", "ridge = 1.0"), ["baselines.ease.ridge = 1.0", "valid list"]),
+        (("[peers.fedmf]", "[peers.bogus]"), ["peers.bogus is not known", "the peers are fedmf, pfedrec"]),
         (('data = "ml-100k"', 'data = "bogus"'), ["dataset 'bogus'", "choose one of"]),
         (("[settings]", "[settings"), ["tiny.toml is not TOML", "mend it"]),
     ],

@@ -16,6 +16,7 @@ APART = ("cold", "start")
 """Families whose figures do not stand beside the others: they are of other data, or of another beginning."""
 TOLD = ("tuning",)
 """What stands beside a model's metrics, from its first seed."""
+COSTS = ("rounds", "adapter_parameters", "bytes_up_per_client_round")
 RATIOS = ("ndcg@10", "recall@10")
 
 Records = Mapping[str, Mapping[str, Any]]
@@ -35,7 +36,8 @@ def overall(records: Records) -> Figures:
             continue
         figures = of_model(records, family, model)
         table = found.setdefault(family, {}) if family in GROUPS else found
-        table[model] = over_seeds(figures) | {name: figures[0][name] for name in TOLD if name in figures[0]}
+        told = (*TOLD, *COSTS) if family == "peers" else TOLD
+        table[model] = over_seeds(figures) | {name: figures[0][name] for name in told if name in figures[0]}
     if {OURS, CENTRAL} <= found.keys():
         found["ratio"] = {
             metric: rounded(found[OURS][metric]["mean"] / found[CENTRAL][metric]["mean"])
@@ -47,12 +49,13 @@ def overall(records: Records) -> Figures:
 
 
 def over_seeds(figures: Sequence[Figures]) -> Figures:
-    """Each metric's mean, sample standard deviation (None of one seed) and values; test, and validation within."""
+    """Each metric's mean, sample standard deviation (None of one seed) and values: the test's; within, the others'."""
 
     def summed(split: str) -> Figures:
         return {name: spread_of([run[split][name] for run in figures]) for name in METRICS if name in figures[0][split]}
 
-    return {**summed("test"), "validation": summed("validation")}
+    beside = [split for split in ("validation", "sampled-99") if all(split in run for run in figures)]
+    return {**summed("test"), **{split: summed(split) for split in beside}}
 
 
 def spread_of(values: Sequence[float]) -> Figures:

@@ -6,6 +6,7 @@ from data.errors import InputError
 from fedrec.reproduce.devices import alone, personal
 from fedrec.reproduce.otherwise import cold, start
 from fedrec.reproduce.parts import Part
+from fedrec.reproduce.peers import peers
 from fedrec.reproduce.preset import Ablation, Preset
 from fedrec.reproduce.rivals import baselines
 from fedrec.reproduce.runs import training
@@ -25,6 +26,7 @@ FAMILIES: dict[str, Callable[[Preset], list[Part]]] = {
     "federated": federated,
     "central": central,
     "baselines": baselines,
+    "peers": peers,
     "alone": alone,
     "personal": personal,
     "cold": cold,

@@ -66,6 +66,7 @@ class Preset(_Table):
     settings: Settings = {}
     central: Settings = {}  # what differs for the central run
     baselines: dict[str, dict[str, list[Any]]] = {}  # grids in place of the baselines' own, by name
+    peers: dict[str, Settings] = {}  # settings over those of benchmarks/peers, by name
     alone: Device = Device()
     personal: Device = Device()
     cold: Cold = Cold()

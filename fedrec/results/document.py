@@ -6,7 +6,6 @@ from fedrec.results import models, plots, tables
 from fedrec.results.files import Result, Results, title
 from fedrec.results.markdown import table
 
-METRICS = ("ndcg@10", "recall@10")
 OPENING, CLOSING = "<!-- results -->", "<!-- /results -->"
 
 HEAD = """\
@@ -46,10 +45,12 @@ def _benchmark(result: Result, results: Results) -> Iterator[str]:
     counts = [f"{data[name]:,} {name}" for name in ("users", "items", "interactions")]
     yield f"{', '.join(counts)}. {data['citation']}\n"
     yield f"`fedrec reproduce {result['name']}`, seeds {', '.join(map(str, result['seeds']))}:\n"
-    lines = [row.cells(METRICS) for row in models.rows(result, results.published)]
+    lines = [row.cells(tables.METRICS) for row in models.rows(result, results.published)]
     yield table(["model", "trained", "NDCG@10", "Recall@10", "made by"], lines) + "\n"
     if "federated" in result:
         yield _cost(result)
+    if peers := result.get("peers"):
+        yield f"Against 99 sampled items, only to compare with papers that do so: {tables.sampled(peers)}.\n"
     if result.get("comparisons"):
         yield "Which differences are more than chance:\n"
         yield tables.comparisons(result) + "\n"

@@ -46,7 +46,8 @@ def _setting(value: Any) -> str:
 
 def _beside(result: Result) -> Iterator[Row]:
     for name, found in result.get("peers", {}).items():
-        yield Row(label(name), "federated", found, f"`--part peer-{name}`")
+        sent = f" ({found['rounds']} rounds, {found['bytes_up_per_client_round'] / 1000:,.1f} kB each)"
+        yield Row(label(name), "federated", found, "`--part peers`", sent)
     for name, found in result.get("baselines", {}).items():
         yield Row(label(name), "centrally", found, f"`--part baseline-{slug(name)}`", tuned(found))
 

@@ -6,6 +6,8 @@ from typing import Any
 from fedrec.results.files import Result
 from fedrec.results.markdown import figure, label, table
 
+METRICS = ("ndcg@10", "recall@10")
+
 
 def comparisons(result: Result) -> str:
     """Who beats whom, as a list."""
@@ -39,14 +41,19 @@ def span(group: Result) -> str:
 
 def cold(result: Result) -> str:
     """Models on users whose held-out item is in no training event: among all items, and among such items alone."""
-    metrics = ("ndcg@10", "recall@10")
     lines = [
-        [label(model), *(figure(found[among][metric]) for among in ("all", "cold") for metric in metrics)]
+        [label(model), *(figure(found[among][metric]) for among in ("all", "cold") for metric in METRICS)]
         for model, found in sorted(result["cold"].items(), key=lambda pair: -pair[1]["all"]["ndcg@10"])
     ]
     return table(
         ["model", *(f"{m} among {who}" for who in ("all", "the cold") for m in ("NDCG@10", "Recall@10"))], lines
     )
+
+
+def sampled(peers: Result) -> str:
+    """Peers' figures against 99 sampled items, in a line."""
+    told = ((label(name), *(figure(found["sampled-99"][m]) for m in METRICS)) for name, found in peers.items())
+    return "; ".join(f"{name} NDCG@10 {ndcg}, Recall@10 {recall}" for name, ndcg, recall in told)
 
 
 def variants(result: Result) -> str:
