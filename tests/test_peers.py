@@ -264,11 +264,11 @@ def test_peers_learn_the_toy_world(toy: Path, shard: Shard, tmp_path: Path, meth
 def test_the_best_round_is_measured_with_its_own_private_parts(toy: Path, tmp_path: Path, method: str) -> None:
     """And a peer's run has figures by both protocols, and no artifact."""
     out = tmp_path / "run"
-    config = open_run(out, toy, peer_config(method, rounds=20, validation_users=12, nodes=3), resume=False)
+    config = open_run(out, toy, peer_config(method, rounds=12, validation_users=12, nodes=3), resume=False)
     train(LocalGrid.over(toy, config), out, toy, config, lambda record: None)
     metrics, card = (json.loads((out / name).read_text()) for name in (METRICS, "card.json"))
     logged = log.read(out)[card["best_round"] - 1]["validation"]
-    assert card["best_round"] < 20
+    assert card["best_round"] < 12  # else the test would show nothing
     assert metrics["validation"]["full"] == logged
     assert metrics["test"].keys() == {"full", "sampled-99"}
     assert metrics["test"]["sampled-99"]["users"] == 12
