@@ -48,7 +48,7 @@ class Node:
         config = self.config
         if len(np.unique(order.users)) < len(order.users):
             raise ValueError("an order that names a user twice is refused: it would move the sum twice")
-        if config.mode == "federated" and not order.clip <= config.clip:
+        if not order.clip <= config.clip:
             raise ValueError(f"an order with clip {order.clip:g} is refused: this run promised {config.clip:g}")
         parts = self.keep.train(order.round, order.best) if config.keeps else {}
 

@@ -42,7 +42,9 @@ class RunConfig:
     seed: Annotated[int, Ge(0)] = 0
     rounds: Annotated[int, Ge(1)] = 200
     clients_per_round: Annotated[int, Ge(1)] = 128
-    clip: Annotated[float, Gt(0)] = 1.0  # no user moves the sum by more than this (L2); it also steadies training
+    clip: Annotated[float, Gt(0)] = (
+        1.0  # no client (pooled, all are one) moves the sum by more, in L2; it steadies training
+    )
     bits: Annotated[int, AfterValidator(_offered)] = 32  # 1 to 8: each number of a change is coded; 32: as it is
     validate_every: Annotated[int, Ge(1)] = 20  # rounds; the best round on validation is the one that is kept
     validation_users: Annotated[int, Ge(1)] = 2000  # ranked each time, at most; drawn once

@@ -69,8 +69,7 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, folder: Pat
         started = time.perf_counter()
         number = state.round + 1
         drawn = draw(roster, config.clients_per_round, config.seed, number)
-        clip = inf if config.mode == "central" else config.clip
-        order = Order(number, drawn, clip, best=state.best_round)
+        order = Order(number, drawn, config.clip, best=state.best_round)
         tally = ask(grid, wire.TRAIN, addressed(roster, order), state.adapter, config)
         total = tally.total
         state = absorb(state, total, config)
