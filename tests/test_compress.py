@@ -258,7 +258,7 @@ def test_eight_bits_learn_nearly_what_all_bits_learn(toy: Path, model: Model, tm
 
 
 def test_a_resumed_run_draws_the_same_rotations(toy: Path, model: Model, tmp_path: Path) -> None:
-    config = small_config(rounds=4, bits=1)
+    config = small_config(rounds=4, bits=1, schedule="constant")
     whole = trained(LocalGrid.over(toy, config), config, model, tmp_path / "whole")
     trained(LocalGrid.over(toy, config), replace(config, rounds=2), model, tmp_path / "halves")
     half, grid = State.load(tmp_path / "halves"), LocalGrid.over(toy, config)
