@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data.catalogue import Catalogue
 from data.errors import InputError
 from data.shard import Shard
 from federation import log, wire
@@ -81,6 +82,10 @@ about = "as it is"
 group = "LoRA rank"
 about = "rank 4"
 settings.lora_rank = 4
+[variant.named]
+group = "text"
+about = "titles alone"
+text = ["title"]
 """
 
 
@@ -261,7 +266,7 @@ def test_interrupted_and_gone_on_with_is_the_same(
     fedrec: Fedrec, folder: Path, films: Path, made: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     asked = ["reproduce", "tiny", "--preset", folder / "tiny.toml", "--source", films, "--out", "parts"]
-    asked += ["--results", "results", "--part", "federated", "--part", "central", "--part", "baseline-popularity"]
+    asked += ["--results", "results", "--part", "federated", "--part", "baseline-popularity"]
     run = tmp_path / "parts" / "federated-1" / "run"
     command = [sys.executable, "-m", "fedrec", *map(str, asked)]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
@@ -276,18 +281,18 @@ def test_interrupted_and_gone_on_with_is_the_same(
     so_far = json.loads((tmp_path / "results" / "tiny.json").read_text())
     assert so_far["federated"]["ndcg@10"]["seeds"] == made[1]["federated"]["ndcg@10"]["seeds"][:1]
     assert so_far["federated"]["ndcg@10"]["sd"] is None
-    assert "central" not in so_far
+    assert "baselines" not in so_far
     went_on = fedrec(*asked, "--json")
     assert "federated-0: already made" in went_on.err
     found, whole = went_on.answer, copy.deepcopy(made[1])
     for result in (found, whole):
         del result["wall_seconds"], result["part_seconds"]
-    del whole["alone"], whole["personal"], whole["cold"], whole["peers"]
-    chosen = {"central", "popularity"}
-    whole["baselines"] = {name: told for name, told in whole["baselines"].items() if name in chosen}
-    whole["comparisons"] = [told for told in whole["comparisons"] if told["b"] in chosen]
+    for other in ("central", "ratio", "alone", "personal", "cold", "peers"):
+        del whole[other]
+    whole["baselines"] = {"popularity": whole["baselines"]["popularity"]}
+    whole["comparisons"] = [told for told in whole["comparisons"] if told["b"] == "popularity"]
     for group in whole["by_history"]:
-        group["ndcg@10"] = {name: told for name, told in group["ndcg@10"].items() if name in {"federated", *chosen}}
+        group["ndcg@10"] = {name: group["ndcg@10"][name] for name in ("federated", "popularity")}
     assert found == whole
 
 
@@ -323,8 +328,13 @@ def test_a_part_made_before_a_setting_existed_counts(
 
 
 def test_variants_are_trained_and_told_apart(folder: Path, films: Path, tmp_path: Path) -> None:
-    found = reproduce(benchmark(folder / "varied.toml", tmp_path / "parts", films), ["LoRA rank"], tmp_path)
-    plain, wider = found["variants"]
+    varied = benchmark(folder / "varied.toml", tmp_path / "parts", films)
+    assert len(reproduce(varied, ["LoRA rank"], tmp_path)["variants"]) == 2
+    found = reproduce(varied, ["named"], tmp_path)
+    plain, wider, named = found["variants"]
+    assert Catalogue.load(tmp_path / "parts" / "data-title").texts[0] == "The bread"
+    assert named["text"] == ["title"]
+    assert named["test"] != plain["test"]
     assert (plain["name"], wider["about"], wider["settings"]) == ("plain", "rank 4", {"lora_rank": 4})
     assert (plain["rounds"], found["seeds"]) == (2, [3])
     doubled = 2 * 2 * (4 - 2) * 384  # query and value, two matrices each, two ranks more, of a layer 384 wide

@@ -1,13 +1,15 @@
 """Which parts a preset asks for: a family for each kind of thing that a benchmark compares."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from data.errors import InputError
+from federation.config import RunConfig
 from fedrec.reproduce.devices import alone, personal
 from fedrec.reproduce.otherwise import cold, start
-from fedrec.reproduce.parts import Part
+from fedrec.reproduce.parts import Part, Preparation
 from fedrec.reproduce.peers import peers
-from fedrec.reproduce.preset import Ablation, Preset
+from fedrec.reproduce.preset import Ablation, Preset, Variant
 from fedrec.reproduce.rivals import baselines
 from fedrec.reproduce.runs import training
 
@@ -44,13 +46,17 @@ def parts_of(preset: Preset | Ablation, base: Preset) -> list[Part]:
         shared = base.settings | preset.settings
         varied = Preset(data=base.data, seeds=(preset.seed,), settings=shared)
         return [
-            training(variant.group, name, name, varied.config(preset.seed, **variant.settings))
+            _varied(name, variant, varied.config(preset.seed, **variant.settings))
             for name, variant in preset.variant.items()
         ]
     for name in preset.parts:
         if name not in FAMILIES:
             raise InputError(f"parts: {name!r} is not known; choose of {', '.join(FAMILIES)}")
     return [part for name, family in FAMILIES.items() if name in preset.parts for part in family(preset)]
+
+
+def _varied(name: str, variant: Variant, config: RunConfig) -> Part:
+    return replace(training(variant.group, name, name, config), preparation=Preparation(texts=variant.text))
 
 
 def choose(parts: Sequence[Part], names: Sequence[str]) -> list[Part]:

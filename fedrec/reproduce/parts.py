@@ -36,10 +36,13 @@ class Preparation:
     """How a part wants the dataset prepared, where that is not as usual."""
 
     cold_share: float = 0.0  # of the items, that are in no training event
+    texts: tuple[str, ...] = ()  # columns that the encoder reads of an item
 
     @property
     def suffix(self) -> str:
-        return f"-cold-{self.cold_share:g}" if self.cold_share else ""
+        """What tells its folder from the usual one."""
+        cold = [f"cold-{self.cold_share:g}"] if self.cold_share else []
+        return "".join(f"-{word}" for word in [*cold, *self.texts])
 
 
 USUAL = Preparation()

@@ -52,4 +52,5 @@ class Dataset:
 
 def _source(name: str, preparation: Preparation) -> Source:
     source = source_named(name)
-    return replace(source, split=Split(preparation.cold_share)) if preparation.cold_share else source
+    split = Split(preparation.cold_share) if preparation.cold_share else source.split
+    return replace(source, split=split, texts=preparation.texts)

@@ -83,6 +83,7 @@ class Variant(_Table):
     group: str  # variants of one group are compared with each other
     about: str
     settings: Settings = {}
+    text: tuple[str, ...] = ()  # columns that the encoder reads of an item; none: all that the dataset tells
 
 
 class Ablation(_Table):

@@ -52,7 +52,7 @@ def _benchmark(result: Result, results: Results) -> Iterator[str]:
     if peers := result.get("peers"):
         yield f"Against 99 sampled items, only to compare with papers that do so: {tables.sampled(peers)}.\n"
     if result.get("comparisons"):
-        yield "Which differences are more than chance:\n"
+        yield "Which differences are more than chance, with 95 % intervals:\n"
         yield tables.comparisons(result) + "\n"
     if result.get("by_history"):
         yield "NDCG@10 by how much a user has to learn from:\n"
@@ -114,17 +114,17 @@ def _pictures(result: Result) -> Iterator[str]:
 
 
 def _made_on(result: Result) -> str:
-    machine, versions = result["machine"], result["versions"]
-    cores = f"{machine['cores']} core{'' if machine['cores'] == 1 else 's'}"
-    libraries = ", ".join(f"{name} {version}" for name, version in versions.items())
     elsewhere = "".join(
-        f" Made elsewhere ({other['machine']['processor']}, {other['machine']['device']}): {', '.join(other['parts'])}."
-        for other in result.get("elsewhere", [])
+        f" Of this, on {_circumstances(other)}: {', '.join(other['parts'])}." for other in result.get("elsewhere", [])
     )
-    return (
-        f"Made in {result['wall_seconds'] / 60:,.0f} minutes on {machine['processor']}, {cores}, "
-        f"{machine['memory_gib']} GiB, {machine['device']}; {libraries}.{elsewhere}\n"
-    )
+    return f"Made in {result['wall_seconds'] / 60:,.0f} minutes on {_circumstances(result)}.{elsewhere}\n"
+
+
+def _circumstances(made: Result) -> str:
+    machine = made["machine"]
+    cores = f"{machine['cores']} core{'' if machine['cores'] == 1 else 's'}"
+    libraries = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
+    return f"{machine['processor']}, {cores}, {machine['memory_gib']} GiB, {machine['device']}; {libraries}"
 
 
 def block(results: Results) -> str:

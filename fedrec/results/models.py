@@ -8,6 +8,9 @@ from fedrec.reproduce.preset import slug
 from fedrec.results.files import Result, title
 from fedrec.results.markdown import OURS, Figure, figure, label, middle, table
 
+UNTRAINED = ("random", "text neighbours")
+"""Baselines that learn from nobody."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -49,7 +52,8 @@ def _beside(result: Result) -> Iterator[Row]:
         sent = f" ({found['rounds']} rounds, {found['bytes_up_per_client_round'] / 1000:,.1f} kB each)"
         yield Row(label(name), "federated", found, "`--part peers`", sent)
     for name, found in result.get("baselines", {}).items():
-        yield Row(label(name), "centrally", found, f"`--part baseline-{slug(name)}`", tuned(found))
+        trained = "not at all" if name in UNTRAINED else "centrally"
+        yield Row(label(name), trained, found, f"`--part baseline-{slug(name)}`", tuned(found))
 
 
 def _theirs(result: Result, published: Sequence[Result]) -> Iterator[Row]:
@@ -57,7 +61,9 @@ def _theirs(result: Result, published: Sequence[Result]) -> Iterator[Row]:
         if found["benchmark"] == result["name"]:
             rule = f"; {found['rule']}" if "rule" in found else ""
             trained = "federated" if found.get("federated") else "centrally"
-            yield Row(found["model"], trained, found, found["source"] + rule, ", *as published*")
+            yield Row(
+                found["model"], trained, found, found["source"] + rule, f", *{found.get('kind', 'as published')}*"
+            )
 
 
 def summary(results: Sequence[Result], published: Sequence[Result]) -> str:
@@ -73,7 +79,7 @@ def summary(results: Sequence[Result], published: Sequence[Result]) -> str:
             f"**{figure(result['federated']['ndcg@10'])}**" if "federated" in result else "–",
             figure(result["central"]["ndcg@10"]) if "central" in result else "–",
             best(row for row in _beside(result) if row.trained == "federated"),
-            best(row for row in _beside(result) if row.trained == "centrally"),
+            best(row for row in _beside(result) if row.trained != "federated"),
             best(list(_theirs(result, published))),
         ]
         for result in results

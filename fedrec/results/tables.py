@@ -10,18 +10,18 @@ METRICS = ("ndcg@10", "recall@10")
 
 
 def comparisons(result: Result) -> str:
-    """Who beats whom, as a list."""
-    return "\n".join(f"* {_said(found)}" for found in result.get("comparisons", []))
+    """Who beats whom: the federated model against each other one, by each metric."""
+    found = {(one["b"], one["metric"]): one for one in result["comparisons"]}
+    others = dict.fromkeys(other for other, _ in found)
+    lines = [[label(other), *(_said(found[other, metric]) for metric in METRICS)] for other in others]
+    return table([f"{label('federated')} against", "NDCG@10", "Recall@10"], lines)
 
 
 def _said(found: Mapping[str, Any]) -> str:
     low, high = found["interval"]
-    verb = "beats" if low > 0 else "falls behind" if high < 0 else "cannot be told from"
-    metric = found["metric"].replace("ndcg", "NDCG").replace("recall", "Recall")
-    return (
-        f"{label(found['a'])} {verb} {label(found['b'])}: {found['difference']:+.4f} {metric} "
-        f"(95 % interval {low:+.4f} to {high:+.4f}, p = {found['p']:.4f})"
-    ).replace("-0.", "−0.")
+    verdict = "better" if low > 0 else "worse" if high < 0 else "cannot be told"
+    told = f"{verdict}: {found['difference']:+.4f} ({low:+.4f} to {high:+.4f}), p = {found['p']:.4f}"
+    return told.replace("-", "−")
 
 
 def by_history(result: Result) -> str:
@@ -36,7 +36,8 @@ def by_history(result: Result) -> str:
 
 def span(group: Result) -> str:
     """How many events its users have: `short: 19 to 41`."""
-    return f"{group['group']}: {group['from']:,} to {group['to']:,}"
+    shortest, longest = f"{group['from']:,}", f"{group['to']:,}"
+    return f"{group['group']}: {shortest}" + (f" to {longest}" if longest != shortest else "")
 
 
 def cold(result: Result) -> str:
