@@ -33,6 +33,9 @@ app.add_typer(bench_app, name="bench")
 PREPARED = Path("var/prepared")
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout, for programs.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as `fedrec train` writes it.")]
+Data = Annotated[
+    Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/, the name in the card")
+]
 
 
 class Protocol(StrEnum):
@@ -243,10 +246,7 @@ def train(
 @app.command()
 def evaluate(
     run: Run,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="The prepared folder.", show_default="var/prepared/, the name in the card"),
-    ] = None,
+    data: Data = None,
     protocol: Annotated[
         Protocol, typer.Option(help="sampled-99 only compares with papers; cold needs --split cold-items.")
     ] = Protocol.full,
@@ -269,10 +269,7 @@ def evaluate(
 @app.command()
 def personalise(
     run: Run,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="The prepared folder.", show_default="var/prepared/, the name in the card"),
-    ] = None,
+    data: Data = None,
     alone: Annotated[bool, typer.Option("--alone", help="From scratch instead: what a client learns alone.")] = False,
     steps: Annotated[str, typer.Option(metavar="N,…", help="Numbers of local steps to try; 0 always is.")] = "5,10,20",
     rates: Annotated[str, typer.Option(metavar="X,…", help="Lengths of a step to try.")] = "0.01,0.03",

@@ -29,9 +29,14 @@ def evaluate_run(run: Path, given: Path | None, prepared: Path, protocol: str, r
         scorer = only(scorer, cold_items(recommender.catalogue, data))
     rankings = {split: score_users(scorer, shard, split, protocol) for split in SPLITS}
     if ranks:
-        with replaced_file(ranks) as path, path.open("wb") as file:
-            np.save(file, rankings["test"].ranks, allow_pickle=False)
+        save_ranks(ranks, rankings["test"].ranks)
     return {split: {protocol: measured(ranking)} for split, ranking in rankings.items()}
+
+
+def save_ranks(path: Path, ranks: np.ndarray) -> None:
+    """Each user's rank, without ids: private, so never in an artifact."""
+    with replaced_file(path) as partial, partial.open("wb") as file:
+        np.save(file, ranks, allow_pickle=False)
 
 
 def cold_items(catalogue: Catalogue, data: Path) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 from data.errors import InputError
 from federation.config import RunConfig, knobs
 from fedrec.personal import Choices, chosen, clients_on
-from fedrec.reproduce.parts import Figures, Part, Place, save_ranks
+from fedrec.reproduce.parts import Figures, Part, Place, keep_ranks
 from fedrec.reproduce.preset import Device, Preset
 from fedrec.reproduce.runs import RUN
 from recsys.embed import resolve
@@ -41,7 +41,7 @@ def _tune(config: RunConfig, device: Device, start: str | None, place: Place) ->
         model, adapter = recommender.model, recommender.adapter
     choices = Choices(list(device.steps), list(device.rates), list(device.parts))
     choice, trials, test = chosen(clients_on(place.data, model, adapter), config, choices)
-    save_ranks(place.folder, test.ranks)
+    keep_ranks(place.folder, test.ranks)
     validation = max((trial["validation"] for trial in trials), key=lambda metrics: metrics[SCORE])
     return {
         "test": metric_means(metric_sums(test.ranks)),

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from data.files import replaced_file
 from federation.config import RunConfig, knobs
 from federation.train import circumstances
+from fedrec.evaluate import save_ranks
 from recsys.recommender import save_json
 
 RECORD = "part.json"
@@ -82,9 +82,8 @@ def perform(part: Part, place: Place, stamp: Mapping[str, Any] | None) -> None:
         save_json(place.folder / RECORD, record)
 
 
-def save_ranks(folder: Path, ranks: np.ndarray) -> None:
-    with replaced_file(folder / RANKS) as path, path.open("wb") as file:
-        np.save(file, ranks, allow_pickle=False)
+def keep_ranks(folder: Path, ranks: np.ndarray) -> None:
+    save_ranks(folder / RANKS, ranks)
 
 
 def load_ranks(folder: Path) -> np.ndarray:

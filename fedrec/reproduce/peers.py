@@ -10,7 +10,7 @@ from federation.config import RunConfig, from_knobs, knobs
 from federation.server import State
 from federation.train import open_run
 from fedrec.evaluate import measured
-from fedrec.reproduce.parts import Figures, Part, Place, save_ranks
+from fedrec.reproduce.parts import Figures, Part, Place, keep_ranks
 from fedrec.reproduce.preset import PRESETS, Preset
 from fedrec.reproduce.runs import RUN
 from fedrec.train import train_shown
@@ -47,7 +47,7 @@ def _train(config: RunConfig, place: Place) -> Figures:
     shutil.rmtree(out, ignore_errors=True)
     train_shown(place.data, out, open_run(out, place.data, config, resume=False))
     test = _ranked(config, place, "test", "full")
-    save_ranks(place.folder, test.ranks)
+    keep_ranks(place.folder, test.ranks)
     return {
         "test": measured(test),
         "validation": measured(_ranked(config, place, "validation", "full")),

@@ -9,7 +9,7 @@ from data.shard import Shard
 from federation.config import RunConfig, knobs
 from federation.train import open_run
 from fedrec.evaluate import SPLITS, cold_items, measured, score_users
-from fedrec.reproduce.parts import Figures, Part, Place, save_ranks
+from fedrec.reproduce.parts import Figures, Part, Place, keep_ranks
 from fedrec.train import train_shown
 from recsys.rank import Scorer, only
 from recsys.recommender import CARD, Recommender
@@ -41,7 +41,7 @@ def scored(score: Scorer, place: Place, splits: Sequence[str] = SPLITS) -> Figur
     """
     shard, catalogue = Shard.load(place.data), Catalogue.load(place.data)
     rankings = {split: score_users(score, shard, split) for split in splits}
-    save_ranks(place.folder, rankings["test"].ranks)
+    keep_ranks(place.folder, rankings["test"].ranks)
     if "cold" in catalogue.frame.columns:
         rankings["cold"] = score_users(only(score, cold_items(catalogue, place.data)), shard, "test")
     return {split: measured(ranking) for split, ranking in rankings.items()}
