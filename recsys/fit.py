@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from itertools import repeat
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ class FitConfig:
 
     local_steps: Annotated[int, Ge(1)] = 1  # steps of plain gradient descent on the client's own loss
     local_rate: Annotated[float, Gt(0)] = 1.0  # their length
-    negatives: Annotated[int, Ge(1)] = 512  # items drawn each step, the same for all clients
+    negatives: Annotated[int, Ge(1)] = 512  # items that each client draws in each step
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; auto: bfloat16 where it is fast
 
 
@@ -36,36 +37,37 @@ class Fitted:
     items: int = 0
 
 
-def negatives(config: FitConfig, items: int, seed: int, round: int, step: int) -> Tensor:
-    """The rows of this step's negatives: the same on every node, drawn without looking at anyone's history."""
-    generator = np.random.default_rng([NEGATIVES, seed, round, step])
-    return torch.from_numpy(generator.choice(items, size=min(config.negatives, items), replace=False))  # (K,)
+def negatives(config: FitConfig, items: int, salts: np.ndarray, seed: int, round: int, step: int) -> Tensor:
+    """The rows of each client's negatives in one step: (C,) → (C, K), drawn without looking at anyone's history.
 
-
-class Step(NamedTuple):
-    """One step: some of each client's events, and the negatives that all clients share."""
-
-    block: Cohort
-    rows: Tensor  # (K,)
+    A draw belongs to the client (its salt): the same on any node, and another than its neighbours'. Where all clients
+    draw the same, what their losses miss of the catalogue is missing from their mean too, and that is what is learned.
+    """
+    if config.negatives >= items:
+        return torch.arange(items).expand(len(salts), -1)
+    rngs = (np.random.default_rng([NEGATIVES, seed, round, step, salt]) for salt in salts.tolist())
+    return torch.from_numpy(np.stack([rng.choice(items, config.negatives, replace=False) for rng in rngs]))
 
 
 def fit(
-    model: Model, adapter: Adapter, block: Cohort, embeddings: Tensor, config: FitConfig, draws: list[Tensor]
+    model: Model, adapter: Adapter, block: Cohort, embeddings: Tensor, config: FitConfig, stream: tuple[int, int]
 ) -> Fitted:
-    """Train every client of a block alone, all in one pass. `draws` holds the negatives' rows of each local step."""
-    path = list(descend(model, adapter, (Step(block, rows) for rows in draws), embeddings, config))
+    """Train every client of a block alone, all in one pass. `stream` is the run's seed and the round."""
+    path = list(descend(model, adapter, repeat(block, config.local_steps), embeddings, config, stream))
     return Fitted(path[-1].deltas, path[0].losses)
 
 
 def descend(
     model: Model,
     adapter: Adapter,
-    steps: Iterable[Step],
+    steps: Iterable[Cohort],
     embeddings: Tensor,
     config: FitConfig,
+    stream: tuple[int, int],
     parts: tuple[str, ...] = ("item", "user"),
 ) -> Iterator[Fitted]:
-    """Walk downhill with the same clients in each step: C adapters over one frozen model, of which `parts` move.
+    """Walk downhill with some of the same clients' events in each step: C adapters over one frozen model, of which
+    `parts` move.
 
     The loss is the sum over clients of each client's mean loss. The adapters are disjoint, so its gradient holds
     every client's own gradient, and a client gets exactly what it would get in a cohort of one.
@@ -73,8 +75,9 @@ def descend(
     in the same tensors. Parts are beginnings of parameters' names. All tensors live on one device.
     """
     changes: Stack = {}
-    for block, rows in steps:
+    for step, block in enumerate(steps):
         company, own = in_company(block), slice(len(block))
+        rows = negatives(config, len(embeddings), company.salts, *stream, step)
         stack = moved(adapter, changes, len(company))
         learned = {name: tensor.requires_grad_() for name, tensor in stack.items() if name.startswith(parts)}
         losses = client_losses(model, stack, company, embeddings, config, rows)
@@ -113,15 +116,15 @@ def in_company(block: Cohort) -> Cohort:
 def client_losses(
     model: Model, stack: Stack, cohort: Cohort, embeddings: Tensor, config: FitConfig, rows: Tensor
 ) -> Tensor:
-    """Each client's mean loss of predicting its next events with its own adapter: (C,)."""
+    """Each client's mean loss of predicting its next events among its rows (C, K) with its own adapter: (C,)."""
     on, rows = embeddings.device, rows.to(embeddings.device)
     lower = config.precision == "bfloat16" or (config.precision == "auto" and fast_bfloat16(on))
     means, counted = [], []
     for part in cohort.trimmed():
         items, mask = (torch.from_numpy(column).to(on) for column in (part.items, part.mask))  # (C, b, L+1)
         with torch.autocast(on.type, torch.bfloat16, enabled=lower):
-            following, others = model.under(stack, "", embeddings[items], mask, embeddings[rows])
-        hits = items[..., 1:, None] == rows  # (C, b, L, K)
+            following, others = model.under(stack, "", embeddings[items], mask, embeddings, rows)
+        hits = items[..., 1:, None] == rows[:, None, None]  # (C, b, L, K)
         means.append(event_means(sampled_softmax(following, others, hits, len(embeddings)), mask[..., :-1]))
         counted.append(mask[..., :-1].any(-1))
     return client_means(torch.cat(means, 1), torch.cat(counted, 1))

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from data.shard import Cohort, Shard
-from recsys.fit import FitConfig, Fitted, blocks, fit, negatives
+from recsys.fit import FitConfig, Fitted, blocks, fit
 from recsys.lora import Adapter
 from recsys.model import Model
 from recsys.rank import UserScorer, model_scorer
@@ -47,10 +47,10 @@ class Learner(Protocol):
 
 
 class Histories(NamedTuple):
-    """Windows of some clients' histories, and the rows of each local step's negatives."""
+    """Windows of some clients' histories, drawn for one round."""
 
     cohort: Cohort
-    draws: list[Tensor]
+    round: int
 
     @property
     def salts(self) -> np.ndarray:
@@ -71,14 +71,13 @@ class TwoTowers:
         return self.model.adapter()
 
     def blocks(self, shard: Shard, users: np.ndarray, round: int) -> Iterator[Histories]:
-        items = len(self.embeddings)
-        cohort = shard.crops(users, self.model.config.history + 1, self.seed, round).within(items)
-        draws = [negatives(self.config, items, self.seed, round, step) for step in range(self.config.local_steps)]
+        cohort = shard.crops(users, self.model.config.history + 1, self.seed, round).within(len(self.embeddings))
         for block in [cohort.pooled] if self.pooled else blocks(cohort, self.embeddings.device):
-            yield Histories(block, draws)
+            yield Histories(block, round)
 
     def fit(self, adapter: Adapter, block: Histories, parts: Parts) -> Fitted:
-        return fit(self.model, self._near(adapter), block.cohort, self.embeddings, self.config, block.draws)
+        stream = (self.seed, block.round)
+        return fit(self.model, self._near(adapter), block.cohort, self.embeddings, self.config, stream)
 
     def scorer(self, adapter: Adapter, shard: Shard, split: str, parts: Parts) -> UserScorer:
         adapter = self._near(adapter)

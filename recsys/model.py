@@ -58,9 +58,9 @@ class ItemTower(nn.Module):
         low = CURVE * linear(e, self.down)
         return F.normalize(e + linear(F.gelu(low) if self.curved else low, self.up), dim=-1)
 
-    def cosines(self, u: Tensor, e: Tensor) -> Tensor:
-        """u · forward(e) for unit vectors u and candidates that all clients share: (C, M, E), (K, E) → (C, M, K)."""
-        return cosines(u, e, self.down, self.up, self.curved)
+    def cosines(self, u: Tensor, e: Tensor, rows: Tensor) -> Tensor:
+        """u · forward(e[rows]) for unit vectors u and each client's rows: (C, M, E), (N, E), (C, K) → (C, M, K)."""
+        return cosines(u, e, rows, self.down, self.up, self.curved)
 
 
 class UserTower(nn.Module):
@@ -176,17 +176,17 @@ class Model(nn.Module):
         """The adapter as it starts: a fresh copy without the client axis."""
         return {name: p.detach()[0].clone() for name, p in self.named_parameters() if p.requires_grad}
 
-    def forward(self, events: Tensor, mask: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores of the next event and of shared candidates, after each event but the last.
+    def forward(self, events: Tensor, mask: Tensor, items: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores of the next event and of each client's candidates, after each event but the last.
 
-        events: (C, B, L+1, E) text embeddings; mask: (C, B, L+1); candidates: (K, E).
+        events: (C, B, L+1, E) text embeddings; mask: (C, B, L+1); items: (N, E), of which rows: (C, K) are candidates.
         Returns the next event's scores (C, B, L) and the candidates' (C, B, L, K).
         """
         clients, examples, length, width = events.shape
         vectors = self.item(events.reshape(clients, -1, width)).view(-1, length, width)  # (C·B, L+1, E)
         users = self.user(vectors[:, :-1], mask.flatten(0, 1)[:, :-1])  # (C·B, L, E)
         following = (users * vectors[:, 1:]).sum(-1)  # (C·B, L)
-        others = self.item.cosines(users.reshape(clients, -1, width), candidates)  # (C, B·L, K)
+        others = self.item.cosines(users.reshape(clients, -1, width), items, rows)  # (C, B·L, K)
         shape = (clients, examples, length - 1)
         return (
             following.view(shape) / self.config.temperature,

@@ -19,12 +19,11 @@ from torch import Tensor
 
 from data.errors import InputError
 from data.shard import Cohort, Shard
-from recsys.fit import FitConfig, Step, descend, negatives
+from recsys.fit import FitConfig, descend
 from recsys.lora import Adapter, Stack, moved
 from recsys.machine import spread
 from recsys.model import Model
 from recsys.rank import Ranking, hide_seen, metric_means, metric_sums, ranks_of
-from recsys.stacks import cosines
 
 CLIENTS, EVENTS, CANDIDATES = 32, 4096, 4096
 """At a time, at most: clients that hold a copy of the adapter, events they train on, items they score."""
@@ -95,14 +94,14 @@ class Clients:
         for part in config.parts:
             if not any(name.startswith(part) for name in self.adapter):
                 raise InputError(f"parts: {part!r} begins no name of the adapter; its names are {list(self.adapter)}")
-        rows = [negatives(config.fit, len(self.embeddings), config.seed, 0, step) for step in range(max(stops))]
         everyone = self.shard.crops(range(len(self.shard)), self.model.config.history + 1, config.seed, 0)
         everyone = everyone.within(len(self.embeddings))
 
         def walk(part: tuple[np.ndarray, Cohort]) -> tuple[np.ndarray, dict[int, np.ndarray]]:
             users, length = part[0], part[1].items.shape[-1]
-            crops = (self.shard.crops(users, length, config.seed, step) for step in range(len(rows)))
-            path = descend(self.model, self.adapter, map(Step, crops, rows), self.embeddings, config.fit, config.parts)
+            crops = (self.shard.crops(users, length, config.seed, step) for step in range(max(stops)))
+            stream = (config.seed, 0)
+            path = descend(self.model, self.adapter, crops, self.embeddings, config.fit, stream, config.parts)
             changes: Iterator[Stack] = chain([{}], (fitted.deltas for fitted in path))
             return users, {step: self._ranks(users, c, split) for step, c in enumerate(changes) if step in stops}
 
@@ -121,6 +120,8 @@ class Clients:
         stack = moved(self.adapter, changes, len(users))
         vectors = self.model.under(stack, "item", self.embeddings[items])  # (C, L, E)
         taste = self.model.under(stack, "user", vectors, mask)[:, -1:]  # (C, 1, E)
-        tower = stack["item.down"], stack["item.up"]
-        scores = [cosines(taste, some, *tower)[:, 0] for some in self.embeddings.split(CANDIDATES)]
+        scores = [
+            (taste @ self.model.under(stack, "item", some.expand(len(users), -1, -1)).mT)[:, 0]
+            for some in self.embeddings.split(CANDIDATES)
+        ]
         return ranks_of(hide_seen(torch.cat(scores, 1), histories), self.shard.held_out(users, split))

@@ -1,12 +1,12 @@
-"""Products with one weight per client, and the item tower's scores of shared candidates, each with its gradient.
+"""Products with one weight per client, and the item tower's scores of candidates, each with its gradient.
 
 A stack holds one tensor per client, (C, …). Before the first local step all clients still have the same tensor, and
 the stack is that tensor seen C times (`Tensor.expand`). Forward, one product then serves the whole cohort, as in
 plain central training; only the gradients are taken per client (Goodfellow 2015, arXiv:1510.01799). This holds
 what autograd cannot know: it would copy the tensor C times first.
 
-Shapes: C clients, S stacked tensors (1 where all clients share it, else C), M rows of a client, K candidates,
-E embedding, R rank.
+Shapes: C clients, S stacked tensors (1 where all clients share it, else C), M rows of a client, K candidates of a
+client, U items that are anyone's candidates, E embedding, R rank.
 """
 
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     return _Linear.apply(x, weight)
 
 
-def cosines(u: Tensor, e: Tensor, down: Tensor, up: Tensor, curved: bool = True) -> Tensor:
-    """u · unit(e + up · gelu(4 · down · e)), without a table of K vectors per client; not curved, without the gelu.
+def cosines(u: Tensor, e: Tensor, rows: Tensor, down: Tensor, up: Tensor, curved: bool = True) -> Tensor:
+    """u · unit(e + up · gelu(4 · down · e)) for each client's own candidates; not curved, without the gelu.
 
-    u: (C, M, E) unit vectors; e: (K, E); down: (C, R, E); up: (C, E, R). Returns (C, M, K).
+    u: (C, M, E) unit vectors; e: (N, E); rows: (C, K) of e; down: (C, R, E); up: (C, E, R). Returns (C, M, K).
     """
-    return _Cosines.apply(u, e, down, up, curved)
+    return _Cosines.apply(u, e, rows, down, up, curved)
 
 
 def _distinct(stack: Tensor) -> Tensor:
@@ -78,57 +78,62 @@ class _Cosines(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, e: Tensor, down: Tensor, up: Tensor, curved: bool) -> Tensor:
-        ctx.lower, ctx.curved = torch.is_autocast_enabled(u.device.type), curved
+    def forward(ctx: Any, u: Tensor, e: Tensor, rows: Tensor, down: Tensor, up: Tensor, curved: bool) -> Tensor:
+        ctx.lower = torch.is_autocast_enabled(u.device.type)
         down, up = _distinct(down), _distinct(up)
-        e = e.expand(len(up), *e.shape)  # (S, K, E): a product for each, not one of all, whose size would matter
-        z = CURVE * _product(down, e.mT)  # (S, R, K)
-        low = F.gelu(z) if curved else z
-        bent = _Bent.of(e, low, up)
-        onto_up = bent.dots(up.mT)  # (S, R, K): up · vₖ
-        squares = e[0].square().sum(-1) + ((_product(up.mT, e.mT) + onto_up) * low).sum(1)  # (S, K): |vₖ|²
-        scale = squares.rsqrt()
-        scores = bent.dots(u).mul_(scale.unsqueeze(1))  # (C, M, K)
-        ctx.save_for_backward(u, e, up, z, low, bent.table, onto_up, scale, scores)
+        tables = _Tables.of(e, rows, down, up, curved, torch.bfloat16 if ctx.lower else e.dtype)
+        v, scale = tables.at("v"), tables.at("scale")
+        scores = _product(u, v.mT).mul_(scale.mT)  # (C, M, K)
+        ctx.tables = tables
+        ctx.save_for_backward(u, up, scores)
         return scores
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, Tensor, Tensor, None]:
         (gradient,) = gradients
-        u, e, up, z, low, table, onto_up, scale, scores = ctx.saved_tensors
-        bent = _Bent(e, low, up, table)
+        u, up, scores = ctx.saved_tensors
+        at = ctx.tables.at
+        v, low, scale = at("v"), at("low"), at("scale")
         with _as_forward(ctx, u):
-            scaled = gradient * scale.unsqueeze(1)  # (C, M, K): G / |v|
-            radial = ((scaled * scores).sum(1) * scale).unsqueeze(1)  # (C, 1, K): q
-            slope = torch.ones_like(z)  # (S, R, K)
-            slope = CURVE * (torch.ops.aten.gelu_backward(slope, z) if ctx.curved else slope)
-            towards_up = _product(u.mT, _by(scaled, low.mT)).sub_(bent.sums(radial * low).mT)  # (C, E, R)
-            towards_low = _product(_by(u, up).mT, scaled).addcmul_(radial, onto_up, value=-1)  # (C, R, K)
-            towards_down = _product(towards_low.mul_(slope), e[:1].expand(len(u), -1, -1))  # (C, R, E)
-            return bent.sums(scaled), None, towards_down, towards_up, None
+            scaled = gradient * scale.mT  # (C, M, K): G / |v|
+            radial = (scaled * scores).sum(1).unsqueeze(2) * scale  # (C, K, 1): q
+            towards_up = _product(u.mT, _product(scaled, low)).sub_(_product(v.mT, radial * low))  # (C, E, R)
+            towards_low = _product(scaled.mT, _by(u, up)).sub_(radial * at("onto_up"))  # (C, K, R)
+            towards_down = _product(towards_low.mul_(at("slope")).mT, at("e"))  # (C, R, E)
+            return _product(scaled, v), None, None, towards_down, towards_up, None
 
 
 @dataclass(frozen=True, eq=False)
-class _Bent:
-    """The candidates' vectors v = e + up · low: a table where the clients share them, else through the low rank."""
+class _Tables:
+    """What is known of the candidates: of all of them once, (1, U, …), where the clients share the tower; else of each
+    client's own, (C, K, …)."""
 
-    e: Tensor  # (S, K, E)
-    low: Tensor  # (S, R, K)
-    up: Tensor  # (S, E, R)
-    table: Tensor | None  # (1, K, E)
+    e: Tensor  # (S, U, E)
+    low: Tensor  # (S, U, R)
+    slope: Tensor  # (S, U, R) of low by down · e
+    v: Tensor  # (S, U, E)
+    scale: Tensor  # (S, U, 1): 1 / |v|
+    onto_up: Tensor  # (S, U, R): v · up
+    places: Tensor | None  # (C, K) of each client's candidates in the one table
 
     @classmethod
-    def of(cls, e: Tensor, low: Tensor, up: Tensor) -> "_Bent":
-        return cls(e, low, up, e + _product(up, low).mT if len(up) == 1 else None)
+    def of(cls, e: Tensor, rows: Tensor, down: Tensor, up: Tensor, curved: bool, narrow: torch.dtype) -> "_Tables":
+        """Those that are only factors of products are kept in the products' own precision."""
+        places = None
+        if len(up) == 1:
+            rows, places = (part.unsqueeze(0) for part in rows.unique(return_inverse=True))
+            places = places[0]
+        e = e[rows]
+        z = CURVE * _product(e, down.mT)
+        low = F.gelu(z) if curved else z
+        slope = torch.ones_like(z)
+        slope = CURVE * (torch.ops.aten.gelu_backward(slope, z) if curved else slope)
+        v = e + _product(low, up.mT)
+        scale = v.square().sum(-1, keepdim=True).rsqrt()
+        onto_up = _product(v, up)
+        return cls(e.to(narrow), low.to(narrow), slope.to(narrow), v.to(narrow), scale, onto_up.to(narrow), places)
 
-    def dots(self, x: Tensor) -> Tensor:
-        """x · vₖ: (C, M, E) → (C, M, K)."""
-        if self.table is not None:
-            return _by(x, self.table.mT)
-        return _product(x, self.e.mT).add_(_product(_product(x, self.up), self.low))
-
-    def sums(self, weights: Tensor) -> Tensor:
-        """Σₖ weightsₖ vₖ: (C, M, K) → (C, M, E)."""
-        if self.table is not None:
-            return _by(weights, self.table)
-        return _product(weights, self.e).add_(_product(_product(weights, self.low.mT), self.up.mT))
+    def at(self, name: str) -> Tensor:
+        """One of them for each client's candidates: (C, K, …)."""
+        table: Tensor = getattr(self, name)
+        return table if self.places is None else table[0][self.places]

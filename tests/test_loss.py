@@ -2,6 +2,7 @@
 
 from math import exp, log
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -43,10 +44,12 @@ def test_a_client_without_events_has_no_loss() -> None:
     assert client_means(means, nothing.any(-1)).tolist() == [0.0]
 
 
-def test_negatives_are_distinct_and_the_same_on_every_node() -> None:
-    config = FitConfig(negatives=10)
-    drawn = negatives(config, 50, seed=1, round=2, step=0)
-    assert len(set(drawn.tolist())) == 10
-    assert torch.equal(drawn, negatives(config, 50, seed=1, round=2, step=0))
-    assert not torch.equal(drawn, negatives(config, 50, seed=1, round=2, step=1))
-    assert sorted(negatives(config, 7, seed=1, round=2, step=0).tolist()) == list(range(7))
+def test_negatives_are_distinct_and_a_clients_own() -> None:
+    config, salts = FitConfig(negatives=10), np.array([7, 8, 9], dtype=np.uint64)
+    drawn = negatives(config, 50, salts, seed=1, round=2, step=0)
+    assert [len(set(row)) for row in drawn.tolist()] == [10] * 3
+    assert len({tuple(row) for row in drawn.tolist()}) == 3
+    assert torch.equal(drawn[1:2], negatives(config, 50, salts[1:2], seed=1, round=2, step=0))
+    for seed, round, step in ((0, 2, 0), (1, 3, 0), (1, 2, 1)):
+        assert not torch.equal(drawn, negatives(config, 50, salts, seed, round, step))
+    assert negatives(config, 10, salts, seed=1, round=2, step=0).tolist() == [list(range(10))] * 3

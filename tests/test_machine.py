@@ -10,7 +10,7 @@ from torch import Tensor
 from data.shard import Shard
 from federation.update import summed
 from recsys import fit as fitting
-from recsys.fit import FitConfig, blocks, fit, negatives
+from recsys.fit import FitConfig, blocks, fit
 from recsys.machine import cores, described, device, fast_bfloat16, spread
 from recsys.model import Model
 from recsys.rank import model_scorer, rank
@@ -64,9 +64,8 @@ def test_bfloat16_stays_near_float32(model: Model, bent: dict[str, Tensor], shar
     changes, losses = {}, {}
     for precision in ("float32", "bfloat16"):
         config = FitConfig(negatives=16, precision=precision)
-        draws = [negatives(config, len(embeddings), 0, 1, 0)]
         for part in blocks(shard.crops(range(12), 9, 0, 1), embeddings.device):
-            fitted = fit(model, bent, part, embeddings, config, draws)
+            fitted = fit(model, bent, part, embeddings, config, (0, 1))
             for place, salt in enumerate(part.salts):
                 whole = torch.cat([fitted.deltas[name][place].flatten() for name in sorted(fitted.deltas)])
                 changes.setdefault(int(salt), []).append(whole)
@@ -86,13 +85,12 @@ def test_a_gpu_trains_and_ranks_what_the_processor_does(
     model: Model, bent: dict[str, Tensor], shard: Shard, embeddings: Tensor
 ) -> None:
     config = FitConfig(negatives=16, precision="float32")
-    draws = [negatives(config, len(embeddings), 0, 1, 0)]
     found = {}
     for place in ("cpu", "cuda"):
         near = {name: tensor.to(place) for name, tensor in bent.items()}
         table, here = embeddings.to(place), copy.deepcopy(model).to(place)
         _, part = next(shard.crops(range(12), 9, 0, 1).blocks(10_000, 12))
-        update = summed(fit(here, near, part, table, config, draws), 1, 1.0)
+        update = summed(fit(here, near, part, table, config, (0, 1)), 1, 1.0)
         ranks = rank(model_scorer(here, near, here.item_vectors(near, table)), shard, range(12), "test").ranks
         found[place] = (update, ranks)
     for name, tensor in found["cpu"][0].deltas.items():

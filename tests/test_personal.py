@@ -10,12 +10,12 @@ from torch import Tensor
 
 from data.errors import InputError
 from data.shard import Shard
-from recsys.fit import FitConfig, Step, descend, fit, negatives
+from recsys.fit import FitConfig, descend, fit
 from recsys.model import Model
 from recsys.personal import Clients, PersonalConfig, grid
 from recsys.rank import metric_means, metric_sums, model_scorer, rank
 
-FIT = FitConfig(negatives=16, precision="float32", local_rate=0.05)
+FIT = FitConfig(negatives=24, precision="float32", local_rate=0.05)
 CONFIG = PersonalConfig(steps=3, fit=FIT)
 
 
@@ -41,16 +41,17 @@ def test_a_clients_rank_is_what_its_own_adapter_gives(clients: Clients, parts: t
         adapter = {name: tensor.clone() for name, tensor in clients.adapter.items()}
         for step in range(3):
             crop = clients.shard.crops([user], 9, 0, step)
-            deltas = fit(clients.model, adapter, crop, clients.embeddings, FIT, [negatives(FIT, 24, 0, 0, step)]).deltas
+            deltas = fit(clients.model, adapter, crop, clients.embeddings, FIT, (0, step)).deltas
             adapter |= {name: adapter[name] + delta[0] for name, delta in deltas.items() if name.startswith(parts)}
         score = model_scorer(clients.model, adapter, clients.model.item_vectors(adapter, clients.embeddings))
         assert rank(score, clients.shard, [user], "test").ranks[0] == found[user]
 
 
 def test_a_client_gets_what_it_gets_alone(clients: Clients) -> None:
-    together = clients.rank(CONFIG, "test").ranks.tolist()
+    config = replace(CONFIG, fit=replace(FIT, negatives=16))
+    together = clients.rank(config, "test").ranks.tolist()
     parts = [replace(clients, shard=clients.shard.part(user, 12)) for user in range(12)]
-    assert [int(alone.rank(CONFIG, "test").ranks[0]) for alone in parts] == together
+    assert [int(alone.rank(config, "test").ranks[0]) for alone in parts] == together
 
 
 def test_nothing_that_is_validated_has_seen_the_test_item(clients: Clients) -> None:
@@ -63,8 +64,8 @@ def test_nothing_that_is_validated_has_seen_the_test_item(clients: Clients) -> N
 
 
 def test_only_the_named_parts_move(clients: Clients) -> None:
-    step = Step(clients.shard.crops(range(12), 9, 0, 1), negatives(FIT, 24, 0, 0, 0))
-    *_, last = descend(clients.model, clients.adapter, [step] * 2, clients.embeddings, FIT, ("user.up", "item"))
+    steps, parts = [clients.shard.crops(range(12), 9, 0, 1)] * 2, ("user.up", "item")
+    *_, last = descend(clients.model, clients.adapter, steps, clients.embeddings, FIT, (0, 0), parts)
     assert set(last.deltas) == {"user.up", "item.up", "item.down"}
     assert all(tensor.any() for tensor in last.deltas.values())
 

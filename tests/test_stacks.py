@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from recsys.lora import stacked
 from recsys.stacks import CURVE, cosines, linear
 
-C, M, K, E, R = 3, 5, 7, 6, 4
+C, M, N, E, R = 3, 5, 12, 6, 4
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -25,10 +25,10 @@ def stacks(*shapes: tuple[int, ...], shared: bool) -> list[Tensor]:
     return [drawn(C, *shape, seed=n).requires_grad_() for n, shape in enumerate(shapes)]
 
 
-def plain_cosines(u: Tensor, e: Tensor, down: Tensor, up: Tensor, curved: bool) -> Tensor:
-    low = CURVE * torch.einsum("cre,ke->ckr", down, e)
+def plain_cosines(u: Tensor, e: Tensor, rows: Tensor, down: Tensor, up: Tensor, curved: bool) -> Tensor:
+    low = CURVE * torch.einsum("cre,cke->ckr", down, e[rows])
     low = F.gelu(low) if curved else low
-    return u @ F.normalize(e + low @ up.mT, dim=-1).mT
+    return u @ F.normalize(e[rows] + low @ up.mT, dim=-1).mT
 
 
 def same_as(plain, ours, inputs: list[Tensor]) -> None:
@@ -50,8 +50,9 @@ def test_linear(shared: bool) -> None:
 @pytest.mark.parametrize("curved", [True, False])
 @pytest.mark.parametrize("shared", [True, False])
 def test_cosines(shared: bool, curved: bool) -> None:
-    u, e = F.normalize(drawn(C, M, E, seed=5), dim=-1).requires_grad_(), F.normalize(drawn(K, E, seed=6), dim=-1)
-    inputs = [u, e, *stacks((R, E), (E, R), shared=shared)]
+    u, e = F.normalize(drawn(C, M, E, seed=5), dim=-1).requires_grad_(), F.normalize(drawn(N, E, seed=6), dim=-1)
+    rows = torch.tensor([[0, 1, 2, 3, 4, 5, 6], [6, 5, 4, 0, 8, 10, 1], [9, 8, 7, 6, 5, 4, 2]])  # (C, K)
+    inputs = [u, e, rows, *stacks((R, E), (E, R), shared=shared)]
     same_as(partial(plain_cosines, curved=curved), partial(cosines, curved=curved), inputs)
 
 

@@ -56,7 +56,6 @@ class Bench:
         self.adapter = world.bent(self.node.model.adapter(), config.seed)
         self.embeddings = self.node.public.matrix
         self.state = State.start(self.adapter, config.server)
-        self.draws = [negatives(config.fit, len(self.embeddings), config.seed, 1, 0)]
 
     def order(self, clients: int) -> Order:
         """The first round's, to so many users."""
@@ -68,7 +67,9 @@ class Bench:
         return self.node.shard.crops(order.users, self.config.model.history + 1, self.config.seed, 1)
 
     def losses(self, stack: Stack, cohort: Cohort) -> Tensor:
-        return client_losses(self.node.model, stack, cohort, self.embeddings, self.config.fit, self.draws[0])
+        config = self.config
+        rows = negatives(config.fit, len(self.embeddings), cohort.salts, config.seed, 1, 0)
+        return client_losses(self.node.model, stack, cohort, self.embeddings, config.fit, rows)
 
     def engine(self, order: Order) -> Update:
         total = self.node.train(order, self.adapter)
@@ -235,7 +236,7 @@ def profile(config: RunConfig) -> list[dict[str, Any]]:
         torch.set_num_threads(1)
         for _ in range(2):
             with profiled(activities=[ProfilerActivity.CPU]) as recorded:
-                fitted = fit(bench.node.model, bench.adapter, block, bench.embeddings, config.fit, bench.draws)
+                fitted = fit(bench.node.model, bench.adapter, block, bench.embeddings, config.fit, (config.seed, 1))
                 with torch.profiler.record_function("clip and sum"):
                     summed(fitted, 1, config.clip)
         torch.set_num_threads(threads)
