@@ -16,7 +16,6 @@ from flwr.serverapp import Grid
 
 from data.errors import InputError
 from federation import log, wire
-from federation.client import Node
 from federation.config import RunConfig
 from federation.server import Roster, State, absorb, draw
 from federation.update import Order, Update, norms
@@ -164,12 +163,6 @@ def exchange(
         else:
             logger.warning("round %s: refused an answer from node %s, which was not asked", number, node)
     return dict(sorted(replies.items()))
-
-
-def bytes_up(node: Node, adapter: Adapter) -> int:
-    """What a client with a node of its own sends in a training round: the node's first user, trained and encoded."""
-    order = Order(round=1, users=np.array([0]), clip=node.config.clip)
-    return wire.size(wire.encode_update(node.train(order, adapter)))
 
 
 def _content(reply: Message) -> RecordDict:

@@ -154,9 +154,7 @@ def test_a_copy_in_another_layout_is_called_so(tmp_path: Path) -> None:
 
 
 def test_ml_1m_as_recbole_has_it(real_data: Path, tmp_path: Path) -> None:
-    given = real_data / "ml-1m-recbole.zip"
-    if not given.is_file():
-        pytest.skip(f"{given} is absent")
+    given = present(real_data / "ml-1m-recbole.zip")
     manifest, _ = prepared("ml-1m", given, tmp_path / "out")
     assert (manifest.users, manifest.items, manifest.interactions) == (6_040, 3_416, 999_611)
     assert (manifest.repeats_dropped, manifest.short_users_dropped, manifest.items_without_description) == (0, 0, 0)
@@ -254,9 +252,7 @@ def test_without_a_copy_it_is_said_where_to_get_one(tmp_path: Path) -> None:
 
 def test_scientific_as_released(real_data: Path, tmp_path: Path) -> None:
     """And every held-out item is the published one, though hundreds of users repeat."""
-    given = real_data / "amazon-scientific-unisrec.zip"
-    if not given.is_file():
-        pytest.skip(f"{given} is absent")
+    given = present(real_data / "amazon-scientific-unisrec.zip")
     manifest, warnings = prepared("amazon-scientific", given, tmp_path / "out")
     assert (manifest.users, manifest.items, manifest.interactions) == (8_442, 4_385, 59_384)
     assert warnings == []
@@ -273,6 +269,12 @@ def test_scientific_as_released(real_data: Path, tmp_path: Path) -> None:
         assert held_out == [published[user] for user in sorted(published)]
     assert not any("&amp" in text or "/>" in text for text in catalogue.texts)
     assert all(text.startswith(title) for title, text in zip(catalogue.titles, catalogue.texts, strict=True))
+
+
+def present(given: Path) -> Path:
+    if not given.is_file():
+        pytest.skip(f"{given} is absent")
+    return given
 
 
 def _lines(file: zipfile.Path | Path) -> list[list[str]]:

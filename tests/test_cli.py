@@ -19,7 +19,7 @@ from data.shard import Shard
 from data.sources import SOURCES
 from data.split import Split
 from federation.config import knobs
-from fedrec.cli import Protocol
+from fedrec.commands.options import Protocol
 from recsys.rank import PROTOCOLS
 from tests.terminal import Fedrec, Outcome, is_refused
 from tests.world import SMALL, small_config, toy_interactions, toy_items

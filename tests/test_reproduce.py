@@ -327,6 +327,17 @@ def test_a_part_made_before_a_setting_existed_counts(
     assert len(again.collected()["federated"]["ndcg@10"]["seeds"]) == 1
 
 
+def test_a_fuller_file_of_results_is_left_as_it_is(
+    folder: Path, films: Path, made: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """As in a fresh clone, whose results tell of all parts when it makes its first one."""
+    shutil.copy(folder / "results" / "tiny.json", tmp_path)
+    found = reproduce(benchmark(folder / "tiny.toml", tmp_path / "parts", films), ["baseline-popularity"], tmp_path)
+    assert json.loads((tmp_path / "tiny.json").read_text()) == made[1]
+    assert json.loads((tmp_path / "parts" / "tiny.json").read_text()) == found
+    assert list(found["baselines"]) == ["popularity"]
+
+
 def test_variants_are_trained_and_told_apart(folder: Path, films: Path, tmp_path: Path) -> None:
     varied = benchmark(folder / "varied.toml", tmp_path / "parts", films)
     assert len(reproduce(varied, ["LoRA rank"], tmp_path)["variants"]) == 2

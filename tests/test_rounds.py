@@ -223,8 +223,9 @@ def test_a_failure_on_a_node_tells_the_server_its_kind_only() -> None:
 
 
 def test_central_mode_is_one_client_that_owns_the_cohort(toy: Path, model: Model, tmp_path: Path) -> None:
-    """Without clipping, one local step of the pooled client is the mean of its users' steps."""
+    """Without clipping, and with all items as negatives, its one local step is the mean of its users' steps."""
     shared = {"rounds": 3, "optimizer": "fedavg", "server_rate": 0.1, "clip": 1e6, "clients_per_round": 12}
+    shared["negatives"] = 24
     federated, central = (
         trained(LocalGrid.over(toy, config), config, model, tmp_path / config.mode)
         for config in (small_config(**shared), small_config(**shared, mode="central"))

@@ -91,7 +91,7 @@ class Benchmark:
 
 
 def reproduce(benchmark: Benchmark, names: Sequence[str], results: Path) -> Figures:
-    """Make the parts and write what all finished ones found to `results`, also where making them was interrupted."""
+    """Make the parts and write what all finished ones found, also where making them was interrupted."""
     try:
         benchmark.make(names)
     except KeyboardInterrupt as interrupt:
@@ -99,5 +99,16 @@ def reproduce(benchmark: Benchmark, names: Sequence[str], results: Path) -> Figu
         raise typer.Exit(130) from interrupt
     finally:
         if (benchmark.dataset.folder() / MANIFEST).is_file():
-            save_json(results / f"{benchmark.name}.json", benchmark.collected())
-    return json.loads((results / f"{benchmark.name}.json").read_text())
+            found = benchmark.collected()
+            _write(benchmark, found, results / f"{benchmark.name}.json")
+    return found
+
+
+def _write(benchmark: Benchmark, found: Figures, path: Path) -> None:
+    """To `path`, or beside the parts where the file there tells of parts that are not made here."""
+    told = json.loads(path.read_text())["part_seconds"] if path.is_file() else {}
+    if lost := [part.name for part in benchmark.parts() if part.name in told.keys() - found["part_seconds"].keys()]:
+        view.say(f"{path} also tells of parts that are not made here ({', '.join(lost)}), so it is left as it is")
+        path = benchmark.out / path.name
+    save_json(path, found)
+    view.say(f"Wrote {path}")

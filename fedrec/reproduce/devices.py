@@ -3,17 +3,16 @@
 from functools import partial
 from typing import Any
 
-from data.errors import InputError
 from federation.config import RunConfig, knobs
 from fedrec.personal import Choices, chosen, clients_on
 from fedrec.reproduce.parts import Figures, Part, Place, keep_ranks
 from fedrec.reproduce.preset import Device, Preset
-from fedrec.reproduce.runs import RUN
+from fedrec.reproduce.runs import made
 from recsys.embed import resolve
 from recsys.model import Model
 from recsys.personal import SCORE, PersonalConfig
 from recsys.rank import metric_means, metric_sums
-from recsys.recommender import CARD, Recommender
+from recsys.recommender import Recommender
 
 
 def alone(preset: Preset) -> list[Part]:
@@ -37,7 +36,7 @@ def _tune(config: RunConfig, device: Device, start: str | None, place: Place) ->
     if start is None:
         model, adapter = Model(config.model, resolve(config.model.encoder), config.seed), None
     else:
-        recommender = _made(start, place)
+        recommender = Recommender.load(made(place.folder.parent / start, f"--part {start}"))
         model, adapter = recommender.model, recommender.adapter
     choices = Choices(list(device.steps), list(device.rates), list(device.parts))
     choice, trials, test = chosen(clients_on(place.data, model, adapter), config, choices)
@@ -48,13 +47,6 @@ def _tune(config: RunConfig, device: Device, start: str | None, place: Place) ->
         "validation": validation,
         "tuning": _told(device, choice, trials),
     }
-
-
-def _made(part: str, place: Place) -> Recommender:
-    run = place.folder.parent / part / RUN
-    if not (run / CARD).is_file():
-        raise InputError(f"{run} is not there; make it first, with --part {part}")
-    return Recommender.load(run)
 
 
 def _told(device: Device, choice: PersonalConfig, trials: list[dict[str, Any]]) -> Figures:

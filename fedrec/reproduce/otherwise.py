@@ -9,10 +9,10 @@ from federation.config import RunConfig, knobs
 from fedrec.reproduce.parts import Figures, Part, Place, Preparation
 from fedrec.reproduce.preset import Preset, slug
 from fedrec.reproduce.rivals import baselines
-from fedrec.reproduce.runs import RUN, measured_on, scored, trained, training
+from fedrec.reproduce.runs import made, measured_on, scored, trained, training
 from recsys.embed import embed
 from recsys.rank import model_scorer
-from recsys.recommender import CARD, Recommender
+from recsys.recommender import Recommender
 
 
 def cold(preset: Preset) -> list[Part]:
@@ -39,9 +39,8 @@ def start(preset: Preset) -> list[Part]:
 
 
 def _go_on(config: RunConfig, source: str, place: Place) -> Figures:
-    run = place.folder.parent.parent / source / f"federated-{config.seed}" / RUN
-    if not (run / CARD).is_file():
-        raise InputError(f"{run} is not there; make it first: fedrec reproduce {source} --part federated-{config.seed}")
+    part = f"federated-{config.seed}"
+    run = made(place.folder.parent.parent / source / part, f"fedrec reproduce {source} --part {part}")
     first = Recommender.load(run)
     before = _as_it_comes(first, place)
     return scored(trained(config, place, run).scorer(), place) | {"before": before}

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from data.catalogue import Catalogue
+from data.errors import InputError
 from data.shard import Shard
 from federation.config import RunConfig, knobs
 from federation.train import open_run
@@ -21,6 +22,13 @@ RUN = "run"
 def training(family: str, model: str, name: str, config: RunConfig) -> Part:
     """The part that trains with these settings."""
     return Part(family, model, name, knobs(config), partial(_train, config))
+
+
+def made(folder: Path, how: str) -> Path:
+    """The run of another part, which must be there. Raises `InputError` saying how to make it."""
+    if not (folder / RUN / CARD).is_file():
+        raise InputError(f"{folder / RUN} is not there; make it first: {how}")
+    return folder / RUN
 
 
 def _train(config: RunConfig, place: Place) -> Figures:

@@ -1,0 +1,95 @@
+"""Answer with a run: once, or over HTTP."""
+
+import socket
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from data.errors import InputError
+from fedrec.commands.options import Json, Run
+
+if TYPE_CHECKING:
+    from serving.schema import Question
+
+app = typer.Typer()
+
+
+@app.command()
+def recommend(
+    run: Run,
+    history: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="Item ids, oldest first.")] = None,
+    query: Annotated[str | None, typer.Option(metavar="TEXT", help="Free text.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """The top k for a history or a text, with titles."""
+    from fedrec import view
+    from recsys.recommender import Recommender
+    from serving.engine import Engine, Refused
+
+    question = _question(history, query, k)
+    try:
+        answer = Engine(Recommender.load(run)).recommend(question)
+    except Refused as refusal:
+        raise InputError(f"--{refusal.where}: {refusal.detail}; ids stand in {run}/catalogue.parquet") from refusal
+    if as_json:
+        print(answer.model_dump_json())
+        return
+    if answer.unknown_ids:
+        view.warn(f"not in the catalogue, skipped: {', '.join(answer.unknown_ids)}")
+    view.out.print(view.items_table(f"top {k} of {answer.model_version}", answer.items))
+
+
+def _question(history: str | None, query: str | None, k: int) -> "Question":
+    """What the command line asks, under the same limits as over HTTP. Raises `InputError`."""
+    from pydantic import ValidationError
+
+    from serving.schema import Question
+
+    if (history is None) == (query is None):
+        raise InputError("give exactly one of --history and --query")
+    if not (history if query is None else query).strip(" ,"):  # type: ignore[union-attr]
+        raise InputError("--history and --query may not be empty")
+    ids = [item_id.strip() for item_id in history.split(",") if item_id.strip()] if history is not None else None
+    try:
+        return Question(history=ids, query=query, k=k)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"--{first['loc'][0]}: {first['msg'].lower()}; shorten it") from error
+
+
+@app.command()
+def serve(
+    run: Run,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
+) -> None:
+    """Answer over HTTP: POST /v1/recommend, GET /v1/items/{id}/similar, /healthz, /readyz, /docs."""
+    with _listen(host, port) as listener:
+        import uvicorn
+
+        from fedrec import view
+        from recsys.recommender import Recommender
+        from serving.app import create_app
+
+        recommender = Recommender.load(run)
+        shown = f"[{host}]" if ":" in host else host
+        view.say(f"{recommender.version} at http://{shown}:{listener.getsockname()[1]} (API at /docs, Ctrl-C stops)")
+        config = uvicorn.Config(create_app(lambda: recommender), log_level="warning", access_log=False)
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Take the port before anything else, so that one in use is known at once."""
+    listener = None
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        if listener:
+            listener.close()
+        raise InputError(f"--host {host} --port {port} cannot be used ({error.strerror}); choose another") from error
+    return listener

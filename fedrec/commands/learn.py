@@ -1,0 +1,108 @@
+"""Train a run, rank with it, and let each client go on by itself."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedrec.commands.options import PREPARED, Data, Json, Protocol, Run
+
+app = typer.Typer()
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the run goes; an earlier demo there is replaced.")] = Path(
+        "runs/demo"
+    ),
+) -> None:
+    """The whole job on generated data: prepare, embed, train federated, compare, recommend."""
+    from fedrec.demo import play
+
+    play(PREPARED / "demo", out)
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A prepared folder.")],
+    out: Annotated[Path, typer.Option(help="The run's folder.", show_default=False)],
+    config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting, over the file's. `mode=central` pools the data."),
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="Begin from what this run learned, on these or other items.", show_default="scratch"
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train federated: in this process, over the same loop and records that a network would carry."""
+    from fedrec import view
+    from fedrec.train import read_settings, train_here
+
+    metrics = train_here(data, out, read_settings(config, settings or []), resume, start)
+    if as_json:
+        print(json.dumps(metrics | {"run": str(out)}))
+        return
+    for protocol in metrics["test"]:
+        rows = {split: metrics[split][protocol] for split in metrics}
+        view.out.print(view.metrics_table(f"held-out items {Protocol(protocol).against}", rows))
+    told = f"Next:\n  fedrec recommend {out} --query 'space opera'\n  fedrec serve {out}"
+    if Protocol.sampled in metrics["test"]:
+        told = "A peer to compare with: its users' private parts are gone, and there is nothing to serve."
+    view.out.print(f"Wrote {out}. {told}", soft_wrap=True, markup=False)
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    data: Data = None,
+    protocol: Annotated[
+        Protocol, typer.Option(help="sampled-99 only compares with papers; cold needs --split cold-items.")
+    ] = Protocol.full,
+    ranks: Annotated[
+        Path | None, typer.Option(help="Also write each user's test rank, without ids, to this .npy file.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Rank every held-out item with a trained run: NDCG, Recall, HR, MRR and catalogue coverage."""
+    from fedrec import view
+    from fedrec.evaluate import evaluate_run
+
+    found = evaluate_run(run, data, PREPARED, protocol.value, ranks)
+    if as_json:
+        print(json.dumps(found))
+        return
+    view.out.print(view.metrics_table(f"held-out items {protocol.against}", {s: found[s][protocol] for s in found}))
+
+
+@app.command()
+def personalise(
+    run: Run,
+    data: Data = None,
+    alone: Annotated[bool, typer.Option("--alone", help="From scratch instead: what a client learns alone.")] = False,
+    steps: Annotated[str, typer.Option(metavar="N,…", help="Numbers of local steps to try; 0 always is.")] = "5,10,20",
+    rates: Annotated[str, typer.Option(metavar="X,…", help="Lengths of a step to try.")] = "0.01,0.03",
+    part: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME,…", help="Parameters that are the client's own; again to try others."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Each client fine-tunes a copy for itself: settings chosen on validation, then the test ranked once."""
+    from fedrec import view
+    from fedrec.personal import Choices, personalise_run
+
+    choices = Choices.read(steps, rates, part or ["item,user"])
+    found = personalise_run(run, data, PREPARED, alone, choices)
+    if as_json:
+        print(json.dumps(found))
+        return
+    rows = {", ".join(f"{k} {t[k]}" for k in ("parts", "rate", "steps")): t["validation"] for t in found["trials"]}
+    view.out.print(view.metrics_table("validation, every trial", rows))
+    view.out.print(view.metrics_table(f"test, {'alone' if alone else 'personal'}", {"test": found["test"]}))

@@ -1,0 +1,92 @@
+"""Measure: the machine, the benchmarks, and the pages made from their results."""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedrec.commands.options import Json
+
+app = typer.Typer()
+bench_app = typer.Typer(no_args_is_help=True, help="Measure this machine: the claims of speed and size, as commands.")
+app.add_typer(bench_app, name="bench")
+
+
+class Part(StrEnum):
+    """What `bench engine` measures."""
+
+    cohort = "cohort"
+    scale = "scale"
+    nodes = "nodes"
+
+
+@bench_app.command("engine")
+def bench_engine(
+    part: Annotated[list[Part] | None, typer.Option(help="Only this part.", show_default="all")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting.")] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Show where the time of a block goes instead.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The cohort engine against central training, a loop over clients, and Flower's simulation; and at scale."""
+    from federation.config import RunConfig
+    from fedrec.bench import engine, report
+    from fedrec.train import read_settings
+
+    config = read_settings(None, settings or []) or RunConfig()
+    if profile:
+        rows = engine.profile(config)
+        print(json.dumps(rows)) if as_json else report.show_profile(rows)
+        return
+    found = report.run(config, [p.value for p in part or Part], " ".join(["fedrec", *sys.argv[1:]]))
+    print(json.dumps(found, indent=2)) if as_json else report.show(found)
+
+
+@app.command("reproduce")
+def reproduce_command(
+    name: Annotated[str, typer.Argument(help="A benchmark: benchmarks/NAME.toml.")],
+    source: Annotated[Path | None, typer.Option(help="A zip or folder you have; else it is downloaded.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where its parts are kept.", show_default="runs/reproduce/NAME")
+    ] = None,
+    part: Annotated[
+        list[str] | None, typer.Option(help="Only this part or family of parts.", show_default="all")
+    ] = None,
+    preset: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A preset of your own, to be called NAME.")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="Where NAME.json is written.")] = Path("benchmarks/results"),
+    as_json: Json = False,
+) -> None:
+    """A benchmark from the raw data to its results. What is made is kept: the same command goes on after Ctrl-C."""
+    from fedrec import view
+    from fedrec.reproduce.benchmark import Benchmark, reproduce
+    from fedrec.reproduce.collect import rows
+    from fedrec.reproduce.preset import read_preset
+
+    asked, base = read_preset(name, preset)
+    benchmark = Benchmark(name, asked, base, out or Path("runs/reproduce") / name, source)
+    found = reproduce(benchmark, part or [], results)
+    if as_json:
+        print(json.dumps(found))
+        return
+    view.out.print(view.metrics_table(f"{name}, test, full catalogue", rows(found)))
+
+
+@app.command()
+def results(
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; status 1 where something differs.")] = False,
+    root: Annotated[Path, typer.Option(help="A clone of the repository.")] = Path(),
+) -> None:
+    """Make docs/results.md, its plots and README's results from benchmarks/results."""
+    from fedrec import view
+    from fedrec.results.write import differing, write
+
+    paths = differing(root) if check else write(root)
+    for path in paths:
+        view.out.print(
+            f"{path} {'differs; run `fedrec results`' if check else 'written'}", soft_wrap=True, markup=False
+        )
+    raise typer.Exit(1 if check and paths else 0)

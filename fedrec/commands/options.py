@@ -1,0 +1,31 @@
+"""What several commands take, declared once."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+PREPARED = Path("var/prepared")
+Json = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout, for programs.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as `fedrec train` writes it.")]
+Data = Annotated[
+    Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/, the name in the card")
+]
+
+
+class Protocol(StrEnum):
+    """Against what the held-out item is ranked."""
+
+    full = "full"
+    sampled = "sampled-99"
+    cold = "cold"
+
+    @property
+    def against(self) -> str:
+        """The protocol in words."""
+        return {
+            Protocol.full: "against the full catalogue",
+            Protocol.sampled: "against 99 sampled items (to compare with papers only)",
+            Protocol.cold: "against the cold items alone",
+        }[self]
