@@ -4,8 +4,8 @@ Shapes: C clients, B examples of a client, L events of a history, U users on the
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,6 +16,7 @@ from data.errors import InputError
 FOLDER = "shard"
 DRAW, NEGATIVES, CROPS, SAMPLED, ROTATIONS = 1, 2, 3, 4, 5
 EXAMPLES, STARTS = 6, 7  # of the peers' clients
+FORGOTTEN = 8
 """What a generator is for: the first number of every seed, so that no two draws share a stream."""
 
 LENGTH_STEP = 8
@@ -52,6 +53,7 @@ class Cohort:
 
     items: np.ndarray = field(repr=False)  # (C, B, L) rows of the catalogue; 0 where there is none
     mask: np.ndarray = field(repr=False)  # (C, B, L) True where there is an event
+    read: np.ndarray = field(repr=False)  # (C, B, L) True where the user tower reads it
     salts: np.ndarray = field(repr=False)  # (C,)
 
     def __len__(self) -> int:
@@ -60,7 +62,14 @@ class Cohort:
     @property
     def pooled(self) -> "Cohort":
         """The same histories as the examples of a single client: what central training sees."""
-        return Cohort(self.items.swapaxes(0, 1), self.mask.swapaxes(0, 1), self.salts[:1])
+        return self._cut(lambda column: column.swapaxes(0, 1), self.salts[:1])
+
+    def forgetting(self, share: float, seed: int, round: int, step: int) -> "Cohort":
+        """The cohort with this share of its events not read, only predicted: drawn by each client (its salt)."""
+        if not share:
+            return self
+        rngs = (np.random.default_rng([FORGOTTEN, seed, round, step, salt]) for salt in self.salts.tolist())
+        return replace(self, read=self.mask & np.stack([rng.random(self.mask.shape[1:]) >= share for rng in rngs]))
 
     def blocks(self, events: int, clients: int) -> Iterator[tuple[np.ndarray, "Cohort"]]:
         """The cohort in even blocks of clients of like length, the longest first, each with its clients' numbers.
@@ -74,17 +83,17 @@ class Cohort:
             alike = np.flatnonzero(lengths == length)
             size = max(1, min(clients, events // (self.mask.shape[1] * int(length))))
             for block in np.array_split(alike, -(-len(alike) // size)):
-                yield (
-                    block,
-                    Cohort(self.items[block][..., -length:], self.mask[block][..., -length:], self.salts[block]),
-                )
+                yield block, self._cut(lambda column: column[block][..., -length:], self.salts[block])  # noqa: B023
 
     def trimmed(self) -> Iterator["Cohort"]:
         """All clients' examples in groups of like length, each without the padding that it does not need."""
         lengths = self._padded(self.mask.sum(-1).max(0))  # (B,)
         for length in np.unique(lengths):
             alike = np.flatnonzero(lengths == length)
-            yield Cohort(self.items[:, alike, -length:], self.mask[:, alike, -length:], self.salts)
+            yield self._cut(lambda column: column[:, alike, -length:], self.salts)  # noqa: B023
+
+    def _cut(self, cut: Callable[[np.ndarray], np.ndarray], salts: np.ndarray) -> "Cohort":
+        return Cohort(cut(self.items), cut(self.mask), cut(self.read), salts)
 
     def _padded(self, events: np.ndarray) -> np.ndarray:
         return np.minimum(-(-events // LENGTH_STEP) * LENGTH_STEP + 1, self.mask.shape[-1])
@@ -110,7 +119,7 @@ class Cohort:
         mask = places >= starts[:, None]
         items = np.zeros(places.shape, dtype=np.int64)
         items[mask] = events[places[mask]]
-        return cls(items[:, None], mask[:, None], salts)  # (C, 1, L)
+        return cls(items[:, None], mask[:, None], mask[:, None], salts)  # (C, 1, L)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 
 from data.shard import NEGATIVES, Cohort
@@ -23,6 +23,7 @@ class FitConfig:
 
     local_steps: Annotated[int, Ge(1)] = 1  # steps of plain gradient descent on the client's own loss
     local_rate: Annotated[float, Gt(0)] = 1.0  # their length
+    forget: Annotated[float, Interval(ge=0, lt=1)] = 0.0  # share of the events that a client does not read in a step
     negatives: Annotated[int, Ge(1)] = 512  # items that each client draws in each step
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; auto: bfloat16 where it is fast
 
@@ -76,7 +77,7 @@ def descend(
     """
     changes: Stack = {}
     for step, block in enumerate(steps):
-        company, own = in_company(block), slice(len(block))
+        company, own = in_company(block).forgetting(config.forget, *stream, step), slice(len(block))
         rows = negatives(config, len(embeddings), company.salts, *stream, step)
         stack = moved(adapter, changes, len(company))
         learned = {name: tensor.requires_grad_() for name, tensor in stack.items() if name.startswith(parts)}
@@ -110,7 +111,7 @@ def in_company(block: Cohort) -> Cohort:
     """
     if block.items.shape[:2] != (1, 1):
         return block
-    return Cohort(*(np.concatenate([column, column]) for column in (block.items, block.mask, block.salts)))
+    return Cohort(*(np.concatenate([column, column]) for column in (block.items, block.mask, block.read, block.salts)))
 
 
 def client_losses(
@@ -121,9 +122,10 @@ def client_losses(
     lower = config.precision == "bfloat16" or (config.precision == "auto" and fast_bfloat16(on))
     means, counted = [], []
     for part in cohort.trimmed():
-        items, mask = (torch.from_numpy(column).to(on) for column in (part.items, part.mask))  # (C, b, L+1)
+        columns = (part.items, part.mask, part.read)
+        items, mask, read = (torch.from_numpy(column).to(on) for column in columns)  # (C, b, L+1)
         with torch.autocast(on.type, torch.bfloat16, enabled=lower):
-            following, others = model.under(stack, "", embeddings[items], mask, embeddings, rows)
+            following, others = model.under(stack, "", embeddings[items], read, embeddings, rows)
         hits = items[..., 1:, None] == rows[:, None, None]  # (C, b, L, K)
         means.append(event_means(sampled_softmax(following, others, hits, len(embeddings)), mask[..., :-1]))
         counted.append(mask[..., :-1].any(-1))

@@ -176,15 +176,16 @@ class Model(nn.Module):
         """The adapter as it starts: a fresh copy without the client axis."""
         return {name: p.detach()[0].clone() for name, p in self.named_parameters() if p.requires_grad}
 
-    def forward(self, events: Tensor, mask: Tensor, items: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, events: Tensor, read: Tensor, items: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Scores of the next event and of each client's candidates, after each event but the last.
 
-        events: (C, B, L+1, E) text embeddings; mask: (C, B, L+1); items: (N, E), of which rows: (C, K) are candidates.
+        events: (C, B, L+1, E) text embeddings; read: (C, B, L+1) which of them the user tower reads; items: (N, E), of
+        which rows: (C, K) are candidates.
         Returns the next event's scores (C, B, L) and the candidates' (C, B, L, K).
         """
         clients, examples, length, width = events.shape
         vectors = self.item(events.reshape(clients, -1, width)).view(-1, length, width)  # (C·B, L+1, E)
-        users = self.user(vectors[:, :-1], mask.flatten(0, 1)[:, :-1])  # (C·B, L, E)
+        users = self.user(vectors[:, :-1], read.flatten(0, 1)[:, :-1])  # (C·B, L, E)
         following = (users * vectors[:, 1:]).sum(-1)  # (C·B, L)
         others = self.item.cosines(users.reshape(clients, -1, width), items, rows)  # (C, B·L, K)
         shape = (clients, examples, length - 1)

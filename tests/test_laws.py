@@ -36,11 +36,13 @@ def trained(data: Path, config: RunConfig, model: Model, folder: Path) -> State:
     return run(grid, take_census(grid, config, toy_stamp()), start, config, folder, lambda record: None)
 
 
-@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize(("steps", "forget"), [(1, 0.0), (3, 0.3)])
 @pytest.mark.parametrize("size", [2, 5, 64])
-def test_alone(model: Model, bent: dict[str, Tensor], shard: Shard, embeddings: Tensor, steps: int, size: int) -> None:
+def test_alone(
+    model: Model, bent: dict[str, Tensor], shard: Shard, embeddings: Tensor, steps: int, forget: float, size: int
+) -> None:
     """A client in a cohort gets, to the bit, what the same client gets alone."""
-    config = FitConfig(local_steps=steps, negatives=16, precision="float32")
+    config = FitConfig(local_steps=steps, forget=forget, negatives=16, precision="float32")
 
     def trained(block: Cohort) -> Fitted:
         return fit(model, bent, block, embeddings, config, (0, 1))
