@@ -16,7 +16,7 @@ from data.errors import InputError
 FOLDER = "shard"
 DRAW, NEGATIVES, CROPS, SAMPLED, ROTATIONS = 1, 2, 3, 4, 5
 EXAMPLES, STARTS = 6, 7  # of the peers' clients
-FORGOTTEN = 8
+FORGOTTEN, DROPPED, DEALT = 8, 9, 10
 """What a generator is for: the first number of every seed, so that no two draws share a stream."""
 
 LENGTH_STEP = 8
@@ -182,8 +182,11 @@ class Shard:
         """The users of one of `parts` nodes, dealt like cards: a view, no event is read."""
         if not 0 <= part < parts:
             raise InputError(f"part {part} of {parts} does not exist; parts count from 0 to {parts - 1}")
-        dealt = slice(part, None, parts)
-        return Shard(self.starts[dealt], self.ends[dealt], self.items, self.salts[dealt])
+        return self.of(slice(part, None, parts))
+
+    def of(self, users: np.ndarray | slice) -> "Shard":
+        """Some of the users, in their order; no event is read."""
+        return Shard(self.starts[users], self.ends[users], self.items, self.salts[users])
 
     def save(self, folder: Path) -> None:
         """Write plain `.npy` files, which open as memory maps: these users' events alone, one user after the other."""

@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 
-from data.shard import NEGATIVES, Cohort
+from data.shard import DROPPED, NEGATIVES, Cohort
 from recsys.lora import Adapter, Stack, moved
 from recsys.loss import client_means, event_means, sampled_softmax
 from recsys.machine import fast_bfloat16, free_memory, workers
@@ -24,6 +24,7 @@ class FitConfig:
     local_steps: Annotated[int, Ge(1)] = 1  # steps of plain gradient descent on the client's own loss
     local_rate: Annotated[float, Gt(0)] = 1.0  # their length
     forget: Annotated[float, Interval(ge=0, lt=1)] = 0.0  # share of the events that a client does not read in a step
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0  # share of what the user tower's head reads that is left out
     negatives: Annotated[int, Ge(1)] = 512  # items that each client draws in each step
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; auto: bfloat16 where it is fast
 
@@ -77,11 +78,10 @@ def descend(
     """
     changes: Stack = {}
     for step, block in enumerate(steps):
-        company, own = in_company(block).forgetting(config.forget, *stream, step), slice(len(block))
-        rows = negatives(config, len(embeddings), company.salts, *stream, step)
+        company, own = in_company(block), slice(len(block))
         stack = moved(adapter, changes, len(company))
         learned = {name: tensor.requires_grad_() for name, tensor in stack.items() if name.startswith(parts)}
-        losses = client_losses(model, stack, company, embeddings, config, rows)
+        losses = client_losses(model, stack, company, embeddings, config, (*stream, step))
         downhill = torch.autograd.grad(-config.local_rate * losses.sum(), list(learned.values()))
         for name, change in zip(learned, downhill, strict=True):
             changes[name] = changes[name].add_(change) if name in changes else change
@@ -115,18 +115,36 @@ def in_company(block: Cohort) -> Cohort:
 
 
 def client_losses(
-    model: Model, stack: Stack, cohort: Cohort, embeddings: Tensor, config: FitConfig, rows: Tensor
+    model: Model, stack: Stack, cohort: Cohort, embeddings: Tensor, config: FitConfig, stream: tuple[int, int, int]
 ) -> Tensor:
-    """Each client's mean loss of predicting its next events among its rows (C, K) with its own adapter: (C,)."""
-    on, rows = embeddings.device, rows.to(embeddings.device)
+    """Each client's mean loss of predicting its next events with its own adapter: (C,).
+
+    `stream` is the run's seed, the round and the step, from which, with its salt, each client draws.
+    """
+    on, cohort = embeddings.device, cohort.forgetting(config.forget, *stream)
+    rows = negatives(config, len(embeddings), cohort.salts, *stream).to(on)
     lower = config.precision == "bfloat16" or (config.precision == "auto" and fast_bfloat16(on))
     means, counted = [], []
     for part in cohort.trimmed():
         columns = (part.items, part.mask, part.read)
         items, mask, read = (torch.from_numpy(column).to(on) for column in columns)  # (C, b, L+1)
+        kept = dropped(config, part, model.user.width, stream)
         with torch.autocast(on.type, torch.bfloat16, enabled=lower):
-            following, others = model.under(stack, "", embeddings[items], read, embeddings, rows)
+            inputs = (embeddings[items], read, embeddings, rows, None if kept is None else kept.to(on))
+            following, others = model.under(stack, "", *inputs)
         hits = items[..., 1:, None] == rows[:, None, None]  # (C, b, L, K)
         means.append(event_means(sampled_softmax(following, others, hits, len(embeddings)), mask[..., :-1]))
         counted.append(mask[..., :-1].any(-1))
     return client_means(torch.cat(means, 1), torch.cat(counted, 1))
+
+
+def dropped(config: FitConfig, part: Cohort, width: int, stream: tuple[int, int, int]) -> Tensor | None:
+    """What of the user tower's states its head reads: 0, or what makes up for the zeros; (C, b, L, D), each client's
+    own draw. None, where all is read. Srivastava et al. 2014, JMLR 15(56).
+    """
+    if not config.dropout:
+        return None
+    shape = (part.items.shape[1], part.items.shape[2] - 1, width)
+    rngs = (np.random.default_rng([DROPPED, *stream, salt]) for salt in part.salts.tolist())
+    kept = np.stack([rng.random(shape, dtype=np.float32) >= config.dropout for rng in rngs])
+    return torch.from_numpy(kept) / (1 - config.dropout)

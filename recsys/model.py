@@ -80,10 +80,12 @@ class UserTower(nn.Module):
         self.down = seeded((config.user_rank, self.width), generator)
         self.up = nn.Parameter(torch.zeros(1, self.width, config.user_rank))
 
-    def forward(self, vectors: Tensor, mask: Tensor) -> Tensor:  # (C·B, L, E), (C·B, L) → (C·B, L, E)
-        hidden = self._read(vectors, mask)
+    def forward(self, vectors: Tensor, mask: Tensor, kept: Tensor | None = None) -> Tensor:
+        """(C·B, L, E), (C·B, L), factors of the states (C, B, L, D) → (C·B, L, E)."""
         clients = self.up.shape[0]
-        learned = linear(linear(hidden.reshape(clients, -1, self.width), self.down), self.up)  # (C, B·L, E)
+        hidden = self._read(vectors, mask).reshape(clients, -1, self.width)  # (C, B·L, D)
+        hidden = hidden if kept is None else hidden * kept.view_as(hidden)
+        learned = linear(linear(hidden, self.down), self.up)  # (C, B·L, E)
         mean = self._mean(vectors, mask)
         return F.normalize(mean + learned.view_as(mean), dim=-1)
 
@@ -176,16 +178,18 @@ class Model(nn.Module):
         """The adapter as it starts: a fresh copy without the client axis."""
         return {name: p.detach()[0].clone() for name, p in self.named_parameters() if p.requires_grad}
 
-    def forward(self, events: Tensor, read: Tensor, items: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, events: Tensor, read: Tensor, items: Tensor, rows: Tensor, kept: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Scores of the next event and of each client's candidates, after each event but the last.
 
         events: (C, B, L+1, E) text embeddings; read: (C, B, L+1) which of them the user tower reads; items: (N, E), of
-        which rows: (C, K) are candidates.
+        which rows: (C, K) are candidates; kept: (C, B, L, D) factors of what the user tower's head reads.
         Returns the next event's scores (C, B, L) and the candidates' (C, B, L, K).
         """
         clients, examples, length, width = events.shape
         vectors = self.item(events.reshape(clients, -1, width)).view(-1, length, width)  # (C·B, L+1, E)
-        users = self.user(vectors[:, :-1], read.flatten(0, 1)[:, :-1])  # (C·B, L, E)
+        users = self.user(vectors[:, :-1], read.flatten(0, 1)[:, :-1], kept)  # (C·B, L, E)
         following = (users * vectors[:, 1:]).sum(-1)  # (C·B, L)
         others = self.item.cosines(users.reshape(clients, -1, width), items, rows)  # (C, B·L, K)
         shape = (clients, examples, length - 1)
@@ -194,7 +198,7 @@ class Model(nn.Module):
             others.view(*shape, -1) / self.config.temperature,
         )
 
-    def under(self, stack: Stack, part: str, *inputs: Tensor) -> Any:
+    def under(self, stack: Stack, part: str, *inputs: Tensor | None) -> Any:
         """The model, or its part `item` or `user`, with the parameters of a stack in place of its own.
 
         They are swapped inside the modules, so each thread has modules of its own, around the same frozen weights.

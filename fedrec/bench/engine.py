@@ -30,7 +30,7 @@ from federation.simulation import simulate
 from federation.update import Order, Update, norms
 from fedrec.bench import world
 from fedrec.bench.clock import MIB, alternate, apart, extra_memory, ratio
-from recsys.fit import EVENTS, blocks, client_losses, negatives
+from recsys.fit import EVENTS, blocks, client_losses
 from recsys.lora import Adapter, Stack, stacked
 from recsys.machine import cores
 
@@ -68,8 +68,7 @@ class Bench:
 
     def losses(self, stack: Stack, cohort: Cohort) -> Tensor:
         config = self.config
-        rows = negatives(config.fit, len(self.embeddings), cohort.salts, config.seed, 1, 0)
-        return client_losses(self.node.model, stack, cohort, self.embeddings, config.fit, rows)
+        return client_losses(self.node.model, stack, cohort, self.embeddings, config.fit, (config.seed, 1, 0))
 
     def engine(self, order: Order) -> Update:
         total = self.node.train(order, self.adapter)
