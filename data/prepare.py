@@ -15,6 +15,7 @@ from data.download import Progress, download, md5_of
 from data.errors import InputError
 from data.files import replaced_folder
 from data.histories import Histories, histories
+from data.people import save_people
 from data.raw import Frames, Root, open_root
 from data.shard import Shard, salt_of
 from data.sources import Source
@@ -125,9 +126,9 @@ def write(
     items, missing = _with_undescribed(frames)
     items = split.marked(items)
     catalogue = Catalogue(items)
-    found = histories(frames.interactions, _rows(frames.interactions["item_id"], items["item_id"]), split.repeats)
+    found = histories(frames.interactions, rows_of(frames.interactions["item_id"], items["item_id"]), split.repeats)
     divided = split.divided(found, items)
-    shard = _shard(divided, (found.lengths >= min_events) & (divided.lengths > 2))
+    ids, shard = shard_of(divided, (found.lengths >= min_events) & (divided.lengths > 2), salt_of)
     ranked = len(shard.ranked(range(len(shard))))
     if not ranked:
         wanted = "events with two cold items after a training event" if split.cold_share else f"{min_events} events"
@@ -153,6 +154,7 @@ def write(
     with replaced_folder(out) as folder:
         catalogue.save(folder)
         shard.save(folder)
+        save_people(folder, ids)
         (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
     return manifest
 
@@ -179,16 +181,17 @@ def _with_undescribed(frames: Frames) -> tuple[pl.DataFrame, int]:
     return pl.concat([items, named], how="diagonal"), named.height
 
 
-def _rows(ids: pl.Series, catalogue: pl.Series) -> np.ndarray:
+def rows_of(ids: pl.Series, catalogue: pl.Series) -> np.ndarray:
     """Where each id stands in the catalogue, which holds them all: (T,). Ids, too, are told apart by their hashes."""
     rows = pl.DataFrame({"hash": catalogue.hash()}).with_row_index("row")
     return pl.DataFrame({"hash": ids.hash()}).join(rows, on="hash", how="left", maintain_order="left")["row"].to_numpy()
 
 
-def _shard(found: Histories, kept: np.ndarray) -> Shard:
-    """The users to keep, in the order of their ids."""
+def shard_of(found: Histories, kept: np.ndarray, salt: Callable[[str], int]) -> tuple[pl.Series, Shard]:
+    """The users to keep, in the order of their ids: the ids, and their histories."""
     users = found.users.arg_sort().to_numpy()
     users = users[kept[users]]
-    salts = np.fromiter(map(salt_of, found.users[users].to_list()), dtype=np.uint64, count=len(users))
+    ids = found.users[users]
+    salts = np.fromiter(map(salt, ids.to_list()), dtype=np.uint64, count=len(users))
     ends = np.cumsum(found.lengths)[users]
-    return Shard(ends - found.lengths[users], ends, found.items, salts)
+    return ids, Shard(ends - found.lengths[users], ends, found.items, salts)

@@ -31,7 +31,7 @@ class Tables:
 def read_tables(tables: Tables) -> Frames:
     """Raises `InputError` naming the file, and the column or the line in it."""
     path = tables.interactions
-    events = _read(path, {"user_id": tables.user, "item_id": tables.item, "timestamp": tables.time})
+    events = read_table(path, {"user_id": tables.user, "item_id": tables.item, "timestamp": tables.time})
     return Frames(events.with_columns(_times(events["timestamp"], path)), _items(tables))
 
 
@@ -41,7 +41,7 @@ def _items(tables: Tables) -> pl.DataFrame:
         return pl.DataFrame(schema={"item_id": pl.String, "title": pl.String, "text": pl.String})
     named = tables.texts or [name for name in _open(tables.items).collect_schema() if name != tables.item]
     columns = {f"text {place}": name for place, name in enumerate(named)}
-    frame = _read(tables.items, {"item_id": tables.item} | columns)
+    frame = read_table(tables.items, {"item_id": tables.item} | columns)
     texts = [pl.col(column).str.strip_chars().replace("", None) for column in columns]
     joined = pl.concat_str(*texts, pl.lit(None, pl.String), separator=". ", ignore_nulls=True).replace("", None)
     return frame.select("item_id", title=pl.coalesce(*texts[:1], "item_id"), text=pl.coalesce(joined, "item_id"))
@@ -59,8 +59,8 @@ def _open(path: Path) -> pl.LazyFrame:
     return frame
 
 
-def _read(path: Path, columns: dict[str, str]) -> pl.DataFrame:
-    """The columns of these names under ours, as text but for times. No id is empty."""
+def read_table(path: Path, columns: dict[str, str]) -> pl.DataFrame:
+    """The columns of these names under ours, as text but for times. No id is empty. Raises `InputError`."""
     frame = _open(path)
     there = frame.collect_schema().names()
     for column, name in columns.items():

@@ -7,7 +7,7 @@ import typer
 from click import UsageError
 
 from data.errors import InputError
-from fedrec.commands import answer, data, learn, measure
+from fedrec.commands import answer, data, learn, measure, node
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -20,6 +20,7 @@ app = typer.Typer(
 for commands in (learn, answer, measure):
     app.add_typer(commands.app)
 app.add_typer(data.app, name="data")
+app.add_typer(node.app, name="node")
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ ORDER = {
         "catalogue",
         "histories",
         "shard",
+        "people",
         "split",
         "demo_vocabulary",
         "demo",
@@ -35,6 +36,7 @@ ORDER = {
         "tables",
         "download",
         "prepare",
+        "nodes",
         "synthetic",
     ],
     "recsys": [

@@ -269,6 +269,7 @@ def test_prepare_records_where_the_data_came_from(tmp_path: Path) -> None:
         "shard/items.npy",
         "shard/salts.npy",
         "shard/starts.npy",
+        "shard/users.parquet",
     ]
 
 

@@ -1,0 +1,165 @@
+"""A federation's folders: a public one for the server, and one for each node that holds its own users alone.
+
+Each is a prepared folder by itself and opens with nothing else in reach. What is private in it only its owner can read.
+"""
+
+import json
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from data.catalogue import FILE as CATALOGUE
+from data.catalogue import Catalogue
+from data.errors import InputError
+from data.files import replaced_folder
+from data.histories import histories
+from data.people import load_people, save_people
+from data.prepare import MANIFEST, read_manifest, rows_of, shard_of
+from data.shard import DEALT, FOLDER, Shard
+from data.split import Split
+from data.tables import Tables, read_table, read_tables
+
+SERVER = "server"
+OF_THE_WHOLE = ("users", "interactions", "repeats_dropped", "short_users_dropped", "training_only_users")
+"""What a dataset's manifest tells of everybody: it is not handed on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Hand:
+    """The users that are dealt to one node."""
+
+    about: str
+    users: np.ndarray  # rows of the shard, rising
+
+
+def evenly(users: int, nodes: int) -> list[Hand]:
+    """Like cards, so that node k holds what part k of as many parts of the whole dataset is."""
+    _enough(users, nodes)
+    return [Hand(f"part {part} of {nodes}", np.arange(part, users, nodes)) for part in range(nodes)]
+
+
+def unevenly(users: int, nodes: int, concentration: float, seed: int) -> list[Hand]:
+    """Shares of the users drawn from a symmetric Dirichlet distribution, but one user at least: the smaller the
+    concentration, the more uneven. As in Hsu et al. 2019, arXiv:1909.06335, for sizes in place of labels."""
+    _enough(users, nodes)
+    rng = np.random.default_rng([DEALT, seed])
+    sizes = 1 + rng.multinomial(users - nodes, rng.dirichlet(np.full(nodes, concentration)))
+    parts = np.split(rng.permutation(users), np.cumsum(sizes)[:-1])
+    return [Hand(f"a share of {len(part) / users:.1%}", np.sort(part)) for part in parts]
+
+
+def by_column(ids: pl.Series, table: Path, user_column: str, column: str) -> list[Hand]:
+    """A node for each value of a column of a table of users. Raises `InputError` for a user who has none."""
+    told = read_table(table, {"user_id": user_column, "group": column}).unique("user_id", keep="first")
+    groups = ids.alias("user_id").to_frame().join(told, on="user_id", how="left", maintain_order="left")["group"]
+    if groups.has_nulls():
+        user = ids[int(groups.is_null().arg_max() or 0)]
+        raise InputError(f"{table}: user {user!r} has no {column}; add a row, so that some node holds this user")
+    values = groups.unique().sort().to_list()
+    return [Hand(f"{column} {value}", np.flatnonzero((groups == value).to_numpy())) for value in values]
+
+
+def _enough(users: int, nodes: int) -> None:
+    if not 1 <= nodes <= users:
+        raise InputError(f"--nodes {nodes}: there are {users:,} users, and each node hosts one at least")
+
+
+def split(data: Path, out: Path, hands: list[Hand]) -> list[Path]:
+    """Write the server's folder and the nodes', in one step; returns the nodes'. Raises `InputError`."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out {out} is not empty; choose another folder")
+    manifest, shard, ids = read_manifest(data), Shard.load(data), load_people(data)
+    names = [f"node-{number:0{len(str(len(hands) - 1))}}" for number in range(len(hands))]
+    with replaced_folder(out) as folder:
+        publish(data, folder / SERVER, manifest)
+        for name, hand in zip(names, hands, strict=True):
+            write_node(data, folder / name, manifest, shard.of(hand.users), ids[hand.users])
+    return [out / name for name in names]
+
+
+def publish(data: Path, folder: Path, manifest: dict[str, Any]) -> None:
+    """The public side of a prepared folder: the catalogue, its embeddings where they are made, and its manifest."""
+    folder.mkdir(parents=True)
+    for path in [data / CATALOGUE, *sorted(data.glob("embeddings-*.safetensors"))]:
+        shutil.copy2(path, folder)
+    told = {name: value for name, value in manifest.items() if name not in OF_THE_WHOLE}
+    (folder / MANIFEST).write_text(json.dumps(told, indent=2) + "\n")
+
+
+def write_node(public: Path, folder: Path, manifest: dict[str, Any], shard: Shard, ids: pl.Series) -> None:
+    """A node's folder: the public side, and the histories of its own users, for its owner's eyes only."""
+    ranked = len(shard.ranked(range(len(shard))))
+    own = {
+        "users": len(shard),
+        "interactions": int((shard.ends - shard.starts).sum()) - 2 * (len(shard) - ranked),
+        "training_only_users": len(shard) - ranked,
+    }
+    publish(public, folder, manifest)
+    (folder / MANIFEST).write_text(json.dumps(read_manifest(folder) | own, indent=2) + "\n")
+    folder.chmod(0o700)
+    shard.save(folder)
+    save_people(folder, ids)
+    for path in (folder / FOLDER).iterdir():
+        path.chmod(0o600)
+
+
+def prepare_node(public: Path, tables: Tables, out: Path, warn: Callable[[str], None]) -> dict[str, Any]:
+    """A node's folder from its own table and a public catalogue; its manifest. What it draws with, each user's salt,
+    is random, and stays the same when the folder is made anew with later events. Raises `InputError`."""
+    manifest, catalogue = read_manifest(public), Catalogue.load(public)
+    rule = _rule(manifest)
+    if catalogue.fingerprint != manifest["catalogue_fingerprint"]:
+        raise InputError(f"{public}: the catalogue is not the one that was prepared; copy it again")
+    if out.exists() and not (out / FOLDER).is_dir() and any(out.iterdir() if out.is_dir() else [out]):
+        raise InputError(f"--out {out} exists and is no node's folder; choose another")
+    events = read_tables(tables).interactions
+    known = events.filter(pl.col("item_id").is_in(catalogue.ids))
+    if known.is_empty():
+        raise InputError(
+            f"{tables.interactions}: none of its items is in the catalogue; its ids look like "
+            f"{events['item_id'][0]!r}, the catalogue's like {catalogue.ids[0]!r}"
+        )
+    if dropped := events.height - known.height:
+        warn(f"{dropped:,} of {events.height:,} events are of items that the catalogue lacks, and are left out")
+    found = histories(known, rows_of(known["item_id"], catalogue.frame["item_id"]), rule.repeats)
+    kept = found.lengths >= manifest["min_events"]
+    if not kept.any():
+        raise InputError(
+            f"{tables.interactions}: no user has {manifest['min_events']} events with items of the catalogue; "
+            "there is nothing to train on"
+        )
+    if short := int((~kept).sum()):
+        warn(f"{short:,} users have fewer than {manifest['min_events']} events, and are left out")
+    known_salts = _salts(out)
+    ids, shard = shard_of(found, kept, lambda user: known_salts.get(user) or secrets.randbits(64))
+    with replaced_folder(out) as folder:
+        folder.rmdir()
+        write_node(public, folder, manifest, shard, ids)
+    return read_manifest(out)
+
+
+def _rule(manifest: dict[str, Any]) -> Split:
+    for rule in (Split(), Split(repeats=True)):
+        if rule.rule == manifest["split"]:
+            return rule
+    raise InputError(
+        f"a node's own table is split leave-one-out; the catalogue's data are split by {manifest['split']}"
+    )
+
+
+def _salts(folder: Path) -> dict[str, int]:
+    """Of the users that a node's folder already holds; none where there is no such folder."""
+    if not (folder / FOLDER).is_dir():
+        return {}
+    return dict(zip(load_people(folder).to_list(), Shard.load(folder).salts.tolist(), strict=True))
+
+
+def node_folders(out: Path) -> Iterator[Path]:
+    """The nodes of a split, in order."""
+    yield from sorted(path for path in out.glob("node-*") if (path / MANIFEST).is_file())

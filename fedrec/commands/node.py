@@ -1,0 +1,114 @@
+"""`fedrec node`: the folders of a federation's nodes."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from data.errors import InputError
+from fedrec.commands.options import Json
+
+if TYPE_CHECKING:
+    from data.nodes import Hand
+
+app = typer.Typer(no_args_is_help=True, help="A federation's folders: what the server may know, and each node's own.")
+
+
+@app.command("split")
+def node_split(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A prepared folder.")],
+    out: Annotated[Path, typer.Option(help="A new or empty folder for all of them.", show_default=False)],
+    nodes: Annotated[int | None, typer.Option(min=1, help="How many nodes the users are dealt to.")] = None,
+    dirichlet: Annotated[
+        float | None, typer.Option(help="Uneven shares, the more so the smaller this is.", show_default="even shares")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the uneven shares.")] = 0,
+    by: Annotated[
+        Path | None, typer.Option(metavar="USERS", help="Instead: a CSV or parquet file that describes the users.")
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="In USERS: a node for each of its values.")] = None,
+    user_column: Annotated[str, typer.Option(help="In USERS.")] = "user_id",
+    as_json: Json = False,
+) -> None:
+    """Try a federation on one machine: a public folder for the server, and a private one for each node."""
+    from rich.table import Table
+
+    from data.nodes import SERVER, split
+    from data.people import load_people
+    from data.prepare import read_manifest
+    from fedrec import view
+
+    read_manifest(data)
+    hands = _hands(data, nodes, dirichlet, seed, by, column, user_column)
+    folders = split(data, out, hands)
+    if as_json:
+        told = [
+            {"folder": str(folder), "users": len(load_people(folder)), "about": hand.about}
+            for folder, hand in zip(folders, hands, strict=True)
+        ]
+        print(json.dumps({"server": str(out / SERVER), "nodes": told}))
+        return
+    table = Table("folder", "users", "holds")
+    table.add_row(str(out / SERVER), "–", "the catalogue: what everybody may know")
+    for folder, hand in zip(folders, hands, strict=True):
+        table.add_row(str(folder), f"{len(hand.users):,}", hand.about)
+    view.out.print(table)
+
+
+def _hands(
+    data: Path,
+    nodes: int | None,
+    dirichlet: float | None,
+    seed: int,
+    by: Path | None,
+    column: str | None,
+    user_column: str,
+) -> "list[Hand]":
+    """How the users are dealt. Raises `InputError` where the options do not say one thing."""
+    from data.nodes import by_column, evenly, unevenly
+    from data.people import load_people
+
+    ids = load_people(data)
+    if (nodes is None) == (by is None):
+        raise InputError("give exactly one of --nodes, for a number of nodes, and --by, for a table of users")
+    if by is not None:
+        if column is None:
+            raise InputError(f"--by {by}: name the column that tells the nodes apart with --column")
+        return by_column(ids, by, user_column, column)
+    assert nodes is not None
+    if dirichlet is None:
+        return evenly(len(ids), nodes)
+    if not dirichlet > 0:
+        raise InputError(f"--dirichlet {dirichlet:g}: give a number above 0; 100 is nearly even, 0.1 most uneven")
+    return unevenly(len(ids), nodes, dirichlet, seed)
+
+
+@app.command("prepare")
+def node_prepare(
+    catalogue: Annotated[Path, typer.Option(help="The federation's public folder.", show_default=False)],
+    interactions: Annotated[
+        Path, typer.Option(help="A CSV or parquet file: who had what, and when.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="The node's folder; made anew with the same salts.", show_default=False)],
+    user_column: Annotated[str, typer.Option(help="In INTERACTIONS.")] = "user_id",
+    item_column: Annotated[str, typer.Option(help="In INTERACTIONS.")] = "item_id",
+    time_column: Annotated[str, typer.Option(help="Numbers that grow with time, or ISO dates.")] = "timestamp",
+    as_json: Json = False,
+) -> None:
+    """A real node's folder, from its own table: nothing of it leaves this machine."""
+    from data.nodes import prepare_node
+    from data.tables import Tables
+    from fedrec import view
+
+    tables = Tables(interactions, None, user_column, item_column, time_column, ())
+    manifest = prepare_node(catalogue, tables, out, view.warn)
+    if as_json:
+        print(json.dumps(manifest | {"out": str(out)}))
+        return
+    view.out.print(
+        f"{out}: {manifest['users']:,} users, {manifest['interactions']:,} interactions with items of "
+        f"{manifest['name']}. Only you can read it.",
+        soft_wrap=True,
+        markup=False,
+    )
