@@ -77,6 +77,7 @@ ORDER = {
         "server_app",
         "local",
         "simulation",
+        "credentials",
         "processes",
     ],
     "serving": ["index", "schema", "engine", "app"],

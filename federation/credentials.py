@@ -1,0 +1,108 @@
+"""Certificates and keys to try a federation with: an authority, the server's certificate, and a key for each node.
+
+For development: a real federation has its own authority, and makes each node's key on the node.
+"""
+
+import datetime
+import ipaddress
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from data.errors import InputError
+
+AUTHORITY, CERTIFICATE, KEY = "ca.crt", "server.crt", "server.key"
+DAYS = 90
+
+
+def certify(folder: Path, hosts: Sequence[str]) -> None:
+    """Write the authority's certificate, and the server's with its key, for these names and addresses.
+
+    The authority's own key is thrown away, so that nothing else can ever be signed with it. Raises `InputError` where
+    the folder already holds some: whoever trusts them would no longer be let in.
+    """
+    _vacant(folder / AUTHORITY)
+    authority_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    authority_name = _name("fedrec development authority")
+    authority = (
+        _certificate(authority_name, authority_name, authority_key.public_key())
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(key_cert_sign=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key()), critical=False)
+        .sign(authority_key, hashes.SHA256())
+    )
+    server = (
+        _certificate(_name(hosts[0]), authority_name, server_key.public_key())
+        .add_extension(x509.SubjectAlternativeName([_alternative(host) for host in hosts]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(digital_signature=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
+        .sign(authority_key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    _write(folder / AUTHORITY, authority.public_bytes(pem), 0o644)
+    _write(folder / CERTIFICATE, server.public_bytes(pem), 0o644)
+    private = serialization.PrivateFormat.PKCS8
+    _write(folder / KEY, server_key.private_bytes(pem, private, serialization.NoEncryption()), 0o600)
+
+
+def node_key(path: Path) -> Path:
+    """Write a node's private key to `path`, and beside it, returned, the public one that the server registers.
+
+    Both as `ssh-keygen -t ecdsa -b 384` makes them. Raises `InputError` where there is a key already.
+    """
+    _vacant(path)
+    key, public = ec.generate_private_key(ec.SECP384R1()), path.with_name(f"{path.name}.pub")
+    private = serialization.PrivateFormat.OpenSSH
+    _write(path, key.private_bytes(serialization.Encoding.PEM, private, serialization.NoEncryption()), 0o600)
+    told = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    _write(public, told + b"\n", 0o644)
+    return public
+
+
+def _certificate(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=5))  # clocks differ
+        .not_valid_after(now + datetime.timedelta(days=DAYS))
+    )
+
+
+def _usage(**uses: bool) -> x509.KeyUsage:
+    every = (
+        *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+        *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+    )
+    return x509.KeyUsage(**{use: uses.get(use, False) for use in every})
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+def _alternative(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _vacant(path: Path) -> None:
+    if path.exists():
+        raise InputError(f"{path} is there already; whoever trusts it goes on doing so: choose another folder")
+
+
+def _write(path: Path, content: bytes, rights: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=rights)
+    path.write_bytes(content)

@@ -1,0 +1,73 @@
+"""Certificates and keys for a try: what a TLS handshake and OpenSSH make of them."""
+
+import socket
+import ssl
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
+
+from data.errors import InputError
+from federation.credentials import AUTHORITY, CERTIFICATE, KEY, certify, node_key
+
+
+def greet(folder: Path, trusted: Path, name: str) -> str:
+    """The protocol of a handshake with a server of this folder's certificate, by one who trusts an authority."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(folder / CERTIFICATE, folder / KEY)
+    client = ssl.create_default_context(cafile=str(trusted / AUTHORITY))
+    ours, theirs = socket.socketpair()
+
+    def answer() -> None:
+        try:
+            server.wrap_socket(theirs, server_side=True).close()
+        except (ssl.SSLError, OSError):
+            theirs.close()
+
+    answering = threading.Thread(target=answer)
+    answering.start()
+    try:
+        with client.wrap_socket(ours, server_hostname=name) as wrapped:
+            return wrapped.version() or ""
+    finally:
+        ours.close()
+        answering.join(5)
+
+
+def test_a_client_that_trusts_the_authority_is_served_under_each_name(tmp_path: Path) -> None:
+    certify(tmp_path, ["localhost", "127.0.0.1", "fedrec.example.org"])
+    for name in ("localhost", "127.0.0.1", "fedrec.example.org"):
+        assert greet(tmp_path, tmp_path, name) == "TLSv1.3"
+
+
+def test_another_name_and_another_authority_are_refused(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        certify(tmp_path / folder, ["localhost"])
+    with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
+        greet(tmp_path / "a", tmp_path / "a", "elsewhere.example.org")
+    with pytest.raises(ssl.SSLCertVerificationError):
+        greet(tmp_path / "a", tmp_path / "b", "localhost")
+
+
+def test_a_nodes_key_is_one_that_openssh_reads(tmp_path: Path) -> None:
+    public = node_key(tmp_path / "node-1")
+    private = load_ssh_private_key((tmp_path / "node-1").read_bytes(), None)
+    assert isinstance(private, ec.EllipticCurvePrivateKey)
+    assert private.curve.name == "secp384r1"
+    assert load_ssh_public_key(public.read_bytes()) == private.public_key()
+
+
+def test_private_keys_are_for_their_owner_alone_and_are_never_replaced(tmp_path: Path) -> None:
+    certify(tmp_path, ["localhost"])
+    node_key(tmp_path / "node-1")
+    for name in (KEY, "node-1"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+    held = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=r"ca\.crt is there already"):
+        certify(tmp_path, ["localhost"])
+    with pytest.raises(InputError, match="node-1 is there already"):
+        node_key(tmp_path / "node-1")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == held
