@@ -1,19 +1,29 @@
-"""A real federation on this machine: one SuperLink and some SuperNodes as processes, on free loopback ports."""
+"""A real federation on this machine: a SuperLink and SuperNodes as processes, with TLS and registered keys, as in
+earnest, but on free loopback ports and with certificates for development."""
 
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from data.errors import InputError
 from federation.config import Scalar
-from recsys.machine import cores
+from federation.credentials import AUTHORITY, CERTIFICATE, KEY, certify, node_key
 
 BIN = Path(sys.executable).parent
 APP = Path(__file__).resolve().parent.parent
+"""What `flwr run` bundles: the clone that this file is of."""
+
+LINK = "superlink"
+CONNECTED = "SuperNode ID:"
+"""What a SuperNode logs when the SuperLink has let it in."""
+
+PATIENCE = 60.0
+"""Seconds for the SuperLink to listen; on a busy machine its imports alone take ten."""
 
 
 def free_port() -> int:
@@ -34,54 +44,112 @@ def environment(home: Path, threads: int = 1) -> dict[str, str]:
     }
 
 
-@contextmanager
-def process(command: Sequence[str], log: Path, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that writes to `log` and ends with the block."""
-    with log.open("wb") as output:
-        running = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env)
-        try:
-            yield running
-        finally:
-            running.terminate()
+class Federation:
+    """Processes by name, and what they leave in `folder`: logs, keys, certificates, and the home that `flwr` needs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self.home, self.certificates, self.keys = (self.folder / name for name in ("home", "certificates", "keys"))
+        self.port = free_port()
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start_link(self) -> None:
+        """Start the SuperLink and wait until it listens. What it knows is in a file: started again, it goes on."""
+        if not (self.certificates / AUTHORITY).exists():
+            certify(self.certificates, ["localhost", "127.0.0.1"])
+            self.home.mkdir(parents=True)
+            (self.home / "config.toml").write_text(
+                f'[superlink]\ndefault = "here"\n\n[superlink.here]\naddress = "localhost:{self.port}"\n'
+                f'root-certificates = "{self.certificates / AUTHORITY}"\n'
+            )
+        command = ["flower-superlink", "--host", "127.0.0.1", "--port", str(self.port), "--enable-supernode-auth"]
+        command += ["--ssl-ca-certfile", str(self.certificates / AUTHORITY)]
+        command += ["--ssl-certfile", str(self.certificates / CERTIFICATE)]
+        command += ["--ssl-keyfile", str(self.certificates / KEY)]
+        command += ["--database", str(self.folder / "superlink.db")]
+        self._start(LINK, command)
+        deadline = time.monotonic() + PATIENCE
+        while not self._listens():
+            if self.running[LINK].poll() is not None or time.monotonic() > deadline:
+                raise InputError(f"the SuperLink did not start; {self.log(LINK)} says why")
+            time.sleep(0.2)
+
+    def join(self, name: str, config: Mapping[str, Scalar], threads: int = 1) -> None:
+        """Start a SuperNode with this node config; its key is made and registered when it comes for the first time."""
+        if not (self.keys / name).exists():
+            told = self.flwr("supernode", "register", str(node_key(self.keys / name)), "here")
+            if told.returncode:
+                raise InputError(f"{name} could not be registered: {told.stderr.strip() or told.stdout.strip()}")
+        command = ["flower-supernode", "--superlink", f"localhost:{self.port}", "--port", str(free_port())]
+        command += ["--root-certificates", str(self.certificates / AUTHORITY)]
+        command += ["--auth-supernode-private-key", str(self.keys / name)]
+        self._start(name, [*command, "--node-config", _table(config)], threads)
+
+    def flwr(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Flower's command line, to the end."""
+        command = [str(BIN / "flwr"), *arguments]
+        return subprocess.run(command, env=environment(self.home), capture_output=True, text=True, timeout=timeout)
+
+    def run(self, asked: Mapping[str, Scalar]) -> subprocess.CompletedProcess[str]:
+        """`flwr run` to the end, with the app of this checkout, and these knobs and places."""
+        return self.flwr("run", str(APP), "here", "--stream", "--run-config", _table(asked))
+
+    def log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def state(self, name: str) -> str:
+        """In a word or two, for people."""
+        if (ended := self.running[name].poll()) is not None:
+            return f"ended with {ended}"
+        if name == LINK:
+            return "listens"
+        return "connected" if CONNECTED in self.log(name).read_text(errors="replace") else "starts"
+
+    def stop(self) -> None:
+        """End all processes, the nodes first, and wait for them."""
+        for process in reversed(self.running.values()):
+            process.terminate()
+        for process in reversed(self.running.values()):
             try:
-                running.wait(10)
+                process.wait(10)
             except subprocess.TimeoutExpired:
-                running.kill()
-                running.wait()
+                process.kill()
+                process.wait()
+
+    def _start(self, name: str, command: list[str], threads: int = 1) -> None:
+        with self.log(name).open("ab") as output:
+            self.running[name] = subprocess.Popen(
+                [str(BIN / command[0]), *command[1:]],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment(self.home, threads),
+                start_new_session=True,  # Ctrl-C is for us, who end them in order
+            )
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
 
 @contextmanager
-def superlink(folder: Path, node_configs: Sequence[str]) -> Iterator[Path]:
-    """A SuperLink with one SuperNode per node config, which share the cores; yields the home that `flwr run` needs."""
-    port, threads = free_port(), max(1, cores() // max(1, len(node_configs)))
-    home = folder / "home"
-    home.mkdir(parents=True)
-    (home / "config.toml").write_text(
-        f'[superlink]\ndefault = "here"\n\n[superlink.here]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
-    )
+def federation(folder: Path, nodes: Mapping[str, Mapping[str, Scalar]], threads: int = 1) -> Iterator[Federation]:
+    """A SuperLink with a SuperNode for each node config, until the block ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    here = Federation(folder)
     with ExitStack() as stack:
-        link = [str(BIN / "flower-superlink"), "--insecure", "--host", "127.0.0.1", "--port", str(port)]
-        stack.enter_context(process(link, folder / "superlink.log", environment(home)))
-        _wait_for(port)
-        for number, node_config in enumerate(node_configs):
-            node = [str(BIN / "flower-supernode"), "--insecure", "--superlink", f"127.0.0.1:{port}"]
-            node += ["--port", str(free_port()), "--node-config", node_config]
-            stack.enter_context(process(node, folder / f"node-{number}.log", environment(home, threads)))
-        yield home
+        stack.callback(here.stop)
+        here.start_link()
+        for name, config in nodes.items():
+            here.join(name, config, threads)
+        yield here
 
 
-def flwr_run(home: Path, asked: Mapping[str, Scalar]) -> subprocess.CompletedProcess[str]:
-    """`flwr run` to the end, with the app of this checkout, and these knobs and places."""
-    pairs = (f'{name}="{value}"' if isinstance(value, str) else f"{name}={value}" for name, value in asked.items())
-    command = [str(BIN / "flwr"), "run", str(APP), "here", "--stream", "--run-config", " ".join(pairs)]
-    return subprocess.run(command, env=environment(home), capture_output=True, text=True, timeout=240)
+def _table(values: Mapping[str, Scalar]) -> str:
+    """Key-value pairs as Flower's command line reads them: TOML's values."""
+    return " ".join(f"{name}={_toml(value)}" for name, value in values.items())
 
 
-def _wait_for(port: int, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise TimeoutError(f"nothing listens on port {port}")
+def _toml(value: Scalar) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)

@@ -7,7 +7,7 @@ import typer
 from click import UsageError
 
 from data.errors import InputError
-from fedrec.commands import answer, data, learn, measure, node
+from fedrec.commands import answer, data, federation, learn, measure, node
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -21,6 +21,7 @@ for commands in (learn, answer, measure):
     app.add_typer(commands.app)
 app.add_typer(data.app, name="data")
 app.add_typer(node.app, name="node")
+app.add_typer(federation.app, name="federation")
 
 
 def main() -> None:

@@ -10,9 +10,10 @@ from data.synthetic import SyntheticConfig
 from federation import log
 from federation.config import RunConfig, knobs
 from federation.local import LocalGrid
-from federation.processes import flwr_run, superlink
+from federation.processes import federation
 from federation.train import open_run, train
 from fedrec.bench import world
+from recsys.machine import cores
 from recsys.recommender import Recommender
 
 WORLD = SyntheticConfig(users=2000, items=2000, interactions=40_000, seed=0, longest=100)
@@ -42,6 +43,6 @@ def measure(config: RunConfig) -> dict[str, Any]:
 
 def _over_flower(data: Path, out: Path, config: RunConfig) -> None:
     asked = knobs(config) | {"data": str(data), "out": str(out)}
-    nodes = [f'data="{data}" part={part} parts={config.nodes}' for part in range(config.nodes)]
-    with superlink(out.parent / f"{out.name}-processes", nodes) as home:
-        flwr_run(home, asked)
+    nodes = {f"node-{part}": {"data": str(data), "part": part, "parts": config.nodes} for part in range(config.nodes)}
+    with federation(out.parent / f"{out.name}-processes", nodes, max(1, cores() // config.nodes)) as here:
+        here.run(asked)

@@ -1,0 +1,56 @@
+"""`fedrec federation`: real Flower processes on this machine, and what they need to trust each other."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="A real federation: Flower processes, certificates and keys.")
+
+
+@app.command("up")
+def federation_up(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A prepared folder.")],
+    nodes: Annotated[int, typer.Option(min=1, help="How many SuperNodes its users are dealt to.")] = 2,
+    folder: Annotated[Path, typer.Option(help="A new or empty folder for logs, keys and the nodes' data.")] = Path(
+        "var/federation"
+    ),
+) -> None:
+    """Start a SuperLink and SuperNodes, show their state, and stop them all on Ctrl-C."""
+    from fedrec.federate import up
+
+    up(data, nodes, folder)
+
+
+@app.command("certify")
+def federation_certify(
+    out: Annotated[Path, typer.Option(help="Where the certificates go.", show_default=False)],
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="A name or address of the server; again for more.", show_default="localhost"),
+    ] = None,
+) -> None:
+    """Certificates for development: an authority that nodes trust, and the server's, valid for 90 days."""
+    from federation.credentials import AUTHORITY, CERTIFICATE, DAYS, KEY, certify
+    from fedrec import view
+
+    certify(out, host or ["localhost", "127.0.0.1"])
+    view.out.print(
+        f"{out}: {AUTHORITY} for every node, {CERTIFICATE} and {KEY} for the server alone; valid for {DAYS} days.",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+@app.command("key")
+def federation_key(
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="The private key; FILE.pub becomes the public one.")],
+) -> None:
+    """A node's key, made on the node: the private half stays there, the public one is registered at the server."""
+    from federation.credentials import node_key
+    from fedrec import view
+
+    public = node_key(out)
+    view.out.print(
+        f"{out} stays here. Register the other: flwr supernode register {public}", soft_wrap=True, markup=False
+    )

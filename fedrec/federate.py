@@ -1,0 +1,66 @@
+"""`fedrec federation up`: a real federation on this machine, for a try."""
+
+import shlex
+import signal
+import time
+from pathlib import Path
+
+from rich.live import Live
+from rich.table import Table
+
+from data.errors import InputError
+from data.nodes import SERVER, evenly, split
+from data.people import load_people
+from data.prepare import read_manifest
+from federation.processes import APP, LINK, Federation, federation
+from fedrec import view
+from recsys.machine import cores
+
+DATA = "data"
+EVERY = 1.0
+"""Seconds between two looks at the processes."""
+
+
+def up(data: Path, nodes: int, folder: Path) -> None:
+    """Deal the users to nodes, start all processes, and show them until Ctrl-C; then stop them all.
+
+    Raises `InputError` where the folder is taken, or the processes do not start.
+    """
+    read_manifest(data)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"--folder {folder} is not empty; choose another, or remove it")
+    folders = split(data, folder / DATA, evenly(len(load_people(data)), nodes))
+    view.say(f"Dealt the users to {nodes} nodes; starting a SuperLink, then the nodes, each with a key of its own")
+    configs = {path.name: {"data": str(path.resolve())} for path in folders}
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: no process may outlive this one
+        signal.signal(ending, signal.default_int_handler)
+    try:
+        with federation(folder, configs, max(1, cores() // nodes)) as here:
+            view.say(_how_to_train(here, nodes))
+            _watch(here)
+    except KeyboardInterrupt:
+        view.say(f"Stopped all processes. Logs, keys and the nodes' folders are in {folder}.")
+
+
+def _watch(here: Federation) -> None:
+    with Live(_table(here), console=view.err, auto_refresh=False) as live:
+        while True:
+            time.sleep(EVERY)
+            live.update(_table(here), refresh=True)
+
+
+def _table(here: Federation) -> Table:
+    table = Table("process", "state", "log")
+    for name in here.running:
+        table.add_row("SuperLink" if name == LINK else name, here.state(name), str(here.log(name)))
+    return table
+
+
+def _how_to_train(here: Federation, nodes: int) -> str:
+    places = f'data="{here.folder / DATA / SERVER}" out="{Path("runs/federation").resolve()}" nodes={nodes}'
+    return (
+        f"TLS on localhost:{here.port}. Train from another terminal:\n\n"
+        f"  export FLWR_HOME={shlex.quote(str(here.home))} FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1\n"
+        f"  flwr run {shlex.quote(str(APP))} here --stream --run-config {shlex.quote(places)}\n\n"
+        "Ctrl-C here stops everything."
+    )
