@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from math import inf, isfinite
@@ -62,21 +62,29 @@ class Tally:
 
 
 def run(grid: Grid, roster: Roster, state: State, config: RunConfig, folder: Path, observe: Observer) -> State:
-    """Go on from `state` to the last round. State and log are saved each round; `observe` sees each record."""
-    validated = draw(roster, config.validation_users, config.seed, 0)
+    """Go on from `state` to the last round. State and log are saved each round; `observe` sees each record.
+
+    Nodes that come later are asked from the next round on; whoever validates is drawn of those who were there first.
+    With the same users from the first round to the last, an interrupted run comes to the same model.
+    """
+    first, validated = roster, draw(roster, config.validation_users, config.seed, 0)
+    if state.roster not in ("", roster.fingerprint):
+        logger.warning("the nodes host other users than before; going on with these %s", len(roster))
+    asked = set(map(int, roster.nodes))
     while state.round < config.rounds:
         started = time.perf_counter()
         number = state.round + 1
+        roster = enlisted(grid, roster, asked, config)
         drawn = draw(roster, config.clients_per_round, config.seed, number)
         order = Order(number, drawn, config.clip, best=state.best_round)
         tally = ask(grid, wire.TRAIN, addressed(roster, order), state.adapter, config)
         total = tally.total
-        state = absorb(state, total, config)
+        state = replace(absorb(state, total, config), roster=roster.fingerprint)
         trained = time.perf_counter() - started
         metrics = None
         if number % config.validate_every == 0 or number == config.rounds:
             order = Order(number, validated, split="validation")
-            evaluation = ask(grid, wire.EVALUATE, addressed(roster, order), state.adapter, config)
+            evaluation = ask(grid, wire.EVALUATE, addressed(first, order), state.adapter, config)
             metrics = evaluation.metrics
             tally.bytes_down += evaluation.bytes_down
             tally.bytes_up += evaluation.bytes_up
@@ -88,6 +96,7 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, folder: Pat
             "clipped": total.sums["clipped"] / total.users if total else None,
             "clients_diverged": int(total.sums["diverged"]) if total else 0,
             "validation": metrics,
+            "users": len(roster),
             **tally.account(),
             "seconds": round(time.perf_counter() - started, 3),
             "clients_per_second": round(tally.clients_answered / trained, 1),
@@ -110,18 +119,37 @@ def take_census(grid: Grid, config: RunConfig, stamp: Mapping[str, str], poll: f
                 f"{len(nodes)} of nodes = {config.nodes} connected in time; start the rest, or ask for fewer"
             )
         time.sleep(poll)
+    census = _census(grid, nodes, stamp, config)
+    if len(census) < config.nodes:
+        raise InputError(f"{len(census)} of nodes = {config.nodes} can take part; see the log for the rest")
+    roster = Roster.of(census, stamp)
+    if not len(roster):
+        raise InputError("no node answered with users; see the nodes' logs")
+    return roster
+
+
+def enlisted(grid: Grid, roster: Roster, asked: set[int], config: RunConfig) -> Roster:
+    """The roster with the nodes that have come since: each is asked for its users once, and noted in `asked`."""
+    new = sorted(set(grid.get_node_ids()) - asked)
+    asked.update(new)
+    for node, tickets in _census(grid, new, roster.stamp, config).items() if new else ():
+        try:
+            roster = roster.joined(node, tickets)
+            logger.info("node %s has joined, with %s users", node, len(tickets))
+        except InputError as error:
+            logger.warning("node %s is left out: %s", node, error)
+    return roster
+
+
+def _census(grid: Grid, nodes: Sequence[int], stamp: Mapping[str, str], config: RunConfig) -> dict[int, np.ndarray]:
+    """The tickets of those nodes that can take part."""
     census: dict[int, np.ndarray] = {}
     for node, reply in exchange(grid, wire.CENSUS, {node: RecordDict() for node in nodes}, "0", config).items():
         try:
             census[node] = wire.decode_census(_content(reply), stamp)
         except ValueError as error:
             logger.warning("node %s is left out: %s", node, error)
-    if len(census) < config.nodes:
-        raise InputError(f"{len(census)} of nodes = {config.nodes} can take part; see the log for the rest")
-    roster = Roster.of(census)
-    if not len(roster):
-        raise InputError("no node answered with users; see the nodes' logs")
-    return roster
+    return census
 
 
 def addressed(roster: Roster, order: Order) -> dict[int, Order]:

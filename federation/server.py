@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +32,30 @@ class Roster:
 
     nodes: np.ndarray  # (U,) node of each user
     users: np.ndarray  # (U,) number in that node's shard
-    fingerprint: str  # of the tickets: the same for the same users anywhere
+    tickets: np.ndarray  # (U,) rising
+    stamp: Mapping[str, str]  # what a node must have to be on it: the same catalogue, the same encoder
 
     @classmethod
-    def of(cls, census: dict[int, np.ndarray]) -> "Roster":
+    def of(cls, census: Mapping[int, np.ndarray], stamp: Mapping[str, str]) -> "Roster":
         """From each node's tickets, in the order of its shard. Raises `InputError` where a user is there twice."""
-        tickets = np.concatenate([*census.values(), np.zeros(0, dtype=np.uint64)])
-        nodes = np.concatenate([np.full(len(t), node, dtype=np.uint64) for node, t in census.items()] or [tickets])
-        users = np.concatenate([np.arange(len(t)) for t in census.values()] or [np.zeros(0, dtype=np.int64)])
-        order = np.argsort(tickets, kind="stable")
-        if len(np.unique(tickets)) < len(tickets):
+        tickets = np.zeros(0, dtype=np.uint64)
+        nobody = cls(tickets, np.zeros(0, dtype=np.int64), tickets, stamp)
+        return reduce(lambda roster, answer: roster.joined(*answer), census.items(), nobody)
+
+    def joined(self, node: int, tickets: np.ndarray) -> "Roster":
+        """With one more node. Raises `InputError` where it hosts users that are on the roster already."""
+        everyone = np.concatenate([self.tickets, tickets])
+        if len(np.unique(everyone)) < len(everyone):
             raise InputError("two nodes host the same users; give each node its own part of them")
-        return cls(nodes[order], users[order], hashlib.sha256(tickets[order].tobytes()).hexdigest())
+        order = np.argsort(everyone, kind="stable")
+        nodes = np.concatenate([self.nodes, np.full(len(tickets), node, dtype=np.uint64)])
+        users = np.concatenate([self.users, np.arange(len(tickets))])
+        return Roster(nodes[order], users[order], everyone[order], self.stamp)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the tickets: the same for the same users anywhere."""
+        return hashlib.sha256(self.tickets.tobytes()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.users)
@@ -68,19 +82,13 @@ class State:
     best: Adapter  # the adapter of the best validated round
     best_round: int = 0
     best_score: float = -1.0
-    roster: str = ""  # fingerprint of the users that the run began with
+    roster: str = ""  # fingerprint of the users that could be asked last
 
     @classmethod
     def start(cls, adapter: Adapter, config: ServerConfig) -> "State":
         zeros = {name: torch.zeros(tensor.shape, dtype=torch.float64) for name, tensor in adapter.items()}
         floor = {name: torch.full_like(tensor, config.adaptivity**2) for name, tensor in zeros.items()}
         return cls(0, adapter, zeros, floor, adapter)
-
-    def joined(self, roster: Roster) -> "State":
-        """Remember the run's users; raises `InputError` where they are not those that it began with."""
-        if self.roster not in ("", roster.fingerprint):
-            raise InputError("the nodes host other users than when this run began; resume with the same, or begin anew")
-        return replace(self, roster=roster.fingerprint)
 
     def validated(self, score: float) -> "State":
         """Keep this round's adapter if its validation score is the best so far."""

@@ -117,7 +117,7 @@ def train(grid: Grid, out: Path, data: Path, config: RunConfig, observe: Observe
     state = State.load(out) or State.start(learner(config, model, public.matrix).adapter(), config.server)
     log.rewind(out, state.round)
     roster = take_census(grid, config, public.stamp)
-    state = run(grid, roster, state.joined(roster), config, out, observe)
+    state = run(grid, roster, state, config, out, observe)
     if not state.best_round:
         raise InputError(f"no round was answered and validated; {out}/{log.FILE} says who was refused and why")
     metrics = {split: _measured(grid, roster, state, split, config) for split in ("test", "validation")}

@@ -11,13 +11,13 @@ import torch
 from flwr.app import Array, Error, Message, MetricRecord, RecordDict
 
 from data.errors import InputError
-from federation import log, wire
+from federation import client_app, log, wire
 from federation.client import Node
 from federation.client_app import NodeFailure, guarded
-from federation.config import RunConfig
+from federation.config import RunConfig, knobs
 from federation.local import LocalGrid
 from federation.rounds import run, take_census
-from federation.server import Roster, State
+from federation.server import State
 from federation.train import open_run, train
 from federation.update import Order, Update
 from recsys.model import Model
@@ -194,15 +194,60 @@ def test_a_node_with_another_catalogue_or_encoder_is_left_out(name: str) -> None
         wire.decode_census(content, toy_stamp())
 
 
-def test_a_run_is_not_resumed_with_other_users(toy: Path, model: Model, tmp_path: Path) -> None:
-    config = small_config()
-    state = State.start(model.adapter(), config.server)
-    joined = state.joined(take_census(LocalGrid.over(toy, config), config, toy_stamp()))
-    joined.save(tmp_path)
-    loaded = State.load(tmp_path)
-    assert loaded is not None
-    with pytest.raises(InputError, match="other users"):
-        loaded.joined(Roster.of({1: np.array([5, 6], dtype=np.uint64)}))
+class Late(LocalGrid):
+    """A network that node 2 joins with the third round, and leaves with the fifth."""
+
+    def get_node_ids(self) -> Iterable[int]:
+        return [node for node in super().get_node_ids() if node == 1 or self.round > 2]
+
+    round = 1
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        messages = list(messages)
+        self.round = max(self.round, *(int(message.metadata.group_id) + 1 for message in messages))
+        return [reply for reply in super().send_and_receive(messages) if self.round < 6 or reply_of_first(reply)]
+
+
+def reply_of_first(reply: Message) -> bool:
+    return reply.metadata.src_node_id == 1
+
+
+def test_a_node_that_comes_late_is_asked_from_then_on(toy: Path, model: Model, tmp_path: Path) -> None:
+    """And one that is gone is missed, but not waited for."""
+    config = small_config(rounds=6, nodes=2, clients_per_round=12, validate_every=2)
+    grid = Late.over(toy, config)
+    state = trained(grid, replace(config, nodes=1), model, tmp_path)
+    records = log.read(tmp_path)
+    assert [record["users"] for record in records] == [6, 6, 12, 12, 12, 12]
+    assert [record["clients_asked"] for record in records] == [6, 6, 12, 12, 12, 12]
+    assert [record["clients_answered"] for record in records] == [6, 6, 12, 12, 6, 6]
+    assert [record["validation"]["users"] for record in records if record["validation"]] == [6, 6, 6]
+    assert state.roster == take_census(LocalGrid.over(toy, config), config, toy_stamp()).fingerprint
+
+
+def test_a_late_node_that_cannot_take_part_is_left_out_and_asked_once(
+    toy: Path, model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = small_config(rounds=5, nodes=2, clients_per_round=12)
+    grid = Late(client_app.app, [{"data": str(toy)}, {"data": str(toy)}], knobs(config))
+    trained(grid, replace(config, nodes=1), model, tmp_path)
+    assert [record["users"] for record in log.read(tmp_path)] == [12] * 5
+    left_out = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert left_out == ["node 2 is left out: two nodes host the same users; give each node its own part of them"]
+
+
+def test_a_run_that_is_resumed_with_other_users_goes_on_and_says_so(
+    toy: Path, model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    half = small_config(rounds=2, nodes=2, clients_per_round=12)
+    state = trained(unreliable(toy, half, lambda reply: reply), half, model, tmp_path)
+    config = small_config(rounds=4, clients_per_round=12)
+    grid = LocalGrid(client_app.app, [{"data": str(toy), "part": 0, "parts": 2}], knobs(config))
+    assert "other users" not in caplog.text
+    roster = take_census(grid, config, toy_stamp())
+    done = run(grid, roster, state, config, tmp_path, lambda record: None)
+    assert "other users than before; going on with these 6" in caplog.text
+    assert (done.round, done.roster) == (4, roster.fingerprint)
 
 
 @pytest.mark.parametrize(("change", "said"), [({"users": np.array([1, 1])}, "twice"), ({"clip": 99.0}, "promised")])

@@ -59,7 +59,7 @@ def test_a_client_that_diverged_adds_nothing_and_is_counted() -> None:
 
 def test_a_user_on_two_nodes_is_refused() -> None:
     with pytest.raises(InputError, match="same users"):
-        Roster.of({1: np.array([1, 2], dtype=np.uint64), 2: np.array([2], dtype=np.uint64)})
+        Roster.of({1: np.array([1, 2], dtype=np.uint64), 2: np.array([2], dtype=np.uint64)}, {})
 
 
 def test_updates_of_different_rounds_do_not_add() -> None:
@@ -87,8 +87,8 @@ def test_an_order_survives_the_wire() -> None:
 
 def test_the_same_users_are_drawn_however_they_are_spread() -> None:
     tickets = np.array([50, 10, 40, 20, 30], dtype=np.uint64)
-    one = Roster.of({7: tickets})
-    two = Roster.of({3: tickets[[1, 4]], 9: tickets[[0, 2, 3]]})
+    one = Roster.of({7: tickets}, {})
+    two = Roster.of({3: tickets[[1, 4]], 9: tickets[[0, 2, 3]]}, {})
     drawn = draw(one, 3, seed=1, round=2)
     ours = {int(tickets[user]) for user in one.per_node(drawn)[7]}
     spread = {3: tickets[[1, 4]], 9: tickets[[0, 2, 3]]}
@@ -98,7 +98,7 @@ def test_the_same_users_are_drawn_however_they_are_spread() -> None:
 
 
 def test_a_draw_is_without_replacement_and_changes_by_round() -> None:
-    roster = Roster.of({1: np.arange(100, dtype=np.uint64)})
+    roster = Roster.of({1: np.arange(100, dtype=np.uint64)}, {})
     first, second = draw(roster, 10, 0, 1), draw(roster, 10, 0, 2)
     assert len(set(first.tolist())) == 10
     assert first.tolist() != second.tolist()
