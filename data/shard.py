@@ -145,6 +145,11 @@ class Shard:
         events = self.items[self.starts[user] : self.ends[user] - HELD_OUT[split]]
         return events[:-1] if len(events) and events[-1] == NOTHING else events
 
+    def everything(self, user: int) -> np.ndarray:
+        """All events of a user, oldest first, the held-out ones too: to recommend from, never to measure with."""
+        events = self.items[self.starts[user] : self.ends[user]]
+        return events[events != NOTHING]
+
     def ranked(self, users: Iterable[int]) -> np.ndarray:
         """Those of some users who have held-out items."""
         users = np.fromiter(users, dtype=np.int64)

@@ -1,6 +1,7 @@
 """Answer with a run: once, or over HTTP."""
 
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,7 +10,7 @@ from data.errors import InputError
 from fedrec.commands.options import Json, Run
 
 if TYPE_CHECKING:
-    from serving.schema import Question
+    from serving.schema import Answer, Question
 
 app = typer.Typer()
 
@@ -19,25 +20,52 @@ def recommend(
     run: Run,
     history: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="Item ids, oldest first.")] = None,
     query: Annotated[str | None, typer.Option(metavar="TEXT", help="Free text.")] = None,
+    shard: Annotated[Path | None, typer.Option(metavar="DIR", help="A node's folder, for one of its users.")] = None,
+    user: Annotated[str | None, typer.Option(metavar="ID", help="With --shard: the user's id there.")] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="With --shard: ask this server, which gets a vector.", show_default="rank here"
+        ),
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many.")] = 10,
     as_json: Json = False,
 ) -> None:
-    """The top k for a history or a text, with titles."""
+    """The top k for a history, a text, or a user of a node's folder, whose history stays there."""
     from fedrec import view
-    from recsys.recommender import Recommender
-    from serving.engine import Engine, Refused
 
-    question = _question(history, query, k)
-    try:
-        answer = Engine(Recommender.load(run)).recommend(question)
-    except Refused as refusal:
-        raise InputError(f"--{refusal.where}: {refusal.detail}; ids stand in {run}/catalogue.parquet") from refusal
+    if shard is not None:
+        answer = _on_the_device(run, shard, user, k, endpoint, history, query)
+    else:
+        if told := [name for name, value in (("--user", user), ("--endpoint", endpoint)) if value is not None]:
+            raise InputError(f"{told[0]} goes with --shard, a node's folder; add it")
+        answer = _answer(run, _question(history, query, k))
     if as_json:
         print(answer.model_dump_json())
         return
     if answer.unknown_ids:
         view.warn(f"not in the catalogue, skipped: {', '.join(answer.unknown_ids)}")
     view.out.print(view.items_table(f"top {k} of {answer.model_version}", answer.items))
+
+
+def _on_the_device(
+    run: Path, shard: Path, user: str | None, k: int, endpoint: str | None, history: str | None, query: str | None
+) -> "Answer":
+    from fedrec.device import recommend
+
+    if user is None or history is not None or query is not None:
+        raise InputError("--shard goes with --user, one of its users, and with neither --history nor --query")
+    return recommend(run, shard, user, k, endpoint)
+
+
+def _answer(run: Path, question: "Question") -> "Answer":
+    from recsys.recommender import Recommender
+    from serving.engine import Engine, Refused
+
+    try:
+        return Engine(Recommender.load(run)).recommend(question)
+    except Refused as refusal:
+        raise InputError(f"--{refusal.where}: {refusal.detail}; ids stand in {run}/catalogue.parquet") from refusal
 
 
 def _question(history: str | None, query: str | None, k: int) -> "Question":
