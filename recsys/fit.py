@@ -91,8 +91,9 @@ def descend(
 EVENTS = {"cpu": 4096, "cuda": 2**20}
 """Of a block at most, padding included: larger ones were no faster (docs/performance.md)."""
 CLIENTS = 128
-BYTES = 100_000
-"""Memory that an event of a block takes, measured with the default model."""
+BYTES = 300_000
+"""Memory that an event of a block takes, measured with the default model and histories of eight events, where each
+client's candidates weigh most; of fifty, it is 120 kB."""
 
 
 def blocks(cohort: Cohort, on: torch.device) -> Iterator[Cohort]:
