@@ -46,11 +46,15 @@ def _embed(data: Path, encoder: str) -> None:
 
 
 def read_settings(file: Path | None, pairs: list[str]) -> RunConfig | None:
-    """The config that a TOML file and `--set`s ask for; None where nothing is asked."""
+    """The config that a TOML file and `--set`s ask for; None where nothing is asked.
+
+    The file is a table of settings, or a benchmark's preset, whose table of settings it then is.
+    """
     table: dict[str, Any] = {}
     if file:
         try:
-            table |= tomllib.loads(file.read_text())
+            found = tomllib.loads(file.read_text())
+            table |= found["settings"] if isinstance(found.get("settings"), dict) else found
         except FileNotFoundError as error:
             raise InputError(f"--config {file} does not exist; give a TOML file of settings") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -18,8 +18,9 @@ from data.raw import Frames
 from data.shard import Shard
 from data.sources import SOURCES
 from data.split import Split
-from federation.config import knobs
+from federation.config import RunConfig, knobs
 from fedrec.commands.options import Protocol
+from fedrec.train import read_settings
 from recsys.rank import PROTOCOLS
 from tests.terminal import Fedrec, Outcome, is_refused
 from tests.world import SMALL, small_config, toy_interactions, toy_items
@@ -373,3 +374,10 @@ def test_a_setting_by_file_or_by_hand_is_the_same(fedrec: Fedrec, toy: Path, run
     assert told["test"] == json.loads((run / "metrics.json").read_text())["test"]
     for name in ("adapter_model.safetensors", "towers.safetensors", "item_vectors.safetensors"):
         assert (copied / name).read_bytes() == (run / name).read_bytes(), name
+
+
+def test_a_benchmarks_preset_is_a_file_of_settings(tmp_path: Path) -> None:
+    (tmp_path / "preset.toml").write_text('data = "toy"\nseeds = [3]\n[settings]\nrounds = 7\nlora_targets = "query"\n')
+    config = read_settings(tmp_path / "preset.toml", ["item_rank=5"])
+    assert config is not None
+    assert knobs(config) == knobs(RunConfig()) | {"rounds": 7, "lora_targets": "query", "item_rank": 5}

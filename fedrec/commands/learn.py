@@ -27,7 +27,9 @@ def demo(
 def train(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="A prepared folder.")],
     out: Annotated[Path, typer.Option(help="The run's folder.", show_default=False)],
-    config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A TOML file of settings, or a preset: benchmarks/NAME.toml.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting, over the file's. `mode=central` pools the data."),
