@@ -6,7 +6,7 @@ Each is a prepared folder by itself and opens with nothing else in reach. What i
 import json
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from data.errors import InputError
 from data.files import replaced_folder
 from data.histories import histories
 from data.people import load_people, save_people
-from data.prepare import MANIFEST, read_manifest, rows_of, shard_of
+from data.prepare import MANIFEST, counts_of, read_manifest, rows_of, shard_of
 from data.shard import DEALT, FOLDER, Shard
 from data.split import Split
 from data.tables import Tables, read_table, read_tables
@@ -77,31 +77,25 @@ def split(data: Path, out: Path, hands: list[Hand]) -> list[Path]:
     manifest, shard, ids = read_manifest(data), Shard.load(data), load_people(data)
     names = [f"node-{number:0{len(str(len(hands) - 1))}}" for number in range(len(hands))]
     with replaced_folder(out) as folder:
-        publish(data, folder / SERVER, manifest)
+        publish(data, folder / SERVER, manifest, {})
         for name, hand in zip(names, hands, strict=True):
             write_node(data, folder / name, manifest, shard.of(hand.users), ids[hand.users])
     return [out / name for name in names]
 
 
-def publish(data: Path, folder: Path, manifest: dict[str, Any]) -> None:
-    """The public side of a prepared folder: the catalogue, its embeddings where they are made, and its manifest."""
-    folder.mkdir(parents=True)
+def publish(data: Path, folder: Path, manifest: dict[str, Any], own: dict[str, int]) -> None:
+    """The public side of a prepared folder: the catalogue, its embeddings where they are made, and its manifest, with
+    the folder's own counts in place of everybody's."""
+    folder.mkdir(exist_ok=True)
     for path in [data / CATALOGUE, *sorted(data.glob("embeddings-*.safetensors"))]:
         shutil.copy2(path, folder)
     told = {name: value for name, value in manifest.items() if name not in OF_THE_WHOLE}
-    (folder / MANIFEST).write_text(json.dumps(told, indent=2) + "\n")
+    (folder / MANIFEST).write_text(json.dumps(told | own, indent=2) + "\n")
 
 
 def write_node(public: Path, folder: Path, manifest: dict[str, Any], shard: Shard, ids: pl.Series) -> None:
     """A node's folder: the public side, and the histories of its own users, for its owner's eyes only."""
-    ranked = len(shard.ranked(range(len(shard))))
-    own = {
-        "users": len(shard),
-        "interactions": int((shard.ends - shard.starts).sum()) - 2 * (len(shard) - ranked),
-        "training_only_users": len(shard) - ranked,
-    }
-    publish(public, folder, manifest)
-    (folder / MANIFEST).write_text(json.dumps(read_manifest(folder) | own, indent=2) + "\n")
+    publish(public, folder, manifest, counts_of(shard))
     folder.chmod(0o700)
     shard.save(folder)
     save_people(folder, ids)
@@ -139,7 +133,6 @@ def prepare_node(public: Path, tables: Tables, out: Path, warn: Callable[[str], 
     known_salts = _salts(out)
     ids, shard = shard_of(found, kept, lambda user: known_salts.get(user) or secrets.randbits(64))
     with replaced_folder(out) as folder:
-        folder.rmdir()
         write_node(public, folder, manifest, shard, ids)
     return read_manifest(out)
 
@@ -158,8 +151,3 @@ def _salts(folder: Path) -> dict[str, int]:
     if not (folder / FOLDER).is_dir():
         return {}
     return dict(zip(load_people(folder).to_list(), Shard.load(folder).salts.tolist(), strict=True))
-
-
-def node_folders(out: Path) -> Iterator[Path]:
-    """The nodes of a split, in order."""
-    yield from sorted(path for path in out.glob("node-*") if (path / MANIFEST).is_file())

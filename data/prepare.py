@@ -129,18 +129,16 @@ def write(
     found = histories(frames.interactions, rows_of(frames.interactions["item_id"], items["item_id"]), split.repeats)
     divided = split.divided(found, items)
     ids, shard = shard_of(divided, (found.lengths >= min_events) & (divided.lengths > 2), salt_of)
-    ranked = len(shard.ranked(range(len(shard))))
-    if not ranked:
+    counts = counts_of(shard)
+    if counts["training_only_users"] == len(shard):
         wanted = "events with two cold items after a training event" if split.cold_share else f"{min_events} events"
         raise InputError(f"{name}: no user has {wanted}; there is nothing to train and test on")
     manifest = Manifest(
         name=name,
-        users=len(shard),
+        **counts,
         items=len(catalogue),
-        interactions=int((shard.ends - shard.starts).sum()) - 2 * (len(shard) - ranked),
         repeats_dropped=frames.interactions.height - len(found.items),
         short_users_dropped=len(found.users) - len(shard),
-        training_only_users=len(shard) - ranked,
         items_without_description=missing,
         cold_items=int(items["cold"].sum()) if split.cold_share else 0,
         min_events=min_events,
@@ -157,6 +155,13 @@ def write(
         save_people(folder, ids)
         (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
     return manifest
+
+
+def counts_of(shard: Shard) -> dict[str, int]:
+    """What a manifest tells of a shard's users."""
+    only_train = len(shard) - len(shard.ranked(range(len(shard))))
+    events = int((shard.ends - shard.starts).sum()) - 2 * only_train  # who only trains has nothing in two places
+    return {"users": len(shard), "interactions": events, "training_only_users": only_train}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

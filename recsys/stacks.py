@@ -121,8 +121,8 @@ class _Tables:
         """Those that are only factors of products are kept in the products' own precision."""
         places = None
         if len(up) == 1:
-            rows, places = (part.unsqueeze(0) for part in rows.unique(return_inverse=True))
-            places = places[0]
+            rows, places = rows.unique(return_inverse=True)
+            rows = rows.unsqueeze(0)  # (1, U)
         e = e[rows]
         z = CURVE * _product(e, down.mT)
         low = F.gelu(z) if curved else z

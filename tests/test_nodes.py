@@ -11,7 +11,7 @@ import pytest
 from torch import Tensor
 
 from data.catalogue import Catalogue
-from data.nodes import SERVER, node_folders
+from data.nodes import SERVER
 from data.people import load_people
 from data.prepare import read_manifest
 from data.shard import Shard, salt_of
@@ -22,6 +22,10 @@ from tests.test_shard import told
 from tests.world import small_config, toy_interactions
 
 PEOPLE = [f"person-{user:02d}" for user in range(12)]
+
+
+def node_folders(out: Path) -> list[Path]:
+    return sorted(out.glob("node-*"))
 
 
 def dealt(out: Path) -> list[list[str]]:
