@@ -10,13 +10,14 @@ import psutil
 
 
 @contextmanager
-def replaced_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes `path`'s place in one step."""
+def replaced_file(path: Path, rights: int | None = None) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it takes `path`'s place in one step, with these rights, or
+    those that the user gives new files."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.touch()
-    rights = partial.stat().st_mode  # those that the user gives new files; some writers give fewer
+    partial.touch(mode=0o666 if rights is None else rights)
+    rights = partial.stat().st_mode  # some writers give others
     try:
         yield partial
         partial.chmod(rights)

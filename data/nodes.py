@@ -26,6 +26,9 @@ from data.split import Split
 from data.tables import Tables, read_table, read_tables
 
 SERVER = "server"
+KEEP = "keep"
+"""In a node's folder: what its users' clients keep from round to round, which goes along when it is made anew."""
+
 OF_THE_WHOLE = ("users", "interactions", "repeats_dropped", "short_users_dropped", "training_only_users")
 """What a dataset's manifest tells of everybody: it is not handed on."""
 
@@ -134,6 +137,8 @@ def prepare_node(public: Path, tables: Tables, out: Path, warn: Callable[[str], 
     ids, shard = shard_of(found, kept, lambda user: known_salts.get(user) or secrets.randbits(64))
     with replaced_folder(out) as folder:
         write_node(public, folder, manifest, shard, ids)
+        if (out / KEEP).is_dir():
+            shutil.copytree(out / KEEP, folder / KEEP)
     return read_manifest(out)
 
 

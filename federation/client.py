@@ -1,9 +1,11 @@
 """The client side of a round: a node's users train together, or are ranked. Nothing here knows of Flower."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, reduce
 from operator import add
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -12,7 +14,7 @@ from data.catalogue import Catalogue
 from data.shard import Shard
 from federation.compress import Coding
 from federation.config import RunConfig
-from federation.keep import Keep
+from federation.keep import Keep, keep_file
 from federation.update import Order, Update, summed
 from recsys.embed import Embeddings, embed, resolve
 from recsys.learner import Block, Learner, TwoTowers
@@ -34,10 +36,14 @@ class Node:
     keep: Keep = field(default_factory=Keep)
 
     @classmethod
-    def open(cls, folder: Path, part: int, parts: int, config: RunConfig, model: Model) -> "Node":
-        """The node that hosts part `part` of the users in a prepared folder. Raises `InputError`."""
-        public = public_side(folder, config.model.encoder)
-        return cls(Shard.load(folder).part(part, parts), public, model, config)
+    def open(
+        cls, folder: Path, config: RunConfig, model: Model, part: int = 0, parts: int = 1, lasting: bool = False
+    ) -> "Node":
+        """The node that hosts part `part` of the users in a prepared folder; what it keeps of them is `lasting` where
+        it is in a file there. Raises `InputError`."""
+        public, shard = public_side(folder, config.model.encoder), Shard.load(folder).part(part, parts)
+        keep = Keep(keep_file(folder, part, parts), shard.salts) if lasting else Keep()
+        return cls(shard, public, model, config, keep)
 
     @cached_property
     def learner(self) -> Learner:
@@ -50,13 +56,18 @@ class Node:
             raise ValueError("an order that names a user twice is refused: it would move the sum twice")
         if not order.clip <= config.clip:
             raise ValueError(f"an order with clip {order.clip:g} is refused: this run promised {config.clip:g}")
-        parts = self.keep.train(order.round, order.best) if config.keeps else {}
+        with self._parts(order) as parts:
+            return self._trained(order, adapter, parts)
 
+    def _parts(self, order: Order) -> AbstractContextManager[dict[int, Any]]:
+        return self.keep.training(order.run, order.round, order.best) if self.config.keeps else nullcontext({})
+
+    def _trained(self, order: Order, adapter: Adapter, parts: dict[int, Any]) -> Update:
         def trained(block: Block) -> Update:
             fitted = self.learner.fit(adapter, block, parts)
             return summed(fitted, order.round, order.clip, self._coding(block, order.round))
 
-        side_by_side = map if config.mode == "central" else spread  # one client has all cores in each product
+        side_by_side = map if self.config.mode == "central" else spread  # one client has all cores in each product
         return reduce(add, side_by_side(trained, self.learner.blocks(self.shard, order.users, order.round)))
 
     def _coding(self, block: Block, round: int) -> Coding | None:
@@ -70,7 +81,7 @@ class Node:
 
         Catalogue coverage is left out: on a node of one user it would name the user's recommendations.
         """
-        parts = self.keep.at(order.round) if self.config.keeps else {}
+        parts = self.keep.at(order.run, order.round) if self.config.keeps else {}
         score = self.learner.scorer(adapter, self.shard, order.split, parts)
         found = rank_users(score, self.shard, order.users.tolist(), order.split, order.protocol)
         return Update(order.round, len(order.users), {}, metric_sums(found.ranks))

@@ -41,7 +41,6 @@ def guarded() -> Iterator[None]:
 def census(message: Message, context: Context) -> Message:
     with guarded():
         node = _node(context)
-        node.keep.start()
         return Message(wire.encode_census(node.shard.tickets(), node.public.stamp), reply_to=message)
 
 
@@ -60,15 +59,18 @@ def evaluate(message: Message, context: Context) -> Message:
 
 
 def _node(context: Context) -> Node:
-    """The node that `--node-config` describes: `data`, a prepared folder, and which `part` of how many `parts`."""
-    config = from_run_config(context.run_config)
-    folder = str(context.node_config["data"])
-    return open_node(folder, int(context.node_config.get("part", 0)), int(context.node_config.get("parts", 1)), config)
+    """The node that `--node-config` describes: `data`, a prepared folder; which `part` of how many `parts` of its
+    users, where nodes share it; and `lasting`, whether what it keeps of them outlives this process, as it does unless
+    it is told otherwise."""
+    asked = context.node_config
+    part, parts, lasting = int(asked.get("part", 0)), int(asked.get("parts", 1)), bool(asked.get("lasting", True))
+    return open_node(str(asked["data"]), from_run_config(context.run_config), part, parts, lasting)
 
 
 @lru_cache(maxsize=1024)
-def open_node(folder: str, part: int, parts: int, config: RunConfig) -> Node:
-    return Node.open(Path(folder), part, parts, config, shared_model(config.model, config.seed))
+def open_node(folder: str, config: RunConfig, part: int, parts: int, lasting: bool) -> Node:
+    model = shared_model(config.model, config.seed)
+    return Node.open(Path(folder), config, model, part, parts, lasting)
 
 
 @lru_cache(maxsize=2)

@@ -33,7 +33,7 @@ class LocalGrid(Grid):
     def over(cls, data: Path, config: RunConfig) -> Self:
         """`config.nodes` nodes in this process that share the users of one prepared folder."""
         nodes: list[UserConfig] = [
-            {"data": str(data), "part": part, "parts": config.nodes} for part in range(config.nodes)
+            {"data": str(data), "part": part, "parts": config.nodes, "lasting": False} for part in range(config.nodes)
         ]
         return cls(client_app.app, nodes, knobs(config))
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -82,13 +83,14 @@ class State:
     best: Adapter  # the adapter of the best validated round
     best_round: int = 0
     best_score: float = -1.0
+    run: str = ""  # drawn when the run began: nodes tell by it what they keep for this run from what is of others
     roster: str = ""  # fingerprint of the users that could be asked last
 
     @classmethod
     def start(cls, adapter: Adapter, config: ServerConfig) -> "State":
         zeros = {name: torch.zeros(tensor.shape, dtype=torch.float64) for name, tensor in adapter.items()}
         floor = {name: torch.full_like(tensor, config.adaptivity**2) for name, tensor in zeros.items()}
-        return cls(0, adapter, zeros, floor, adapter)
+        return cls(0, adapter, zeros, floor, adapter, run=secrets.token_hex(8))
 
     def validated(self, score: float) -> "State":
         """Keep this round's adapter if its validation score is the best so far."""
@@ -97,15 +99,18 @@ class State:
         return replace(self, best=self.adapter, best_round=self.round, best_score=score)
 
     def save(self, folder: Path) -> None:
-        """Write the state in one step: a crash leaves this round's or the one before it."""
+        """Write the state in one step: a crash leaves this round's or the one before it. Raises `OSError`."""
         tensors = {
             f"{part}/{name}": tensor.clone()  # `best` may be `adapter`; the format holds no shared memory
             for part in _PARTS
             for name, tensor in getattr(self, part).items()
         }
-        numbers = {name: getattr(self, name) for name in ("round", "best_round", "best_score", "roster")}
+        numbers = {name: getattr(self, name) for name in ("round", "best_round", "best_score", "run", "roster")}
         with replaced_file(folder / STATE) as path:
-            save_file(tensors, path, metadata={"numbers": json.dumps(numbers)})
+            try:
+                save_file(tensors, path, metadata={"numbers": json.dumps(numbers)})
+            except SafetensorError as error:
+                raise OSError(0, f"the round could not be saved ({error})", str(folder / STATE)) from error
 
     @classmethod
     def load(cls, folder: Path) -> "State | None":

@@ -64,8 +64,6 @@ def open_run(out: Path, data: Path, config: RunConfig | None, resume: bool, star
 def _begun(out: Path, card: dict[str, Any], config: RunConfig | None, first: Recommender | None) -> RunConfig:
     """The config in a card, if it is what is asked for. Raises `InputError`."""
     begun = from_nested(card["config"])
-    if begun.keeps:
-        raise InputError(f"{out}: the private parts of {begun.method} are lost; train anew, into another --out")
     if resolve(begun.model.encoder).sha256 != card["encoder"]["sha256"]:
         raise InputError(f"{out} began with other weights of {begun.model.encoder} than are here; bring those back")
     if config is not None:
@@ -138,7 +136,7 @@ def _measured(grid: Grid, roster: Roster, state: State, split: str, config: RunC
     """Everybody's metrics at the best round, by protocol. A peer's figures are published against sampled items."""
     found = {}
     for protocol in ("full", "sampled-99") if config.keeps else ("full",):
-        order = Order(state.best_round, np.arange(len(roster)), split=split, protocol=protocol)
+        order = Order(state.best_round, np.arange(len(roster)), split=split, protocol=protocol, run=state.run)
         metrics = ask(grid, wire.EVALUATE, addressed(roster, order), state.best, config).metrics
         if metrics is None:
             raise InputError(f"nobody answered the {split} evaluation; bring the nodes back and resume")

@@ -22,6 +22,7 @@ class Order:
     split: str = "train"  # train, or the split to rank
     protocol: str = "full"  # against what to rank
     best: int = 0  # training only: the best validated round so far, which may be asked for again
+    run: str = ""  # which run this is, to nodes that keep something from round to round
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,8 @@ def train_here(
 ) -> dict[str, Any]:
     """Train in this process with progress on the terminal; the run's metrics."""
     config = open_run(out, data, config, resume, start)
+    if resume and config.keeps:
+        raise InputError(f"{out}: the private parts of {config.method} are lost; train anew, into another --out")
     try:
         train_shown(data, out, config)
     except KeyboardInterrupt as interrupt:

@@ -108,8 +108,8 @@ class Peer:
     def _remember(self, examples: Examples, v: Tensor, change: Tensor, table: Tensor, parts: Parts) -> None:
         gains = (change * v[:, None, :-1]).sum(-1)  # (C, M)
         for client, user in enumerate(examples.users):
-            own = Own(table, examples.rows[client], gains[client]) if self.dual else None
-            parts[user] = Private(v[client], own)
+            own = Own(table, examples.rows[client].clone(), gains[client].clone()) if self.dual else None
+            parts[user] = Private(v[client].clone(), own)  # not a view: it is kept, and the others of its block are not
 
     def scorer(self, adapter: Adapter, shard: Shard, split: str, parts: Parts) -> UserScorer:
         def scores(user: int) -> Tensor:

@@ -1,58 +1,110 @@
-"""What a node keeps: the private parts now and as the best round left them."""
+"""What a node keeps: the private parts as the last two rounds and the best one left them, in memory or in a file."""
 
 import copy
 import pickle
+import stat
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from federation.keep import Keep
+from data.errors import InputError
+from federation.keep import Keep, keep_file
+from recsys.peers import Own, Private
+
+RUN = "a run"
+SALTS = np.array([5, 2**64 - 1, 7], dtype=np.uint64)
 
 
-def after(rounds: list[tuple[int, int]]) -> Keep:
-    """A keep that trained in such rounds, told the best one so far each time; user 7's part is the round's number."""
-    keep = Keep()
-    keep.start()
+def after(rounds: list[tuple[int, int]], keep: Keep | None = None) -> Keep:
+    """A keep that trained in such rounds, told the best one so far each time; user 1's part is the round's number."""
+    keep = keep or Keep()
     for round, best in rounds:
-        keep.train(round, best)[7] = round
+        with keep.training(RUN, round, best) as parts:
+            parts[1] = round
     return keep
 
 
 def test_the_parts_of_the_best_round_are_remembered() -> None:
-    keep = after([(1, 0), (2, 1), (3, 2), (4, 2)])
-    assert keep.at(4) == {7: 4}
-    assert keep.at(2) == {7: 2}
+    keep = after([(1, 0), (2, 1), (3, 2), (4, 2), (5, 2)])
+    assert keep.at(RUN, 5) == {1: 5}
+    assert keep.at(RUN, 4) == {1: 4}
+    assert keep.at(RUN, 2) == {1: 2}
 
 
 def test_a_node_that_missed_rounds_remembers_what_it_had() -> None:
     """Rounds 2 and 3 asked others; round 3 was best."""
-    keep = after([(1, 0), (4, 3)])
-    assert keep.at(3) == {7: 1}
-    assert keep.at(4) == keep.at(9) == {7: 4}
+    keep = after([(1, 0), (4, 3), (5, 3)])
+    assert keep.at(RUN, 3) == {1: 1}
+    assert keep.at(RUN, 5) == keep.at(RUN, 9) == {1: 5}
 
 
 def test_parts_of_other_rounds_are_forgotten() -> None:
     with pytest.raises(ValueError, match="round 1 left are forgotten"):
-        after([(1, 0), (2, 1), (3, 2)]).at(1)
+        after([(1, 0), (2, 1), (3, 2), (4, 2)]).at(RUN, 1)
 
 
-def test_a_new_run_starts_with_nothing() -> None:
+def test_another_run_starts_with_nothing() -> None:
     keep = after([(1, 0), (2, 1)])
-    keep.start()
-    assert keep.train(1, 0) == {}
+    assert keep.at("another", 2) == {}
+    with keep.training("another", 1, 0) as parts:
+        assert parts == {}
 
 
-@pytest.mark.parametrize("round", [1, 2])
-def test_rounds_go_forward(round: int) -> None:
-    with pytest.raises(ValueError, match="not those of the round before"):
-        after([(1, 0), (2, 1)]).train(round, 0)
+def test_a_round_that_the_server_lost_is_trained_again_from_where_it_began() -> None:
+    keep = after([(1, 0), (2, 1)])
+    with keep.training(RUN, 2, 1) as parts:
+        assert parts == {1: 1}
+        parts[1] = 20
+    assert (keep.at(RUN, 1), keep.at(RUN, 2)) == ({1: 1}, {1: 20})
 
 
-def test_a_process_that_was_not_there_at_the_beginning_cannot_go_on() -> None:
-    with pytest.raises(ValueError, match="not those of the round before"):
-        Keep().train(5, 4)
+def test_a_round_before_that_cannot_be_trained_again() -> None:
+    with pytest.raises(ValueError, match="round 1 is asked for after round 3"):
+        after([(1, 0), (2, 1), (3, 1), (1, 0)])
+
+
+def test_a_round_that_fails_changes_nothing() -> None:
+    keep = after([(1, 0)])
+    with pytest.raises(ZeroDivisionError), keep.training(RUN, 2, 1) as parts:
+        parts[1] = 1 / 0
+    assert keep.at(RUN, 2) == {1: 1}
 
 
 @pytest.mark.parametrize("send", [pickle.dumps, copy.copy, copy.deepcopy])
 def test_a_keep_cannot_be_sent(send) -> None:
     with pytest.raises(TypeError, match="private"):
         send(Keep())
+
+
+def test_it_outlives_the_process_in_a_file_for_its_owner_alone(tmp_path: Path) -> None:
+    """And each user finds its part by its salt, though the numbers shift when a user comes before it."""
+    file = keep_file(tmp_path, 0, 1)
+    kept = Private(torch.tensor([1.0, 2.0]), Own(torch.ones(3, 2), torch.tensor([1]), torch.tensor([0.5])))
+    with Keep(file, SALTS).training(RUN, 3, 0) as parts:
+        parts[0], parts[1] = Private(torch.tensor([3.0])), kept
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (file, file.parent)] == [0o600, 0o700]
+    assert list(file.parent.iterdir()) == [file]
+    again = Keep(file, np.array([9, 5, 2**64 - 1], dtype=np.uint64)).at(RUN, 3)
+    assert again.keys() == {1, 2}
+    assert torch.equal(again[1].v, torch.tensor([3.0]))
+    assert again[1].own is None
+    for was, now in zip((kept.v, *(kept.own or ())), (again[2].v, *again[2].own), strict=True):
+        assert torch.equal(was, now)
+
+
+def test_in_the_file_are_the_round_before_and_the_best_one_too(tmp_path: Path) -> None:
+    file = keep_file(tmp_path, 0, 1)
+    for round, best in [(1, 0), (2, 1), (3, 1), (4, 1)]:  # each in another process
+        after([(round, best)], Keep(file, SALTS))
+    keep = Keep(file, SALTS)
+    assert [keep.at(RUN, round) for round in (1, 3, 4)] == [{1: 1}, {1: 3}, {1: 4}]
+
+
+def test_a_damaged_file_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    file = keep_file(tmp_path, 0, 1)
+    after([(1, 0)], Keep(file, SALTS))
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"part-0-of-1.pt cannot be read .* remove it"):
+        Keep(file, SALTS)

@@ -53,7 +53,7 @@ def make(synthetic: SyntheticConfig, folder: Path, config: RunConfig) -> Path:
 
 def open_node(data: Path, config: RunConfig) -> Node:
     """The one node that hosts all users."""
-    return Node.open(data, 0, 1, config, shared_model(config.model, config.seed))
+    return Node.open(data, config, shared_model(config.model, config.seed))
 
 
 def open_grid(data: Path, config: RunConfig) -> tuple[LocalGrid, Roster]:

@@ -57,7 +57,7 @@ def _train(config: RunConfig, place: Place) -> Figures:
 
 def _ranked(config: RunConfig, place: Place, split: str, protocol: str) -> Ranking:
     """All users, ranked by the node that has just trained them and still keeps their private parts."""
-    node, state = open_node(str(place.data), 0, 1, config), State.load(place.folder / RUN)
+    node, state = open_node(str(place.data), config, 0, 1, False), State.load(place.folder / RUN)
     assert state, "a run that is finished has a state"
-    score = node.learner.scorer(state.best, node.shard, split, node.keep.at(state.best_round))
+    score = node.learner.scorer(state.best, node.shard, split, node.keep.at(state.run, state.best_round))
     return rank_users(score, node.shard, range(len(node.shard)), split, protocol, coverage=True)
