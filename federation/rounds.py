@@ -44,7 +44,8 @@ class Tally:
     clients_refused: int = 0
     bytes_down: int = 0
     bytes_up: int = 0
-    refusals: list[str] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)  # a node, and why its answer is not in the sum
+    absences: list[str] = field(default_factory=list)  # a node, and how long was waited for its answer
     updates: list[Update] = field(default_factory=list)
 
     @property
@@ -57,8 +58,8 @@ class Tally:
         return metric_means(self.total.sums) if self.total else None
 
     def account(self) -> dict[str, Any]:
-        names = ("clients_asked", "clients_answered", "clients_refused", "bytes_down", "bytes_up", "refusals")
-        return {name: getattr(self, name) for name in names}
+        names = ("clients_asked", "clients_answered", "clients_refused", "bytes_down", "bytes_up")
+        return {name: getattr(self, name) for name in (*names, "refusals", "absences")}
 
 
 def run(grid: Grid, roster: Roster, state: State, config: RunConfig, folder: Path, observe: Observer) -> State:
@@ -76,19 +77,20 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, folder: Pat
         number = state.round + 1
         roster = enlisted(grid, roster, asked, config)
         drawn = draw(roster, config.clients_per_round, config.seed, number)
-        order = Order(number, drawn, config.clip, best=state.best_round)
+        order = Order(number, drawn, config.clip, best=state.best_round, run=state.run)
         tally = ask(grid, wire.TRAIN, addressed(roster, order), state.adapter, config)
         total = tally.total
         state = replace(absorb(state, total, config), roster=roster.fingerprint)
         trained = time.perf_counter() - started
         metrics = None
         if number % config.validate_every == 0 or number == config.rounds:
-            order = Order(number, validated, split="validation")
+            order = Order(number, validated, split="validation", run=state.run)
             evaluation = ask(grid, wire.EVALUATE, addressed(first, order), state.adapter, config)
             metrics = evaluation.metrics
             tally.bytes_down += evaluation.bytes_down
             tally.bytes_up += evaluation.bytes_up
             tally.refusals += evaluation.refusals
+            tally.absences += evaluation.absences
             state = state.validated(metrics[SCORE]) if metrics else state
         record = {
             "round": number,
@@ -164,11 +166,18 @@ def ask(grid: Grid, kind: str, orders: Mapping[int, Order], adapter: Adapter, co
     tally.bytes_down = sum(wire.size(content) for content in contents.values())
     number = next((str(order.round) for order in orders.values()), "")
     template = adapter if kind == wire.TRAIN else {}
-    for node, reply in exchange(grid, kind, contents, number, config).items():
+    room = wire.room(template)
+    replies = exchange(grid, kind, contents, number, config)
+    for node in sorted(contents.keys() - replies.keys()):
+        tally.absences.append(f"node {node}: no answer within {config.round_timeout:g} s")
+        logger.warning("round %s: %s", number, tally.absences[-1])
+    for node, reply in replies.items():
         order = orders[node]
         try:
             content = _content(reply)
-            tally.bytes_up += wire.size(content)
+            tally.bytes_up += (received := wire.size(content))
+            if received > room:
+                raise ValueError(f"answered with {received:,} bytes, where {room:,} are enough")
             tally.updates.append(checked(wire.decode_update(content, template, config.bits), order, template, config))
             tally.clients_answered += len(order.users)
         except ValueError as error:
@@ -183,13 +192,18 @@ def exchange(
 ) -> dict[int, Message]:
     """One message to each node; the first reply of each that was asked, in the order of the nodes."""
     messages = [Message(content, node, kind, group_id=number) for node, content in contents.items()]
+    answers = list(grid.send_and_receive(messages, timeout=config.round_timeout))
+    # by what they answer: where a node is lost, the SuperLink answers in its place, and under its own number
+    asked = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
     replies: dict[int, Message] = {}
-    for reply in grid.send_and_receive(messages, timeout=config.round_timeout):
-        node = reply.metadata.src_node_id
-        if node in contents:
+    for reply in answers:
+        node = asked.get(reply.metadata.reply_to_message_id)
+        if node is not None and (reply.has_error() or reply.metadata.src_node_id == node):
             replies.setdefault(node, reply)
         else:
-            logger.warning("round %s: refused an answer from node %s, which was not asked", number, node)
+            logger.warning(
+                "round %s: refused an answer from node %s, which was not asked", number, reply.metadata.src_node_id
+            )
     return dict(sorted(replies.items()))
 
 

@@ -17,6 +17,9 @@ from federation.quantise import WIDTH
 from federation.update import Order, Update
 from recsys.lora import Adapter
 
+ROOM_BESIDE, ROOM_FOR_TENSOR = 16_384, 1_024
+"""Bytes for metrics, and for a tensor's name and header: several times what they take."""
+
 CENSUS, TRAIN, EVALUATE = "query.census", "train", "evaluate"
 """The three things a node can be asked."""
 
@@ -38,7 +41,7 @@ def narrowed(deltas: Adapter) -> Adapter:
 
 
 def encode_order(order: Order, adapter: Adapter) -> RecordDict:
-    asked = {name: getattr(order, name) for name in ("round", "clip", "split", "protocol", "best")}
+    asked = {name: getattr(order, name) for name in ("round", "clip", "split", "protocol", "best", "run")}
     asked["users"] = order.users.tolist()
     return RecordDict({"order": ConfigRecord(asked), "adapter": encode_adapter(adapter)})
 
@@ -53,6 +56,7 @@ def decode_order(content: RecordDict) -> tuple[Order, Adapter]:
         split=str(asked["split"]),
         protocol=str(asked["protocol"]),
         best=int(asked["best"]),
+        run=str(asked["run"]),
     )
     return order, decode_adapter(content.array_records["adapter"])
 
@@ -142,6 +146,11 @@ def decode_census(content: RecordDict, stamp: Mapping[str, str]) -> np.ndarray:
     if tickets.dtype != np.uint64 or tickets.ndim != 1:
         raise ValueError(f"a census of {tickets.dtype} with {tickets.ndim} axes")
     return tickets
+
+
+def room(template: Adapter) -> int:
+    """More bytes than any update of such tensors needs: what is longer is not worth decoding."""
+    return ROOM_BESIDE + sum(ROOM_FOR_TENSOR + 8 * tensor.numel() for tensor in template.values())
 
 
 def size(content: RecordDict) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, Error, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 
 from data.errors import InputError
 from federation import client_app, log, wire
@@ -72,9 +72,26 @@ def garbage(content: bytes) -> Tamper:
     return tamper
 
 
-def failing(reply: Message) -> Message:
+def error(reply: Message, reason: str) -> Message:
     request = Message(RecordDict(), 2, wire.TRAIN)
-    return Message(Error(code=3, reason="out of memory"), reply_to=request)
+    request.metadata.__dict__["_message_id"] = reply.metadata.reply_to_message_id
+    return Message(Error(code=3, reason=reason), reply_to=request)
+
+
+def failing(reply: Message) -> Message:
+    return error(reply, "out of memory")
+
+
+def lost(reply: Message) -> Message:
+    """As the SuperLink answers in the place of a node that is gone, and under its own number."""
+    answer = error(reply, "node unavailable")
+    answer.metadata.__dict__["_src_node_id"] = 1
+    return answer
+
+
+def huge(reply: Message) -> Message:
+    reply.content["more"] = ArrayRecord({"much": Array(np.zeros(30_000))})
+    return reply
 
 
 REFUSED: dict[str, tuple[Tamper, str]] = {
@@ -101,6 +118,8 @@ REFUSED: dict[str, tuple[Tamper, str]] = {
     "no bytes": (garbage(b""), "cannot be decoded"),
     "a zip": (garbage(b"PK\x03\x04"), "cannot be decoded"),
     "an error": (failing, "out of memory"),
+    "a lost node": (lost, "node unavailable"),
+    "a huge answer": (huge, "bytes, where"),
 }
 
 
@@ -131,6 +150,7 @@ def test_a_lost_answer_is_absent_from_the_sum(toy: Path, model: Model, tmp_path:
     trained(unreliable(toy, config, lambda reply: None), config, model, tmp_path)
     (record,) = log.read(tmp_path)
     assert (record["clients_asked"], record["clients_answered"], record["clients_refused"]) == (12, 6, 0)
+    assert record["absences"] == ["node 2: no answer within 3600 s"]
 
 
 def test_an_answer_from_a_node_that_was_not_asked_is_refused(toy: Path, model: Model, tmp_path: Path, caplog) -> None:
@@ -254,7 +274,7 @@ def test_a_run_that_is_resumed_with_other_users_goes_on_and_says_so(
 def test_a_node_refuses_an_order_that_breaks_the_promise(
     toy: Path, model: Model, change: dict[str, object], said: str
 ) -> None:
-    node = Node.open(toy, 0, 1, small_config(), model)
+    node = Node.open(toy, small_config(), model)
     order = replace(Order(round=1, users=np.array([0, 1]), clip=1.0), **change)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=said):
         node.train(order, model.adapter())
