@@ -2,12 +2,13 @@
 earnest, but on free loopback ports and with certificates for development."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from data.errors import InputError
@@ -23,7 +24,7 @@ CONNECTED = "SuperNode ID:"
 """What a SuperNode logs when the SuperLink has let it in."""
 
 PATIENCE = 60.0
-"""Seconds for the SuperLink to listen; on a busy machine its imports alone take ten."""
+"""Seconds for the SuperLink to listen, or to answer Flower's command line; its imports alone can take ten."""
 
 
 def free_port() -> int:
@@ -52,6 +53,7 @@ class Federation:
         self.home, self.certificates, self.keys = (self.folder / name for name in ("home", "certificates", "keys"))
         self.port = free_port()
         self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self._logged: dict[str, int] = {}  # bytes that were in a process's log when it was started
 
     def start_link(self) -> None:
         """Start the SuperLink and wait until it listens. What it knows is in a file: started again, it goes on."""
@@ -74,25 +76,36 @@ class Federation:
                 raise InputError(f"the SuperLink did not start; {self.log(LINK)} says why")
             time.sleep(0.2)
 
-    def join(self, name: str, config: Mapping[str, Scalar], threads: int = 1) -> None:
-        """Start a SuperNode with this node config; its key is made and registered when it comes for the first time."""
+    def join(
+        self,
+        name: str,
+        config: Mapping[str, Scalar],
+        threads: int = 1,
+        port: int | None = None,
+        surroundings: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start a SuperNode with this node config; its key is made and registered when it comes for the first time.
+
+        It finds the SuperLink at its own port unless at another, and what is in its `surroundings`, environment
+        variables, goes before what all processes have.
+        """
         if not (self.keys / name).exists():
             told = self.flwr("supernode", "register", str(node_key(self.keys / name)), "here")
             if told.returncode:
                 raise InputError(f"{name} could not be registered: {told.stderr.strip() or told.stdout.strip()}")
-        command = ["flower-supernode", "--superlink", f"localhost:{self.port}", "--port", str(free_port())]
+        command = ["flower-supernode", "--superlink", f"localhost:{port or self.port}", "--port", str(free_port())]
         command += ["--root-certificates", str(self.certificates / AUTHORITY)]
         command += ["--auth-supernode-private-key", str(self.keys / name)]
-        self._start(name, [*command, "--node-config", _table(config)], threads)
+        self._start(name, [*command, "--node-config", _table(config)], threads, surroundings)
 
-    def flwr(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def flwr(self, *arguments: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """Flower's command line, to the end."""
         command = [str(BIN / "flwr"), *arguments]
         return subprocess.run(command, env=environment(self.home), capture_output=True, text=True, timeout=timeout)
 
-    def run(self, asked: Mapping[str, Scalar]) -> subprocess.CompletedProcess[str]:
+    def run(self, asked: Mapping[str, Scalar], timeout: float) -> subprocess.CompletedProcess[str]:
         """`flwr run` to the end, with the app of this checkout, and these knobs and places."""
-        return self.flwr("run", str(APP), "here", "--stream", "--run-config", _table(asked))
+        return self.flwr("run", str(APP), "here", "--stream", "--run-config", _table(asked), timeout=timeout)
 
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
@@ -103,26 +116,34 @@ class Federation:
             return f"ended with {ended}"
         if name == LINK:
             return "listens"
-        return "connected" if CONNECTED in self.log(name).read_text(errors="replace") else "starts"
+        said = self.log(name).read_bytes()[self._logged[name] :]
+        return "connected" if CONNECTED.encode() in said else "starts"
+
+    def kill(self, name: str) -> None:
+        """End a process and all that it has started, at once: as a crash or a power cut does."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.running[name].pid, signal.SIGKILL)
+        self.running[name].wait()
 
     def stop(self) -> None:
         """End all processes, the nodes first, and wait for them."""
         for process in reversed(self.running.values()):
             process.terminate()
-        for process in reversed(self.running.values()):
-            try:
+        for name, process in reversed(self.running.items()):
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            self.kill(name)  # what it has started may outlive it
 
-    def _start(self, name: str, command: list[str], threads: int = 1) -> None:
+    def _start(
+        self, name: str, command: list[str], threads: int = 1, surroundings: Mapping[str, str] | None = None
+    ) -> None:
         with self.log(name).open("ab") as output:
+            self._logged[name] = output.tell()
             self.running[name] = subprocess.Popen(
                 [str(BIN / command[0]), *command[1:]],
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment(self.home, threads),
+                env=environment(self.home, threads) | dict(surroundings or {}),
                 start_new_session=True,  # Ctrl-C is for us, who end them in order
             )
 

@@ -1,11 +1,15 @@
 """The Flower ServerApp: `flwr run` trains over real nodes what `fedrec train` trains in one process."""
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
 from flwr.app import Context
+from flwr.app.exception import AppExitException
+from flwr.app.user_config import UserConfig
 from flwr.serverapp import Grid, ServerApp
+from flwr.supercore.exit import ExitCode
 
 from data.errors import InputError
 from federation.config import from_run_config
@@ -15,17 +19,28 @@ app = ServerApp()
 logger = logging.getLogger("flwr")
 
 
+class Stopped(AppExitException):
+    """What ends a run for a reason that its operator can mend."""
+
+    exit_code = ExitCode.SERVERAPP_EXCEPTION
+
+
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    table = context.run_config
+    try:
+        _train(grid, context.run_config)
+    except (InputError, OSError) as error:
+        sys.tracebacklimit = 0  # Flower logs the exception that ends an app; there is no fault in the code to be found
+        raise Stopped(f"stopped: {error}; every round in the log is saved, resume=true goes on with the next") from None
+
+
+def _train(grid: Grid, table: UserConfig) -> None:
     for name in ("data", "out"):
         if not table[name]:
             raise InputError(f"{name} is not set; pass --run-config '{name}=\"/absolute/path\"'")
     data, out = Path(str(table["data"])), Path(str(table["out"]))
-    if (asked := from_run_config(table)).keeps:
-        raise InputError(f"method = {asked.method} keeps private parts in one process: train it with `fedrec train`")
     start = Path(str(table["start"])) if table["start"] else None
-    config = open_run(out, data, asked, bool(table["resume"]), start)
+    config = open_run(out, data, from_run_config(table), bool(table["resume"]), start)
     train(grid, out, data, config, _report)
 
 

@@ -1,47 +1,187 @@
 """The same apps as real Flower processes, which share no memory: TLS, registered keys, and a folder each."""
 
+import io
+import json
 import os
 import signal
 import subprocess
 import time
+import zipfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+from flwr.app import Message
+from flwr.proto.fab_pb2 import GetFabResponse
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.message_pb2 import PushObjectRequest
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from torch import Tensor
 
-from data.nodes import SERVER, evenly, split
+from data.catalogue import Catalogue
+from data.shard import Shard
+from federation import wire
 from federation.credentials import AUTHORITY, node_key
 from federation.local import LocalGrid
-from federation.processes import APP, BIN, CONNECTED, Federation, environment, federation, free_port
+from federation.processes import APP, BIN, CONNECTED, Federation, environment, free_port
 from federation.train import METRICS, open_run, train
+from recsys.rank import metric_sums
 from recsys.recommender import Recommender
+from tests.line import Body, Line
 from tests.terminal import Fedrec, is_refused
-from tests.world import SMALL, small_config
+from tests.trial import Trial, trial
+from tests.world import small_config
+
+KNOBS = {"rounds": 2, "nodes": 3, "bits": 8, "clients_per_round": 12}
+PEER = {"method": "pfedrec", "bits": 32}
+
+ASKED_OF_THE_LINK = (
+    *("activate-node", "deactivate-node", "send-node-heartbeat", "get-run", "get-fab"),
+    *("pull-messages", "pull-object", "confirm-message-received", "push-messages", "push-object"),
+)
 
 
-@pytest.mark.timeout(600)
-def test_two_supernodes_train_what_one_process_trains(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
-    """And who has no registered key does not get in, nor who does not speak TLS."""
-    knobs = SMALL | {"rounds": 2, "nodes": 2}
-    config = open_run(tmp_path / "here", toy, small_config(**knobs), resume=False)
-    train(LocalGrid.over(toy, config), tmp_path / "here", toy, config, lambda record: None)
-    folders = split(toy, tmp_path / "split", evenly(12, 2))
-    assert sorted((tmp_path / "split").glob("node-*")) == folders
-    asked = knobs | {"data": str(tmp_path / "split" / SERVER), "out": str(tmp_path / "there")}
-    nodes = {folder.name: {"data": str(folder)} for folder in folders}
-    with federation(tmp_path / "flower", nodes) as here:
-        assert "Failed to activate SuperNode" in refused(here, tmp_path, ["--auth-supernode-private-key", "unknown"])
-        assert "Server disconnected without" in refused(here, tmp_path, ["--insecure"])
-        done = here.run(asked)
-        assert [here.state(name) for name in here.running] == ["listens", "connected", "connected"]
-    logs = "\n".join(f"{log.name}: {log.read_text(errors='replace')[-3000:]}" for log in here.folder.glob("*.log"))
-    assert (tmp_path / "there" / METRICS).exists(), f"{done.stdout}\n{done.stderr}\n{logs}"
-    ours, theirs = (Recommender.load(tmp_path / name) for name in ("here", "there"))
+@dataclass(frozen=True)
+class Told:
+    """What a whole run over real processes left behind, and all that went between its nodes and the SuperLink."""
+
+    trial: Trial
+    sent: list[Body]
+    received: list[Body]
+    strangers: tuple[str, str]  # what a SuperNode says whose key nobody registered, and one without TLS
+    peer: Path  # the run of a method whose users keep a private part
+
+
+@pytest.fixture(scope="module")
+def told(toy: Path, embeddings: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """A run of three nodes: one with ten users, and two of one user each, who answer in few bits."""
+    folder = tmp_path_factory.mktemp("flower")
+    with (
+        trial(toy, folder, [10, 1, 1], 0, **KNOBS) as made,
+        Line(made.here.port, made.here.certificates) as line,
+    ):
+        strangers = (
+            refused(made.here, folder, ["--auth-supernode-private-key", "unknown"]),
+            refused(made.here, folder, ["--insecure"]),
+        )
+        for part in range(3):
+            made.join(part, port=line.port)
+        with made.running():
+            pass
+        assert (made.out / METRICS).exists(), made.story()
+        told = Told(made, line.sent(), line.received(), strangers, folder / "peer")
+        peer = replace(made, out=told.peer, knobs=made.knobs | PEER)
+        with peer.running():
+            pass
+        assert (peer.out / METRICS).exists(), peer.story()
+    return told
+
+
+def here_too(toy: Path, out: Path, **knobs: object) -> Path:
+    """The same run in this process."""
+    config = open_run(out, toy, small_config(**knobs), resume=False)
+    train(LocalGrid.over(toy, config), out, toy, config, lambda record: None)
+    return out
+
+
+@pytest.mark.timeout(900)
+def test_supernodes_train_what_one_process_trains(told: Told, toy: Path, tmp_path: Path) -> None:
+    ours, theirs = Recommender.load(here_too(toy, tmp_path / "here", **KNOBS)), Recommender.load(told.trial.out)
     assert theirs.adapter.keys() == ours.adapter.keys()
     for name, tensor in ours.adapter.items():
         assert float((tensor - theirs.adapter[name]).abs().max()) <= 1e-5, name
     assert theirs.version == ours.version
+    assert not [path for folder in told.trial.folders for path in folder.glob("keep/*") if path.suffix != ".pt"]
+
+
+def test_who_is_not_registered_or_speaks_plain_http_is_refused(told: Told) -> None:
+    unknown, plain = told.strangers
+    assert "Failed to activate SuperNode" in unknown
+    assert "Server disconnected without" in plain
+
+
+def test_private_parts_outlive_the_processes(told: Told, toy: Path, tmp_path: Path) -> None:
+    """Flower starts a process for each message: what its users keep is in files, and the figures are those of one
+    process that remembers."""
+    ours = here_too(toy, tmp_path / "here", **KNOBS | PEER)
+    assert json.loads((ours / METRICS).read_text()) == json.loads((told.peer / METRICS).read_text())
+    for folder in told.trial.folders:
+        (file,) = (folder / "keep").iterdir()
+        assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_nothing_of_a_user_crosses(told: Told, toy: Path) -> None:
+    """No byte of a whole run holds an item's id, a user's id or salt, or a stretch of a history, as nodes send it."""
+    catalogue, shard = Catalogue.load(toy), Shard.load(toy)
+    secrets = [item_id.encode() for item_id in catalogue.ids] + [b"person-"]
+    secrets += [int(salt).to_bytes(8, order) for salt in shard.salts for order in ("little", "big")]
+    histories = [shard.everything(user) for user in range(len(shard))]
+    secrets += [rows[:4].astype(kind).tobytes() for rows in histories for kind in ("<i8", ">i8", "<i4", "<i2", "<f4")]
+    crossed = b"\0".join(body for _, body in told.sent)
+    assert len(crossed) > 100_000
+    assert not [secret for secret in secrets if secret in crossed]
+    assert {path for path, _ in told.sent} <= {f"/v1/fleet/{name}" for name in ASKED_OF_THE_LINK}
+
+
+def test_every_answer_holds_what_the_design_allows_and_no_more(told: Told) -> None:
+    kinds = {"query.census": [], "train": [], "evaluate": []}
+    for message in answers_of(told.sent):
+        content = message.content
+        records = {
+            name: set(getattr(record, "keys", dict)())
+            for kind in (content.array_records, content.config_records, content.metric_records)
+            for name, record in kind.items()
+        }
+        kinds[message.metadata.message_type].append(records)
+    adapter = set(Recommender.load(told.trial.out).adapter)
+    count = {"count": {"round", "users"}}
+    assert kinds["query.census"] == 3 * [{"census": {"tickets"}, "stamp": {"catalogue", "sha256"}}]
+    trained = count | {"sums": {"loss", "clipped", "diverged"}}
+    alone, together = trained | {"codes": {"flips", "scales", "levels"}}, trained | {"deltas": adapter}
+    assert (kinds["train"].count(alone), kinds["train"].count(together)) == (2 * 2, 2)
+    assert len(kinds["train"]) == 6
+    assert kinds["evaluate"] == 3 * 3 * [count | {"sums": set(metric_sums(np.zeros(0)))}]  # a round, test, validation
+
+
+def test_sizes_are_told_round_by_round(told: Told) -> None:
+    """The log's bytes are those of the answers that crossed, to the byte; on the wire they are little more."""
+    messages = answers_of(told.sent)
+    for record in told.trial.records():
+        crossed = [m for m in messages if m.metadata.group_id == str(record["round"])]
+        crossed = [m for m in crossed if m.metadata.message_type == "train" or record["validation"]][:6]
+        assert record["bytes_up"] == sum(wire.size(message.content) for message in crossed)
+    payload = sum(wire.size(message.content) for message in messages)
+    pushed = sum(len(body) for path, body in told.sent if path.endswith("/push-object"))
+    assert payload < pushed < 1.5 * payload
+
+
+def test_the_bundle_holds_code_only(told: Told) -> None:
+    bundles = {body for path, body in told.received if path.endswith("/get-fab")}
+    assert bundles
+    for body in bundles:
+        names = zipfile.ZipFile(io.BytesIO(GetFabResponse.FromString(body).fab.content)).namelist()
+        assert "federation/client_app.py" in names
+        ours = [name for name in names if not name.startswith(".info/")]
+        assert {Path(name).suffix for name in ours} <= {".py", ".toml", ".md", ""}
+        assert {name.split("/")[0] for name in ours if name.endswith(".py")} == {"data", "federation", "recsys"}
+
+
+def answers_of(sent: list[Body]) -> list[Message]:
+    """The nodes' answers, put together again from the pieces in which they were sent."""
+    pieces: dict[str, bytes] = {}
+    for path, body in sent:
+        if path.endswith("/push-object"):
+            piece = PushObjectRequest.FromString(body)
+            pieces[piece.object_id] = piece.object_content
+    found = []
+    for path, body in sent:
+        if path.endswith("/push-messages"):
+            for announced in PushMessagesRequest.FromString(body).messages_list:
+                number = announced.metadata.message_id
+                found.append(inflate_object_from_contents(number, pieces, keep_object_contents=True))
+    return found
 
 
 def refused(here: Federation, folder: Path, options: list[str]) -> str:

@@ -208,7 +208,7 @@ def test_the_page_says_all_that_was_found(clone: Path) -> None:
         "Made in 3 minutes on Abacus, 2 cores, 4.0 GiB, cpu; python 3.11.7, torch 2.13.0.",
         "stable sort by timestamp, ties in file order".capitalize(),
         "## sent",
-        "Against 99 sampled items, only to compare with papers that do so: FedMF NDCG@10 0.3000, Recall@10 0.5000; PFedRec",
+        "Against 99 sampled items, only to compare with papers that do so: FedMF NDCG@10 0.3000, Recall@10 0.5000; ",
         "10% of the items are in no training\nevent; 300 users are ranked",
         "| **fedrec, federated** | 0.0500 | 0.1000 | 0.3000 | 0.4000 |\n| EASE | 0.0000 | 0.0000 | 0.1000 | 0.2000 |",
         "Begun from the federated run of songs (`--part start`, seed 0): NDCG@10\n0.0300 before its first round here, "
