@@ -20,11 +20,14 @@ $(STAMP): constraints.txt pyproject.toml
 demo: install
 	$(BIN)/fedrec demo
 
+# A worker for each core, with one thread each: the tests are many, and small.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadgroup
+
 test: install
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: install
-	$(BIN)/python -m pytest -m ""
+	$(PYTEST) -m ""
 
 check: install format lint types test
 

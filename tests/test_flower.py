@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 import zipfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +34,11 @@ from tests.terminal import Fedrec, is_refused
 from tests.trial import Trial, trial
 from tests.world import small_config
 
+pytestmark = pytest.mark.xdist_group("flower")  # one federation for all of them
+
 KNOBS = {"rounds": 2, "nodes": 3, "bits": 8, "clients_per_round": 12}
-PEER = {"method": "pfedrec", "bits": 32}
+PEER = {"method": "pfedrec", "bits": 32, "nodes": 2}
+PHONES = KNOBS | {"nodes": 12, "rounds": 1, "validate_every": 1}
 
 ASKED_OF_THE_LINK = (
     *("activate-node", "deactivate-node", "send-node-heartbeat", "get-run", "get-fab"),
@@ -51,7 +54,6 @@ class Told:
     sent: list[Body]
     received: list[Body]
     strangers: tuple[str, str]  # what a SuperNode says whose key nobody registered, and one without TLS
-    peer: Path  # the run of a method whose users keep a private part
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +73,7 @@ def told(toy: Path, embeddings: Tensor, tmp_path_factory: pytest.TempPathFactory
         with made.running():
             pass
         assert (made.out / METRICS).exists(), made.story()
-        told = Told(made, line.sent(), line.received(), strangers, folder / "peer")
-        peer = replace(made, out=told.peer, knobs=made.knobs | PEER)
-        with peer.running():
-            pass
-        assert (peer.out / METRICS).exists(), peer.story()
-    return told
+        return Told(made, line.sent(), line.received(), strangers)
 
 
 def here_too(toy: Path, out: Path, **knobs: object) -> Path:
@@ -93,7 +90,6 @@ def test_supernodes_train_what_one_process_trains(told: Told, toy: Path, tmp_pat
     for name, tensor in ours.adapter.items():
         assert float((tensor - theirs.adapter[name]).abs().max()) <= 1e-5, name
     assert theirs.version == ours.version
-    assert not [path for folder in told.trial.folders for path in folder.glob("keep/*") if path.suffix != ".pt"]
 
 
 def test_who_is_not_registered_or_speaks_plain_http_is_refused(told: Told) -> None:
@@ -102,14 +98,32 @@ def test_who_is_not_registered_or_speaks_plain_http_is_refused(told: Told) -> No
     assert "Server disconnected without" in plain
 
 
-def test_private_parts_outlive_the_processes(told: Told, toy: Path, tmp_path: Path) -> None:
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_private_parts_outlive_the_processes(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
     """Flower starts a process for each message: what its users keep is in files, and the figures are those of one
     process that remembers."""
+    with trial(toy, tmp_path, [10, 2], 2, **KNOBS | PEER) as made:
+        with made.running():
+            pass
+        assert (made.out / METRICS).exists(), made.story()
     ours = here_too(toy, tmp_path / "here", **KNOBS | PEER)
-    assert json.loads((ours / METRICS).read_text()) == json.loads((told.peer / METRICS).read_text())
-    for folder in told.trial.folders:
+    assert json.loads((ours / METRICS).read_text()) == json.loads((made.out / METRICS).read_text())
+    for folder in made.folders:
         (file,) = (folder / "keep").iterdir()
         assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_phones_train_what_one_process_trains(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
+    """Twelve nodes, each with a user of its own."""
+    with trial(toy, tmp_path, [1] * 12, 12, **PHONES) as made:
+        with made.running():
+            pass
+        assert (made.out / METRICS).exists(), made.story()
+    ours, theirs = Recommender.load(here_too(toy, tmp_path / "here", **PHONES)), Recommender.load(made.out)
+    assert theirs.version == ours.version
 
 
 def test_nothing_of_a_user_crosses(told: Told, toy: Path) -> None:

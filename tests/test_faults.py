@@ -1,0 +1,177 @@
+"""What goes wrong in a real federation, with real processes and real signals: a round survives it, or the run stops
+with one clear line, and goes on from the last finished round. `docs/deploy.md` has the same in a table."""
+
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from torch import Tensor
+
+from federation.processes import LINK
+from federation.server import State
+from federation.train import METRICS
+from tests import hostile
+from tests.line import Line
+from tests.trial import Trial, trial
+
+pytestmark = pytest.mark.timeout(900)
+
+REASONS = {
+    "nan": "holds values that are not finite",
+    "infinite": "holds values that are not finite",
+    "long": "a sum of length",
+    "shapes": "has shape (1, 384) where (4, 384) belongs",
+    "old": "answered for round 4 and 4 users, not 5 and 4",
+    "huge": "bytes, where",
+    "garbage": "cannot be decoded",
+}
+
+
+def finished(made: Trial, rounds: int) -> list[dict[str, Any]]:
+    """The log of a run that came to its end, each round in it once."""
+    records = made.records()
+    assert [record["round"] for record in records] == list(range(1, rounds + 1)), made.story()
+    assert (made.out / METRICS).exists(), made.story()
+    state = State.load(made.out)
+    assert state
+    assert all(tensor.isfinite().all() for tensor in state.adapter.values())
+    return records
+
+
+def lied(toy: Path, folder: Path, lies: dict[int, str]) -> list[dict[str, Any]]:
+    """The log of a run with an honest node of eight users, and one of four that lies in these rounds."""
+    rounds = max(lies) + 1
+    with trial(toy, folder, [8, 4], 1, rounds=rounds, validate_every=rounds, nodes=2) as made:
+        made.join(1, surroundings=hostile.surroundings(folder / "device", lies))
+        with made.running():
+            pass
+        records = finished(made, rounds)
+    for record in records:
+        lie = lies.get(record["round"])
+        refused = lie in REASONS
+        assert record["clients_refused"] == (4 if refused else 0), record
+        assert len(record["refusals"]) == refused, record
+        if refused:
+            assert REASONS[str(lie)] in record["refusals"][0].replace("\n", " ")
+            assert record["refusals"][0].startswith("node ")
+        assert record["clients_answered"] == 12 - record["clients_refused"], record
+    return records
+
+
+def test_a_device_that_lies_is_refused_and_the_round_goes_on(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
+    """NaN, wrong shapes and an old round; and of two answers the first one counts, whatever the second says."""
+    lied(toy, tmp_path, {1: "nan", 2: "shapes", 3: "twice", 5: "old"})
+
+
+@pytest.mark.long
+def test_more_lies(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
+    """A huge answer is refused unread, and the honest users of that round still count."""
+    records = lied(toy, tmp_path, {1: "infinite", 2: "long", 3: "garbage", 4: "huge"})
+    assert records[3]["bytes_up"] > 10 * records[2]["bytes_up"]
+
+
+def test_a_node_is_killed_in_a_round(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
+    """It is absent from that round, and back when it is started again."""
+    with trial(toy, tmp_path, [8, 4], 2, rounds=6, validate_every=6, nodes=2, round_timeout=120) as made:
+        with made.running():
+            made.until_asked("node-1", 2)
+            made.here.kill("node-1")
+            made.come_back(1)
+        records = finished(made, 6)
+    assert (records[0]["clients_answered"], records[0]["absences"]) == (12, [])
+    assert records[1]["clients_answered"] == 8
+    (lost,) = records[1]["absences"] or records[1]["refusals"]
+    assert "no answer within 120 s" in lost or "Node Unavailable" in lost
+    assert records[-1]["clients_answered"] == 12
+
+
+@pytest.mark.long
+def test_a_node_comes_late_and_the_servers_app_is_killed(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
+    """The late one is asked from the next round on; the run goes on from its last round, with everybody."""
+    with trial(toy, tmp_path, [8, 4], 1, rounds=6, validate_every=6, nodes=1) as made:
+        with made.running():
+            made.until_round(1)
+            made.join(1)
+            made.until(lambda: made.records()[-1]["users"] == 12, "the arrival of the late node")
+            made.server_app().kill()
+        before = made.records()
+        assert len(before) < 6
+        assert not (made.out / METRICS).exists()
+        with made.running(resume=True):
+            pass
+        records = finished(made, 6)
+        assert "round 6" in made.told[-1].stdout
+    assert records[: len(before) - 1] == before[: len(before) - 1]
+    assert (records[0]["users"], records[0]["clients_answered"]) == (8, 8)
+    assert (records[-1]["users"], records[-1]["clients_answered"]) == (12, 12)
+
+
+@pytest.mark.long
+def test_a_slow_node_is_not_waited_for(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
+    """Its answer is absent from the round whose deadline it missed, and is not taken for a later round's."""
+    with trial(toy, tmp_path, [8, 4], 1, rounds=6, validate_every=6, nodes=2, round_timeout=60) as made:
+        made.join(1, surroundings=hostile.surroundings(tmp_path / "device", {2: "slow"}, pause=75))
+        with made.running():
+            pass
+        records = finished(made, 6)
+    assert records[1]["clients_answered"] == 8
+    assert "no answer within 60 s" in records[1]["absences"][0]
+    assert [record["refusals"] for record in records] == [[]] * 6
+    assert [records[n]["clients_answered"] for n in (0, -1)] == [12, 12]
+
+
+@pytest.mark.long
+def test_the_network_is_cut_and_restored(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
+    with (
+        trial(toy, tmp_path, [8, 4], 1, rounds=6, validate_every=6, nodes=2, round_timeout=60) as made,
+        Line(made.here.port, made.here.certificates) as line,
+    ):
+        made.join(1, port=line.port)
+        with made.running():
+            made.until_asked("node-1", 2)
+            line.cut()
+            made.until_round(2)
+            line.restore()
+        records = finished(made, 6)
+        assert made.here.state("node-1") == "connected"
+    assert records[1]["clients_answered"] == 8
+    assert records[1]["absences"] or records[1]["refusals"]
+    assert records[-1]["clients_answered"] == 12
+
+
+@pytest.mark.long
+def test_the_superlink_is_killed_and_started_again(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
+    """It remembers who is registered, the nodes find it again, and the run is resumed."""
+    with trial(toy, tmp_path, [8, 4], 2, rounds=5, validate_every=5, nodes=2, round_timeout=120) as made:
+        with made.running():
+            made.until_round(2)
+            made.here.kill(LINK)
+        before = made.records()
+        made.here.start_link()
+        with made.running(resume=True):
+            pass
+        records = finished(made, 5)
+        assert [made.here.state(name) for name in ("node-0", "node-1")] == ["connected", "connected"]
+    assert records[: len(before) - 1] == before[: len(before) - 1]
+    assert records[-1]["clients_answered"] == 12
+
+
+@pytest.mark.long
+def test_the_servers_disk_is_full(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
+    """Writes fail, as they do on a full disk: the app says what to do, and loses no finished round."""
+    with trial(toy, tmp_path, [12], 1, rounds=5, validate_every=5, nodes=1) as made:
+        with made.running():
+            made.until_round(2)
+            made.server_app().rlimit(psutil.RLIMIT_FSIZE, (1000, psutil.RLIM_INFINITY))
+        said = " ".join(made.told[-1].stdout.split())
+        assert "stopped: " in said, made.story()
+        assert "resume=true" in said
+        assert "Traceback" not in said
+        before, state = made.records(), State.load(made.out)
+        assert state
+        assert 2 <= state.round <= len(before) <= 3
+        with made.running(resume=True):
+            pass
+        records = finished(made, 5)
+    assert records[: state.round] == before[: state.round]
