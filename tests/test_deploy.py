@@ -33,7 +33,7 @@ def test_the_guide_names_tests_that_exist() -> None:
 def test_the_guide_can_be_followed(tmp_path: Path) -> None:
     (tmp_path / "fedrec").symlink_to(APP)
     blocks = commands()
-    assert len(blocks) == 13
+    assert len(blocks) == 12
     terminals: list[subprocess.Popen[bytes]] = []
     said = ""
     known = environment(tmp_path / "unset") | {"FLWR_HOME": ""}

@@ -151,7 +151,8 @@ def test_every_answer_holds_what_the_design_allows_and_no_more(told: Told) -> No
         kinds[message.metadata.message_type].append(records)
     adapter = set(Recommender.load(told.trial.out).adapter)
     count = {"count": {"round", "users"}}
-    assert kinds["query.census"] == 3 * [{"census": {"tickets"}, "stamp": {"catalogue", "encoder", "revision", "sha256"}}]
+    stamp = {"catalogue", "encoder", "revision", "sha256"}
+    assert kinds["query.census"] == 3 * [{"census": {"tickets"}, "stamp": stamp}]
     trained = count | {"sums": {"loss", "clipped", "diverged"}}
     alone, together = trained | {"codes": {"flips", "scales", "levels"}}, trained | {"deltas": adapter}
     assert (kinds["train"].count(alone), kinds["train"].count(together)) == (2 * 2, 2)
