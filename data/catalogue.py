@@ -43,6 +43,10 @@ class Catalogue:
     def _row_of(self) -> dict[str, int]:
         return {item_id: row for row, item_id in enumerate(self.ids)}
 
+    def row(self, item_id: str) -> int | None:
+        """Where an item stands; None for one that is not in the catalogue."""
+        return self._row_of.get(item_id)
+
     def __contains__(self, item_id: object) -> bool:
         return item_id in self._row_of
 

@@ -79,7 +79,7 @@ def _rivals(recommender: Recommender, shard: Shard, data: Path) -> dict[str, Sco
 def _show_user(recommender: Recommender, shard: Shard, user: int) -> None:
     catalogue = recommender.catalogue
     history = shard.history(user, "test")
-    answer = Engine(recommender).recommend(Question(history=[catalogue.ids[row] for row in history], k=10))
+    answer = Engine.of(recommender).recommend(Question(history=[catalogue.ids[row] for row in history], k=10))
     view.out.print(_history_beside(catalogue, history[-10:].tolist(), answer.items))
     held_out = catalogue.titles[int(shard.held_out([user], "test")[0])]
     view.out.print(f"What the user watched next: {held_out}")

@@ -32,7 +32,7 @@ def recommend(run: Path, folder: Path, user_id: str, k: int, endpoint: str | Non
     vector = recommender.user_vector(seen).tolist()
     room = min(MAX_K, k + len(seen))  # among so many, k are left when all that was seen is removed
     question = Question(vector=vector, k=room)
-    answer = _asked(endpoint, question, recommender.version) if endpoint else Engine(recommender).recommend(question)
+    answer = _asked(endpoint, question, recommender.version) if endpoint else Engine.of(recommender).recommend(question)
     had = {recommender.catalogue.ids[row] for row in np.unique(seen)}
     return answer.model_copy(update={"items": [item for item in answer.items if item.item_id not in had][:k]})
 

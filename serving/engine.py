@@ -1,15 +1,28 @@
-"""A question → an answer, over a recommender and its index. HTTP and the command line both ask here."""
+"""Questions → answers, over a recommender and a shelf. HTTP and the command line both ask here."""
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 
 import numpy as np
+import torch
 
+from recsys.rank import user_vectors
 from recsys.recommender import Recommender
-from serving.index import Index
-from serving.schema import Answer, Item, Question
+from serving.diversity import diversified
+from serving.index import Found, Index
+from serving.schema import Answer, Item, Question, Range, Weight
+from serving.shelf import Goods, Shelf, Unfit
+
+POOL = 200
+"""Items among which diversity chooses, at least: so long as a page ends within them, the pages before it stay."""
+
+REASONS = 3
+"""Items of the history that an answer is explained by."""
+
+POPULARITY = "popularity"
+"""A number column of the catalogue, by which to answer who has no history."""
 
 
 class Refused(Exception):
@@ -21,18 +34,28 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Engine:
-    """Safe for several threads: they take turns at the model, and nothing else changes after the start.
+class Plan:
+    """A question as this shelf understands it."""
 
-    `torch.func.functional_call` puts the adapter into the shared modules while it runs: two at once would mix.
-    """
+    question: Question
+    history: np.ndarray  # rows, oldest first; none where no history was given
+    unknown: list[str]
+    allowed: np.ndarray | None  # a mask of the rows that may be answered; None: all
+
+
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """Nothing of it changes: one that offers other items is another engine. Threads take turns at the encoder."""
 
     recommender: Recommender
-    index: Index = field(init=False)
-    _turn: Lock = field(default_factory=Lock, init=False, repr=False)
+    shelf: Shelf
+    _turn: Lock = field(default_factory=Lock, repr=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "index", Index(self.recommender.vectors))
+    @classmethod
+    def of(cls, recommender: Recommender, index: Index | None = None) -> "Engine":
+        """Over the items that the recommender knows; their index is built where none is given."""
+        index = index or Index.over(recommender.vectors.numpy())
+        return cls(recommender, Shelf.of(recommender.catalogue, index))
 
     def warm(self) -> "Engine":
         """Load what loads lazily, so that the first caller does not wait for it."""
@@ -40,56 +63,216 @@ class Engine:
         self.recommender.query_vector("ready?")
         return self
 
+    def put(self, goods: Goods) -> "Engine":
+        """One that offers this item, too; its text is its only history. Raises `Unfit`."""
+        return replace(self, shelf=self.shelf.put(goods, self._read([goods.text])[0]))
+
+    def drop(self, item_id: str) -> "Engine":
+        """One that does not offer this item."""
+        return replace(self, shelf=self.shelf.drop(item_id))
+
     def recommend(self, question: Question) -> Answer:
         """Raises `Refused` naming the field where a question cannot be answered."""
+        (answer,) = self.recommend_all([question])
+        if isinstance(answer, Refused):
+            raise answer
+        return answer
+
+    def recommend_all(self, questions: Sequence[Question]) -> list[Answer | Refused]:
+        """An answer or a refusal for each; histories and texts are encoded together."""
         started = time.perf_counter()
-        excluded, unknown = self._known(question.exclude)
-        history = None
-        if question.history is not None:
-            history, strangers = self._known(question.history)
-            if not len(history):
-                raise Refused("history", "none of these ids is in the catalogue")
-            unknown = [*strangers, *unknown]
-            if question.exclude_seen:
-                excluded = np.concatenate([excluded, history])
-        found = self.index.search(self._vector(question, history), question.k, excluded)
-        return self._answer(found, started, unknown)
+        plans = [self._planned(question) for question in questions]
+        vectors = iter(self._vectors([plan for plan in plans if isinstance(plan, Plan)]))
+        return [plan if isinstance(plan, Refused) else self._answered(plan, next(vectors), started) for plan in plans]
 
     def similar(self, item_id: str, k: int) -> Answer:
         """The items nearest to an item. Raises `Refused` with status 404 for one that is not known."""
         started = time.perf_counter()
-        rows, _ = self._known([item_id])
-        if not len(rows):
-            raise Refused("item_id", f"item {item_id!r} is not in the catalogue", status=404)
-        return self._answer(self.index.search(self.index.vector(int(rows[0])), k, rows), started, [])
+        if (row := self.shelf.row(item_id)) is None:
+            raise Refused("item_id", f"item {item_id!r} is not on offer", status=404)
+        found = self.shelf.index.search(self.shelf.index.vector(row), k, self._without([row]))
+        return self._told(found, started)
 
-    def _vector(self, question: Question, history: np.ndarray | None) -> np.ndarray:
-        if question.vector is not None:
-            return self._direction(np.array(question.vector))
-        with self._turn:
-            if history is not None:
-                return self.recommender.user_vector(history).numpy()
-            return self.recommender.query_vector(question.query or "").numpy()
+    def search(self, text: str, k: int) -> Answer:
+        """Items whose title holds the text, those that begin with it first; then those that are about it."""
+        started = time.perf_counter()
+        titled = self._titled(text.casefold(), k)
+        about = self.shelf.index.search(self._read([text])[0], k, self._without([row for row, _ in titled]))
+        return self._told((titled + about)[:k], started)
 
-    def _direction(self, vector: np.ndarray) -> np.ndarray:
-        """A vector from outside at unit length, however long it came."""
-        if len(vector) != self.index.width:
-            raise Refused("vector", f"has {len(vector)} numbers where this model has {self.index.width}")
-        if not vector.any():
+    def _titled(self, text: str, k: int) -> Found:
+        titles = self.shelf.frame["title"].str.to_lowercase()
+        at = titles.str.find(text, literal=True)
+        rows = [row for row in np.flatnonzero(at.is_not_null().to_numpy()) if self.shelf.index.living[row]]
+        rows.sort(key=lambda row: (at[int(row)], len(titles[int(row)]), row))
+        return [(int(row), 1.0) for row in rows[:k]]
+
+    def _planned(self, question: Question) -> Plan | Refused:
+        try:
+            return self._plan(question)
+        except Refused as refusal:
+            return refusal
+        except Unfit as unfit:
+            return Refused(f"filters.{unfit.column}", unfit.detail)
+
+    def _plan(self, question: Question) -> Plan:
+        history, strangers = self._known(question.history or [])
+        excluded, more = self._known(question.exclude)
+        if question.exclude_seen:
+            excluded = np.concatenate([excluded, history])
+        included, most = (None, []) if question.include is None else self._known(question.include)
+        if question.vector is not None and len(question.vector) != self.shelf.index.width:
+            raise Refused("vector", f"has {len(question.vector)} numbers where this model has {self.shelf.index.width}")
+        if question.vector is not None and not any(question.vector):
             raise Refused("vector", "is all zeros; it points nowhere")
-        vector = vector / np.abs(vector).max()  # else the squares of large numbers overflow
-        return vector / np.linalg.norm(vector)
+        if question.history is not None and question.query is None and not len(history):
+            self._popular()  # or it is refused
+        allowed = self._allowed(question, excluded, included)
+        return Plan(question, history, [*strangers, *more, *most], allowed)
+
+    def _allowed(self, question: Question, excluded: np.ndarray, included: np.ndarray | None) -> np.ndarray | None:
+        if included is None and not question.filters and not len(excluded):
+            return None
+        allowed = np.ones(len(self.shelf.index.living), dtype=bool)
+        if included is not None:
+            allowed[:] = False
+            allowed[included] = True
+        if question.filters:
+            wanted = {
+                name: value.model_dump() if isinstance(value, Range) else value
+                for name, value in question.filters.items()
+            }
+            allowed &= self.shelf.mask(wanted)
+        allowed[excluded] = False
+        return allowed
+
+    def _vectors(self, plans: Sequence[Plan]) -> list[np.ndarray | None]:
+        """A vector for each question, at unit length; None where there is nothing to make one of."""
+        tastes = iter(self._tastes([plan.history for plan in plans if len(plan.history)]))
+        texts = [plan.question.query for plan in plans if plan.question.query is not None]
+        read = iter(self._read(texts))
+
+        def vector(plan: Plan) -> np.ndarray | None:
+            question = plan.question
+            if question.vector is not None:
+                return _direction(np.array(question.vector))
+            taste = next(tastes) if len(plan.history) else None
+            if question.query is None:
+                return taste
+            text = next(read)
+            return text if taste is None else _mixed(taste, text, question.mix)
+
+        return [vector(plan) for plan in plans]
+
+    def _answered(self, plan: Plan, vector: np.ndarray | None, started: float) -> Answer:
+        question = plan.question
+        last = question.offset + question.k
+        if vector is None:
+            found = self._most_popular(plan.allowed, last)
+            return self._told(found[question.offset :], started, plan.unknown, fallback=POPULARITY)
+        index = self.shelf.index
+        found = index.search(vector, max(last, POOL) if question.diversity else last, plan.allowed)
+        if question.diversity:
+            rows = np.array([row for row, _ in found], dtype=np.int64)
+            found = diversified(found, index.vectors(rows), question.diversity, last)
+        shown = found[question.offset :]
+        answer = self._told(shown, started, plan.unknown)
+        if question.explain and len(plan.history):
+            reasons = self._reasons(plan, vector, [row for row, _ in shown])
+            items = [item.model_copy(update={"because": why}) for item, why in zip(answer.items, reasons, strict=True)]
+            answer = answer.model_copy(update={"items": items})
+        return answer
+
+    def _reasons(self, plan: Plan, vector: np.ndarray, rows: Sequence[int]) -> list[list[Weight]]:
+        """For each row, the items of the history without which its score would be lowest: left out one by one, and the
+        user's vector computed anew. What the user model does not read any more cannot weigh."""
+        read = plan.history[-self.recommender.model.config.history :]
+        items = list(dict.fromkeys(read.tolist()))
+        without = self._tastes([plan.history[plan.history != row] for row in items])  # none: a vector of zeros
+        if plan.question.query is not None:
+            text = self._read([plan.question.query])[0]
+            without = [_mixed(taste, text, plan.question.mix) for taste in without]
+        vectors = self.shelf.index.vectors(np.array(rows, dtype=np.int64))  # (k, E)
+        weights = (vectors @ vector)[:, None] - vectors @ np.stack(without, axis=1)  # (k, n)
+        return [
+            [
+                Weight(
+                    item_id=self.shelf.id(items[place]), title=self.shelf.title(items[place]), weight=float(row[place])
+                )
+                for place in np.argsort(-row, kind="stable")[:REASONS]
+            ]
+            for row in weights
+        ]
+
+    def _tastes(self, histories: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """User vectors after histories of rows, of which some may be of items that came later."""
+        if not histories:
+            return []
+        rows, places = np.unique(np.concatenate(histories), return_inverse=True)
+        ends = np.cumsum([len(history) for history in histories])[:-1]
+        vectors = torch.from_numpy(self.shelf.index.vectors(rows)) if len(rows) else self.recommender.vectors[:1]
+        recommender = self.recommender
+        with self._turn, torch.inference_mode():
+            found = user_vectors(recommender.model, recommender.adapter, vectors, np.split(places, ends))
+        return list(found.numpy())
+
+    def _read(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Texts' places among the items."""
+        if not texts:
+            return []
+        recommender = self.recommender
+        with self._turn:
+            return list(recommender.model.item_vectors(recommender.adapter, recommender.encoder.encode(texts)).numpy())
+
+    def _popular(self) -> np.ndarray:
+        """How popular each row is. Raises `Refused` where the catalogue does not tell."""
+        frame = self.shelf.frame
+        if POPULARITY not in frame.columns or not frame.schema[POPULARITY].is_numeric():
+            raise Refused(
+                "history", "none of these ids is on offer, and the catalogue tells no popularity; give a query"
+            )
+        return frame[POPULARITY].cast(float).fill_null(0).to_numpy()
+
+    def _most_popular(self, allowed: np.ndarray | None, count: int) -> Found:
+        popular = self._popular()
+        mask = self.shelf.index.living if allowed is None else self.shelf.index.living & allowed
+        rows = np.flatnonzero(mask)
+        return [(int(row), float(popular[row])) for row in rows[np.argsort(-popular[rows], kind="stable")][:count]]
 
     def _known(self, ids: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-        catalogue = self.recommender.catalogue
-        known = [item_id for item_id in ids if item_id in catalogue]
-        return catalogue.rows(known), [item_id for item_id in ids if item_id not in catalogue]
+        """The rows of those on offer, in their order, and the others."""
+        rows = [self.shelf.row(item_id) for item_id in ids]
+        unknown = [item_id for item_id, row in zip(ids, rows, strict=True) if row is None]
+        return np.array([row for row in rows if row is not None], dtype=np.int64), unknown
 
-    def _answer(self, found: list[tuple[int, float]], started: float, unknown: list[str]) -> Answer:
-        catalogue = self.recommender.catalogue
-        return Answer(
-            items=[Item(item_id=catalogue.ids[row], title=catalogue.titles[row], score=score) for row, score in found],
+    def _without(self, rows: Sequence[int]) -> np.ndarray:
+        allowed = np.ones(len(self.shelf.index.living), dtype=bool)
+        allowed[list(rows)] = False
+        return allowed
+
+    def _told(self, found: Found, started: float, unknown: Sequence[str] = (), fallback: str | None = None) -> Answer:
+        shelf = self.shelf
+        return Answer.model_construct(
+            items=[
+                Item.model_construct(item_id=shelf.id(row), title=shelf.title(row), score=score, because=None)
+                for row, score in found
+            ],
             model_version=self.recommender.version,
             took_ms=round((time.perf_counter() - started) * 1000, 3),
-            unknown_ids=unknown,
+            unknown_ids=list(unknown),
+            fallback=fallback,
+            request_id="",
         )
+
+
+def _direction(vector: np.ndarray) -> np.ndarray:
+    """A vector from outside at unit length, however long it came."""
+    vector = vector / np.abs(vector).max()  # else the squares of large numbers overflow
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def _mixed(taste: np.ndarray, text: np.ndarray, share: float) -> np.ndarray:
+    """Between two directions; where they cancel out, the text's."""
+    mixed = (1 - share) * taste + share * text
+    length = np.linalg.norm(mixed)
+    return (mixed / length if length > 1e-6 else text).astype(np.float32)

@@ -1,38 +1,233 @@
-"""FAISS over item vectors: exact inner products, with exclusions inside the search."""
+"""FAISS over item vectors: the nearest to a vector, with filters and exclusions inside the search.
 
-from collections.abc import Sequence
+Up to `EXACT` items every search looks at all of them. Beyond, it looks at the nearest cells of an inverted file (Jégou,
+Douze and Schmid 2011, doi:10.1109/TPAMI.2010.57), as many as a measurement finds to be enough. Items that come later
+are few: they stand beside, in a matrix of their own, and are always looked at.
+
+An index does not change: one with an item more or less is another one, which shares what is large. So searches need no
+lock, and none sees half of a change.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
-from torch import Tensor
+
+from data.errors import InputError
+from data.files import replaced_file
+
+EXACT = 50_000
+"""Items that are all looked at in each search."""
+
+AT, RECALL = 100, 0.98
+"""An inverted file must find so large a share of the nearest `AT`."""
+
+FEW = 4_096
+"""Rows that may be answered, at most, for which gathering their vectors is cheaper than any index."""
+
+QUICK = 10_000
+"""Items whose search takes half a millisecond."""
+
+FILE, ABOUT = "index.faiss", "index.json"
+
+Found = list[tuple[int, float]]
+"""Rows and their scores, best first."""
 
 
+@dataclass(frozen=True, eq=False)
 class Index:
-    """The items nearest to a vector. One thread a search: a web worker's parallelism is across requests."""
+    """Rows 0 to N-1 are the catalogue's; N and more are those put in since. Search runs in the calling thread alone."""
 
-    def __init__(self, vectors: Tensor) -> None:
-        matrix = np.ascontiguousarray(vectors.numpy(), dtype=np.float32)
-        self._index = faiss.IndexFlatIP(matrix.shape[1])
-        self._index.add(matrix)
+    matrix: np.ndarray  # (N, E) float32, unit length
+    base: faiss.Index
+    extra: np.ndarray  # (M, E)
+    living: np.ndarray  # (N+M,) bool: False for a row that was taken out
+    recall: float = 1.0  # of the base, measured when it was built
+
+    @classmethod
+    def over(cls, matrix: np.ndarray) -> "Index":
+        """Build an index over unit vectors (N, E); an inverted file takes seconds to minutes, an exact one none."""
+        matrix = np.ascontiguousarray(matrix, dtype=np.float32)
+        if len(matrix) <= EXACT:
+            return cls._of(matrix, _exact(matrix), 1.0)
+        base = _inverted(matrix)
+        return cls._of(matrix, base, _tuned(base, matrix))
+
+    @classmethod
+    def _of(cls, matrix: np.ndarray, base: faiss.Index, recall: float) -> "Index":
+        nothing = np.zeros((0, matrix.shape[1]), dtype=np.float32)
+        return cls(matrix, base, nothing, np.ones(len(matrix), dtype=bool), recall)
 
     def __len__(self) -> int:
-        return int(self._index.ntotal)
+        """How many items can be found."""
+        return int(self.living.sum())
 
     @property
     def width(self) -> int:
-        return int(self._index.d)
+        return int(self.matrix.shape[1])
 
-    def search(self, vector: np.ndarray, k: int, exclude: Sequence[int] | np.ndarray = ()) -> list[tuple[int, float]]:
-        """The k best rows and their scores, best first, without the excluded; fewer where fewer are left."""
-        faiss.omp_set_num_threads(1)  # it counts for the calling thread only
-        parameters = None
-        if len(exclude):
-            batch = faiss.IDSelectorBatch(np.asarray(exclude, dtype=np.int64))
-            parameters = faiss.SearchParameters(sel=faiss.IDSelectorNot(batch))  # type: ignore[call-arg]
-        scores, rows = self._index.search(
-            np.ascontiguousarray(vector, dtype=np.float32)[None], min(k, len(self)), params=parameters
+    @property
+    def probes(self) -> int | None:
+        """How many cells a search looks at; None where it looks at everything."""
+        return int(self.base.nprobe) if isinstance(self.base, faiss.IndexIVF) else None
+
+    @property
+    def quick(self) -> bool:
+        """Whether a search takes less than handing it to a thread."""
+        return len(self.matrix) <= QUICK
+
+    def vector(self, row: int) -> np.ndarray:
+        return self.vectors(np.array([row]))[0]
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """Their vectors: (n,) to (n, E)."""
+        first = len(self.matrix)
+        if not len(self.extra):
+            return self.matrix[rows]
+        found = np.empty((len(rows), self.width), dtype=np.float32)
+        late = rows >= first
+        found[~late], found[late] = self.matrix[rows[~late]], self.extra[rows[late] - first]
+        return found
+
+    def added(self, vector: np.ndarray) -> "Index":
+        """One with this item more: its row is the number of rows before."""
+        return replace(
+            self,
+            extra=np.concatenate([self.extra, np.asarray(vector, dtype=np.float32)[None]]),
+            living=np.append(self.living, True),
+        )
+
+    def removed(self, row: int) -> "Index":
+        living = self.living.copy()
+        living[row] = False
+        return replace(self, living=living)
+
+    def search(self, vector: np.ndarray, k: int, allowed: np.ndarray | None = None) -> Found:
+        """The k best of the rows that live and are `allowed`, a mask (N+M,); fewer where fewer are left.
+
+        Exact where the index is, where few rows are allowed, and among rows that came later.
+        """
+        vector = np.ascontiguousarray(vector, dtype=np.float32)
+        mask = self.living if allowed is None else self.living & allowed
+        if allowed is not None and (count := int(mask.sum())) <= FEW:
+            rows = np.flatnonzero(mask)
+            return _best(rows, self.vectors(rows) @ vector, min(k, count))
+        first = len(self.matrix)
+        found = self._in_base(vector, k, mask[:first])
+        if not mask[first:].any():
+            return found
+        late = first + np.flatnonzero(mask[first:])
+        rows = np.concatenate([[row for row, _ in found], late]).astype(np.int64)
+        scores = np.concatenate([[score for _, score in found], self.vectors(late) @ vector])
+        return _best(rows, scores, min(k, len(rows)))
+
+    def _in_base(self, vector: np.ndarray, k: int, mask: np.ndarray) -> Found:
+        faiss.omp_set_num_threads(1)  # it counts for the calling thread only; a worker's parallelism is across requests
+        selector = None if mask.all() else faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # type: ignore[call-arg]
+        scores, rows = self.base.search(
+            vector[None], max(1, min(k, len(self.matrix))), params=_parameters(self.base, selector)
         )
         return [(int(row), float(score)) for row, score in zip(rows[0], scores[0], strict=True) if row >= 0]
 
-    def vector(self, row: int) -> np.ndarray:
-        return np.asarray(self._index.reconstruct(row))
+    def save(self, folder: Path, version: str) -> None:
+        """Write what took long to build; `version` is the model's whose vectors it holds."""
+        with replaced_file(folder / FILE) as path:
+            faiss.write_index(self.base, str(path))
+        about = {"model_version": version, "width": self.width, "items": len(self.matrix), "recall": self.recall}
+        with replaced_file(folder / ABOUT) as path:
+            path.write_text(json.dumps(about | {"sha256": _sha256(folder / FILE)}, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path, matrix: np.ndarray, version: str) -> "Index | None":
+        """What was saved for these vectors; None where there is nothing, or it is another model's.
+
+        Raises `InputError` where a file is damaged.
+        """
+        if not (folder / ABOUT).exists():
+            return None
+        about: dict[str, Any] = {}
+        try:
+            about = json.loads((folder / ABOUT).read_text())
+            if about["model_version"] != version or (about["items"], about["width"]) != matrix.shape:
+                return None
+            sound = _sha256(folder / FILE) == about["sha256"]
+            base = faiss.read_index(str(folder / FILE)) if sound else None
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise InputError(f"{folder / FILE} cannot be read ({error}); remove it, and it is built anew") from error
+        if base is None:
+            raise InputError(f"{folder / FILE} is not the one that {ABOUT} names; remove it, and it is built anew")
+        return cls._of(np.ascontiguousarray(matrix, dtype=np.float32), base, float(about["recall"]))
+
+
+def _best(rows: np.ndarray, scores: np.ndarray, k: int) -> Found:
+    """The k highest; among equals the lower row comes first."""
+    if k < len(rows):
+        kept = np.argpartition(-scores, k - 1)[:k] if k else np.zeros(0, dtype=np.int64)
+        rows, scores = rows[kept], scores[kept]
+    order = np.lexsort((rows, -scores))
+    return [(int(rows[place]), float(scores[place])) for place in order]
+
+
+def _exact(matrix: np.ndarray) -> faiss.Index:
+    base = faiss.IndexFlatIP(matrix.shape[1])
+    base.add(matrix)  # type: ignore[call-arg]
+    return base
+
+
+def _inverted(matrix: np.ndarray) -> faiss.IndexIVFFlat:
+    """About 4 √N cells, as FAISS advises, learned from at most 64 vectors a cell."""
+    cells = int(4 * len(matrix) ** 0.5)
+    base = faiss.IndexIVFFlat(faiss.IndexFlatIP(matrix.shape[1]), matrix.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
+    base.cp.max_points_per_centroid, base.cp.seed = 64, 0
+    base.train(matrix)  # type: ignore[call-arg]
+    base.add(matrix)  # type: ignore[call-arg]
+    return base
+
+
+def _tuned(base: faiss.IndexIVFFlat, matrix: np.ndarray) -> float:
+    """Set the fewest cells, in steps of a quarter, that reach `RECALL`; what they reach."""
+    asked = _tastes(matrix, 200)
+    nearest = np.argsort(-(asked @ matrix.T), axis=1)[:, :AT]
+    recall = 0.0
+    for probes in _growing(base.nlist):
+        base.nprobe = probes
+        _, found = base.search(asked, AT)  # type: ignore[call-arg]
+        recall = float(np.mean([len(np.intersect1d(a, b)) / AT for a, b in zip(found, nearest, strict=True)]))
+        if recall >= RECALL:
+            break
+    return recall
+
+
+def _growing(most: int) -> Iterator[int]:
+    probes = 1
+    while probes < most:
+        yield probes
+        probes = max(probes + 1, probes * 5 // 4)
+    yield most
+
+
+def _tastes(matrix: np.ndarray, count: int) -> np.ndarray:
+    """Vectors as users have them: each the mean of ten items of a kind."""
+    rng = np.random.default_rng(0)
+    seeds = matrix[rng.choice(len(matrix), count, replace=False)]
+    kin = np.argsort(-(seeds @ matrix.T), axis=1)[:, :100]
+    tastes = np.stack([matrix[rng.choice(rows, 10, replace=False)].mean(0) for rows in kin])
+    return (tastes / np.linalg.norm(tastes, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _parameters(base: faiss.Index, selector: Any) -> Any:
+    if selector is None:
+        return None
+    if isinstance(base, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(sel=selector, nprobe=base.nprobe)  # type: ignore[call-arg]
+    return faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

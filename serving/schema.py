@@ -1,44 +1,100 @@
 """What can be asked and what is answered."""
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MAX_K = 1000
+MAX_BATCH = 100
+MAX_COLUMNS = 20
 ItemId = Annotated[str, Field(min_length=1, max_length=200)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Value = Annotated[str, Field(max_length=500)] | bool | int | Number
 
 
-class Question(BaseModel):
-    """A request for the top k, from exactly one of a history, a text, or a user vector made on the device."""
+class Asked(BaseModel):
+    """What comes from outside: a field that is not known is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Range(Asked):
+    """Numbers from `min` to `max`, both included; one of them may be left out."""
+
+    min: Number | None = None
+    max: Number | None = None
+
+
+class Question(Asked):
+    """A request for the top k: from a history, a text, both mixed, a user vector made on the device, or a user whose
+    history is kept here by consent."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"query": "a heist that goes wrong", "k": 5}]}
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"query": "a heist that goes wrong", "k": 5},
+                {"history": ["50", "181"], "k": 5, "filters": {"genres": ["Comedy", "Drama"], "year": {"min": 1990}}},
+                {"history": ["50", "181"], "query": "something calmer", "mix": 0.3, "diversity": 0.4, "explain": True},
+            ]
+        },
     )
 
     history: list[ItemId] | None = Field(
-        default=None, min_length=1, max_length=10_000, description="item ids, oldest first; neither logged nor kept"
+        default=None, max_length=10_000, description="item ids, oldest first; neither logged nor kept"
     )
     query: str | None = Field(
         default=None, min_length=1, max_length=2000, description="free text; neither logged nor kept"
     )
-    vector: list[Annotated[float, Field(allow_inf_nan=False)]] | None = Field(
+    vector: list[Number] | None = Field(
         default=None, min_length=1, max_length=10_000, description="a user vector computed where the history is"
     )
+    user: ItemId | None = Field(default=None, description="a user who has consented to be remembered: see /v1/feedback")
+    mix: float = Field(default=0.5, ge=0, le=1, description="with a history and a query: the query's share")
     k: int = Field(default=10, ge=1, le=MAX_K, description="how many items to answer")
+    offset: int = Field(default=0, ge=0, le=10_000, description="how many of the best to leave out: the page before")
     exclude: list[ItemId] = Field(default_factory=list, max_length=10_000, description="item ids not to answer")
-    exclude_seen: bool = Field(default=True, description="leave out the items of `history`")
+    exclude_seen: bool = Field(default=True, description="leave out the items of the history")
+    include: list[ItemId] | None = Field(
+        default=None, min_length=1, max_length=10_000, description="rank these items, and no others"
+    )
+    filters: dict[str, Value | list[Value] | Range] = Field(
+        default_factory=dict,
+        max_length=MAX_COLUMNS,
+        description="by the catalogue's columns: a value, a list of which one is enough, or a range",
+    )
+    diversity: float = Field(
+        default=0.0, ge=0, le=1, description="how much an item's likeness to those before it counts against it"
+    )
+    explain: bool = Field(default=False, description="tell which items of the history weigh most, and how much")
 
     @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if sum(source is not None for source in (self.history, self.query, self.vector)) != 1:
-            raise ValueError("give exactly one of history, query and vector")
+    def _sources(self) -> Self:
+        given = {name for name in ("history", "query", "vector", "user") if getattr(self, name) is not None}
+        if given not in ({"history"}, {"query"}, {"vector"}, {"user"}, {"history", "query"}, {"user", "query"}):
+            raise ValueError("give a history, a query, a vector or a user; a query can go with a history or a user")
+        if self.explain and not given & {"history", "user"}:
+            raise ValueError("explain needs a history: there is none to explain by")
         return self
+
+
+class Questions(Asked):
+    questions: list[Question] = Field(min_length=1, max_length=MAX_BATCH)
+
+
+class Weight(BaseModel):
+    """An item of the history, and how much lower the score would be without it."""
+
+    item_id: str
+    title: str
+    weight: float
 
 
 class Item(BaseModel):
     item_id: str
     title: str
-    score: float = Field(description="cosine of the item's vector and the question's: -1 to 1")
+    score: float = Field(description="cosine of the item's vector and the question's, -1 to 1; or the popularity")
+    because: list[Weight] | None = None
 
 
 class Answer(BaseModel):
@@ -47,7 +103,91 @@ class Answer(BaseModel):
     items: list[Item]
     model_version: str
     took_ms: float
-    unknown_ids: list[str] = Field(default_factory=list, description="ids given that the catalogue does not know")
+    unknown_ids: list[str] = Field(default_factory=list, description="ids given that are not on offer")
+    fallback: Literal["popularity"] | None = Field(
+        default=None, description="what was answered by, where there was no known item in the history"
+    )
+    request_id: str = Field(default="", description="to name in feedback")
+
+
+class Answers(BaseModel):
+    """In the order of the questions."""
+
+    answers: list[Answer]
+
+
+class NewItem(Asked):
+    """An item to put in, or to put in place of the one with the same id."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"title": "Moon Heist", "text": "Three thieves rob a lunar bank.", "columns": {"year": 2026}}]
+        },
+    )
+
+    title: str = Field(min_length=1, max_length=1000)
+    text: str | None = Field(
+        default=None, min_length=1, max_length=20_000, description="what the encoder reads; the title if left out"
+    )
+    columns: dict[str, Value | list[Value]] = Field(default_factory=dict, max_length=MAX_COLUMNS)
+
+
+class KnownItem(BaseModel):
+    """All that is told of an item on offer."""
+
+    item_id: str
+    title: str
+    text: str
+    columns: dict[str, Any]
+
+
+class Feedback(Asked):
+    """What a user who wants to be remembered did with an item. Sent again, it counts once."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"user": "u-17", "item_id": "50", "kind": "like", "request_id": "", "consent": True}]
+        },
+    )
+
+    user: ItemId
+    item_id: ItemId
+    kind: Literal["view", "like", "hide"] = Field(description="`hide`: never again; the others make the history")
+    request_id: str = Field(default="", max_length=64, description="of the answer that showed the item")
+    consent: Literal[True] = Field(description="the user has agreed that this is kept here")
+
+
+class Kept(BaseModel):
+    """Feedback as it is kept."""
+
+    user: str
+    item_id: str
+    kind: str
+    request_id: str
+    at: str
+
+
+class Person(BaseModel):
+    """All that is kept of a user."""
+
+    user: str
+    feedback: list[Kept]
+
+
+class Known(BaseModel):
+    """A model, and whether it is the one that answers."""
+
+    model_version: str
+    items: int
+    since: str
+    name: str
+    recall: float = Field(description="share of the nearest 100 that the index finds; measured")
+
+
+class Models(BaseModel):
+    models: list[Known]
 
 
 class Health(BaseModel):

@@ -80,7 +80,10 @@ ORDER = {
         "credentials",
         "processes",
     ],
-    "serving": ["index", "schema", "engine", "app"],
+    "serving": [
+        *("index", "diversity", "schema", "shelf", "engine", "store", "live", "together", "settings", "problems"),
+        *("gate", "routes", "log", "app"),
+    ],
 }
 """Within a package a file imports only those listed before it."""
 FLOWER = {"wire", "rounds", "train", "client_app", "server_app", "local", "simulation"}

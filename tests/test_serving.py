@@ -1,8 +1,8 @@
 """How it is asked: the index against brute force, the engine in the toy world, the endpoint over a real port."""
 
+import json
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,15 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 import torch
-import uvicorn
-from fastapi import FastAPI
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +27,7 @@ from serving.app import create_app
 from serving.engine import Engine, Refused
 from serving.index import Index
 from serving.schema import Answer, Question
+from tests.endpoint import running, until_ready
 from tests.world import COOKING, SPACE
 
 FILMS = {kind: [f"film-{word}" for word in words] for kind, words in {"cook": COOKING, "fly": SPACE}.items()}
@@ -55,13 +54,15 @@ def test_index_is_brute_force(seed: int, items: int, k: int, exclude: list[int])
     asked = torch.randn(5, generator=generator)
     scores = (vectors.double() @ asked.double()).tolist()
     left = sorted(set(range(items)) - set(exclude), key=lambda row: -scores[row])[:k]
-    found = Index(vectors).search(asked.numpy(), k, [row for row in exclude if row < items])
+    allowed = np.ones(items, dtype=bool)
+    allowed[[row for row in exclude if row < items]] = False
+    found = Index.over(vectors.numpy()).search(asked.numpy(), k, allowed)
     assert [row for row, _ in found] == left
     assert [score for _, score in found] == pytest.approx([scores[row] for row in left], abs=1e-5)
 
 
 def test_index_of_equal_vectors_answers_each_row_once() -> None:
-    found = Index(torch.ones(6, 2)).search(np.ones(2), 6, [4])
+    found = Index.over(np.ones((6, 2))).search(np.ones(2), 6, np.arange(6) != 4)
     assert sorted(row for row, _ in found) == [0, 1, 2, 3, 5]
     assert [score for _, score in found] == [2.0] * 5
 
@@ -76,7 +77,7 @@ def recommender(run: Path) -> Recommender:
 
 @pytest.fixture(scope="module")
 def engine(recommender: Recommender) -> Engine:
-    return Engine(recommender)
+    return Engine.of(recommender)
 
 
 def ids(answer: Answer) -> list[str]:
@@ -170,11 +171,6 @@ class Served:
     log: Path
 
 
-def until_ready(client: httpx.Client) -> None:
-    while client.get("/readyz").status_code != 200:
-        time.sleep(0.02)
-
-
 @contextmanager
 def serving(run: Path, log: Path) -> Iterator[Served]:
     """`fedrec serve` on a free port, ready; it ends with the block, if not before."""
@@ -223,7 +219,7 @@ def test_http_answers_what_the_engine_answers(client: httpx.Client, engine: Engi
     asked = {mode: sources[mode], "k": 4, "exclude": ["film-chef", "lost"]}
     answer = client.post("/v1/recommend", json=asked).raise_for_status().json()
     expected = engine.recommend(Question(**asked)).model_dump()
-    assert answer.keys() == {"items", "model_version", "took_ms", "unknown_ids"}
+    assert answer.keys() == {"items", "model_version", "took_ms", "unknown_ids", "fallback", "request_id"}
     assert [item["item_id"] for item in answer["items"]] == [item["item_id"] for item in expected["items"]]
     for item, wanted in zip(answer["items"], expected["items"], strict=True):
         assert item == {**wanted, "score": pytest.approx(wanted["score"], abs=1e-6)}
@@ -241,11 +237,13 @@ def test_http_similar(client: httpx.Client, engine: Engine) -> None:
 def test_callers_at_once_get_what_each_gets_alone(client: httpx.Client) -> None:
     questions = [{"history": [film]} for film in WATCHED] + [{"query": word} for word in SPACE[:6]]
 
-    def items(question: dict[str, Any]) -> Any:
-        return client.post("/v1/recommend", json=question).raise_for_status().json()["items"]
+    def scores(question: dict[str, Any]) -> dict[str, float]:
+        items = client.post("/v1/recommend", json=question).raise_for_status().json()["items"]
+        return {item["item_id"]: item["score"] for item in items}
 
-    with ThreadPoolExecutor(6) as pool:
-        assert list(pool.map(items, questions)) == [items(question) for question in questions]
+    with ThreadPoolExecutor(6) as pool:  # in company a sum is added up in another order
+        for together, question in zip(pool.map(scores, questions), questions, strict=True):
+            assert together == pytest.approx(scores(question), abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +251,11 @@ def test_callers_at_once_get_what_each_gets_alone(client: httpx.Client) -> None:
     [
         ({}, "body"),
         ({"k": 3}, "body"),
-        ({"history": ["film-moon"], "query": SECRET}, "body"),
+        ({"history": ["film-moon"], "vector": [1.0], "query": SECRET}, "body"),
+        ({"vector": [1.0], "explain": True}, "body"),
+        ({"query": "x", "filters": {"colour": SECRET}}, "filters.colour"),
+        ({"query": "x", "filters": {"year": SECRET}}, "filters.year"),
+        ({"query": "x", "filters": {"genres": {"min": 3}}}, "filters.genres"),
         ({"query": SECRET, "vector": [1.0]}, "body"),
         ([SECRET], "body"),
         ({"history": []}, "history"),
@@ -338,13 +340,16 @@ def test_health_and_readiness(client: httpx.Client, recommender: Recommender) ->
 def test_the_api_describes_itself(client: httpx.Client) -> None:
     assert "/openapi.json" in client.get("/docs").raise_for_status().text
     described = client.get("/openapi.json").raise_for_status().json()
-    assert described["paths"].keys() == {"/v1/recommend", "/v1/items/{item_id}/similar", "/healthz", "/readyz"}
+    assert described["paths"].keys() == {
+        *("/v1/recommend", "/v1/recommend:batch", "/v1/search", "/v1/items/{item_id}", "/v1/items/{item_id}/similar"),
+        *("/v1/models", "/v1/models:reload", "/v1/feedback", "/v1/users/{user}", "/healthz", "/readyz", "/metrics"),
+    }
     answers = described["paths"]["/v1/recommend"]["post"]["responses"]
-    assert answers.keys() == {"200", "400", "422", "503"}
-    assert all("application/problem+json" in answers[status]["content"] for status in ("400", "422", "503"))
-    question = described["components"]["schemas"]["Question"]
-    assert question["properties"].keys() == {"history", "query", "vector", "k", "exclude", "exclude_seen"}
-    assert question["additionalProperties"] is False
+    assert answers.keys() == {"200", "400", "401", "405", "413", "422", "429", "503"}
+    assert all("application/problem+json" in answers[status]["content"] for status in answers if status != "200")
+    for asked in ("Question", "Questions", "NewItem", "Feedback"):
+        assert described["components"]["schemas"][asked]["additionalProperties"] is False
+        assert asked == "Questions" or described["components"]["schemas"][asked]["examples"]
 
 
 def ask_everything(client: httpx.Client) -> None:
@@ -371,31 +376,21 @@ def ask_everything(client: httpx.Client) -> None:
 def test_a_stop_is_graceful_and_nothing_of_a_request_was_printed(
     run: Path, tmp_path: Path, sent: signal.Signals, status: int
 ) -> None:
-    """All that a server ever prints is its address; it ends as a program does that was told to."""
+    """A server prints its address, and of each request its route, status and time; it ends as one that was told to."""
     with serving(run, tmp_path / "log") as server:
         ask_everything(server.client)
         server.process.send_signal(sent)
         assert server.process.wait(60) == status
-    (line,) = server.log.read_text().splitlines()
-    assert line.endswith("(API at /docs, Ctrl-C stops)")
+    address, *lines = server.log.read_text().splitlines()
+    assert address.endswith("(API at /docs, Ctrl-C stops)")
+    assert len(lines) > 10
+    for line in map(json.loads, lines):
+        assert line.keys() == {"timestamp", "levelname", "name", "message", "route", "status", "ms"}
+        assert line["route"] in {"/readyz", "/v1/recommend", "/v1/items/{item_id:path}/similar", "(none)"}
+    assert SECRET not in server.log.read_text()
 
 
 # The endpoint while it loads.
-
-
-@contextmanager
-def running(app: FastAPI) -> Iterator[httpx.Client]:
-    """The app behind a real port, in a thread."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none"))
-        thread = Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60) as client:
-                yield client
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 def ask_whatever_needs_a_model(client: httpx.Client) -> list[httpx.Response]:

@@ -45,4 +45,4 @@ def _over_flower(data: Path, out: Path, config: RunConfig) -> None:
     asked = knobs(config) | {"data": str(data), "out": str(out)}
     nodes = {f"node-{part}": {"data": str(data), "part": part, "parts": config.nodes} for part in range(config.nodes)}
     with federation(out.parent / f"{out.name}-processes", nodes, max(1, cores() // config.nodes)) as here:
-        here.run(asked)
+        here.run(asked, timeout=3600)

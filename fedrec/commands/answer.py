@@ -63,7 +63,7 @@ def _answer(run: Path, question: "Question") -> "Answer":
     from serving.engine import Engine, Refused
 
     try:
-        return Engine(Recommender.load(run)).recommend(question)
+        return Engine.of(Recommender.load(run)).recommend(question)
     except Refused as refusal:
         raise InputError(f"--{refusal.where}: {refusal.detail}; ids stand in {run}/catalogue.parquet") from refusal
 
@@ -89,21 +89,40 @@ def _question(history: str | None, query: str | None, k: int) -> "Question":
 @app.command()
 def serve(
     run: Run,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.", show_default="8080")
+    ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="For items put in and feedback.", show_default="in memory"),
+    ] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="TOML: keys, limits and the rest.", show_default="FEDREC_… in the environment"
+        ),
+    ] = None,
 ) -> None:
-    """Answer over HTTP: POST /v1/recommend, GET /v1/items/{id}/similar, /healthz, /readyz, /docs."""
-    with _listen(host, port) as listener:
+    """Answer over HTTP: a page at /, the API at /v1, its documentation at /docs, /metrics, /healthz, /readyz."""
+    from serving.settings import Settings
+
+    asked = Settings.read(settings, {"host": host, "port": port, "store": store})
+    with _listen(asked.host, asked.port) as listener:
         import uvicorn
 
         from fedrec import view
         from recsys.recommender import Recommender
         from serving.app import create_app
+        from serving.log import log_requests
 
         recommender = Recommender.load(run)
-        shown = f"[{host}]" if ":" in host else host
+        shown = f"[{asked.host}]" if ":" in asked.host else asked.host
         view.say(f"{recommender.version} at http://{shown}:{listener.getsockname()[1]} (API at /docs, Ctrl-C stops)")
-        config = uvicorn.Config(create_app(lambda: recommender), log_level="warning", access_log=False)
+        log_requests()
+        first = iter([recommender])  # what is there when it starts; a reload opens the folder anew
+        app = create_app(lambda: next(first, None) or Recommender.load(run), asked, run)
+        config = uvicorn.Config(app, log_config=None, access_log=False)
         uvicorn.Server(config).run(sockets=[listener])
 
 

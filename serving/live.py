@@ -1,0 +1,93 @@
+"""The engine that answers now, and how another takes its place: in one step, between two requests."""
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+
+from recsys.recommender import Recommender
+from serving.engine import Engine
+from serving.index import EXACT, Index
+from serving.shelf import Goods, Unfit
+from serving.store import Store
+
+Load = Callable[[], Recommender]
+logger = logging.getLogger("fedrec")
+
+
+class Live:
+    """A request takes `engine` once, and is answered by that one, whatever comes after. Changes take turns."""
+
+    def __init__(self, load: Load, store: Store, folder: Path | None = None) -> None:
+        """`load` opens the model, now and again at each reload; `folder` may keep an index that takes long to build."""
+        self._load, self._folder = load, folder
+        self.store = store
+        self.engine: Engine | None = None
+        self.failure: str | None = None
+        self.since = ""
+        self._turn = Lock()
+
+    def start(self) -> None:
+        """Load the model; a failure is kept, to be told by whoever is asked whether it is ready."""
+        try:
+            self.reload()
+        except Exception as error:  # a thread's traceback would reach nobody
+            self.failure = str(error)
+            logger.error("the model could not be loaded: %s", error)
+
+    def reload(self) -> Engine:
+        """Open the model anew, with all items put in since, and let it answer once it can.
+
+        Where that fails, the old one goes on, and the error is raised.
+        """
+        with self._turn:
+            recommender = self._load()
+            engine = Engine.of(recommender, self._index(recommender)).warm()
+            for item_id, goods in self.store.items():
+                engine = self._changed(engine, item_id, goods)
+            self.engine, self.since, self.failure = engine, datetime.now(UTC).isoformat(timespec="seconds"), None
+            return engine
+
+    def put(self, goods: Goods) -> Engine:
+        """Offer an item from now on. Raises `Unfit`."""
+        with self._turn:
+            assert self.engine, "nothing is put in before the model is loaded"
+            engine = self.engine.put(goods)
+            self.store.put(goods)
+            self.engine = engine
+            return engine
+
+    def drop(self, item_id: str) -> bool:
+        """Take an item out; whether it was on offer."""
+        with self._turn:
+            assert self.engine, "nothing is taken out before the model is loaded"
+            if self.engine.shelf.row(item_id) is None:
+                return False
+            engine = self.engine.drop(item_id)
+            self.store.drop(item_id)
+            self.engine = engine
+            return True
+
+    def _index(self, recommender: Recommender) -> Index:
+        matrix = recommender.vectors.numpy()
+        if self._folder is None or len(matrix) <= EXACT:
+            return Index.over(matrix)
+        if index := Index.load(self._folder, matrix, recommender.version):
+            return index
+        index = Index.over(matrix)
+        logger.info("index of %s items: recall %.4f with %s cells a search", len(matrix), index.recall, index.probes)
+        try:
+            index.save(self._folder, recommender.version)
+        except OSError as error:  # it can be built again; the next start only takes longer
+            logger.warning("the index could not be saved: %s", error)
+        return index
+
+    def _changed(self, engine: Engine, item_id: str, goods: Goods | None) -> Engine:
+        if goods is None:
+            return engine.drop(item_id)
+        try:
+            return engine.put(goods)
+        except Unfit as unfit:  # of an older catalogue's columns
+            logger.warning("item %s is left out of %s: %s", item_id, engine.recommender.version, unfit)
+            return engine

@@ -1,0 +1,155 @@
+"""What is on offer: the catalogue's items and those put in since, less those taken out; by id, by row, by property.
+
+A shelf does not change: one with an item more or less is another one.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from data.catalogue import Catalogue
+from serving.index import Index
+
+TOLD = ("item_id", "title", "text")
+"""Columns that every catalogue has, and nothing is filtered by."""
+
+SEPARATOR = "|"
+"""Between the values of a column that has several, as published catalogues have it."""
+
+Scalar = str | int | float | bool
+
+
+class Unfit(Exception):
+    """A filter or a property that this catalogue cannot have: which column, and why."""
+
+    def __init__(self, column: str, detail: str) -> None:
+        super().__init__(f"{column}: {detail}")
+        self.column, self.detail = column, detail
+
+
+@dataclass(frozen=True)
+class Goods:
+    """An item as it is put in."""
+
+    item_id: str
+    title: str
+    text: str  # what the encoder reads
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+    def row(self) -> dict[str, Any]:
+        return {"item_id": self.item_id, "title": self.title, "text": self.text, **self.columns}
+
+    def told(self) -> str:
+        return json.dumps(self.row())
+
+
+@dataclass(frozen=True, eq=False)
+class Shelf:
+    """Rows are those of the index."""
+
+    catalogue: Catalogue
+    index: Index
+    frame: pl.DataFrame  # the catalogue's rows, then a row for each item that was put in
+    places: Mapping[str, int | None] = field(default_factory=dict)  # of what changed since; None: taken out
+
+    @classmethod
+    def of(cls, catalogue: Catalogue, index: Index) -> "Shelf":
+        several = [
+            name
+            for name, kind in catalogue.frame.schema.items()
+            if name not in TOLD
+            and kind == pl.String
+            and catalogue.frame[name].str.contains(SEPARATOR, literal=True).any()
+        ]
+        return cls(catalogue, index, catalogue.frame.with_columns(pl.col(several).str.split(SEPARATOR)))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def row(self, item_id: str) -> int | None:
+        """Where an item stands; None for one that is not on offer."""
+        if item_id in self.places:
+            return self.places[item_id]
+        return self.catalogue.row(item_id)
+
+    def id(self, row: int) -> str:
+        return self.catalogue.ids[row] if row < len(self.catalogue) else self.frame.item(row, "item_id")
+
+    def title(self, row: int) -> str:
+        return self.catalogue.titles[row] if row < len(self.catalogue) else self.frame.item(row, "title")
+
+    def properties(self, row: int) -> dict[str, Any]:
+        """All that is told of an item."""
+        return self.frame.row(row, named=True)
+
+    @property
+    def columns(self) -> list[str]:
+        """What can be filtered by."""
+        return [name for name in self.frame.columns if name not in TOLD]
+
+    def put(self, goods: Goods, vector: np.ndarray) -> "Shelf":
+        """With this item, in place of one with the same id. Raises `Unfit` for a property that no column can hold."""
+        row = {name: goods.row().get(name) for name in self.frame.columns}
+        if unknown := [name for name in goods.columns if name not in self.frame.columns]:
+            raise Unfit(unknown[0], self._known())
+        for name, value in row.items():
+            if isinstance(self.frame.schema[name], pl.List) and isinstance(value, str):
+                row[name] = value.split(SEPARATOR)
+        try:
+            new = pl.DataFrame([row], schema=self.frame.schema, strict=True)
+        except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
+            raise Unfit("columns", f"do not fit the catalogue's, which are {self._kinds()}") from error
+        shelf, place = self.drop(goods.item_id), len(self.frame)
+        return replace(
+            shelf,
+            index=shelf.index.added(vector),
+            frame=pl.concat([self.frame, new], rechunk=False),
+            places={**shelf.places, goods.item_id: place},
+        )
+
+    def drop(self, item_id: str) -> "Shelf":
+        """Without this item; the same shelf where it is not on offer."""
+        if (row := self.row(item_id)) is None:
+            return self
+        return replace(self, index=self.index.removed(row), places={**self.places, item_id: None})
+
+    def mask(self, filters: Mapping[str, Any]) -> np.ndarray:
+        """Which rows have all these properties: a bool for each. A column with several values has each of them.
+
+        A filter is a value, a list of values of which one is enough, or `{"min": …, "max": …}`, both included.
+        Raises `Unfit`.
+        """
+        kept = pl.lit(True)
+        for column, wanted in filters.items():
+            if column not in self.columns:
+                raise Unfit(column, self._known())
+            kept &= _has(pl.col(column), self.frame.schema[column], column, wanted)
+        found = self.frame.select(kept=kept.fill_null(False))["kept"].to_numpy()
+        return np.broadcast_to(found, (len(self.frame),))
+
+    def _known(self) -> str:
+        return f"this catalogue has no such column; its columns are {', '.join(self.columns) or 'none'}"
+
+    def _kinds(self) -> str:
+        return ", ".join(f"{name} ({str(self.frame.schema[name]).lower()})" for name in self.columns)
+
+
+def _has(told: pl.Expr, kind: pl.DataType, column: str, wanted: Any) -> pl.Expr:
+    several = isinstance(kind, pl.List)
+    inner = kind.inner if isinstance(kind, pl.List) else kind
+    if isinstance(wanted, Mapping):
+        if several or not inner.is_numeric():  # type: ignore[union-attr]
+            raise Unfit(column, "is not a number, and has no range; give a value or a list of values")
+        low, high = wanted.get("min"), wanted.get("max")
+        return (told >= low if low is not None else pl.lit(True)) & (told <= high if high is not None else pl.lit(True))
+    values = list(wanted) if isinstance(wanted, list | tuple) else [wanted]
+    for value in values:
+        if isinstance(value, str) != (inner == pl.String) or isinstance(value, bool) != (inner == pl.Boolean):
+            raise Unfit(column, f"is {str(inner).lower()}, and no {type(value).__name__} is among its values")
+    if several:
+        return pl.any_horizontal([pl.lit(False), *(told.list.contains(value) for value in values)])
+    return told.is_in(values)

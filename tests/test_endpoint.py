@@ -1,0 +1,350 @@
+"""The endpoint as those who run it want it: keys, limits, items, feedback by consent, reload, meters."""
+
+import gc
+import json
+import logging
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
+
+from data.errors import InputError
+from federation.local import LocalGrid
+from federation.train import open_run, train
+from recsys.recommender import Recommender
+from serving.app import create_app
+from serving.engine import Engine
+from serving.schema import Question
+from serving.settings import Settings
+from tests.endpoint import ready, running
+from tests.test_serving import FILMS, SECRET, WATCHED, is_problem
+from tests.world import small_config
+
+READ, ADMIN = "a-key-to-read-0123456789", "a-key-to-change-9876543210"
+NEW = {"title": "The lander", "text": "The lander. A spaceship lands on the moon.", "columns": {"year": 2026}}
+
+
+@pytest.fixture(scope="module")
+def recommender(run: Path) -> Recommender:
+    return Recommender.load(run)
+
+
+def app_of(recommender: Recommender, **settings: Any) -> FastAPI:
+    return create_app(lambda: recommender, Settings.model_validate({"admin_keys": [ADMIN]} | settings))
+
+
+@pytest.fixture
+def admin(recommender: Recommender) -> Iterator[httpx.Client]:
+    """A caller who may do everything."""
+    with ready(app_of(recommender), ADMIN) as client:
+        yield client
+
+
+def ids(response: httpx.Response) -> list[str]:
+    return [item["item_id"] for item in response.raise_for_status().json()["items"]]
+
+
+# Keys and limits.
+
+
+def test_reading_and_administration_have_keys_of_their_own(recommender: Recommender) -> None:
+    with ready(app_of(recommender, read_keys=[READ])) as client:
+        for path in ("/healthz", "/readyz", "/docs", "/openapi.json", "/"):
+            assert client.get(path).status_code == 200, path
+        for key in (None, "wrong", READ[:-1], READ + "x", "é"):
+            headers = httpx.Headers([(b"x-api-key", key.encode())] if key else [])
+            refused = client.post("/v1/recommend", json={"query": "x"}, headers=headers)
+            is_problem(refused, 401, None)
+            assert refused.headers["www-authenticate"] == "ApiKey"
+            is_problem(client.get("/metrics", headers=headers), 401, None)
+        reader, boss = {"x-api-key": READ}, {"x-api-key": ADMIN}
+        for headers in (reader, boss):
+            assert ids(client.post("/v1/recommend", json={"query": "x"}, headers=headers))
+        for method, path in [("PUT", "/v1/items/a"), ("DELETE", "/v1/items/a"), ("GET", "/v1/users/u")]:
+            is_problem(client.request(method, path, headers=reader, json=NEW), 403, None)
+        is_problem(client.post("/v1/models:reload", headers=reader), 403, None)
+        assert client.post("/v1/models:reload", headers=boss).status_code == 200
+
+
+def test_without_admin_keys_nobody_changes_anything(recommender: Recommender) -> None:
+    with ready(app_of(recommender, admin_keys=[])) as client:
+        is_problem(client.put("/v1/items/a", json=NEW), 403, None)
+
+
+def test_who_asks_too_often_is_told_when_to_come_again(recommender: Recommender) -> None:
+    with ready(app_of(recommender, rate_per_minute=3)) as client:
+        answers = [client.get("/v1/items/film-soup/similar") for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+        is_problem(answers[-1], 429, None)
+        assert 0 < int(answers[-1].headers["retry-after"]) <= 60
+        other = client.get("/v1/items/film-soup/similar", headers={"x-api-key": ADMIN})
+        assert other.status_code == 200
+        assert client.get("/readyz").status_code == 200
+
+
+def test_a_body_that_is_too_large_is_refused_told_or_not(recommender: Recommender) -> None:
+    body = json.dumps({"query": SECRET, "exclude": [SECRET] * 500}).encode()
+    with ready(app_of(recommender, max_body_bytes=1000)) as client:
+        is_problem(client.post("/v1/recommend", content=body), 413, None)
+        pieces = (body[start : start + 100] for start in range(0, len(body), 100))
+        headers = {"content-type": "application/json"}
+        is_problem(client.post("/v1/recommend", content=pieces, headers=headers), 413, None)
+        assert client.post("/v1/recommend", json={"query": "x"}).status_code == 200
+
+
+def test_an_answer_that_takes_too_long_is_given_up(recommender: Recommender) -> None:
+    app = app_of(recommender, time_limit=1e-4)
+    with running(app) as client:
+        while not (live := getattr(app.state, "live", None)) or live.engine is None:
+            time.sleep(0.01)
+        slow = client.post("/v1/recommend", json={"query": "x"})
+        is_problem(slow, 503, None)
+        assert slow.headers["retry-after"] == "5"
+
+
+def test_other_pages_may_call_only_if_they_are_named(recommender: Recommender) -> None:
+    asked = {"origin": "https://shop.example", "access-control-request-method": "POST"}
+    for named, allowed in (((), None), (("https://shop.example",), "https://shop.example")):
+        with ready(app_of(recommender, cors_origins=named, read_keys=[READ])) as client:
+            answer = client.options("/v1/recommend", headers=asked)
+            assert answer.headers.get("access-control-allow-origin") == allowed
+
+
+# Items.
+
+
+def test_an_item_is_served_within_the_request_that_puts_it_in(admin: httpx.Client) -> None:
+    put = admin.put("/v1/items/new/1", json=NEW).raise_for_status().json()
+    assert put == {
+        "item_id": "new/1", "title": "The lander", "text": NEW["text"], "columns": {"year": 2026, "genres": None}
+    }  # fmt: skip
+    assert ids(admin.post("/v1/recommend", json={"query": NEW["text"], "k": 1})) == ["new/1"]
+    assert admin.get("/v1/items/new/1").json() == put
+    assert len(ids(admin.get("/v1/items/new/1/similar"))) == 10
+    assert admin.get("/readyz").json()["items"] == 25
+    assert admin.delete("/v1/items/new/1").status_code == 204
+    is_problem(admin.delete("/v1/items/new/1"), 404, "item_id")
+    is_problem(admin.get("/v1/items/new/1"), 404, "item_id")
+    assert "new/1" not in ids(admin.post("/v1/recommend", json={"query": NEW["text"], "k": 1000}))
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"title": ""}, "title"),
+        ({"title": None}, "title"),
+        ({"colour": "red"}, "colour"),
+        ({"columns": {"director": "x"}}, "director"),
+        ({"columns": {"year": "soon"}}, "columns"),
+        ({"columns": {"year": 1e30}}, "columns"),
+    ],
+)
+def test_an_item_that_cannot_be_is_refused(admin: httpx.Client, change: dict[str, Any], field: str) -> None:
+    is_problem(admin.put("/v1/items/a", json=NEW | change), 422, field)
+    is_problem(admin.get("/v1/items/a"), 404, "item_id")
+
+
+def test_items_outlive_the_process_and_the_model(run: Path, tmp_path: Path) -> None:
+    """Put in, replaced, and a film of the catalogue taken out."""
+    settings = {"store": tmp_path / "kept" / "store.db"}
+    with ready(app_of(Recommender.load(run), **settings), ADMIN) as client:
+        client.put("/v1/items/new", json={"title": "Old"}).raise_for_status()
+        client.put("/v1/items/new", json=NEW).raise_for_status()
+        client.delete("/v1/items/film-soup").raise_for_status()
+    assert settings["store"].stat().st_mode & 0o777 == 0o600
+    with ready(app_of(Recommender.load(run), **settings), ADMIN) as client:
+        for _ in range(2):
+            assert client.get("/v1/items/new").json()["title"] == "The lander"
+            is_problem(client.get("/v1/items/film-soup"), 404, "item_id")
+            assert client.get("/readyz").json()["items"] == 24
+            client.post("/v1/models:reload").raise_for_status()
+
+
+def test_a_store_that_is_none_is_refused(recommender: Recommender, tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("no database at all, but long enough to be looked at as one" * 100)
+    from serving.store import Store
+
+    with pytest.raises(InputError, match="cannot be used"):
+        Store(tmp_path / "store")
+
+
+# Feedback, by consent.
+
+
+def told(item_id: str, kind: str = "like", **more: Any) -> dict[str, Any]:
+    return {"user": "u-1", "item_id": item_id, "kind": kind, "consent": True} | more
+
+
+def test_who_consents_is_remembered_until_erased(admin: httpx.Client) -> None:
+    for item_id in WATCHED:
+        assert admin.post("/v1/feedback", json=told(item_id)).status_code == 201
+    first = admin.post("/v1/feedback", json=told("film-baker", "hide", request_id="r")).json()
+    again = admin.post("/v1/feedback", json=told("film-baker", "hide", request_id="r")).json()
+    assert first == again
+    shared = ids(admin.post("/v1/recommend", json={"history": WATCHED, "exclude": ["film-baker"]}))
+    assert ids(admin.post("/v1/recommend", json={"user": "u-1"})) == shared
+    kept = admin.get("/v1/users/u-1").json()
+    assert [entry["item_id"] for entry in kept["feedback"]] == [*WATCHED, "film-baker"]
+    assert admin.delete("/v1/users/u-1").status_code == 204
+    assert admin.get("/v1/users/u-1").json() == {"user": "u-1", "feedback": []}
+    is_problem(admin.post("/v1/recommend", json={"user": "u-1"}), 422, "history")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"consent": False}, "consent"),
+        ({"consent": None}, "consent"),
+        ({"kind": "buy"}, "kind"),
+        ({"item_id": "gone"}, "item_id"),
+        ({"user": ""}, "user"),
+    ],
+)
+def test_feedback_that_may_not_be_kept_is_refused(admin: httpx.Client, change: dict[str, Any], field: str) -> None:
+    is_problem(admin.post("/v1/feedback", json=told("film-soup") | change), 422, field)
+    assert admin.get("/v1/users/u-1").json()["feedback"] == []
+
+
+def test_erasure_leaves_nothing_behind(recommender: Recommender, tmp_path: Path) -> None:
+    """Neither in the database nor in the log that it writes first."""
+    store = tmp_path / "store.db"
+    with ready(app_of(recommender, store=store), ADMIN) as client:
+        for user in (SECRET, "bystander"):
+            for item_id in WATCHED:
+                client.post("/v1/feedback", json=told(item_id, user=user)).raise_for_status()
+        assert SECRET.encode() in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+        client.delete(f"/v1/users/{SECRET}").raise_for_status()
+        assert SECRET.encode() not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    with sqlite3.connect(store) as db:
+        assert db.execute("SELECT DISTINCT user FROM feedback").fetchall() == [("bystander",)]
+
+
+def test_without_consent_nothing_of_a_request_stays(
+    recommender: Recommender, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not in a log, a metric, the database, or an object that lives on."""
+    caplog.set_level(logging.DEBUG)
+    with ready(app_of(recommender, store=tmp_path / "store.db"), ADMIN) as client:
+        for asked in (
+            {"history": [SECRET, *WATCHED]},
+            {"query": SECRET},
+            {"history": [SECRET]},
+            {"query": SECRET, "k": 0},
+        ):
+            client.post("/v1/recommend", json=asked)
+        client.get("/v1/search", params={"q": SECRET})
+        client.get(f"/v1/items/{SECRET}/similar")
+        metrics = client.get("/metrics").text
+        files = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+        gc.collect()
+        questions = [thing for thing in gc.get_objects() if type(thing) is Question]
+        assert not [question for question in questions if SECRET in question.model_dump_json()]
+    assert SECRET not in metrics
+    assert SECRET.encode() not in files
+    assert not [record for record in caplog.records if record.name.startswith("fedrec") and SECRET in str(vars(record))]
+
+
+# Reload.
+
+
+@pytest.fixture(scope="module")
+def second(toy: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Recommender:
+    """The same catalogue, another model."""
+    out = tmp_path_factory.mktemp("second") / "toy"
+    config = open_run(out, toy, small_config(seed=7), resume=False)
+    train(LocalGrid.over(toy, config), out, toy, config, lambda record: None)
+    return Recommender.load(out)
+
+
+def test_a_reload_under_load_fails_nobody_and_mixes_nothing(recommender: Recommender, second: Recommender) -> None:
+    """Each answer is, whole, of the model that it names."""
+    turns = iter([recommender, *[second, recommender] * 10])
+    app = create_app(lambda: next(turns), Settings.model_validate({"admin_keys": [ADMIN]}))
+    asked = [{"history": WATCHED, "k": 24}, {"query": "soup", "k": 24}]
+    expected = {
+        (model.version, place): [item.score for item in Engine.of(model).recommend(Question(**question)).items]
+        for model in (recommender, second)
+        for place, question in enumerate(asked)
+    }
+    with ready(app, ADMIN) as client, ThreadPoolExecutor(4) as pool:
+        stop = False
+
+        def ask(place: int) -> list[tuple[str, list[float]]]:
+            seen = []
+            while not stop:
+                answer = client.post("/v1/recommend", json=asked[place]).raise_for_status().json()
+                seen.append((answer["model_version"], [item["score"] for item in answer["items"]]))
+            return seen
+
+        callers = [pool.submit(ask, place % 2) for place in range(4)]
+        told = [client.post("/v1/models:reload").raise_for_status().json()["model_version"] for _ in range(20)]
+        stop = True
+        for place, caller in enumerate(callers):
+            for version, scores in caller.result():
+                assert scores == pytest.approx(expected[version, place % 2], abs=1e-5)
+    assert told == [second.version, recommender.version] * 10
+
+
+def test_where_a_reload_fails_the_old_model_goes_on(recommender: Recommender) -> None:
+    turns = iter([recommender])
+
+    def load() -> Recommender:
+        if model := next(turns, None):
+            return model
+        raise InputError("towers.safetensors is missing")
+
+    with ready(create_app(load, Settings.model_validate({"admin_keys": [ADMIN]})), ADMIN) as client:
+        failed = client.post("/v1/models:reload")
+        is_problem(failed, 503, None)
+        assert "the old model goes on: towers.safetensors is missing" in failed.json()["detail"]
+        assert ids(client.post("/v1/recommend", json={"query": "x"}))
+        (model,) = client.get("/v1/models").json()["models"]
+        assert (model["model_version"], model["items"], model["recall"]) == (recommender.version, 24, 1.0)
+
+
+# Meters, batches, attribution.
+
+
+def test_meters_tell_routes_models_and_failures(admin: httpx.Client, recommender: Recommender) -> None:
+    for _ in range(3):
+        admin.post("/v1/recommend", json={"query": "x"})
+    admin.post("/v1/recommend", json={})
+    admin.get("/v1/items/film-soup/similar")
+    admin.get("/nothing")
+    samples = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(admin.get("/metrics").text)
+        for sample in family.samples
+    }
+    assert samples["fedrec_requests_total", "/v1/recommend", "200"] == 3
+    assert samples["fedrec_requests_total", "/v1/recommend", "422"] == 1
+    assert samples["fedrec_request_seconds_count", "/v1/recommend"] == 4
+    assert samples["fedrec_requests_total", "/v1/items/{item_id:path}/similar", "200"] == 1
+    assert samples["fedrec_requests_total", "(none)", "404"] == 1
+    assert samples[("fedrec_items",)] == 24
+    assert samples["fedrec_model", recommender.version] == 1
+
+
+def test_a_batch_is_answered_in_its_order_or_refused_whole(admin: httpx.Client) -> None:
+    questions = [{"history": WATCHED}, {"query": "soup", "k": 3}, {"history": FILMS["fly"][:2]}]
+    answers = admin.post("/v1/recommend:batch", json={"questions": questions}).raise_for_status().json()["answers"]
+    for answer, question in zip(answers, questions, strict=True):
+        assert [item["item_id"] for item in answer["items"]] == ids(admin.post("/v1/recommend", json=question))
+    bad = [*questions, {"history": [SECRET]}]
+    is_problem(admin.post("/v1/recommend:batch", json={"questions": bad}), 422, "questions.3.history")
+    is_problem(admin.post("/v1/recommend:batch", json={"questions": []}), 422, "questions")
+    is_problem(admin.post("/v1/recommend:batch", json={"questions": [{"query": "x"}] * 101}), 422, "questions")
+
+
+def test_each_answer_has_a_number_of_its_own(admin: httpx.Client) -> None:
+    numbers = {admin.post("/v1/recommend", json={"query": "x"}).json()["request_id"] for _ in range(3)}
+    assert len(numbers) == 3
+    assert all(re.fullmatch(r"[0-9a-f]{32}", number) for number in numbers)

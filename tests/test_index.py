@@ -1,0 +1,143 @@
+"""The index against a twin that looks at everything, through any life of additions, removals and filters."""
+
+import json
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from data.errors import InputError
+from serving import index as indexes
+from serving.diversity import diversified
+from serving.index import ABOUT, FILE, Index
+
+WIDTH = 6
+
+
+def unit(rng: np.random.Generator, count: int) -> np.ndarray:
+    vectors = rng.standard_normal((count, WIDTH)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+class Life(RuleBasedStateMachine):
+    """An index, and its twin: a vector for each row that lives."""
+
+    @initialize(seed=st.integers(0, 2**32 - 1), items=st.integers(1, 30))
+    def begin(self, seed: int, items: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        matrix = unit(self.rng, items)
+        self.index, self.twin, self.rows = Index.over(matrix), dict(enumerate(matrix)), items
+
+    @rule()
+    def add(self) -> None:
+        vector = unit(self.rng, 1)[0]
+        self.index = self.index.added(vector)
+        self.twin[self.rows] = vector
+        self.rows += 1
+
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        row = data.draw(st.integers(0, self.rows - 1))
+        self.index = self.index.removed(row)
+        self.twin.pop(row, None)
+
+    @rule(data=st.data(), k=st.integers(1, 50), few=st.booleans())
+    def search(self, data: st.DataObject, k: int, few: bool) -> None:
+        """By whichever way an index of any size would take."""
+        allowed = None
+        if data.draw(st.booleans()):
+            allowed = np.array(data.draw(st.lists(st.booleans(), min_size=self.rows, max_size=self.rows)))
+        asked = unit(self.rng, 1)[0]
+        scores = {row: float(v @ asked) for row, v in self.twin.items() if allowed is None or allowed[row]}
+        best = sorted(scores, key=lambda row: -scores[row])[:k]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(indexes, "FEW", 10_000 if few else -1)
+            found = self.index.search(asked, k, allowed)
+        assert [row for row, _ in found] == best
+        assert [score for _, score in found] == pytest.approx([scores[row] for row in best], abs=1e-5)
+
+    @invariant()
+    def is_as_large_as_the_twin(self) -> None:
+        assert len(self.index) == len(self.twin)
+        rows = np.array(list(self.twin), dtype=np.int64)
+        if len(rows):
+            np.testing.assert_array_equal(self.index.vectors(rows), np.stack(list(self.twin.values())))
+
+
+Life.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+TestLife = Life.TestCase
+
+
+def test_a_change_leaves_the_index_that_others_hold_as_it_was() -> None:
+    matrix = np.eye(WIDTH, dtype=np.float32)
+    before = Index.over(matrix)
+    after = before.added(matrix[0]).removed(0)
+    assert [row for row, _ in before.search(matrix[0], 1)] == [0]
+    assert [row for row, _ in after.search(matrix[0], 1)] == [WIDTH]
+    assert (len(before), len(after)) == (WIDTH, WIDTH)
+
+
+@pytest.fixture
+def clusters(monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """As items are, in kinds; and an index that takes more than 500 of them for many."""
+    monkeypatch.setattr(indexes, "EXACT", 500)
+    monkeypatch.setattr(indexes, "FEW", 10)
+    rng = np.random.default_rng(0)
+    kinds = rng.standard_normal((40, 16))
+    matrix = kinds[rng.integers(0, 40, 3000)] + 0.3 * rng.standard_normal((3000, 16))
+    return (matrix / np.linalg.norm(matrix, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_beyond_so_many_items_the_nearest_cells_are_enough(clusters: np.ndarray) -> None:
+    index = Index.over(clusters)
+    assert isinstance(index.base, faiss.IndexIVF)
+    assert 0 < index.base.nprobe < index.base.nlist
+    assert index.recall >= 0.98
+    allowed = np.arange(len(clusters)) % 2 == 0
+    hits = []
+    for taste in clusters[:50]:
+        scores = np.where(allowed, clusters @ taste, -np.inf)
+        found = {row for row, _ in index.search(taste, 10, allowed)}
+        assert all(row % 2 == 0 for row in found)
+        hits.append(len(found & set(np.argsort(-scores)[:10].tolist())) / 10)
+    assert np.mean(hits) > 0.9
+
+
+def test_what_took_long_to_build_is_saved_and_checked(clusters: np.ndarray, tmp_path: Path) -> None:
+    index = Index.over(clusters)
+    assert Index.load(tmp_path, clusters, "films-1") is None
+    index.save(tmp_path, "films-1")
+    again = Index.load(tmp_path, clusters, "films-1")
+    assert again
+    assert (again.recall, again.probes) == (index.recall, index.probes)
+    assert again.search(clusters[7], 20) == index.search(clusters[7], 20)
+    assert Index.load(tmp_path, clusters, "films-2") is None
+    assert Index.load(tmp_path, clusters[:-1], "films-1") is None
+    (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:-5])
+    with pytest.raises(InputError, match=r"index.faiss is not the one .* remove it"):
+        Index.load(tmp_path, clusters, "films-1")
+    (tmp_path / ABOUT).write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        Index.load(tmp_path, clusters, "films-1")
+
+
+def test_an_index_of_another_width_is_not_taken(tmp_path: Path) -> None:
+    matrix = np.eye(WIDTH, dtype=np.float32)
+    Index.over(matrix).save(tmp_path, "v")
+    assert json.loads((tmp_path / ABOUT).read_text())["width"] == WIDTH
+    assert Index.load(tmp_path, matrix[:, :3], "v") is None
+
+
+def test_diversity_trades_score_for_unlikeness() -> None:
+    """Two of a kind score best, another kind a little less: by hand, at 0.5."""
+    vectors = np.array([[1, 0], [1, 0], [0, 1]], dtype=np.float32)
+    found = [(10, 0.9), (11, 0.8), (12, 0.5)]
+    assert diversified(found, vectors, 0.0, 3) == found
+    assert diversified(found, vectors, 0.5, 3) == [found[0], found[2], found[1]]  # 0.4 - 0.5 < 0.25 - 0
+    assert diversified(found, vectors, 0.1, 3) == found  # 0.72 - 0.1 > 0.45 - 0
+    assert diversified(found, vectors, 1.0, 2) == [found[0], found[2]]
+    assert diversified([], np.zeros((0, 2)), 0.5, 3) == []

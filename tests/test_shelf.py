@@ -1,0 +1,89 @@
+"""What is on offer: filters by the catalogue's columns, items that come and go."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from data.catalogue import Catalogue
+from serving.index import Index
+from serving.shelf import Goods, Shelf, Unfit
+
+FILMS = pl.DataFrame(
+    {
+        "item_id": ["a", "b", "c", "d"],
+        "title": ["Alien", "Babe", "Cube", "Dune"],
+        "text": ["Alien", "Babe", "Cube", "Dune"],
+        "year": [1979, 1995, 1997, None],
+        "genres": ["Horror|Space", "Children", "Horror", None],
+        "colour": [True, True, False, True],
+    }
+)
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    return Shelf.of(Catalogue(FILMS), Index.over(np.eye(4, dtype=np.float32)))
+
+
+@pytest.mark.parametrize(
+    ("filters", "kept"),
+    [
+        ({}, "abcd"),
+        ({"year": 1995}, "b"),
+        ({"year": [1979, 1997, 3000]}, "ac"),
+        ({"year": {"min": 1979, "max": 1995}}, "ab"),
+        ({"year": {"min": 1996}}, "c"),
+        ({"year": {}}, "abcd"),
+        ({"genres": "Horror"}, "ac"),
+        ({"genres": ["Space", "Children"]}, "ab"),
+        ({"genres": []}, ""),
+        ({"genres": "Horr"}, ""),
+        ({"colour": False}, "c"),
+        ({"genres": "Horror", "year": {"max": 1990}}, "a"),
+    ],
+)
+def test_filters(shelf: Shelf, filters: dict[str, object], kept: str) -> None:
+    mask = shelf.mask(filters)
+    assert "".join(item_id for item_id, keep in zip("abcd", mask, strict=True) if keep) == kept
+
+
+@pytest.mark.parametrize(
+    ("filters", "column", "said"),
+    [
+        ({"director": "x"}, "director", "its columns are year, genres, colour"),
+        ({"title": "Babe"}, "title", "no such column"),
+        ({"year": "1995"}, "year", "no str is among its values"),
+        ({"year": True}, "year", "no bool is among its values"),
+        ({"genres": 3}, "genres", "is string, and no int"),
+        ({"genres": {"min": 1}}, "genres", "has no range"),
+        ({"colour": 1}, "colour", "is boolean"),
+    ],
+)
+def test_a_filter_that_cannot_be_is_refused(shelf: Shelf, filters: dict[str, object], column: str, said: str) -> None:
+    with pytest.raises(Unfit, match=said) as unfit:
+        shelf.mask(filters)
+    assert unfit.value.column == column
+
+
+def test_items_come_and_go(shelf: Shelf) -> None:
+    vector = np.array([0, 0, 1, 0], dtype=np.float32)
+    more = shelf.put(Goods("e", "Eden", "Eden", {"year": 2024, "genres": "Drama|Space"}), vector)
+    assert (more.row("e"), more.id(4), more.title(4), len(more)) == (4, "e", "Eden", 5)
+    assert more.mask({"genres": "Space"}).tolist() == [True, False, False, False, True]
+    assert more.properties(4)["colour"] is None
+    other = more.put(Goods("e", "Eden II", "Eden II"), vector).drop("a")
+    assert (other.row("e"), other.title(5), other.row("a"), len(other)) == (5, "Eden II", None, 4)
+    assert [row for row, _ in other.index.search(vector, 9)] == [2, 5, 1, 3]
+    assert other.drop("zebra") is other
+    assert other.drop("e").put(Goods("a", "Alien", "Alien"), vector).row("a") == 6
+    assert (shelf.row("a"), shelf.row("e"), len(shelf)) == (0, None, 4)
+
+
+@pytest.mark.parametrize(
+    ("columns", "column", "said"),
+    [({"director": "x"}, "director", "no such column"), ({"year": "soon"}, "columns", r"year \(int64\)")],
+)
+def test_what_no_column_can_hold_is_refused(shelf: Shelf, columns: dict[str, object], column: str, said: str) -> None:
+    with pytest.raises(Unfit, match=said) as unfit:
+        shelf.put(Goods("e", "Eden", "Eden", columns), np.zeros(4, dtype=np.float32))
+    assert unfit.value.column == column
