@@ -40,6 +40,12 @@ class Catalogue:
         return self.frame["text"].to_list()
 
     @cached_property
+    def warm(self) -> np.ndarray:
+        """Rows of the items that training may know of: all, but for those of a public column `cold`."""
+        cold = self.frame["cold"].to_numpy() if "cold" in self.frame.columns else np.zeros(len(self), dtype=bool)
+        return np.flatnonzero(~cold)
+
+    @cached_property
     def _row_of(self) -> dict[str, int]:
         return {item_id: row for row, item_id in enumerate(self.ids)}
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from data.catalogue import Catalogue
 from data.shard import Shard
@@ -47,7 +46,7 @@ class Node:
 
     @cached_property
     def learner(self) -> Learner:
-        return learner(self.config, self.model, self.public.matrix)
+        return learner(self.config, self.model, self.public)
 
     def train(self, order: Order, adapter: Adapter) -> Update:
         """Fine-tune the ordered users from `adapter`; their clipped changes, summed."""
@@ -87,11 +86,11 @@ class Node:
         return Update(order.round, len(order.users), {}, metric_sums(found.ranks))
 
 
-def learner(config: RunConfig, model: Model, embeddings: Tensor) -> Learner:
+def learner(config: RunConfig, model: Model, public: Embeddings) -> Learner:
     """What the clients of a run learn with."""
     if config.method == "fedrec":
-        return TwoTowers(model, embeddings, config.fit, config.seed, config.mode == "central")
-    return Peer(config.peer, len(embeddings), config.seed, dual=config.method == "pfedrec")
+        return TwoTowers(model, public.matrix, public.warm, config.fit, config.seed, config.mode == "central")
+    return Peer(config.peer, len(public.matrix), config.seed, dual=config.method == "pfedrec")
 
 
 @lru_cache(maxsize=4)

@@ -112,7 +112,7 @@ def train(grid: Grid, out: Path, data: Path, config: RunConfig, observe: Observe
     catalogue = Catalogue.load(data)
     encoder = resolve(config.model.encoder)
     model, public = Model(config.model, encoder, config.seed), embed(catalogue, encoder, data)
-    state = State.load(out) or State.start(learner(config, model, public.matrix).adapter(), config.server)
+    state = State.load(out) or State.start(learner(config, model, public).adapter(), config.server)
     log.rewind(out, state.round)
     roster = take_census(grid, config, public.stamp)
     state = run(grid, roster, state, config, out, observe)

@@ -130,6 +130,7 @@ class Embeddings:
 
     matrix: Tensor  # (N, E)
     stamp: dict[str, str]
+    warm: np.ndarray  # rows that training may know of
 
     @staticmethod
     def stamp_of(catalogue: Catalogue, encoder: Encoder) -> dict[str, str]:
@@ -160,12 +161,12 @@ def embed(
     """Embed every item's text, or read what an earlier call left in `folder` for the same texts and weights."""
     stamp = Embeddings.stamp_of(catalogue, encoder)
     if folder and (found := _read_cache(_cache(folder, encoder.sha256), stamp)) is not None:
-        return Embeddings(found, stamp)
+        return Embeddings(found, stamp, catalogue.warm)
     blocks = []
     for start in range(0, len(catalogue), block):
         blocks.append(encoder.encode(catalogue.texts[start : start + block]))
         progress(min(start + block, len(catalogue)), len(catalogue))
-    made = Embeddings(torch.cat(blocks), stamp)
+    made = Embeddings(torch.cat(blocks), stamp, catalogue.warm)
     if folder:
         made.save(folder)
     return made

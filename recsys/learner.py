@@ -1,7 +1,8 @@
 """What a node's clients learn with: our own model, or a peer that it is compared with."""
 
 from collections.abc import Iterator, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -63,6 +64,7 @@ class TwoTowers:
 
     model: Model
     embeddings: Tensor  # (N, E)
+    warm: np.ndarray  # rows of the items that training knows of; the others are not even drawn as negatives
     config: FitConfig
     seed: int
     pooled: bool  # a round's users are one client, as in central training
@@ -72,17 +74,26 @@ class TwoTowers:
 
     def blocks(self, shard: Shard, users: np.ndarray, round: int) -> Iterator[Histories]:
         cohort = shard.crops(users, self.model.config.history + 1, self.seed, round).within(len(self.embeddings))
+        if len(self.warm) < len(self.embeddings):
+            places = np.full(len(self.embeddings), -1)
+            places[self.warm] = np.arange(len(self.warm))
+            cohort = replace(cohort, items=places[cohort.items] * cohort.mask).within(len(self.warm))
         for block in [cohort.pooled] if self.pooled else blocks(cohort, self.embeddings.device):
             yield Histories(block, round)
 
     def fit(self, adapter: Adapter, block: Histories, parts: Parts) -> Fitted:
         stream = (self.seed, block.round)
-        return fit(self.model, self._near(adapter), block.cohort, self.embeddings, self.config, stream)
+        return fit(self.model, self._near(adapter), block.cohort, self._known, self.config, stream)
 
     def scorer(self, adapter: Adapter, shard: Shard, split: str, parts: Parts) -> UserScorer:
         adapter = self._near(adapter)
         score = model_scorer(self.model, adapter, self.model.item_vectors(adapter, self.embeddings))
         return lambda users: score([shard.history(user, split) for user in users])
+
+    @cached_property
+    def _known(self) -> Tensor:
+        """Of the items that training knows of; a block's rows are places in here."""
+        return self.embeddings if len(self.warm) == len(self.embeddings) else self.embeddings[self.warm]
 
     def _near(self, adapter: Adapter) -> Adapter:
         return {name: tensor.to(self.embeddings.device) for name, tensor in adapter.items()}

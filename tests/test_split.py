@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,10 @@ from data.shard import NOTHING, Shard
 from data.sources import source_named
 from data.split import LEAVE_ONE_OUT, Split, split_of
 from data.tables import Tables
-from tests.world import toy_interactions, toy_items
+from federation.client import Node
+from federation.update import Order
+from recsys.model import Model
+from tests.world import small_config, toy_interactions, toy_items
 
 UPPER = pl.DataFrame({"item_id": list("abcdeABCDE"), "cold": [False] * 5 + [True] * 5})
 """Items whose rows are their places in `abcdeABCDE`; the upper case is cold."""
@@ -182,3 +186,19 @@ def test_cold_items_of_ml_100k(real_data: Path, tmp_path: Path) -> None:
     assert manifest.training_only_users < 943 / 4
     shard, cold = Shard.load(tmp_path), Catalogue.load(tmp_path).frame["cold"].to_numpy()
     assert not any(cold[shard.history(user, "train")].any() for user in range(len(shard)))
+
+
+def test_training_knows_nothing_of_cold_items(model: Model, tmp_path: Path) -> None:
+    """Not even as negatives, which would push them down: their texts could be anything at all."""
+    write_cold(tmp_path)
+    node = Node.open(tmp_path, small_config(negatives=8), model)
+    cold = ~np.isin(np.arange(24), node.public.warm)
+    assert cold.any()
+    blind = node.public.matrix.clone()
+    blind[torch.from_numpy(cold)] = torch.nan
+    order = Order(1, np.arange(len(node.shard)), clip=1.0)
+    update = node.train(order, model.adapter())
+    other = replace(node, public=replace(node.public, matrix=blind)).train(order, model.adapter())
+    assert update.sums["diverged"] == other.sums["diverged"] == 0
+    for name, delta in update.deltas.items():
+        assert torch.equal(delta, other.deltas[name]), name

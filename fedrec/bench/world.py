@@ -40,7 +40,8 @@ def embed_at_random(folder: Path, config: RunConfig) -> None:
     encoder = resolve(config.model.encoder)
     width = shared_model(config.model, config.seed).user.width
     drawn = torch.randn(len(catalogue), width, generator=torch.Generator().manual_seed(config.seed))
-    Embeddings(F.normalize(drawn, dim=-1), Embeddings.stamp_of(catalogue, encoder)).save(folder / "prepared")
+    stamp = Embeddings.stamp_of(catalogue, encoder)
+    Embeddings(F.normalize(drawn, dim=-1), stamp, catalogue.warm).save(folder / "prepared")
 
 
 def make(synthetic: SyntheticConfig, folder: Path, config: RunConfig) -> Path:
