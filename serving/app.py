@@ -8,6 +8,7 @@ from threading import Thread
 from fastapi import FastAPI, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from serving.gate import Gate, Meters
@@ -19,7 +20,7 @@ from serving.settings import Settings
 from serving.store import Store
 from serving.together import Together
 
-PAGE = Path(__file__).parent / "static" / "index.html"
+STATIC = Path(__file__).parent / "static"
 
 
 def create_app(load: Load, settings: Settings | None = None, folder: Path | None = None) -> FastAPI:
@@ -83,5 +84,7 @@ def _add_health(app: FastAPI) -> None:
 
     @app.get("/", include_in_schema=False)
     def page() -> FileResponse:
-        """For people."""
-        return FileResponse(PAGE, media_type="text/html")
+        """For people. What it loads and whom it asks is here, and nowhere else."""
+        return FileResponse(STATIC / "index.html", headers={"content-security-policy": "default-src 'self'"})
+
+    app.mount("/static", StaticFiles(directory=STATIC))

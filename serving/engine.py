@@ -93,12 +93,12 @@ class Engine:
         found = self.shelf.index.search(self.shelf.index.vector(row), k, self._without([row]))
         return self._told(found, started)
 
-    def search(self, text: str, k: int) -> Answer:
+    def search(self, text: str, k: int, details: bool = False) -> Answer:
         """Items whose title holds the text, those that begin with it first; then those that are about it."""
         started = time.perf_counter()
         titled = self._titled(text.casefold(), k)
         about = self.shelf.index.search(self._read([text])[0], k, self._without([row for row, _ in titled]))
-        return self._told((titled + about)[:k], started)
+        return self._told((titled + about)[:k], started, details=details)
 
     def _titled(self, text: str, k: int) -> Found:
         titles = self.shelf.frame["title"].str.to_lowercase()
@@ -169,14 +169,15 @@ class Engine:
         last = question.offset + question.k
         if vector is None:
             found = self._most_popular(plan.allowed, last)
-            return self._told(found[question.offset :], started, plan.unknown, fallback=POPULARITY)
+            answer = self._told(found[question.offset :], started, plan.unknown, question.details)
+            return answer.model_copy(update={"fallback": POPULARITY})
         index = self.shelf.index
         found = index.search(vector, max(last, POOL) if question.diversity else last, plan.allowed)
         if question.diversity:
             rows = np.array([row for row, _ in found], dtype=np.int64)
             found = diversified(found, index.vectors(rows), question.diversity, last)
         shown = found[question.offset :]
-        answer = self._told(shown, started, plan.unknown)
+        answer = self._told(shown, started, plan.unknown, question.details)
         if question.explain and len(plan.history):
             reasons = self._reasons(plan, vector, [row for row, _ in shown])
             items = [item.model_copy(update={"because": why}) for item, why in zip(answer.items, reasons, strict=True)]
@@ -250,17 +251,23 @@ class Engine:
         allowed[list(rows)] = False
         return allowed
 
-    def _told(self, found: Found, started: float, unknown: Sequence[str] = (), fallback: str | None = None) -> Answer:
+    def _told(self, found: Found, started: float, unknown: Sequence[str] = (), details: bool = False) -> Answer:
         shelf = self.shelf
         return Answer.model_construct(
             items=[
-                Item.model_construct(item_id=shelf.id(row), title=shelf.title(row), score=score, because=None)
+                Item.model_construct(
+                    item_id=shelf.id(row),
+                    title=shelf.title(row),
+                    score=score,
+                    because=None,
+                    columns=shelf.told(row) if details else None,
+                )
                 for row, score in found
             ],
             model_version=self.recommender.version,
             took_ms=round((time.perf_counter() - started) * 1000, 3),
             unknown_ids=list(unknown),
-            fallback=fallback,
+            fallback=None,
             request_id="",
         )
 

@@ -126,14 +126,14 @@ class Gate:
         headers = {name: value for name, value in scope["headers"] if name in (b"x-api-key", b"content-length")}
         key = headers.get(b"x-api-key", b"").decode("latin-1") or None
         role = self._keys.role(key)
-        if role is None and scope["path"] in OPEN:
+        if role is None and _is_open(scope["path"]):
             role = READ
         scope.setdefault("state", {}).update(role=role, request_id=uuid4().hex)
         if role is None:
             return problem(401, "give an API key in the header x-api-key", headers={"www-authenticate": "ApiKey"})
         if int(headers.get(b"content-length", b"0")) > self._settings.max_body_bytes:
             return problem(413, self._too_large())
-        if self._rate and scope["path"] not in OPEN:
+        if self._rate and not _is_open(scope["path"]):
             caller = hashlib.sha256((key or (scope.get("client") or ("",))[0]).encode()).hexdigest()
             if not self._limiter.hit(self._rate, caller):
                 wait = max(1, round(self._limiter.get_window_stats(self._rate, caller).reset_time - time.time()))
@@ -162,6 +162,10 @@ class Gate:
         self._meters.seconds.labels(route).observe(seconds)
         self._meters.answers.labels(route, str(status)).inc()
         logger.info("request", extra={"route": route, "status": status, "ms": round(1000 * seconds, 2)})
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN or path.startswith("/static/")
 
 
 def _digest(key: SecretStr) -> bytes:

@@ -24,7 +24,7 @@ from serving.schema import (
     Question,
     Questions,
 )
-from serving.shelf import TOLD, Goods
+from serving.shelf import Goods
 from serving.store import HIDDEN, LIKED
 from serving.together import Together
 
@@ -115,9 +115,10 @@ def search(
     q: Annotated[str, Query(min_length=1, max_length=2000, description="a part of a title, or what it is about")],
     engine: Ready,
     k: K = 10,
+    details: Annotated[bool, Query(description="tell each item's columns, too")] = False,
 ) -> Response:
     """Items by text: those with it in their title first, then those that are about it."""
-    return _json(engine.search(q, k))
+    return _json(engine.search(q, k, details))
 
 
 @asking.get("/items/{item_id:path}/similar", response_model=Answer, responses=LOOKING)
@@ -132,8 +133,7 @@ def item(item_id: str, engine: Ready) -> KnownItem:
     if (row := engine.shelf.row(item_id)) is None:
         raise Refused("item_id", "is not on offer", status=404)
     told = engine.shelf.properties(row)
-    columns = {name: value for name, value in told.items() if name not in TOLD}
-    return KnownItem(item_id=told["item_id"], title=told["title"], text=told["text"], columns=columns)
+    return KnownItem(item_id=told["item_id"], title=told["title"], text=told["text"], columns=engine.shelf.told(row))
 
 
 @asking.get("/models", responses=documented(401, 429, 503))
@@ -161,13 +161,13 @@ def feedback(told: Feedback, engine: Ready, live: Lively) -> Kept:
     return live.store.note(told)
 
 
-@changing.get("/users/{user}", responses=CHANGING)
+@changing.get("/users/{user:path}", responses=CHANGING)
 def user(user: ItemId, live: Lively) -> Person:
     """All that is kept of a user: nothing, of one who never agreed."""
     return Person(user=user, feedback=live.store.feedback_of(user))
 
 
-@changing.delete("/users/{user}", status_code=204, responses=CHANGING)
+@changing.delete("/users/{user:path}", status_code=204, responses=CHANGING)
 def erase(user: ItemId, live: Lively) -> None:
     """Forget a user."""
     live.store.erase(user)

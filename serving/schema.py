@@ -67,6 +67,7 @@ class Question(Asked):
         default=0.0, ge=0, le=1, description="how much an item's likeness to those before it counts against it"
     )
     explain: bool = Field(default=False, description="tell which items of the history weigh most, and how much")
+    details: bool = Field(default=False, description="tell each item's columns, too")
 
     @model_validator(mode="after")
     def _sources(self) -> Self:
@@ -94,7 +95,8 @@ class Item(BaseModel):
     item_id: str
     title: str
     score: float = Field(description="cosine of the item's vector and the question's, -1 to 1; or the popularity")
-    because: list[Weight] | None = None
+    because: list[Weight] | None = Field(default=None, description="where `explain` was asked")
+    columns: dict[str, Any] | None = Field(default=None, description="where `details` were asked")
 
 
 class Answer(BaseModel):

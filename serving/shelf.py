@@ -86,6 +86,10 @@ class Shelf:
         """All that is told of an item."""
         return self.frame.row(row, named=True)
 
+    def told(self, row: int) -> dict[str, Any]:
+        """An item's columns."""
+        return {name: value for name, value in self.properties(row).items() if name not in TOLD}
+
     @property
     def columns(self) -> list[str]:
         """What can be filtered by."""
