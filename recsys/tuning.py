@@ -119,10 +119,17 @@ class Tuned:
         }
 
 
-def tune(baseline: Baseline, given: Given, grid: Grid | None = None, watch: Watch = lambda epoch: None) -> Tuned:
+def tune(
+    baseline: Baseline,
+    given: Given,
+    grid: Grid | None = None,
+    watch: Watch = lambda epoch: None,
+    refit: bool = True,
+) -> Tuned:
     """Fit each setting for validation, keep the best (the first of equals), and fit it for the test.
 
-    `grid` replaces the baseline's own values by name. Raises `InputError` for a setting that does not fit.
+    `grid` replaces the baseline's own values by name. Without `refit`, what was fitted for validation is tested: where
+    items are cold, the validation events of others tell of them. Raises `InputError` for a setting that does not fit.
     """
     users = drawn_users(given.shard, VALIDATION_USERS, np.random.default_rng(given.seed))
     trials: list[Trial] = []
@@ -136,7 +143,9 @@ def tune(baseline: Baseline, given: Given, grid: Grid | None = None, watch: Watc
             best = ndcg, config, score
     assert best, "a grid has one setting at least"
     _, config, score = best
-    return Tuned(baseline.fit(given, "test", config, watch) if baseline.refits else score, asdict(config), trials)
+    return Tuned(
+        baseline.fit(given, "test", config, watch) if baseline.refits and refit else score, asdict(config), trials
+    )
 
 
 def configs(baseline: Baseline, changes: Grid) -> list[Any]:

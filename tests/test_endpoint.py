@@ -29,6 +29,7 @@ from tests.test_serving import FILMS, SECRET, WATCHED, is_problem
 from tests.world import small_config
 
 READ, ADMIN = "a-key-to-read-0123456789", "a-key-to-change-9876543210"
+OWN_WORD = "pistachio"
 NEW = {"title": "The lander", "text": "The lander. A spaceship lands on the moon.", "columns": {"year": 2026}}
 
 
@@ -230,26 +231,28 @@ def test_erasure_leaves_nothing_behind(recommender: Recommender, tmp_path: Path)
 def test_without_consent_nothing_of_a_request_stays(
     recommender: Recommender, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not in a log, a metric, the database, or an object that lives on."""
+    """Not in a log, a metric, the database, or an object that lives on. The word is no other test's."""
     caplog.set_level(logging.DEBUG)
     with ready(app_of(recommender, store=tmp_path / "store.db"), ADMIN) as client:
         for asked in (
-            {"history": [SECRET, *WATCHED]},
-            {"query": SECRET},
-            {"history": [SECRET]},
-            {"query": SECRET, "k": 0},
+            {"history": [OWN_WORD, *WATCHED]},
+            {"query": OWN_WORD},
+            {"history": [OWN_WORD]},
+            {"query": OWN_WORD, "k": 0},
         ):
             client.post("/v1/recommend", json=asked)
-        client.get("/v1/search", params={"q": SECRET})
-        client.get(f"/v1/items/{SECRET}/similar")
+        client.get("/v1/search", params={"q": OWN_WORD})
+        client.get(f"/v1/items/{OWN_WORD}/similar")
         metrics = client.get("/metrics").text
         files = b"".join(path.read_bytes() for path in tmp_path.iterdir())
         gc.collect()
         questions = [thing for thing in gc.get_objects() if type(thing) is Question]
-        assert not [question for question in questions if SECRET in question.model_dump_json()]
-    assert SECRET not in metrics
-    assert SECRET.encode() not in files
-    assert not [record for record in caplog.records if record.name.startswith("fedrec") and SECRET in str(vars(record))]
+        assert not [question for question in questions if OWN_WORD in question.model_dump_json()]
+    assert OWN_WORD not in metrics
+    assert OWN_WORD.encode() not in files
+    assert not [
+        record for record in caplog.records if record.name.startswith("fedrec") and OWN_WORD in str(vars(record))
+    ]
 
 
 # Reload.

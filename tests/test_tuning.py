@@ -98,6 +98,9 @@ def test_the_best_is_fitted_again_on_what_the_test_may_read() -> None:
     tune(replace(BASELINES["text neighbours"], fit=fit, grid={"last": (1, 2)}), given)
     tune(replace(BASELINES["text neighbours"], fit=fit, grid={"last": (1, 2)}, refits=False), given)
     assert splits == ["validation", "validation", "test", "validation", "validation"]
+    splits.clear()
+    tune(replace(BASELINES["text neighbours"], fit=fit, grid={"last": (1, 2)}), given, refit=False)
+    assert splits == ["validation", "validation"]
 
 
 def test_a_grid_given_from_outside_replaces_values_by_name() -> None:

@@ -49,9 +49,10 @@ def _part(rival: Rival) -> Part:
 
 
 def _fit(rival: Rival, place: Place) -> Figures:
-    public = embed(Catalogue.load(place.data), resolve(rival.encoder), place.data)
+    catalogue = Catalogue.load(place.data)
+    public = embed(catalogue, resolve(rival.encoder), place.data)
     given = Given(Shard.load(place.data), public.matrix, rival.seed)
-    tuned = tune(BASELINES[rival.name], given, rival.grid, _watch)
+    tuned = tune(BASELINES[rival.name], given, rival.grid, _watch, refit=len(catalogue.warm) == len(catalogue))
     best = max(trial.ndcg for trial in tuned.trials)
     return scored(tuned.score, place, ["test"]) | {"validation": {METRIC: best}, "tuning": _told(tuned)}
 
