@@ -41,7 +41,9 @@ def narrowed(deltas: Adapter) -> Adapter:
 
 
 def encode_order(order: Order, adapter: Adapter) -> RecordDict:
-    asked = {name: getattr(order, name) for name in ("round", "clip", "split", "protocol", "best", "run")}
+    asked = {name: getattr(order, name) for name in ("round", "clip", "split", "protocol", "best")}
+    if order.run:  # Flower takes no empty text
+        asked["run"] = order.run
     asked["users"] = order.users.tolist()
     return RecordDict({"order": ConfigRecord(asked), "adapter": encode_adapter(adapter)})
 
@@ -56,7 +58,7 @@ def decode_order(content: RecordDict) -> tuple[Order, Adapter]:
         split=str(asked["split"]),
         protocol=str(asked["protocol"]),
         best=int(asked["best"]),
-        run=str(asked["run"]),
+        run=str(asked.get("run", "")),
     )
     return order, decode_adapter(content.array_records["adapter"])
 

@@ -28,6 +28,9 @@ READ, ADMIN = "read", "admin"
 OPEN = ("/healthz", "/readyz", "/", "/docs", "/openapi.json")
 """Paths that need no key: they tell nothing that is not public, and a page has to load before it can ask."""
 
+PROBES = ("/healthz", "/readyz", "/metrics")
+"""Routes that are asked every few seconds by those who watch: they are counted, and not logged."""
+
 logger = logging.getLogger("fedrec.access")
 
 
@@ -161,7 +164,8 @@ class Gate:
         route = getattr(scope.get("route"), "path", "(none)")
         self._meters.seconds.labels(route).observe(seconds)
         self._meters.answers.labels(route, str(status)).inc()
-        logger.info("request", extra={"route": route, "status": status, "ms": round(1000 * seconds, 2)})
+        if route not in PROBES:
+            logger.info("request", extra={"route": route, "status": status, "ms": round(1000 * seconds, 2)})
 
 
 def _is_open(path: str) -> bool:
