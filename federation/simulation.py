@@ -23,7 +23,7 @@ class VirtualNode:
 
     def __call__(self, message: Message, context: Context) -> Message:
         part, parts = (context.node_config[name] for name in ("partition-id", "num-partitions"))
-        node_config = {"data": str(self.data), "part": part, "parts": parts}
+        node_config = {"data": str(self.data), "part": part, "parts": parts, "lasting": False}
         told = replace(context, node_config=node_config, run_config=knobs(self.config))
         return client_app.app(message, told)
 
@@ -44,7 +44,8 @@ def simulate(data: Path, config: RunConfig, stamp: dict[str, str], state: State,
         roster = take_census(grid, config, stamp)
         ended.append(run(grid, roster, state, config, folder, lambda record: None))
 
-    resources: dict[str, Any] = {"init_args": {"num_cpus": cores}}
+    # a node takes two cores unless told otherwise, and waits for ever where there is one
+    resources: dict[str, Any] = {"init_args": {"num_cpus": cores}, "client_resources": {"num_cpus": min(2, cores)}}
     node: Any = VirtualNode(data, config)
     run_simulation(app, node, config.nodes, backend_config=resources)
     return ended[0]
