@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from serving.gate import Gate, Meters
 from serving.live import Live, Load
 from serving.problems import add_problems, documented
-from serving.routes import Metered, Ready, asking, changing, remembering
+from serving.routes import Lively, Metered, Ready, asking, changing, remembering
 from serving.schema import Health
 from serving.settings import Settings
 from serving.store import Store
@@ -34,7 +34,7 @@ def create_app(load: Load, settings: Settings | None = None, folder: Path | None
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         store, app.state.together = Store(settings.store), Together()
         app.state.live = Live(load, store, folder)
-        Thread(target=_load, args=(app.state.live, meters), daemon=True).start()
+        Thread(target=app.state.live.start, daemon=True).start()
         yield
         app.state.together.close()
         store.close()
@@ -60,12 +60,6 @@ def create_app(load: Load, settings: Settings | None = None, folder: Path | None
     return app
 
 
-def _load(live: Live, meters: Meters) -> None:
-    live.start()
-    if live.engine:
-        meters.tell(live.engine.recommender.version, len(live.engine.shelf))
-
-
 def _add_health(app: FastAPI) -> None:
     @app.get("/healthz")
     async def healthz() -> Health:
@@ -78,8 +72,10 @@ def _add_health(app: FastAPI) -> None:
         return Health(status="ready", model_version=engine.recommender.version, items=len(engine.shelf))
 
     @app.get("/metrics", responses=documented(401, 429), response_class=Response)
-    def metrics(meters: Metered) -> Response:
+    def metrics(meters: Metered, live: Lively) -> Response:
         """For Prometheus."""
+        if live.engine:
+            meters.tell(live.engine.recommender.version, len(live.engine.shelf))
         return Response(generate_latest(meters.registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/", include_in_schema=False)

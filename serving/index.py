@@ -150,9 +150,8 @@ class Index:
         """
         if not (folder / ABOUT).exists():
             return None
-        about: dict[str, Any] = {}
         try:
-            about = json.loads((folder / ABOUT).read_text())
+            about: dict[str, Any] = json.loads((folder / ABOUT).read_text())
             if about["model_version"] != version or (about["items"], about["width"]) != matrix.shape:
                 return None
             sound = _sha256(folder / FILE) == about["sha256"]

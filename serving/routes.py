@@ -174,27 +174,22 @@ def erase(user: ItemId, live: Lively) -> None:
 
 
 @changing.put("/items/{item_id:path}", responses=CHANGING)
-def put_item(item_id: ItemId, new: NewItem, engine: Ready, live: Lively, meters: Metered) -> KnownItem:
+def put_item(item_id: ItemId, new: NewItem, engine: Ready, live: Lively) -> KnownItem:
     """Offer an item from now on, by its text, or in place of the one with this id. No training is needed."""
-    changed = live.put(Goods(item_id, new.title, new.text or new.title, new.columns))
-    meters.tell(changed.recommender.version, len(changed.shelf))
-    return item(item_id, changed)
+    return item(item_id, live.put(Goods(item_id, new.title, new.text or new.title, new.columns)))
 
 
 @changing.delete("/items/{item_id:path}", status_code=204, responses=CHANGING)
-def drop_item(item_id: str, engine: Ready, live: Lively, meters: Metered) -> None:
+def drop_item(item_id: str, engine: Ready, live: Lively) -> None:
     """Offer an item no more."""
     if not live.drop(item_id):
         raise Refused("item_id", "is not on offer", status=404)
-    meters.tell(engine.recommender.version, len(engine.shelf) - 1)
 
 
 @changing.post("/models:reload", responses=CHANGING)
-def reload(live: Lively, meters: Metered) -> Known:
+def reload(live: Lively) -> Known:
     """Open the model's folder anew. It answers once it can; no request fails, and none sees two models."""
     try:
-        engine = live.reload()
+        return _known(live.reload(), live)
     except Exception as error:
         raise HTTPException(503, f"the old model goes on: {error}") from error
-    meters.tell(engine.recommender.version, len(engine.shelf))
-    return _known(engine, live)

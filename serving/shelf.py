@@ -20,8 +20,6 @@ TOLD = ("item_id", "title", "text")
 SEPARATOR = "|"
 """Between the values of a column that has several, as published catalogues have it."""
 
-Scalar = str | int | float | bool
-
 
 class Unfit(Exception):
     """A filter or a property that this catalogue cannot have: which column, and why."""
