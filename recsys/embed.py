@@ -60,6 +60,10 @@ class Encoder:
 
             return SentenceTransformer(str(self.folder), device="cpu")
 
+    @property
+    def loaded(self) -> bool:
+        return "model" in vars(self)
+
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Unit-length embeddings of free texts."""
         vectors = self.model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)

@@ -101,3 +101,14 @@ def to_peft(adapter: Adapter) -> Adapter:
 
 def from_peft(tensors: Mapping[str, Tensor]) -> Adapter:
     return {f"{_OURS}{name.removeprefix(_PEFT).removesuffix('.weight')}": tensor for name, tensor in tensors.items()}
+
+
+def merged(weights: Mapping[str, Tensor], adapter: Adapter, scale: float) -> dict[str, Tensor]:
+    """A module's weights with the user tower's pairs in them: W + scale · B A, as PEFT's `merge_and_unload`."""
+    found = dict(weights)
+    for name, down in adapter.items():
+        if is_lora(name) and name.endswith(".lora_A"):
+            layer = name.removesuffix(".lora_A")
+            weight = f"{layer.removeprefix(_OURS)}.weight"
+            found[weight] = found[weight] + scale * (adapter[f"{layer}.lora_B"] @ down)
+    return found

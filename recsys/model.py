@@ -3,6 +3,7 @@
 import copy
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -20,6 +21,9 @@ from recsys.stacks import CURVE, cosines, linear
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+ACTIVATIONS = {"gelu": F.gelu, "gelu_new": partial(F.gelu, approximate="tanh"), "relu": F.relu, "silu": F.silu}
+"""By the names of an encoder's config, those that it may have inside."""
 
 
 @dataclass(frozen=True)
@@ -86,27 +90,36 @@ class UserTower(nn.Module):
         hidden = self._read(vectors, mask).reshape(clients, -1, self.width)  # (C, B·L, D)
         hidden = hidden if kept is None else hidden * kept.view_as(hidden)
         learned = linear(linear(hidden, self.down), self.up)  # (C, B·L, E)
-        mean = self._mean(vectors, mask)
+        mean = recent_mean(vectors, mask, self.recency)
         return F.normalize(mean + learned.view_as(mean), dim=-1)
 
-    def _mean(self, vectors: Tensor, mask: Tensor) -> Tensor:
-        """Of the vectors up to each, weighed by `recency` to the power of the events that came after."""
-        places = torch.arange(mask.shape[-1], device=mask.device)
-        weights = (self.recency ** (places[:, None] - places)).tril() * mask.unsqueeze(1)  # (C·B, L, L)
-        with torch.autocast(mask.device.type, enabled=False):
-            return (weights / weights.sum(-1, keepdim=True).clamp(min=1)).to(vectors) @ vectors  # (C·B, L, E)
-
     def _read(self, vectors: Tensor, mask: Tensor) -> Tensor:
-        length = mask.shape[-1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
-        itself = torch.eye(length, dtype=torch.bool, device=mask.device)  # padding reads itself: no empty softmax
-        attention = (causal & mask.unsqueeze(1)) | itself  # (C·B, L, L)
-        return self.encoder(
-            inputs_embeds=vectors,
-            attention_mask=attention.unsqueeze(1),
-            # counted from the first event, so that padding moves nobody
-            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-        ).last_hidden_state
+        may = attended(mask).unsqueeze(1)
+        return self.encoder(inputs_embeds=vectors, attention_mask=may, position_ids=positions(mask)).last_hidden_state
+
+
+def recent_mean(vectors: Tensor, mask: Tensor, recency: float) -> Tensor:
+    """Means of the vectors up to each, weighed by `recency` to the power of the events that came after.
+
+    (B, L, E), (B, L) → (B, L, E).
+    """
+    places = torch.arange(mask.shape[-1], device=mask.device)
+    weights = (recency ** (places[:, None] - places)).tril() * mask.unsqueeze(1)  # (B, L, L)
+    with torch.autocast(mask.device.type, enabled=False):
+        return (weights / weights.sum(-1, keepdim=True).clamp(min=1)).to(vectors) @ vectors
+
+
+def attended(mask: Tensor) -> Tensor:
+    """What each place of right-aligned histories may read: itself and the events before it. (B, L) → (B, L, L)."""
+    length = mask.shape[-1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
+    itself = torch.eye(length, dtype=torch.bool, device=mask.device)  # padding reads itself: no empty softmax
+    return (causal & mask.unsqueeze(1)) | itself
+
+
+def positions(mask: Tensor) -> Tensor:
+    """Each event's position, counted from the first event, so that padding moves nobody: (B, L) → (B, L)."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
 
 
 def attention(
@@ -132,6 +145,9 @@ def _frozen(config: ModelConfig, encoder: Encoder, generator: torch.Generator) -
         described: Any = AutoConfig.from_pretrained(encoder.folder)
         if described.model_type != "bert":
             raise InputError(f"encoder {encoder.name!r} is a {described.model_type!r} model; the user tower needs BERT")
+        if described.hidden_act not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise InputError(f"encoder {encoder.name!r}: hidden_act = {described.hidden_act!r} is none of {known}")
         if not 1 <= config.layers <= described.num_hidden_layers:
             raise InputError(f"layers = {config.layers}; {encoder.name} has 1 to {described.num_hidden_layers}")
         if config.history > described.max_position_embeddings:

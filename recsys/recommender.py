@@ -27,7 +27,8 @@ from data.files import replaced_file
 from recsys.embed import Encoder, resolve
 from recsys.lora import Adapter, fingerprint, from_peft, is_lora, to_peft
 from recsys.model import Model, ModelConfig
-from recsys.rank import Scorer, model_scorer, top, user_vectors
+from recsys.rank import Scorer, top, user_vectors, vector_scorer
+from recsys.towers import Towers
 
 CARD = "card.json"
 VECTORS = "item_vectors.safetensors"
@@ -62,15 +63,28 @@ class Recommender:
 
     @cached_property
     def model(self) -> Model:
-        return Model(model_config(self.card["config"]["model"]), self.encoder, self.card["seed"])
+        """To train it further; to answer, `towers` are quicker."""
+        return Model(self._config, self.encoder, self.card["seed"])
+
+    @cached_property
+    def towers(self) -> Towers:
+        return Towers(self._config, self.encoder, self.adapter, self.card["seed"])
+
+    @property
+    def _config(self) -> ModelConfig:
+        return model_config(self.card["config"]["model"])
 
     def user_vector(self, history: Sequence[int] | np.ndarray) -> Tensor:
         """The user vector after a history of rows, oldest first: (E,). This is all that a device needs to send."""
-        return user_vectors(self.model, self.adapter, self.vectors, [np.asarray(history)])[0]
+        return self.user_vectors(self.vectors, [np.asarray(history)])[0]
 
     def query_vector(self, text: str) -> Tensor:
         """A free text's place among the items, as if it described one: (E,)."""
-        return self.model.item_vectors(self.adapter, self.encoder.encode([text]))[0]
+        return self.towers.item_vectors(self.encoder.encode([text]))[0]
+
+    def user_vectors(self, vectors: Tensor, histories: Sequence[np.ndarray]) -> Tensor:
+        """The user vectors after histories of rows of `vectors` (N, E): (B, E)."""
+        return user_vectors(self.towers.user_vectors, self.towers.length, vectors, histories)
 
     def recommend(
         self, vector: Tensor, k: int = 10, exclude: Sequence[int] | np.ndarray = ()
@@ -82,7 +96,7 @@ class Recommender:
 
     def scorer(self) -> Scorer:
         """This model as one that ranks, for evaluation."""
-        return model_scorer(self.model, self.adapter, self.vectors)
+        return vector_scorer(self.towers.user_vectors, self.towers.length, self.vectors)
 
     def save(self, folder: Path) -> None:
         """Write the artifact's files, each in one step; the card last, since it says that the run is whole."""

@@ -1,5 +1,6 @@
 """Questions → answers, over a recommender and a shelf. HTTP and the command line both ask here."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -8,7 +9,6 @@ from threading import Lock
 import numpy as np
 import torch
 
-from recsys.rank import user_vectors
 from recsys.recommender import Recommender
 from serving.diversity import diversified
 from serving.index import Found, Index
@@ -45,7 +45,7 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Engine:
-    """Nothing of it changes: one that offers other items is another engine. Threads take turns at the encoder."""
+    """Nothing of it changes: one that offers other items is another engine. Threads take turns at the text encoder."""
 
     recommender: Recommender
     shelf: Shelf
@@ -58,10 +58,17 @@ class Engine:
         return cls(recommender, Shelf.of(recommender.catalogue, index))
 
     def warm(self) -> "Engine":
-        """Load what loads lazily, so that the first caller does not wait for it."""
+        """Load what reads histories, so that the first caller does not wait for it."""
         self.recommender.user_vector([0])
-        self.recommender.query_vector("ready?")
         return self
+
+    @property
+    def reads_texts(self) -> bool:
+        return self.recommender.encoder.loaded
+
+    def load_encoder(self) -> None:
+        """Load what reads texts: that takes longer than all the rest, and vectors and histories do not need it."""
+        self._read(["ready?"])
 
     def put(self, goods: Goods) -> "Engine":
         """One that offers this item, too; its text is its only history. Raises `Unfit`."""
@@ -187,7 +194,7 @@ class Engine:
     def _reasons(self, plan: Plan, vector: np.ndarray, rows: Sequence[int]) -> list[list[Weight]]:
         """For each row, the items of the history without which its score would be lowest: left out one by one, and the
         user's vector computed anew. What the user model does not read any more cannot weigh."""
-        read = plan.history[-self.recommender.model.config.history :]
+        read = plan.history[-self.recommender.towers.length :]
         items = list(dict.fromkeys(read.tolist()))
         without = self._tastes([plan.history[plan.history != row] for row in items])  # none: a vector of zeros
         if plan.question.query is not None:
@@ -212,10 +219,7 @@ class Engine:
         rows, places = np.unique(np.concatenate(histories), return_inverse=True)
         ends = np.cumsum([len(history) for history in histories])[:-1]
         vectors = torch.from_numpy(self.shelf.index.vectors(rows)) if len(rows) else self.recommender.vectors[:1]
-        recommender = self.recommender
-        with self._turn, torch.inference_mode():
-            found = user_vectors(recommender.model, recommender.adapter, vectors, np.split(places, ends))
-        return list(found.numpy())
+        return list(self.recommender.user_vectors(vectors, np.split(places, ends)).numpy())
 
     def _read(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Texts' places among the items."""
@@ -223,7 +227,7 @@ class Engine:
             return []
         recommender = self.recommender
         with self._turn:
-            return list(recommender.model.item_vectors(recommender.adapter, recommender.encoder.encode(texts)).numpy())
+            return list(recommender.towers.item_vectors(recommender.encoder.encode(texts)).numpy())
 
     def _popular(self) -> np.ndarray:
         """How popular each row is. Raises `Refused` where the catalogue does not tell."""
@@ -253,29 +257,23 @@ class Engine:
 
     def _told(self, found: Found, started: float, unknown: Sequence[str] = (), details: bool = False) -> Answer:
         shelf = self.shelf
-        return Answer.model_construct(
-            items=[
-                Item.model_construct(
-                    item_id=shelf.id(row),
-                    title=shelf.title(row),
-                    score=score,
-                    because=None,
-                    columns=shelf.told(row) if details else None,
-                )
-                for row, score in found
-            ],
-            model_version=self.recommender.version,
-            took_ms=round((time.perf_counter() - started) * 1000, 3),
-            unknown_ids=list(unknown),
-            fallback=None,
-            request_id="",
-        )
+        items = [
+            Item(
+                item_id=shelf.id(row),
+                title=shelf.title(row),
+                score=score,
+                columns=shelf.told(row) if details else None,
+            )
+            for row, score in found
+        ]
+        took = round((time.perf_counter() - started) * 1000, 3)
+        return Answer(items=items, model_version=self.recommender.version, took_ms=took, unknown_ids=list(unknown))
 
 
 def _direction(vector: np.ndarray) -> np.ndarray:
     """A vector from outside at unit length, however long it came."""
     vector = vector / np.abs(vector).max()  # else the squares of large numbers overflow
-    return (vector / np.linalg.norm(vector)).astype(np.float32)
+    return (vector / math.sqrt(vector @ vector)).astype(np.float32)
 
 
 def _mixed(taste: np.ndarray, text: np.ndarray, share: float) -> np.ndarray:

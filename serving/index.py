@@ -27,8 +27,8 @@ EXACT = 50_000
 AT, RECALL = 100, 0.98
 """An inverted file must find so large a share of the nearest `AT`."""
 
-FEW = 4_096
-"""Rows that may be answered, at most, for which gathering their vectors is cheaper than any index."""
+FEW, SHARE = 4_096, 0.25
+"""Rows that may be answered, at most and as a share of all: gathering their vectors takes less than a search."""
 
 QUICK = 10_000
 """Items whose search takes half a millisecond."""
@@ -114,7 +114,7 @@ class Index:
         """
         vector = np.ascontiguousarray(vector, dtype=np.float32)
         mask = self.living if allowed is None else self.living & allowed
-        if allowed is not None and (count := int(mask.sum())) <= FEW:
+        if allowed is not None and (count := int(mask.sum())) <= min(FEW, SHARE * len(mask)):
             rows = np.flatnonzero(mask)
             return _best(rows, self.vectors(rows) @ vector, min(k, count))
         first = len(self.matrix)

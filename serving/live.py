@@ -31,7 +31,7 @@ class Live:
     def start(self) -> None:
         """Load the model; a failure is kept, to be told by whoever is asked whether it is ready."""
         try:
-            self.reload()
+            self.reload().load_encoder()  # whoever asks by history is answered meanwhile
         except Exception as error:  # a thread's traceback would reach nobody
             self.failure = str(error)
             logger.error("the model could not be loaded: %s", error)
@@ -44,6 +44,8 @@ class Live:
         with self._turn:
             recommender = self._load()
             engine = Engine.of(recommender, self._index(recommender)).warm()
+            if self.engine:  # the old one answers texts until this one does, too
+                engine.load_encoder()
             for item_id, goods in self.store.items():
                 engine = self._changed(engine, item_id, goods)
             self.engine, self.since, self.failure = engine, datetime.now(UTC).isoformat(timespec="seconds"), None

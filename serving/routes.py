@@ -1,10 +1,12 @@
 """What can be asked under `/v1`, and by whom."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.exceptions import HTTPException
 
+from serving.body import Route
 from serving.engine import Engine, Refused
 from serving.gate import ADMIN, Meters
 from serving.live import Live
@@ -34,11 +36,11 @@ LOOKING = documented(401, 404, 422, 429, 503)
 CHANGING = documented(400, 401, 403, 404, 413, 422, 429, 503)
 
 
-def _live(request: Request) -> Live:
+async def _live(request: Request) -> Live:
     return request.app.state.live
 
 
-def _ready(request: Request) -> Engine:
+async def _ready(request: Request) -> Engine:
     """The engine that answers this request, whatever takes its place meanwhile."""
     live: Live = request.app.state.live
     if live.engine is None:
@@ -47,27 +49,37 @@ def _ready(request: Request) -> Engine:
     return live.engine
 
 
-def _admin(request: Request) -> None:
+async def _admin(request: Request) -> None:
     if request.scope["state"]["role"] != ADMIN:
         raise HTTPException(403, "this needs one of the server's admin_keys, in the header x-api-key")
 
 
-def _together(request: Request) -> Together:
-    return request.app.state.together
-
-
-def _meters(request: Request) -> Meters:
+async def _meters(request: Request) -> Meters:
     return request.app.state.meters
+
+
+@dataclass(frozen=True)
+class Desk:
+    """All that answering takes, as one dependency: FastAPI takes longer over each than an item takes to be told."""
+
+    engine: Engine
+    live: Live
+    together: Together
+    request_id: str
+
+
+async def _desk(request: Request) -> Desk:
+    state = request.app.state
+    return Desk(await _ready(request), state.live, state.together, request.state.request_id)
 
 
 Ready = Annotated[Engine, Depends(_ready)]
 Lively = Annotated[Live, Depends(_live)]
-Joined = Annotated[Together, Depends(_together)]
 Metered = Annotated[Meters, Depends(_meters)]
 
-asking = APIRouter(prefix="/v1", tags=["asking"])
-remembering = APIRouter(prefix="/v1", tags=["remembering, by consent"])
-changing = APIRouter(prefix="/v1", tags=["administration"], dependencies=[Depends(_admin)])
+asking = APIRouter(prefix="/v1", tags=["asking"], route_class=Route)
+remembering = APIRouter(prefix="/v1", tags=["remembering, by consent"], route_class=Route)
+changing = APIRouter(prefix="/v1", tags=["administration"], route_class=Route, dependencies=[Depends(_admin)])
 
 
 def _json(answer: Answer | Answers) -> Response:
@@ -86,27 +98,26 @@ def _resolved(question: Question, live: Live) -> Question:
 
 
 @asking.post("/recommend", response_model=Answer, responses=ASKING)
-async def recommend(question: Question, engine: Ready, live: Lively, together: Joined, request: Request) -> Response:
+async def recommend(question: Question, desk: Annotated[Desk, Depends(_desk)]) -> Response:
     """The top k for a history, a text, both, or a user vector; seen items are left out unless asked for."""
-    question = _resolved(question, live)
-    if question.vector is not None and engine.shelf.index.quick:
-        answer = engine.recommend(question)  # sooner than a thread would begin
+    question = _resolved(question, desk.live)
+    if question.vector is not None and desk.engine.shelf.index.quick:
+        answer = desk.engine.recommend(question)  # sooner than a thread would begin
     else:
-        answer = await together.answer(engine, question)
-    answer.request_id = request.state.request_id
+        answer = await desk.together.answer(desk.engine, question)
+    answer.request_id = desk.request_id
     return _json(answer)
 
 
 @asking.post("/recommend:batch", response_model=Answers, responses=ASKING)
-async def recommend_batch(
-    asked: Questions, engine: Ready, live: Lively, together: Joined, request: Request
-) -> Response:
+async def recommend_batch(asked: Questions, desk: Annotated[Desk, Depends(_desk)]) -> Response:
     """Several questions at once; where one cannot be answered, none is."""
-    answers = await together.answers(engine, [_resolved(question, live) for question in asked.questions])
+    questions = [_resolved(question, desk.live) for question in asked.questions]
+    answers = await desk.together.answers(desk.engine, questions)
     for place, answer in enumerate(answers):
         if isinstance(answer, Refused):
             raise Refused(f"questions.{place}.{answer.where}", answer.detail)
-        answer.request_id = request.state.request_id
+        answer.request_id = desk.request_id
     return _json(Answers.model_construct(answers=answers))
 
 

@@ -75,10 +75,12 @@ class Shelf:
         return self.catalogue.row(item_id)
 
     def id(self, row: int) -> str:
-        return self.catalogue.ids[row] if row < len(self.catalogue) else self.frame.item(row, "item_id")
+        ids = self.catalogue.ids
+        return ids[row] if row < len(ids) else self.frame.item(row, "item_id")
 
     def title(self, row: int) -> str:
-        return self.catalogue.titles[row] if row < len(self.catalogue) else self.frame.item(row, "title")
+        titles = self.catalogue.titles
+        return titles[row] if row < len(titles) else self.frame.item(row, "title")
 
     def properties(self, row: int) -> dict[str, Any]:
         """All that is told of an item."""

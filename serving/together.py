@@ -38,6 +38,8 @@ class Together:
 
     async def answers(self, engine: Engine, questions: Sequence[Question]) -> list[Answer | Refused]:
         loop = asyncio.get_running_loop()
+        if not engine.reads_texts and any(question.query is not None for question in questions):
+            await loop.run_in_executor(None, engine.load_encoder)  # it may still be loading: others do not wait
         come = [Waiting(engine, question, loop.create_future()) for question in questions]
         self._waiting += come
         if not self._busy:

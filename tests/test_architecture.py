@@ -49,6 +49,7 @@ ORDER = {
         "loss",
         "fit",
         "rank",
+        "towers",
         "learner",
         "examples",
         "peers",
@@ -82,7 +83,7 @@ ORDER = {
     ],
     "serving": [
         *("index", "diversity", "schema", "shelf", "engine", "store", "live", "together", "settings", "problems"),
-        *("gate", "routes", "log", "app"),
+        *("gate", "body", "routes", "log", "app"),
     ],
 }
 """Within a package a file imports only those listed before it."""

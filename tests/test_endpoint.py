@@ -6,19 +6,23 @@ import logging
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
+from torch import Tensor
 
 from data.errors import InputError
 from federation.local import LocalGrid
 from federation.train import open_run, train
+from recsys.embed import Encoder
 from recsys.recommender import Recommender
 from serving.app import create_app
 from serving.engine import Engine
@@ -109,6 +113,34 @@ def test_an_answer_that_takes_too_long_is_given_up(recommender: Recommender) -> 
         slow = client.post("/v1/recommend", json={"query": "x"})
         is_problem(slow, 503, None)
         assert slow.headers["retry-after"] == "5"
+
+
+class LateEncoder(Encoder):
+    """One that is still loading."""
+
+    come = Event()
+
+    @property
+    def loaded(self) -> bool:
+        return self.come.is_set()
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        self.come.wait()
+        return super().encode(texts)
+
+
+def test_texts_wait_for_their_encoder_and_histories_do_not(recommender: Recommender) -> None:
+    late = replace(recommender)
+    vars(late)["encoder"] = LateEncoder(**{f.name: getattr(recommender.encoder, f.name) for f in fields(Encoder)})
+    with ready(app_of(late)) as client, ThreadPoolExecutor() as pool:
+        asked = pool.submit(client.post, "/v1/recommend", json={"query": "soup"})
+        sought = pool.submit(client.get, "/v1/search", params={"q": "soup"})
+        for question in ({"history": WATCHED}, {"vector": recommender.vectors[0].tolist()}):
+            assert client.post("/v1/recommend", json=question).status_code == 200
+        assert not asked.done()
+        assert not sought.done()
+        LateEncoder.come.set()
+        assert asked.result().status_code == sought.result().status_code == 200
 
 
 def test_other_pages_may_call_only_if_they_are_named(recommender: Recommender) -> None:

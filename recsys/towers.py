@@ -1,0 +1,102 @@
+"""Both towers as they were trained, to answer with: plain torch, the low-rank pairs merged into the frozen weights.
+
+Training puts the pairs of many clients into transformers' own modules. Answering has one adapter and asks for the last
+event alone, so the last layer here reads one place of each history; and it starts without transformers, whose import
+takes longer than all the rest.
+"""
+
+import json
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from torch.nn import functional as F
+
+from recsys.embed import WEIGHTS, Encoder
+from recsys.lora import Adapter, merged
+from recsys.model import ACTIVATIONS, ItemTower, Model, ModelConfig, attended, positions, recent_mean
+
+PLACES, KIND = "embeddings.position_embeddings.weight", "embeddings.token_type_embeddings.weight"
+LAYER = (
+    *(f"attention.self.{name}" for name in ("query", "key", "value")),
+    *("attention.output.dense", "attention.output.LayerNorm"),
+    *("intermediate.dense", "output.dense", "output.LayerNorm"),
+)
+"""The parts of a layer of BERT (Devlin et al. 2018, arXiv:1810.04805), each a weight and a bias."""
+
+
+class Towers:
+    """Nothing of it changes, so threads may share it. Its vectors differ from `Model`'s by rounding alone."""
+
+    def __init__(self, config: ModelConfig, encoder: Encoder, adapter: Adapter, seed: int) -> None:
+        described: dict[str, Any] = json.loads((encoder.folder / "config.json").read_text())
+        self.length = config.history  # most recent events that it reads
+        self._layers, self._recency = config.layers, config.recency
+        self._heads, self._epsilon = described["num_attention_heads"], described["layer_norm_eps"]
+        self._activation = ACTIVATIONS[described["hidden_act"]]
+        weights = merged(_frozen(config, encoder, seed), adapter, config.lora_alpha / config.lora_rank)
+        for layer in range(config.layers):  # one product in place of three
+            for kind in ("weight", "bias"):
+                parts = [weights.pop(f"encoder.layer.{layer}.{name}.{kind}") for name in LAYER[:3]]
+                weights[f"encoder.layer.{layer}.attention.self.{kind}"] = torch.cat(parts)
+        self._weights = weights
+        self._down, self._up = adapter["user.down"], adapter["user.up"]
+        self._item = ItemTower(config, len(self._up), torch.Generator())
+        self._item.load_state_dict({name: adapter[f"item.{name}"].unsqueeze(0) for name in ("down", "up")})
+
+    @torch.inference_mode()
+    def item_vectors(self, embeddings: Tensor) -> Tensor:
+        """Unit item vectors of text embeddings: (n, E) → (n, E)."""
+        return self._item(embeddings.unsqueeze(0))[0]
+
+    @torch.inference_mode()
+    def user_vectors(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        """Unit user vectors after the last event of right-aligned histories: (B, L, E), (B, L) → (B, E)."""
+        learned = F.linear(F.linear(self._read(vectors, mask), self._down), self._up)  # (B, E)
+        return F.normalize(recent_mean(vectors, mask, self._recency)[:, -1] + learned, dim=-1)
+
+    def _read(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        """What the encoder makes of the last event: (B, D)."""
+        states = vectors + F.embedding(positions(mask), self._weights[PLACES]) + self._weights[KIND][0]
+        states, may = self._normed(states, "embeddings.LayerNorm"), attended(mask).unsqueeze(1)  # (B, 1, L, L)
+        for layer in range(self._layers - 1):
+            states = self._layer(f"encoder.layer.{layer}", states, may)
+        return self._layer(f"encoder.layer.{self._layers - 1}", states, may[:, :, -1:])[:, 0]
+
+    def _layer(self, layer: str, states: Tensor, may: Tensor) -> Tensor:
+        """States (B, L, D) → the next layer's at the last l places (B, l, D); `may` (B, 1, l, L) is what they read."""
+        asking, width = states[:, -may.shape[2] :], states.shape[-1]
+        weight, bias = (self._weights[f"{layer}.attention.self.{kind}"] for kind in ("weight", "bias"))
+        if asking.shape == states.shape:
+            query, key, value = F.linear(states, weight, bias).chunk(3, dim=-1)
+        else:
+            query = F.linear(asking, weight[:width], bias[:width])
+            key, value = F.linear(states, weight[width:], bias[width:]).chunk(2, dim=-1)
+        query, key, value = (x.unflatten(-1, (self._heads, -1)).transpose(1, 2) for x in (query, key, value))
+        read = F.scaled_dot_product_attention(query, key, value, may).transpose(1, 2).flatten(-2)  # (B, l, D)
+        read = self._linear(read, f"{layer}.attention.output.dense")
+        states = self._normed(asking + read, f"{layer}.attention.output.LayerNorm")
+        inner = self._activation(self._linear(states, f"{layer}.intermediate.dense"))
+        return self._normed(states + self._linear(inner, f"{layer}.output.dense"), f"{layer}.output.LayerNorm")
+
+    def _linear(self, x: Tensor, name: str) -> Tensor:
+        return F.linear(x, self._weights[f"{name}.weight"], self._weights[f"{name}.bias"])
+
+    def _normed(self, x: Tensor, name: str) -> Tensor:
+        weight, bias = self._weights[f"{name}.weight"], self._weights[f"{name}.bias"]
+        return F.layer_norm(x, weight.shape, weight, bias, self._epsilon)
+
+
+def _frozen(config: ModelConfig, encoder: Encoder, seed: int) -> dict[str, Tensor]:
+    """The encoder's weights by BERT's names: from the file; where drawn, or of older names, from transformers."""
+    parts = ["embeddings.LayerNorm", *(f"encoder.layer.{n}.{part}" for n in range(config.layers) for part in LAYER)]
+    names = [PLACES, KIND, *(f"{part}.{kind}" for part in parts for kind in ("weight", "bias"))]
+    if config.base == "pretrained":
+        with safe_open(encoder.folder / WEIGHTS, framework="pt") as file:
+            keys = {key.removeprefix("bert."): key for key in file.keys()}  # noqa: SIM118 - it is no mapping
+            if keys.keys() >= set(names):
+                return {name: file.get_tensor(keys[name]).float() for name in names}
+    state = Model(config, encoder, seed).user.encoder.state_dict()
+    found = {name.replace(".base.", "."): tensor for name, tensor in state.items()}
+    return {name: found[name] for name in names}

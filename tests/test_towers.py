@@ -1,0 +1,107 @@
+"""The towers that answer give the vectors of those that were trained."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from data.errors import InputError
+from recsys.embed import Encoder
+from recsys.lora import Adapter
+from recsys.model import Model
+from recsys.towers import Towers
+from tests.world import small_config
+
+TYPICAL = {"layers": 2, "lora_targets": "query,key,value,dense"}
+
+
+def bent(model: Model) -> Adapter:
+    generator = torch.Generator().manual_seed(1)
+    return {name: t + 0.1 * torch.randn(t.shape, generator=generator) for name, t in model.adapter().items()}
+
+
+def histories() -> tuple[Tensor, Tensor]:
+    """Four right-aligned ones, of 1, 3, 5 and 8 events, with anything where there is none."""
+    vectors = F.normalize(torch.randn(4, 8, 384, generator=torch.Generator().manual_seed(2)), dim=-1)
+    return vectors, torch.arange(8) >= 8 - torch.tensor([[1], [3], [5], [8]])
+
+
+def copied(encoder: Encoder, folder: Path) -> Encoder:
+    """The encoder in a folder of its own, to be changed."""
+    folder.mkdir()
+    (folder / "config.json").write_text((encoder.folder / "config.json").read_text())
+    return replace(encoder, folder=folder)
+
+
+def agree(model: Model, towers: Towers, adapter: Adapter) -> None:
+    vectors, mask = histories()
+    torch.testing.assert_close(
+        towers.user_vectors(vectors, mask), model.user_vectors(adapter, vectors, mask), atol=2e-6, rtol=0
+    )
+    torch.testing.assert_close(
+        towers.item_vectors(vectors[3]), model.item_vectors(adapter, vectors[3]), atol=2e-6, rtol=0
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"layers": 1},
+        TYPICAL,
+        TYPICAL | {"layers": 3, "lora_alpha": 3.0},
+        TYPICAL | {"item_tower": "linear", "recency": 1.0},
+        TYPICAL | {"base": "random"},
+    ],
+)
+def test_they_give_the_vectors_of_the_trained_model(encoder: Encoder, changes: dict[str, object]) -> None:
+    config, seed = small_config(**changes).model, 3
+    model = Model(config, encoder, seed)
+    adapter = bent(model)
+    agree(model, Towers(config, encoder, adapter, seed), adapter)
+    with pytest.raises(AssertionError):
+        agree(model, Towers(config, encoder, model.adapter(), seed), adapter)
+
+
+@pytest.mark.parametrize("names", ["bert.", "gamma"])
+def test_weights_under_older_names_are_the_same(encoder: Encoder, tmp_path: Path, names: str) -> None:
+    config = small_config(**TYPICAL).model
+    older = copied(encoder, tmp_path / "encoder")
+    weights = load_file(encoder.folder / "model.safetensors")
+    if names == "gamma":
+        weights = {
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+            for name, tensor in weights.items()
+        }
+    else:
+        weights = {f"{names}{name}": tensor for name, tensor in weights.items()}
+    save_file(weights, older.folder / "model.safetensors", metadata={"format": "pt"})
+    model = Model(config, encoder)
+    adapter = bent(model)
+    agree(model, Towers(config, older, adapter, 0), adapter)
+
+
+def test_an_encoder_of_another_kind_inside_is_refused_when_it_is_to_be_trained(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    other = copied(encoder, tmp_path / "encoder")
+    described = (other.folder / "config.json").read_text().replace('"gelu"', '"mish"')
+    (other.folder / "config.json").write_text(described)
+    with pytest.raises(InputError, match="hidden_act = 'mish' is none of gelu"):
+        Model(small_config().model, other)
+
+
+def test_answering_by_history_needs_no_transformers(run: Path) -> None:
+    """Its import takes longer than all else that a server does until it is ready."""
+    code = (
+        "import sys, pathlib; from recsys.recommender import Recommender; from serving.engine import Engine;"
+        f"engine = Engine.of(Recommender.load(pathlib.Path({str(run)!r}))).warm();"
+        "assert not engine.reads_texts and not {'transformers', 'sentence_transformers'} & set(sys.modules);"
+        "engine.load_encoder(); assert engine.reads_texts"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
