@@ -24,8 +24,12 @@ from data.files import replaced_file
 EXACT = 50_000
 """Items that are all looked at in each search."""
 
-AT, RECALL = 100, 0.98
-"""An inverted file must find so large a share of the nearest `AT`."""
+AT, RECALL = 100, 0.985
+"""An inverted file must find so large a share of the nearest `AT`: a little more than the 0.98 that is promised, since
+what is asked later is not what it was measured on."""
+
+KIN = (20, 100, 500)
+"""Among how many of an item's nearest the items of one taste are, where recall is measured."""
 
 FEW, SHARE = 4_096, 0.25
 """Rows that may be answered, at most and as a share of all: gathering their vectors takes less than a search."""
@@ -41,7 +45,7 @@ Found = list[tuple[int, float]]
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Rows 0 to N-1 are the catalogue's; N and more are those put in since. Search runs in the calling thread alone."""
+    """Rows 0 to N-1 are the catalogue's; N and more are those put in since."""
 
     matrix: np.ndarray  # (N, E) float32, unit length
     base: faiss.Index
@@ -127,7 +131,6 @@ class Index:
         return _best(rows, scores, min(k, len(rows)))
 
     def _in_base(self, vector: np.ndarray, k: int, mask: np.ndarray) -> Found:
-        faiss.omp_set_num_threads(1)  # it counts for the calling thread only; a worker's parallelism is across requests
         selector = None if mask.all() else faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # type: ignore[call-arg]
         scores, rows = self.base.search(
             vector[None], max(1, min(k, len(self.matrix))), params=_parameters(self.base, selector)
@@ -189,14 +192,16 @@ def _inverted(matrix: np.ndarray) -> faiss.IndexIVFFlat:
 
 
 def _tuned(base: faiss.IndexIVFFlat, matrix: np.ndarray) -> float:
-    """Set the fewest cells, in steps of a quarter, that reach `RECALL`; what they reach."""
-    asked = _tastes(matrix, 200)
+    """Set the fewest cells, in steps of a quarter, that reach `RECALL` for every kind of question; what they reach."""
+    kinds = _questions(matrix, 200)
+    asked = np.concatenate(kinds)
     nearest = np.argsort(-(asked @ matrix.T), axis=1)[:, :AT]
     recall = 0.0
     for probes in _growing(base.nlist):
         base.nprobe = probes
         _, found = base.search(asked, AT)  # type: ignore[call-arg]
-        recall = float(np.mean([len(np.intersect1d(a, b)) / AT for a, b in zip(found, nearest, strict=True)]))
+        shares = np.array([len(np.intersect1d(a, b)) / AT for a, b in zip(found, nearest, strict=True)])
+        recall = float(shares.reshape(len(kinds), -1).mean(axis=1).min())
         if recall >= RECALL:
             break
     return recall
@@ -210,13 +215,15 @@ def _growing(most: int) -> Iterator[int]:
     yield most
 
 
-def _tastes(matrix: np.ndarray, count: int) -> np.ndarray:
-    """Vectors as users have them: each the mean of ten items of a kind."""
+def _questions(matrix: np.ndarray, count: int) -> list[np.ndarray]:
+    """So many of each kind that is asked: an item's own vector, and means of ten items that are more or less alike."""
     rng = np.random.default_rng(0)
-    seeds = matrix[rng.choice(len(matrix), count, replace=False)]
-    kin = np.argsort(-(seeds @ matrix.T), axis=1)[:, :100]
-    tastes = np.stack([matrix[rng.choice(rows, 10, replace=False)].mean(0) for rows in kin])
-    return (tastes / np.linalg.norm(tastes, axis=1, keepdims=True)).astype(np.float32)
+    items = matrix[rng.choice(len(matrix), count, replace=False)]
+    kin = np.argsort(-(items @ matrix.T), axis=1)
+    tastes = [
+        np.stack([matrix[rng.choice(rows, 10, replace=False)].mean(0) for rows in kin[:, :among]]) for among in KIN
+    ]
+    return [items, *(taste / np.linalg.norm(taste, axis=1, keepdims=True) for taste in tastes)]
 
 
 def _parameters(base: faiss.Index, selector: Any) -> Any:

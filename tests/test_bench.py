@@ -3,13 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data.errors import InputError
 from data.synthetic import SyntheticConfig
 from federation.config import RunConfig
-from fedrec.bench import engine, report, scale, world
+from fedrec.bench import engine, report, scale, serving, world
 from fedrec.bench.clock import alternate, extra_memory, peak_memory, ratio
+from serving.engine import Engine
 from tests.world import small_config
 
 TINY = SyntheticConfig(users=30, items=600, interactions=300, seed=0)
@@ -99,3 +101,31 @@ def test_memory_is_what_a_function_takes() -> None:
 
 def taken(mebibytes: int) -> int:
     return len(bytearray(b"x" * (mebibytes * 2**20))) >> 20
+
+
+@pytest.mark.timeout(300)
+def test_the_endpoint_is_measured_whole(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"QUESTIONS": 8, "TURNS": 1, "CALLERS": 3, "SECONDS": 0.5, "RELOADS": 3, "HISTORY": 5}.items():
+        monkeypatch.setattr(serving, name, value)
+    for name, value in {"ITEMS": 2000, "KINDS": 40, "FAMILIES": 4}.items():
+        monkeypatch.setattr(serving, name, value)
+    found = serving.measure(run, lambda text: None)
+    assert found["reload"]["answers"] > 0
+    assert found["reload"]["wrong"] == found["sustained"]["errors"] == 0
+    assert found["index"]["recall"] == 1  # so few items are all looked at
+    assert len(found["bars"]) == 9
+    assert {"versions", "machine", "run"} <= found.keys()
+    report.show_serving(found)
+    assert "start to ready" in capsys.readouterr().out
+
+
+def test_a_mixed_answer_is_seen(run: Path) -> None:
+    """The two versions that take turns under load answer every question otherwise."""
+    bench = serving.Bench.of(run)
+    one, other = (Engine.of(version) for version in (bench.recommender, serving.another(bench.recommender)))
+    for question in bench.histories()[:5]:
+        a, b = one.recommend(question), other.recommend(question)
+        assert a.model_version != b.model_version
+        assert not np.allclose([i.score for i in a.items], [i.score for i in b.items], atol=1e-4)

@@ -1,15 +1,10 @@
 """How it is asked: the index against brute force, the engine in the toy world, the endpoint over a real port."""
 
 import json
-import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -22,6 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data.errors import InputError
+from fedrec.bench.server import Served, serving
 from recsys.recommender import Recommender
 from serving.app import create_app
 from serving.engine import Engine, Refused
@@ -162,33 +158,6 @@ def test_a_refusal_names_the_field_and_never_the_value(engine: Engine) -> None:
 # The endpoint, as a process.
 
 
-@dataclass(frozen=True)
-class Served:
-    """A `fedrec serve` that runs, and the file that takes all it prints."""
-
-    process: subprocess.Popen[bytes]
-    client: httpx.Client
-    log: Path
-
-
-@contextmanager
-def serving(run: Path, log: Path) -> Iterator[Served]:
-    """`fedrec serve` on a free port, ready; it ends with the block, if not before."""
-    with log.open("wb") as output:
-        command = [sys.executable, "-m", "fedrec", "serve", str(run), "--port", "0"]
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        while not (address := re.search(r"http://[\d.]+:\d+(?= )", log.read_text())):
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.02)
-        with httpx.Client(base_url=address.group(), timeout=60) as client:
-            until_ready(client)
-            yield Served(process, client, log)
-    finally:
-        process.kill()
-        process.wait()
-
-
 @pytest.fixture(scope="module")
 def served(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with serving(run, tmp_path_factory.mktemp("serve") / "log") as server:
@@ -196,8 +165,9 @@ def served(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
 
 
 @pytest.fixture
-def client(served: Served) -> httpx.Client:
-    return served.client
+def client(served: Served) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=served.url, timeout=60) as client:
+        yield client
 
 
 def is_problem(response: httpx.Response, status: int, field: str | None) -> None:
@@ -377,8 +347,8 @@ def test_a_stop_is_graceful_and_nothing_of_a_request_was_printed(
     run: Path, tmp_path: Path, sent: signal.Signals, status: int
 ) -> None:
     """A server prints its address, and of each request its route, status and time; it ends as one that was told to."""
-    with serving(run, tmp_path / "log") as server:
-        ask_everything(server.client)
+    with serving(run, tmp_path / "log") as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        ask_everything(client)
         server.process.send_signal(sent)
         assert server.process.wait(60) == status
     address, *lines = server.log.read_text().splitlines()

@@ -1,4 +1,4 @@
-"""What `fedrec bench engine` says: every figure as JSON, or the ones that matter as tables."""
+"""What `fedrec bench` says: every figure as JSON, or the ones that matter as tables."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -60,6 +60,16 @@ def _flat(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     for name, value in figures.items():
         rows += _flat(value, f"{prefix}{name}: ") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
     return rows
+
+
+def show_serving(found: dict[str, Any]) -> None:
+    """Each figure beside its bar, and the times that it is made of."""
+    table = Table("what", "found", "bar", title=f"{found['run']['version']}, one worker")
+    for row in found["bars"]:
+        table.add_row(row["what"], f"{row['found']:g}", f"{row['bar']}{'' if row['met'] else '  missed'}")
+    view.out.print(table)
+    for part in ("vector", "history", "throughput", "sustained", "reload", "index", "start"):
+        _tree(part, found[part])
 
 
 def show_profile(rows: list[dict[str, Any]], count: int = 20) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fedrec.commands.options import Json
+from fedrec.commands.options import Json, Run
 
 app = typer.Typer()
 bench_app = typer.Typer(no_args_is_help=True, help="Measure this machine: the claims of speed and size, as commands.")
@@ -42,6 +42,16 @@ def bench_engine(
         return
     found = report.run(config, [p.value for p in part or Part], " ".join(["fedrec", *sys.argv[1:]]))
     print(json.dumps(found, indent=2)) if as_json else report.show(found)
+
+
+@bench_app.command("serving")
+def bench_serving(run: Run, as_json: Json = False) -> None:
+    """The endpoint over RUN: what it adds to the model's own time, how much it bears, reloads, a large index."""
+    from fedrec import view
+    from fedrec.bench import report, serving
+
+    found = serving.measure(run, view.say) | {"command": "fedrec bench serving RUN --json"}
+    print(json.dumps(found, indent=2)) if as_json else report.show_serving(found)
 
 
 @app.command("reproduce")

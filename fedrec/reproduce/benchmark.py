@@ -10,7 +10,7 @@ import typer
 
 from data.prepare import MANIFEST, read_manifest
 from fedrec import view
-from fedrec.reproduce import apart, collect
+from fedrec.reproduce import apart, collect, join
 from fedrec.reproduce.compare import by_history, comparisons, ranks_of
 from fedrec.reproduce.cost import cost
 from fedrec.reproduce.families import choose, parts_of
@@ -105,9 +105,15 @@ def reproduce(benchmark: Benchmark, names: Sequence[str], results: Path) -> Figu
 
 
 def _write(benchmark: Benchmark, found: Figures, path: Path) -> None:
-    """To `path`, or beside the parts where the file there tells of parts that are not made here."""
-    told = json.loads(path.read_text())["part_seconds"] if path.is_file() else {}
-    if lost := [part.name for part in benchmark.parts() if part.name in told.keys() - found["part_seconds"].keys()]:
+    """To `path`, with what the file there tells of parts that were made elsewhere; beside the parts where that is not
+    of the same benchmark, or of the same models."""
+    told = json.loads(path.read_text()) if path.is_file() else {"part_seconds": {}}
+    lost = {part.name: part.model for part in benchmark.parts() if part.name in told["part_seconds"]}
+    lost = {name: model for name, model in lost.items() if name not in found["part_seconds"]}
+    if lost and (joined := join.joined(told, found, lost)):
+        view.say(f"{path} tells of parts that were made elsewhere ({', '.join(lost)}): they stay in it")
+        found = joined
+    elif lost:
         view.say(f"{path} also tells of parts that are not made here ({', '.join(lost)}), so it is left as it is")
         path = benchmark.out / path.name
     save_json(path, found)

@@ -1,0 +1,48 @@
+"""Results of parts that were made on several machines: each adds its own to the file."""
+
+from collections.abc import Mapping
+
+from fedrec.reproduce.collect import GROUPS
+from fedrec.reproduce.parts import Figures
+
+SAME = ("name", "split", "data", "preset", "seeds")
+"""What two machines must agree on."""
+
+
+def joined(told: Figures, found: Figures, elsewhere: Mapping[str, str]) -> Figures | None:
+    """What was found here added to what a file tells; `elsewhere` are the parts that only the file tells of, and their
+    models. None where the two are not of the same benchmark, or where a model's seeds were made in both places.
+
+    Users' ranks do not leave a machine, so models of two machines are not compared user by user.
+    """
+    made_here = {name for group in GROUPS for name in found.get(group, {})} | found.keys()
+    differ = any(told.get(key) != found.get(key) for key in SAME)
+    if differ or "variants" in found or not found["part_seconds"] or made_here & set(elsewhere.values()):
+        return None
+    groups = {group: told.get(group, {}) | found.get(group, {}) for group in GROUPS if group in told or group in found}
+    seconds = {name: told["part_seconds"][name] for name in elsewhere} | found["part_seconds"]
+    made = {"parts": list(found["part_seconds"]), **{key: found[key] for key in ("machine", "versions")}}
+    others = [entry for entry in told.get("elsewhere", []) if set(entry["parts"]) & elsewhere.keys()]
+    compared = {entry["b"] for entry in found["comparisons"]}
+    return {
+        **told,
+        **{name: found[name] for name in found if name not in told},
+        **groups,
+        "elsewhere": [*others, made],
+        "comparisons": [*(c for c in told["comparisons"] if c["b"] not in compared), *found["comparisons"]],
+        "by_history": _by_history(told["by_history"], found["by_history"]),
+        "wall_seconds": round(sum(seconds.values()), 1),
+        "part_seconds": seconds,
+    }
+
+
+def _by_history(told: list[Figures], found: list[Figures]) -> list[Figures]:
+    """The groups are those of the users' histories, so they are the same wherever they were made."""
+    mine = {group["group"]: group for group in found}
+    return [
+        {
+            key: {**value, **mine[group["group"]][key]} if isinstance(value, dict) and group["group"] in mine else value
+            for key, value in group.items()
+        }
+        for group in told
+    ]

@@ -1,0 +1,58 @@
+"""Results of one benchmark that were made on two machines."""
+
+from typing import Any
+
+from fedrec.reproduce.join import joined
+
+
+def result(models: dict[str, Any], seconds: dict[str, float], machine: str, scores: dict[str, float]) -> dict[str, Any]:
+    return {
+        **dict.fromkeys(("name", "split", "data", "preset", "seeds"), "same"),
+        **models,
+        "machine": machine,
+        "versions": {},
+        "comparisons": [{"a": "federated", "b": "central", "metric": "ndcg@10"}] if "central" in models else [],
+        "by_history": [{"group": "short", "users": 3, "ndcg@10": scores}],
+        "wall_seconds": sum(seconds.values()),
+        "part_seconds": seconds,
+    }
+
+
+TOLD = result(
+    {"federated": 1, "central": 2}, {"federated-0": 3.0, "central-0": 4.0}, "first", {"federated": 0.2, "central": 0.3}
+)
+FOUND = result({"baselines": {"EASE": 5}}, {"baseline-ease": 6.0}, "second", {"EASE": 0.1})
+ELSEWHERE = {"federated-0": "federated", "central-0": "central"}
+
+
+def test_each_machine_adds_its_models() -> None:
+    both = joined(TOLD, FOUND, ELSEWHERE)
+    assert both
+    assert (both["federated"], both["central"], both["baselines"]) == (1, 2, {"EASE": 5})
+    assert both["machine"] == "first"
+    assert both["elsewhere"] == [{"parts": ["baseline-ease"], "machine": "second", "versions": {}}]
+    assert both["by_history"][0] == {
+        "group": "short",
+        "users": 3,
+        "ndcg@10": {"federated": 0.2, "central": 0.3, "EASE": 0.1},
+    }
+    assert both["comparisons"] == TOLD["comparisons"]
+    assert both["wall_seconds"] == 13.0
+    assert both["part_seconds"] == {"federated-0": 3.0, "central-0": 4.0, "baseline-ease": 6.0}
+
+
+def test_another_machine_more_keeps_what_the_two_before_told() -> None:
+    both = joined(TOLD, FOUND, ELSEWHERE)
+    assert both
+    third = result({"peers": {"fedmf": 7}}, {"peer-fedmf-0": 1.0}, "third", {"fedmf": 0.05})
+    three = joined(both, third, ELSEWHERE | {"baseline-ease": "EASE"})
+    assert three
+    assert (three["baselines"], three["peers"]) == ({"EASE": 5}, {"fedmf": 7})
+    assert [entry["machine"] for entry in three["elsewhere"]] == ["second", "third"]
+    assert three["by_history"][0]["ndcg@10"].keys() == {"federated", "central", "EASE", "fedmf"}
+
+
+def test_what_does_not_belong_together_is_not_joined() -> None:
+    assert joined(TOLD | {"preset": "another"}, FOUND, ELSEWHERE) is None
+    assert joined(TOLD, FOUND | {"federated": 9}, ELSEWHERE) is None  # of another seed, made here
+    assert joined(TOLD, FOUND | {"part_seconds": {}}, ELSEWHERE) is None
