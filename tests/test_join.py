@@ -56,3 +56,17 @@ def test_what_does_not_belong_together_is_not_joined() -> None:
     assert joined(TOLD | {"preset": "another"}, FOUND, ELSEWHERE) is None
     assert joined(TOLD, FOUND | {"federated": 9}, ELSEWHERE) is None  # of another seed, made here
     assert joined(TOLD, FOUND | {"part_seconds": {}}, ELSEWHERE) is None
+
+
+def test_variants_stand_in_the_order_of_the_preset() -> None:
+    def variants(names: list[str], machine: str) -> dict[str, Any]:
+        preset = {"variant": {"a": {}, "b": {}, "c": {}}}
+        seconds = dict.fromkeys(names, 1.0)
+        made = result({"variants": [{"name": name, "on": machine} for name in names]}, seconds, machine, {})
+        return made | {"preset": preset}
+
+    both = joined(variants(["a", "c"], "first"), variants(["b", "c"], "second"), {"a": "a"})
+    assert both
+    assert both["variants"] == [
+        {"name": name, "on": on} for name, on in (("a", "first"), ("b", "second"), ("c", "second"))
+    ]

@@ -17,22 +17,27 @@ def joined(told: Figures, found: Figures, elsewhere: Mapping[str, str]) -> Figur
     """
     made_here = {name for group in GROUPS for name in found.get(group, {})} | found.keys()
     differ = any(told.get(key) != found.get(key) for key in SAME)
-    if differ or "variants" in found or not found["part_seconds"] or made_here & set(elsewhere.values()):
+    if differ or not found["part_seconds"] or made_here & set(elsewhere.values()):
         return None
     groups = {group: told.get(group, {}) | found.get(group, {}) for group in GROUPS if group in told or group in found}
     seconds = {name: told["part_seconds"][name] for name in elsewhere} | found["part_seconds"]
     made = {"parts": list(found["part_seconds"]), **{key: found[key] for key in ("machine", "versions")}}
     others = [entry for entry in told.get("elsewhere", []) if set(entry["parts"]) & elsewhere.keys()]
-    compared = {entry["b"] for entry in found["comparisons"]}
-    return {
+    both = {
         **told,
         **{name: found[name] for name in found if name not in told},
-        **groups,
         "elsewhere": [*others, made],
-        "comparisons": [*(c for c in told["comparisons"] if c["b"] not in compared), *found["comparisons"]],
-        "by_history": _by_history(told["by_history"], found["by_history"]),
         "wall_seconds": round(sum(seconds.values()), 1),
         "part_seconds": seconds,
+    }
+    if "variants" in told:
+        variants = {v["name"]: v for v in (*told["variants"], *found["variants"])}
+        return both | {"variants": [variants[name] for name in told["preset"]["variant"] if name in variants]}
+    compared = {entry["b"] for entry in found["comparisons"]}
+    return both | {
+        **groups,
+        "comparisons": [*(c for c in told["comparisons"] if c["b"] not in compared), *found["comparisons"]],
+        "by_history": _by_history(told["by_history"], found["by_history"]),
     }
 
 
