@@ -118,7 +118,9 @@ def at_rate(
     return [second for took, _ in found for second in took], sum(errors for _, errors in found)
 
 
-def while_asking(served: Served, callers: int, ask: Callable[[Caller, int], bool], act: Callable[[], None]) -> Any:
+def while_asking(
+    served: Served, callers: int, ask: Callable[[Caller, int], bool], act: Callable[[], None]
+) -> tuple[int, int]:
     """How many were answered, and how many of them wrongly, by so many callers while something else is done."""
     done = False
 
