@@ -52,7 +52,7 @@ def play(data: Path, out: Path) -> None:
     view.out.print(
         f"\nThe run is in {out}. Next:\n"
         f"  fedrec recommend {out} --query 'a quiet film about the sea'\n"
-        f"  fedrec serve {out}        then open http://127.0.0.1:8080/docs",
+        f"  fedrec serve {out}        then open http://127.0.0.1:8080",
         soft_wrap=True,
         markup=False,
     )
