@@ -1,6 +1,6 @@
 """The endpoint: `create_app(load)` → FastAPI. Histories, queries and vectors are neither logged nor kept."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Thread
@@ -23,17 +23,22 @@ from serving.together import Together
 STATIC = Path(__file__).parent / "static"
 
 
-def create_app(load: Load, settings: Settings | None = None, folder: Path | None = None) -> FastAPI:
+def create_app(
+    load: Load,
+    settings: Settings | None = None,
+    folder: Path | None = None,
+    loaded: Callable[[], object] = lambda: None,
+) -> FastAPI:
     """The endpoint over what `load` returns, which runs once the server is up: alive at once, ready when loaded.
 
-    `folder`, the run's, may keep an index that takes long to build.
+    `folder`, the run's, may keep an index that takes long to build. `loaded` is called when nothing more is to load.
     """
     settings, meters = settings or Settings(), Meters()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         store, app.state.together = Store(settings.store), Together()
-        app.state.live = Live(load, store, folder)
+        app.state.live = Live(load, store, folder, loaded)
         Thread(target=app.state.live.start, daemon=True).start()
         yield
         app.state.together.close()

@@ -89,8 +89,10 @@ class Engine:
         """An answer or a refusal for each; histories and texts are encoded together."""
         started = time.perf_counter()
         plans = [self._planned(question) for question in questions]
-        vectors = iter(self._vectors([plan for plan in plans if isinstance(plan, Plan)]))
-        return [plan if isinstance(plan, Refused) else self._answered(plan, next(vectors), started) for plan in plans]
+        asked = [plan for plan in plans if isinstance(plan, Plan)]
+        vectors = self._vectors(asked)
+        found = iter(zip(vectors, self._found(asked, vectors), strict=True))
+        return [plan if isinstance(plan, Refused) else self._answered(plan, *next(found), started) for plan in plans]
 
     def similar(self, item_id: str, k: int) -> Answer:
         """The items nearest to an item. Raises `Refused` with status 404 for one that is not known."""
@@ -171,20 +173,33 @@ class Engine:
 
         return [vector(plan) for plan in plans]
 
-    def _answered(self, plan: Plan, vector: np.ndarray | None, started: float) -> Answer:
+    def _found(self, plans: Sequence[Plan], vectors: Sequence[np.ndarray | None]) -> list[Found]:
+        """What each question is answered with, pages before it included; the searches are made together."""
+        index, wide = self.shelf.index, [plan.question.offset + plan.question.k for plan in plans]
+        asked = [
+            (vector, max(last, POOL) if plan.question.diversity else last, plan.allowed)
+            for plan, vector, last in zip(plans, vectors, wide, strict=True)
+            if vector is not None
+        ]
+        nearest = iter(index.search_all(asked))
+        found = []
+        for plan, vector, last in zip(plans, vectors, wide, strict=True):
+            if vector is None:
+                found.append(self._most_popular(plan.allowed, last))
+            elif diversity := plan.question.diversity:
+                pool = next(nearest)
+                rows = np.array([row for row, _ in pool], dtype=np.int64)
+                found.append(diversified(pool, index.vectors(rows), diversity, last))
+            else:
+                found.append(next(nearest))
+        return found
+
+    def _answered(self, plan: Plan, vector: np.ndarray | None, found: Found, started: float) -> Answer:
         question = plan.question
-        last = question.offset + question.k
-        if vector is None:
-            found = self._most_popular(plan.allowed, last)
-            answer = self._told(found[question.offset :], started, plan.unknown, question.details)
-            return answer.model_copy(update={"fallback": POPULARITY})
-        index = self.shelf.index
-        found = index.search(vector, max(last, POOL) if question.diversity else last, plan.allowed)
-        if question.diversity:
-            rows = np.array([row for row, _ in found], dtype=np.int64)
-            found = diversified(found, index.vectors(rows), question.diversity, last)
         shown = found[question.offset :]
         answer = self._told(shown, started, plan.unknown, question.details)
+        if vector is None:
+            return answer.model_copy(update={"fallback": POPULARITY})
         if question.explain and len(plan.history):
             reasons = self._reasons(plan, vector, [row for row, _ in shown])
             items = [item.model_copy(update={"because": why}) for item, why in zip(answer.items, reasons, strict=True)]

@@ -10,13 +10,14 @@ lock, and none sees half of a change.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
+import torch
 
 from data.errors import InputError
 from data.files import replaced_file
@@ -41,6 +42,9 @@ FILE, ABOUT = "index.faiss", "index.json"
 
 Found = list[tuple[int, float]]
 """Rows and their scores, best first."""
+
+Asked = tuple[np.ndarray, int, np.ndarray | None]
+"""What `search` is given: a vector, how many, and which rows may be answered."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +133,23 @@ class Index:
         rows = np.concatenate([[row for row, _ in found], late]).astype(np.int64)
         scores = np.concatenate([[score for _, score in found], self.vectors(late) @ vector])
         return _best(rows, scores, min(k, len(rows)))
+
+    def search_all(self, asked: Sequence[Asked]) -> list[Found]:
+        """`search` for each of them. Where all items are looked at, that is one product for all of the vectors."""
+        if len(asked) < 2 or self.probes:
+            return [self.search(*each) for each in asked]
+        vectors = torch.from_numpy(np.stack([vector for vector, _, _ in asked]).astype(np.float32))  # (B, E)
+        scores = torch.cat(
+            [vectors @ torch.from_numpy(part).T for part in (self.matrix, self.extra)], dim=1
+        )  # (B, N+M)
+        for place, (_, _, allowed) in enumerate(asked):
+            mask = self.living if allowed is None else self.living & allowed
+            scores[place, torch.from_numpy(~mask)] = -torch.inf
+        best = scores.topk(min(max(k for _, k, _ in asked), scores.shape[1]))
+        found = []
+        for (_, k, _), values, rows in zip(asked, best.values.tolist(), best.indices.tolist(), strict=True):
+            found.append([(row, score) for row, score in zip(rows[:k], values[:k], strict=True) if score > -torch.inf])
+        return found
 
     def _in_base(self, vector: np.ndarray, k: int, mask: np.ndarray) -> Found:
         selector = None if mask.all() else faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # type: ignore[call-arg]

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -11,6 +12,7 @@ from serving.engine import Engine
 from serving.index import EXACT, Index
 from serving.shelf import Goods, Unfit
 from serving.store import Store
+from serving.threads import aside
 
 Load = Callable[[], Recommender]
 logger = logging.getLogger("fedrec")
@@ -19,9 +21,10 @@ logger = logging.getLogger("fedrec")
 class Live:
     """A request takes `engine` once, and is answered by that one, whatever comes after. Changes take turns."""
 
-    def __init__(self, load: Load, store: Store, folder: Path | None = None) -> None:
-        """`load` opens the model, now and again at each reload; `folder` may keep an index that takes long to build."""
-        self._load, self._folder = load, folder
+    def __init__(self, load: Load, store: Store, folder: Path | None, loaded: Callable[[], object]) -> None:
+        """`load` opens the model, now and again at each reload; `folder` may keep an index that takes long to build;
+        `loaded` is called once, when all is there."""
+        self._load, self._folder, self._loaded = load, folder, loaded
         self.store = store
         self.engine: Engine | None = None
         self.failure: str | None = None
@@ -32,6 +35,7 @@ class Live:
         """Load the model; a failure is kept, to be told by whoever is asked whether it is ready."""
         try:
             self.reload().load_encoder()  # whoever asks by history is answered meanwhile
+            self._loaded()
         except Exception as error:  # a thread's traceback would reach nobody
             self.failure = str(error)
             logger.error("the model could not be loaded: %s", error)
@@ -42,12 +46,7 @@ class Live:
         Where that fails, the old one goes on, and the error is raised.
         """
         with self._turn:
-            recommender = self._load()
-            engine = Engine.of(recommender, self._index(recommender)).warm()
-            if self.engine:  # the old one answers texts until this one does, too
-                engine.load_encoder()
-            for item_id, goods in self.store.items():
-                engine = self._changed(engine, item_id, goods)
+            engine = aside(self._fresh)
             self.engine, self.since, self.failure = engine, datetime.now(UTC).isoformat(timespec="seconds"), None
             return engine
 
@@ -55,7 +54,7 @@ class Live:
         """Offer an item from now on. Raises `Unfit`."""
         with self._turn:
             assert self.engine, "nothing is put in before the model is loaded"
-            engine = self.engine.put(goods)
+            engine = aside(partial(self.engine.put, goods))
             self.store.put(goods)
             self.engine = engine
             return engine
@@ -70,6 +69,15 @@ class Live:
             self.store.drop(item_id)
             self.engine = engine
             return True
+
+    def _fresh(self) -> Engine:
+        recommender = self._load()
+        engine = Engine.of(recommender, self._index(recommender)).warm()
+        if self.engine:  # the old one answers texts until this one does, too
+            engine.load_encoder()
+        for item_id, goods in self.store.items():
+            engine = self._changed(engine, item_id, goods)
+        return engine
 
     def _index(self, recommender: Recommender) -> Index:
         matrix = recommender.vectors.numpy()

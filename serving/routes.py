@@ -122,14 +122,14 @@ async def recommend_batch(asked: Questions, desk: Annotated[Desk, Depends(_desk)
 
 
 @asking.get("/search", response_model=Answer, responses=LOOKING)
-def search(
+async def search(
     q: Annotated[str, Query(min_length=1, max_length=2000, description="a part of a title, or what it is about")],
-    engine: Ready,
+    desk: Annotated[Desk, Depends(_desk)],
     k: K = 10,
     details: Annotated[bool, Query(description="tell each item's columns, too")] = False,
 ) -> Response:
     """Items by text: those with it in their title first, then those that are about it."""
-    return _json(engine.search(q, k, details))
+    return _json(await desk.together.search(desk.engine, q, k, details))
 
 
 @asking.get("/items/{item_id:path}/similar", response_model=Answer, responses=LOOKING)

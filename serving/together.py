@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from serving.engine import Engine, Refused
 from serving.schema import Answer, Question
+from serving.threads import aside
 
 MOST = 8
 """Questions in one pass: more gain little, and while some are encoded others are read and answered."""
@@ -37,15 +38,20 @@ class Together:
         return answer
 
     async def answers(self, engine: Engine, questions: Sequence[Question]) -> list[Answer | Refused]:
+        if any(question.query is not None for question in questions):
+            await _able_to_read(engine)
         loop = asyncio.get_running_loop()
-        if not engine.reads_texts and any(question.query is not None for question in questions):
-            await loop.run_in_executor(None, engine.load_encoder)  # it may still be loading: others do not wait
         come = [Waiting(engine, question, loop.create_future()) for question in questions]
         self._waiting += come
         if not self._busy:
             self._busy = True
             self._next()
         return list(await asyncio.gather(*(waiting.answer for waiting in come)))
+
+    async def search(self, engine: Engine, text: str, k: int, details: bool) -> Answer:
+        """Items by text."""
+        await _able_to_read(engine)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, engine.search, text, k, details)
 
     def close(self) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
@@ -73,3 +79,9 @@ class Together:
             else:
                 waiting.answer.set_result(answered.result()[place])
         self._next()
+
+
+async def _able_to_read(engine: Engine) -> None:
+    """The text encoder may still be loading: who asks by text waits, and nobody else."""
+    if not engine.reads_texts:
+        await asyncio.to_thread(aside, engine.load_encoder)

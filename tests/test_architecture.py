@@ -82,8 +82,8 @@ ORDER = {
         "processes",
     ],
     "serving": [
-        *("index", "diversity", "schema", "shelf", "engine", "store", "live", "together", "settings", "problems"),
-        *("gate", "body", "routes", "log", "app"),
+        *("index", "diversity", "schema", "shelf", "engine", "store", "threads", "live", "together", "settings"),
+        *("problems", "gate", "body", "routes", "log", "app"),
     ],
 }
 """Within a package a file imports only those listed before it."""

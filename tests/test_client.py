@@ -34,7 +34,7 @@ def test_asking(client: Client) -> None:
     questions = [Question(history=WATCHED, k=3), Question(query="a rocket")]
     one, two = client.recommend_batch(questions)
     assert [item.item_id for item in one.items] == [item.item_id for item in answer.items]
-    assert two.items == client.recommend(questions[1]).items
+    assert [item.item_id for item in two.items] == [item.item_id for item in client.recommend(questions[1]).items]
     assert client.search("the soup", k=1).items[0].item_id == "film-soup"
     assert len(client.similar("film-soup", k=4).items) == 4
     assert client.item("film-soup").columns == {"year": 1991, "genres": "Cooking"}

@@ -6,11 +6,11 @@ import logging
 import re
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread, current_thread
 from typing import Any
 
 import httpx
@@ -24,6 +24,7 @@ from federation.local import LocalGrid
 from federation.train import open_run, train
 from recsys.embed import Encoder
 from recsys.recommender import Recommender
+from recsys.towers import Towers
 from serving.app import create_app
 from serving.engine import Engine
 from serving.schema import Question
@@ -343,6 +344,26 @@ def test_where_a_reload_fails_the_old_model_goes_on(recommender: Recommender) ->
         assert ids(client.post("/v1/recommend", json={"query": "x"}))
         (model,) = client.get("/v1/models").json()["models"]
         assert (model["model_version"], model["items"], model["recall"]) == (recommender.version, 24, 1.0)
+
+
+def test_threads_that_computed_end_but_for_one(admin: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else libgomp keeps a team of threads for each, and lets none of them wait awake."""
+    computed: set[Thread] = set()
+    for owner, name in ((Towers, "item_vectors"), (Towers, "user_vectors"), (Encoder, "encode")):
+        work = getattr(owner, name)
+
+        def noted(*given: Any, work: Callable[..., Any] = work) -> Any:
+            computed.add(current_thread())
+            return work(*given)
+
+        monkeypatch.setattr(owner, name, noted)
+    for question in ({"history": WATCHED}, {"query": "soup"}):
+        admin.post("/v1/recommend", json=question).raise_for_status()
+    admin.get("/v1/search", params={"q": "soup"}).raise_for_status()
+    admin.put("/v1/items/new", json=NEW).raise_for_status()
+    admin.post("/v1/models:reload").raise_for_status()
+    assert len(computed) >= 3
+    assert len([thread for thread in computed if thread.is_alive()]) == 1
 
 
 # Meters, batches, attribution.

@@ -59,6 +59,12 @@ class Life(RuleBasedStateMachine):
             found = self.index.search(asked, k, allowed)
         assert [row for row, _ in found] == best
         assert [score for _, score in found] == pytest.approx([scores[row] for row in best], abs=1e-5)
+        others = [(unit(self.rng, 1)[0], data.draw(st.integers(1, 50)), None) for _ in range(2)]
+        in_company = self.index.search_all([others[0], (asked, k, allowed), others[1]])
+        assert [row for row, _ in in_company[1]] == best
+        assert [score for _, score in in_company[1]] == pytest.approx([scores[row] for row in best], abs=1e-5)
+        for place in (0, 2):
+            assert [row for row, _ in in_company[place]] == [row for row, _ in self.index.search(*others[place // 2])]
 
     @invariant()
     def is_as_large_as_the_twin(self) -> None:

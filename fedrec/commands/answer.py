@@ -1,6 +1,8 @@
 """Answer with a run: once, or over HTTP."""
 
+import gc
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from serving.schema import Answer, Question
 
 app = typer.Typer()
+
+SWITCH = 0.0005
+"""Seconds after which a thread that computes has Python's lock back from the one that reads requests."""
 
 
 @app.command()
@@ -121,7 +126,9 @@ def serve(
         view.say(f"{recommender.version} at http://{shown}:{listener.getsockname()[1]} (API at /docs, Ctrl-C stops)")
         log_requests()
         first = iter([recommender])  # what is there when it starts; a reload opens the folder anew
-        app = create_app(lambda: next(first, None) or Recommender.load(run), asked, run)
+        # To look through all that the libraries made, for garbage, would stop every answer for a quarter of a second.
+        app = create_app(lambda: next(first, None) or Recommender.load(run), asked, run, loaded=gc.freeze)
+        sys.setswitchinterval(SWITCH)
         config = uvicorn.Config(app, log_config=None, access_log=False)
         uvicorn.Server(config).run(sockets=[listener])
 

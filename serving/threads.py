@@ -1,0 +1,18 @@
+"""Where torch computes.
+
+libgomp keeps a team of threads for every thread that has computed, and once these teams are more than the cores, their
+members sleep after each product: an answer by history then takes half as long again. So answers are computed in one
+thread (`Together`), and all else in threads that end, and their teams with them.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def aside(work: Callable[[], T]) -> T:
+    """What this comes to, in a thread of its own; the caller waits."""
+    with ThreadPoolExecutor(1, "fedrec-aside") as thread:
+        return thread.submit(work).result()
