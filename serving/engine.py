@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
 
@@ -11,7 +11,7 @@ import torch
 
 from recsys.recommender import Recommender
 from serving.diversity import diversified
-from serving.index import Found, Index
+from serving.index import Asked, Found, Index
 from serving.schema import Answer, Item, Question, Range, Weight
 from serving.shelf import Goods, Shelf, Unfit
 
@@ -23,6 +23,9 @@ REASONS = 3
 
 POPULARITY = "popularity"
 """A number column of the catalogue, by which to answer who has no history."""
+
+
+Search = Callable[[Sequence[Asked]], list[Found]]
 
 
 class Refused(Exception):
@@ -80,18 +83,21 @@ class Engine:
 
     def recommend(self, question: Question) -> Answer:
         """Raises `Refused` naming the field where a question cannot be answered."""
-        (answer,) = self.recommend_all([question])
+        (answer,) = self._recommend([question], lambda asked: [self.shelf.index.search(*each) for each in asked])
         if isinstance(answer, Refused):
             raise answer
         return answer
 
     def recommend_all(self, questions: Sequence[Question]) -> list[Answer | Refused]:
-        """An answer or a refusal for each; histories and texts are encoded together."""
+        """An answer or a refusal for each; histories and texts are encoded together, and searches made together."""
+        return self._recommend(questions, self.shelf.index.search_all)
+
+    def _recommend(self, questions: Sequence[Question], search: Search) -> list[Answer | Refused]:
         started = time.perf_counter()
         plans = [self._planned(question) for question in questions]
         asked = [plan for plan in plans if isinstance(plan, Plan)]
         vectors = self._vectors(asked)
-        found = iter(zip(vectors, self._found(asked, vectors), strict=True))
+        found = iter(zip(vectors, self._found(asked, vectors, search), strict=True))
         return [plan if isinstance(plan, Refused) else self._answered(plan, *next(found), started) for plan in plans]
 
     def similar(self, item_id: str, k: int) -> Answer:
@@ -173,15 +179,15 @@ class Engine:
 
         return [vector(plan) for plan in plans]
 
-    def _found(self, plans: Sequence[Plan], vectors: Sequence[np.ndarray | None]) -> list[Found]:
-        """What each question is answered with, pages before it included; the searches are made together."""
+    def _found(self, plans: Sequence[Plan], vectors: Sequence[np.ndarray | None], search: Search) -> list[Found]:
+        """What each question is answered with, pages before it included."""
         index, wide = self.shelf.index, [plan.question.offset + plan.question.k for plan in plans]
         asked = [
             (vector, max(last, POOL) if plan.question.diversity else last, plan.allowed)
             for plan, vector, last in zip(plans, vectors, wide, strict=True)
             if vector is not None
         ]
-        nearest = iter(index.search_all(asked))
+        nearest = iter(search(asked))
         found = []
         for plan, vector, last in zip(plans, vectors, wide, strict=True):
             if vector is None:
@@ -231,10 +237,9 @@ class Engine:
         """User vectors after histories of rows, of which some may be of items that came later."""
         if not histories:
             return []
-        rows, places = np.unique(np.concatenate(histories), return_inverse=True)
+        vectors, places = self.shelf.index.among(np.concatenate(histories))
         ends = np.cumsum([len(history) for history in histories])[:-1]
-        vectors = torch.from_numpy(self.shelf.index.vectors(rows)) if len(rows) else self.recommender.vectors[:1]
-        return list(self.recommender.user_vectors(vectors, np.split(places, ends)).numpy())
+        return list(self.recommender.user_vectors(torch.from_numpy(vectors), np.split(places, ends)).numpy())
 
     def _read(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Texts' places among the items."""

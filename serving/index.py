@@ -102,6 +102,13 @@ class Index:
         found[~late], found[late] = self.matrix[rows[~late]], self.extra[rows[late] - first]
         return found
 
+    def among(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors (n, E) of which some are those of the rows (R,), and where: (R,). Copied where rows came later."""
+        if not len(self.extra) or not len(rows):
+            return self.matrix, rows
+        once, places = np.unique(rows, return_inverse=True)
+        return self.vectors(once), places
+
     def added(self, vector: np.ndarray) -> "Index":
         """One with this item more: its row is the number of rows before."""
         return replace(
@@ -135,8 +142,9 @@ class Index:
         return _best(rows, scores, min(k, len(rows)))
 
     def search_all(self, asked: Sequence[Asked]) -> list[Found]:
-        """`search` for each of them. Where all items are looked at, that is one product for all of the vectors."""
-        if len(asked) < 2 or self.probes:
+        """`search` for each of them. Where all items are looked at, that is one product for all of the vectors, which
+        takes a fraction of the time, and all cores."""
+        if not asked or self.probes:
             return [self.search(*each) for each in asked]
         vectors = torch.from_numpy(np.stack([vector for vector, _, _ in asked]).astype(np.float32))  # (B, E)
         scores = torch.cat(
@@ -156,7 +164,7 @@ class Index:
         scores, rows = self.base.search(
             vector[None], max(1, min(k, len(self.matrix))), params=_parameters(self.base, selector)
         )
-        return [(int(row), float(score)) for row, score in zip(rows[0], scores[0], strict=True) if row >= 0]
+        return [(row, score) for row, score in zip(rows[0].tolist(), scores[0].tolist(), strict=True) if row >= 0]
 
     def save(self, folder: Path, version: str) -> None:
         """Write what took long to build; `version` is the model's whose vectors it holds."""

@@ -13,3 +13,5 @@ def log_requests() -> None:
         logging.getLogger(name).addHandler(handler)
         logging.getLogger(name).setLevel(level)
         logging.getLogger(name).propagate = False
+    # Not told in a line, and costly to find out for each (Python's logging HOWTO, "Optimization").
+    logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False

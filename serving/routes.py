@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.exceptions import HTTPException
 
-from serving.body import Route
+from serving.body import Direct, Route
 from serving.engine import Engine, Refused
 from serving.gate import ADMIN, Meters
 from serving.live import Live
@@ -77,6 +77,7 @@ Ready = Annotated[Engine, Depends(_ready)]
 Lively = Annotated[Live, Depends(_live)]
 Metered = Annotated[Meters, Depends(_meters)]
 
+direct = APIRouter(prefix="/v1", tags=["asking"], route_class=Direct)
 asking = APIRouter(prefix="/v1", tags=["asking"], route_class=Route)
 remembering = APIRouter(prefix="/v1", tags=["remembering, by consent"], route_class=Route)
 changing = APIRouter(prefix="/v1", tags=["administration"], route_class=Route, dependencies=[Depends(_admin)])
@@ -97,9 +98,10 @@ def _resolved(question: Question, live: Live) -> Question:
     return question.model_copy(update={"user": None, "history": history, "exclude": [*question.exclude, *hidden]})
 
 
-@asking.post("/recommend", response_model=Answer, responses=ASKING)
-async def recommend(question: Question, desk: Annotated[Desk, Depends(_desk)]) -> Response:
+@direct.post("/recommend", response_model=Answer, responses=ASKING)
+async def recommend(question: Question, request: Request) -> Response:
     """The top k for a history, a text, both, or a user vector; seen items are left out unless asked for."""
+    desk = await _desk(request)
     question = _resolved(question, desk.live)
     if question.vector is not None and desk.engine.shelf.index.quick:
         answer = desk.engine.recommend(question)  # sooner than a thread would begin

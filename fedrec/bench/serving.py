@@ -149,30 +149,35 @@ def starts(run: Path, folder: Path) -> dict[str, Any]:
 
 
 def latencies(caller: Caller, bench: Bench) -> dict[str, Any]:
-    """One caller, one question at a time; in turns with what there is no doing without."""
+    """One caller, one question at a time; in turns with what there is no doing without.
+
+    A turn asks all questions of a case before the next case begins: threads that have computed stay awake for a few
+    milliseconds, and would take the cores from what is timed next.
+    """
     recommender = bench.recommender
     vectors = recommender.user_vectors(recommender.vectors, list(bench.rows)).numpy()
     by_vector, by_history = bodies_of(bench.vectors()), bodies_of(bench.histories())
     bare = _bare(recommender.vectors.numpy())
 
-    def encode_and_search(rows: np.ndarray) -> None:
-        bare.search(recommender.user_vectors(recommender.vectors, [rows]).numpy(), K)  # type: ignore[call-arg]
+    def encode_and_search(number: int) -> None:
+        vector = recommender.user_vectors(recommender.vectors, [bench.rows[number]]).numpy()
+        bare.search(vector, K)  # type: ignore[call-arg]
 
-    seconds: dict[str, list[float]] = {}
+    cases: dict[str, Callable[[int], object]] = {
+        "fixed": lambda number: caller.answered(FIXED),
+        "vector": lambda number: caller.answered(RECOMMEND, by_vector[number]),
+        "search": lambda number: bare.search(vectors[number : number + 1], K),  # type: ignore[call-arg]
+        "history": lambda number: caller.answered(RECOMMEND, by_history[number]),
+        "encode and search": encode_and_search,
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
     for turn in range(TURNS + 1):
-        for number in range(QUESTIONS):
-            cases: dict[str, Callable[[], object]] = {
-                "fixed": lambda: caller.answered(FIXED),
-                "vector": lambda n=number: caller.answered(RECOMMEND, by_vector[n]),
-                "search": lambda n=number: bare.search(vectors[n : n + 1], K),  # type: ignore[call-arg]
-                "history": lambda n=number: caller.answered(RECOMMEND, by_history[n]),
-                "encode and search": lambda n=number: encode_and_search(bench.rows[n]),
-            }
-            for name, case in cases.items():
+        for name, case in cases.items():
+            for number in range(QUESTIONS):
                 begun = time.perf_counter()
-                case()
+                case(number)
                 if turn:
-                    seconds.setdefault(name, []).append(time.perf_counter() - begun)
+                    seconds[name].append(time.perf_counter() - begun)
     p50 = {name: statistics.median(took) for name, took in seconds.items()}
     return {
         mode: {
