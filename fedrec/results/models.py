@@ -77,8 +77,8 @@ def _theirs(result: Result, published: Sequence[Result]) -> Iterator[Row]:
 
 
 def summary(results: Sequence[Result], published: Sequence[Result]) -> str:
-    """A line for each benchmark: federated beside pooled data, the best peer without a leak, the best baseline, and
-    the best that is published."""
+    """A line for each benchmark that has more models than ours: federated beside pooled data, the best peer without a
+    leak, the best baseline, and the best that is published."""
 
     def best(rows: Iterator[Row] | list[Row]) -> str:
         first = max(rows, key=lambda row: middle(row.metrics.get("ndcg@10")), default=None)
@@ -94,6 +94,7 @@ def summary(results: Sequence[Result], published: Sequence[Result]) -> str:
             best(list(_theirs(result, published))),
         ]
         for result in results
+        if len(rows(result, published)) > 1
     ]
     header = [
         "NDCG@10",
