@@ -116,7 +116,7 @@ class Engine:
         return self._told((titled + about)[:k], started, details=details)
 
     def _titled(self, text: str, k: int) -> Found:
-        titles = self.shelf.frame["title"].str.to_lowercase()
+        titles = self.shelf.lower_titles
         at = titles.str.find(text, literal=True)
         rows = [row for row in np.flatnonzero(at.is_not_null().to_numpy()) if self.shelf.index.living[row]]
         rows.sort(key=lambda row: (at[int(row)], len(titles[int(row)]), row))

@@ -6,6 +6,7 @@ A shelf does not change: one with an item more or less is another one.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,11 @@ class Shelf:
     def title(self, row: int) -> str:
         titles = self.catalogue.titles
         return titles[row] if row < len(titles) else self.frame.item(row, "title")
+
+    @cached_property
+    def lower_titles(self) -> pl.Series:
+        """All titles in lower case, by row."""
+        return self.frame["title"].str.to_lowercase()
 
     def properties(self, row: int) -> dict[str, Any]:
         """All that is told of an item."""
