@@ -24,8 +24,8 @@ REASONS = 3
 POPULARITY = "popularity"
 """A number column of the catalogue, by which to answer who has no history."""
 
-
 Search = Callable[[Sequence[Asked]], list[Found]]
+"""How several searches are made."""
 
 
 class Refused(Exception):
@@ -82,7 +82,7 @@ class Engine:
         return replace(self, shelf=self.shelf.drop(item_id))
 
     def recommend(self, question: Question) -> Answer:
-        """Raises `Refused` naming the field where a question cannot be answered."""
+        """The search takes the calling thread alone. Raises `Refused` naming the field that cannot be answered."""
         (answer,) = self._recommend([question], lambda asked: [self.shelf.index.search(*each) for each in asked])
         if isinstance(answer, Refused):
             raise answer

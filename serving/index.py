@@ -62,7 +62,7 @@ class Index:
         """Build an index over unit vectors (N, E); an inverted file takes seconds to minutes, an exact one none."""
         matrix = np.ascontiguousarray(matrix, dtype=np.float32)
         if len(matrix) <= EXACT:
-            return cls._of(matrix, _exact(matrix), 1.0)
+            return cls._of(matrix, exact(matrix), 1.0)
         base = _inverted(matrix)
         return cls._of(matrix, base, _tuned(base, matrix))
 
@@ -128,7 +128,7 @@ class Index:
         Exact where the index is, where few rows are allowed, and among rows that came later.
         """
         vector = np.ascontiguousarray(vector, dtype=np.float32)
-        mask = self.living if allowed is None else self.living & allowed
+        mask = self._mask(allowed)
         if allowed is not None and (count := int(mask.sum())) <= min(FEW, SHARE * len(mask)):
             rows = np.flatnonzero(mask)
             return _best(rows, self.vectors(rows) @ vector, min(k, count))
@@ -147,17 +147,18 @@ class Index:
         if not asked or self.probes:
             return [self.search(*each) for each in asked]
         vectors = torch.from_numpy(np.stack([vector for vector, _, _ in asked]).astype(np.float32))  # (B, E)
-        scores = torch.cat(
-            [vectors @ torch.from_numpy(part).T for part in (self.matrix, self.extra)], dim=1
-        )  # (B, N+M)
+        parts = [vectors @ torch.from_numpy(part).T for part in (self.matrix, self.extra)]
+        scores = torch.cat(parts, dim=1)  # (B, N+M)
         for place, (_, _, allowed) in enumerate(asked):
-            mask = self.living if allowed is None else self.living & allowed
-            scores[place, torch.from_numpy(~mask)] = -torch.inf
+            scores[place, torch.from_numpy(~self._mask(allowed))] = -torch.inf
         best = scores.topk(min(max(k for _, k, _ in asked), scores.shape[1]))
         found = []
         for (_, k, _), values, rows in zip(asked, best.values.tolist(), best.indices.tolist(), strict=True):
             found.append([(row, score) for row, score in zip(rows[:k], values[:k], strict=True) if score > -torch.inf])
         return found
+
+    def _mask(self, allowed: np.ndarray | None) -> np.ndarray:
+        return self.living if allowed is None else self.living & allowed
 
     def _in_base(self, vector: np.ndarray, k: int, mask: np.ndarray) -> Found:
         selector = None if mask.all() else faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # type: ignore[call-arg]
@@ -204,9 +205,10 @@ def _best(rows: np.ndarray, scores: np.ndarray, k: int) -> Found:
     return [(int(rows[place]), float(scores[place])) for place in order]
 
 
-def _exact(matrix: np.ndarray) -> faiss.Index:
+def exact(matrix: np.ndarray) -> faiss.IndexFlatIP:
+    """FAISS's own search of all, with nothing of ours around it."""
     base = faiss.IndexFlatIP(matrix.shape[1])
-    base.add(matrix)  # type: ignore[call-arg]
+    base.add(matrix)
     return base
 
 
@@ -215,8 +217,8 @@ def _inverted(matrix: np.ndarray) -> faiss.IndexIVFFlat:
     cells = int(4 * len(matrix) ** 0.5)
     base = faiss.IndexIVFFlat(faiss.IndexFlatIP(matrix.shape[1]), matrix.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
     base.cp.max_points_per_centroid, base.cp.seed = 64, 0
-    base.train(matrix)  # type: ignore[call-arg]
-    base.add(matrix)  # type: ignore[call-arg]
+    base.train(matrix)
+    base.add(matrix)
     return base
 
 
@@ -228,12 +230,16 @@ def _tuned(base: faiss.IndexIVFFlat, matrix: np.ndarray) -> float:
     recall = 0.0
     for probes in _growing(base.nlist):
         base.nprobe = probes
-        _, found = base.search(asked, AT)  # type: ignore[call-arg]
-        shares = np.array([len(np.intersect1d(a, b)) / AT for a, b in zip(found, nearest, strict=True)])
-        recall = float(shares.reshape(len(kinds), -1).mean(axis=1).min())
+        _, found = base.search(asked, AT)
+        recall = float(recalls(found, nearest).reshape(len(kinds), -1).mean(axis=1).min())
         if recall >= RECALL:
             break
     return recall
+
+
+def recalls(found: Sequence[Sequence[int]] | np.ndarray, nearest: np.ndarray) -> np.ndarray:
+    """The share of each question's nearest rows (Q, n) that was found: (Q,)."""
+    return np.array([len(np.intersect1d(a, b)) / len(b) for a, b in zip(found, nearest, strict=True)])
 
 
 def _growing(most: int) -> Iterator[int]:

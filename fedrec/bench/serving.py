@@ -17,7 +17,6 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 
 from federation.train import circumstances
@@ -26,7 +25,7 @@ from fedrec.bench.server import Caller, Served, at_rate, serving, together, whil
 from recsys.lora import fingerprint
 from recsys.recommender import Recommender
 from serving.engine import Engine
-from serving.index import AT, Index
+from serving.index import AT, Index, exact, recalls
 from serving.schema import Question
 
 K, HISTORY = 10, 50  # items answered; events of a history
@@ -157,16 +156,16 @@ def latencies(caller: Caller, bench: Bench) -> dict[str, Any]:
     recommender = bench.recommender
     vectors = recommender.user_vectors(recommender.vectors, list(bench.rows)).numpy()
     by_vector, by_history = bodies_of(bench.vectors()), bodies_of(bench.histories())
-    bare = _bare(recommender.vectors.numpy())
+    bare = exact(recommender.vectors.numpy())
 
     def encode_and_search(number: int) -> None:
         vector = recommender.user_vectors(recommender.vectors, [bench.rows[number]]).numpy()
-        bare.search(vector, K)  # type: ignore[call-arg]
+        bare.search(vector, K)
 
     cases: dict[str, Callable[[int], object]] = {
         "fixed": lambda number: caller.answered(FIXED),
         "vector": lambda number: caller.answered(RECOMMEND, by_vector[number]),
-        "search": lambda number: bare.search(vectors[number : number + 1], K),  # type: ignore[call-arg]
+        "search": lambda number: bare.search(vectors[number : number + 1], K),
         "history": lambda number: caller.answered(RECOMMEND, by_history[number]),
         "encode and search": encode_and_search,
     }
@@ -292,12 +291,12 @@ def large_index() -> dict[str, Any]:
     begun = time.perf_counter()
     index = Index.over(items)
     built = time.perf_counter() - begun
-    exact = _bare(items)
-    _, nearest = exact.search(asked, AT)  # type: ignore[call-arg]
+    bare = exact(items)
+    _, nearest = bare.search(asked, AT)
     found = [[row for row, _ in index.search(question, AT)] for question in asked]
     seconds = alternate(
         {
-            "exact": lambda: [exact.search(question[None], AT) for question in asked],  # type: ignore[call-arg]
+            "exact": lambda: [bare.search(question[None], AT) for question in asked],
             "index": lambda: [index.search(question, AT) for question in asked],
         },
         TURNS,
@@ -309,21 +308,12 @@ def large_index() -> dict[str, Any]:
         "kinds": KINDS,
         "families": FAMILIES,
         "cells_searched": index.probes,
-        "recall": round(
-            float(np.mean([len(np.intersect1d(a, b)) / AT for a, b in zip(found, nearest, strict=True)])), 4
-        ),
+        "recall": round(float(recalls(found, nearest).mean()), 4),
         "index_ms": milliseconds(each["index"]),
         "exact_ms": milliseconds(each["exact"]),
         "ratio": ratio(seconds["index"], seconds["exact"]),
         "build_seconds": round(built, 1),
     }
-
-
-def _bare(vectors: np.ndarray) -> faiss.IndexFlatIP:
-    """FAISS's own exact search over these, with nothing of ours around it."""
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)  # type: ignore[call-arg]
-    return index
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -108,8 +108,8 @@ def _write(benchmark: Benchmark, found: Figures, path: Path) -> None:
     """To `path`, with what the file there tells of parts that were made elsewhere; beside the parts where that is not
     of the same benchmark, or of the same models."""
     told = json.loads(path.read_text()) if path.is_file() else {"part_seconds": {}}
-    lost = {part.name: part.model for part in benchmark.parts() if part.name in told["part_seconds"]}
-    lost = {name: model for name, model in lost.items() if name not in found["part_seconds"]}
+    missing = told["part_seconds"].keys() - found["part_seconds"].keys()
+    lost = {part.name: part.model for part in benchmark.parts() if part.name in missing}
     if lost and (joined := join.joined(told, found, lost)):
         view.say(f"{path} tells of parts that were made elsewhere ({', '.join(lost)}): they stay in it")
         found = joined
