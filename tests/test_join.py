@@ -18,8 +18,15 @@ def result(models: dict[str, Any], seconds: dict[str, float], machine: str, scor
     }
 
 
+def reached(ndcg: float) -> dict[str, Any]:
+    return {metric: {"mean": ndcg} for metric in ("ndcg@10", "recall@10")}
+
+
 TOLD = result(
-    {"federated": 1, "central": 2}, {"federated-0": 3.0, "central-0": 4.0}, "first", {"federated": 0.2, "central": 0.3}
+    {"federated": reached(1), "central": reached(2)},
+    {"federated-0": 3.0, "central-0": 4.0},
+    "first",
+    {"federated": 0.2, "central": 0.3},
 )
 FOUND = result({"baselines": {"EASE": 5}}, {"baseline-ease": 6.0}, "second", {"EASE": 0.1})
 ELSEWHERE = {"federated-0": "federated", "central-0": "central"}
@@ -28,7 +35,7 @@ ELSEWHERE = {"federated-0": "federated", "central-0": "central"}
 def test_each_machine_adds_its_models() -> None:
     both = joined(TOLD, FOUND, ELSEWHERE)
     assert both
-    assert (both["federated"], both["central"], both["baselines"]) == (1, 2, {"EASE": 5})
+    assert (both["federated"], both["central"], both["baselines"]) == (reached(1), reached(2), {"EASE": 5})
     assert both["machine"] == "first"
     assert both["elsewhere"] == [{"parts": ["baseline-ease"], "machine": "second", "versions": {}}]
     assert both["by_history"][0] == {
@@ -52,9 +59,22 @@ def test_another_machine_more_keeps_what_the_two_before_told() -> None:
     assert three["by_history"][0]["ndcg@10"].keys() == {"federated", "central", "EASE", "fedmf"}
 
 
+def test_a_model_made_again_takes_the_place_of_the_one_told() -> None:
+    again = result({"federated": reached(1.5)}, {"federated-0": 5.0}, "second", {"federated": 0.25}) | {"rounds": 7}
+    again["comparisons"] = [{"a": "federated", "b": "EASE", "metric": "ndcg@10"}]
+    both = joined(TOLD | {"rounds": 6}, again, {"central-0": "central"})
+    assert both
+    assert (both["federated"], both["central"], both["rounds"]) == (reached(1.5), reached(2), 7)
+    assert both["ratio"] == {"ndcg@10": 0.75, "recall@10": 0.75}
+    assert both["by_history"][0]["ndcg@10"] == {"federated": 0.25, "central": 0.3}
+    assert both["comparisons"] == again["comparisons"]  # the one told was of another model
+    assert both["part_seconds"] == {"central-0": 4.0, "federated-0": 5.0}
+    assert (both["machine"], both["elsewhere"][0]["machine"]) == ("first", "second")
+
+
 def test_what_does_not_belong_together_is_not_joined() -> None:
     assert joined(TOLD | {"preset": "another"}, FOUND, ELSEWHERE) is None
-    assert joined(TOLD, FOUND | {"federated": 9}, ELSEWHERE) is None  # of another seed, made here
+    assert joined(TOLD, FOUND | {"federated": reached(9)}, ELSEWHERE) is None  # of another seed, made here
     assert joined(TOLD, FOUND | {"part_seconds": {}}, ELSEWHERE) is None
 
 

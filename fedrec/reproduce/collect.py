@@ -38,14 +38,20 @@ def overall(records: Records) -> Figures:
         table = found.setdefault(family, {}) if family in GROUPS else found
         told = (*TOLD, *COSTS) if family == "peers" else TOLD
         table[model] = over_seeds(figures) | {name: figures[0][name] for name in told if name in figures[0]}
-    if {OURS, CENTRAL} <= found.keys():
-        found["ratio"] = {
-            metric: rounded(found[OURS][metric]["mean"] / found[CENTRAL][metric]["mean"])
-            for metric in RATIOS
-            if found[CENTRAL][metric]["mean"]
-        }
     runs = [record for record in records.values() if record["family"] == OURS]
-    return found | (_of_runs(runs) if runs else {})
+    return with_ratio(found) | (_of_runs(runs) if runs else {})
+
+
+def with_ratio(found: Figures) -> Figures:
+    """With what the federated model reaches of the central one's metrics, where both are there."""
+    if not {OURS, CENTRAL} <= found.keys():
+        return found
+    ratio = {
+        metric: rounded(found[OURS][metric]["mean"] / found[CENTRAL][metric]["mean"])
+        for metric in RATIOS
+        if found[CENTRAL][metric]["mean"]
+    }
+    return found | {"ratio": ratio}
 
 
 def over_seeds(figures: Sequence[Figures]) -> Figures:

@@ -2,16 +2,20 @@
 
 from collections.abc import Mapping
 
-from fedrec.reproduce.collect import GROUPS
+from fedrec.reproduce.collect import GROUPS, with_ratio
 from fedrec.reproduce.parts import Figures
 
 SAME = ("name", "split", "data", "preset", "seeds")
 """What two machines must agree on."""
 
+OF_FIRST = ("machine", "versions", "elsewhere")
+"""What is told of the machine that the file began on: the others stand `elsewhere`."""
+
 
 def joined(told: Figures, found: Figures, elsewhere: Mapping[str, str]) -> Figures | None:
     """What was found here added to what a file tells; `elsewhere` are the parts that only the file tells of, and their
-    models. None where the two are not of the same benchmark, or where a model's seeds were made in both places.
+    models. A model that was made again here takes the place of the file's. None where the two are not of the same
+    benchmark, or where a model's seeds were made in both places.
 
     Users' ranks do not leave a machine, so models of two machines are not compared user by user.
     """
@@ -22,10 +26,14 @@ def joined(told: Figures, found: Figures, elsewhere: Mapping[str, str]) -> Figur
     groups = {group: told.get(group, {}) | found.get(group, {}) for group in GROUPS if group in told or group in found}
     seconds = {name: told["part_seconds"][name] for name in elsewhere} | found["part_seconds"]
     made = {"parts": list(found["part_seconds"]), **{key: found[key] for key in ("machine", "versions")}}
-    others = [entry for entry in told.get("elsewhere", []) if set(entry["parts"]) & elsewhere.keys()]
+    others = [
+        {**entry, "parts": parts}
+        for entry in told.get("elsewhere", [])
+        if (parts := [name for name in entry["parts"] if name in elsewhere])
+    ]
     both = {
         **told,
-        **{name: found[name] for name in found if name not in told},
+        **{name: found[name] for name in found if name not in OF_FIRST},
         "elsewhere": [*others, made],
         "wall_seconds": round(sum(seconds.values()), 1),
         "part_seconds": seconds,
@@ -33,12 +41,15 @@ def joined(told: Figures, found: Figures, elsewhere: Mapping[str, str]) -> Figur
     if "variants" in told:
         variants = {v["name"]: v for v in (*told["variants"], *found["variants"])}
         return both | {"variants": [variants[name] for name in told["preset"]["variant"] if name in variants]}
-    compared = {entry["b"] for entry in found["comparisons"]}
-    return both | {
-        **groups,
-        "comparisons": [*(c for c in told["comparisons"] if c["b"] not in compared), *found["comparisons"]],
-        "by_history": _by_history(told["by_history"], found["by_history"]),
-    }
+    still = [entry for entry in told["comparisons"] if not made_here & {entry["a"], entry["b"]}]
+    return with_ratio(
+        both
+        | {
+            **groups,
+            "comparisons": [*still, *found["comparisons"]],
+            "by_history": _by_history(told["by_history"], found["by_history"]),
+        }
+    )
 
 
 def _by_history(told: list[Figures], found: list[Figures]) -> list[Figures]:
