@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from serving.gate import Gate, Meters
 from serving.live import Live, Load
 from serving.problems import add_problems, documented
-from serving.routes import Lively, Metered, Ready, asking, changing, direct, remembering
+from serving.routes import Lively, Metered, Ready, add_recommend, asking, changing, remembering
 from serving.schema import Health
 from serving.settings import Settings
 from serving.store import Store
@@ -53,7 +53,8 @@ def create_app(
         redoc_url=None,
     )
     app.state.meters = meters
-    for router in (direct, asking, remembering, changing):
+    add_recommend(app)
+    for router in (asking, remembering, changing):
         app.include_router(router)
     _add_health(app)
     add_problems(app)

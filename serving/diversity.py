@@ -3,7 +3,7 @@ doi:10.1145/290941.291025)."""
 
 import numpy as np
 
-from serving.index import Found
+from serving.exact import Found
 
 
 def diversified(found: Found, vectors: np.ndarray, diversity: float, count: int) -> Found:

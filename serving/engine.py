@@ -11,7 +11,8 @@ import torch
 
 from recsys.recommender import Recommender
 from serving.diversity import diversified
-from serving.index import Asked, Found, Index
+from serving.exact import Found
+from serving.index import Asked, Index
 from serving.schema import Answer, Item, Question, Range, Weight
 from serving.shelf import Goods, Shelf, Unfit
 

@@ -1,8 +1,8 @@
 """FAISS over item vectors: the nearest to a vector, with filters and exclusions inside the search.
 
-Up to `EXACT` items every search looks at all of them. Beyond, it looks at the nearest cells of an inverted file (Jégou,
-Douze and Schmid 2011, doi:10.1109/TPAMI.2010.57), as many as a measurement finds to be enough. Items that come later
-are few: they stand beside, in a matrix of their own, and are always looked at.
+Up to `EXACT` items every search finds the very nearest. Beyond, it looks at the nearest cells of an inverted file
+(Jégou, Douze and Schmid 2011, doi:10.1109/TPAMI.2010.57), as many as a measurement finds to be enough. Items that come
+later are few: they stand beside, in a matrix of their own, and are always looked at.
 
 An index does not change: one with an item more or less is another one, which shares what is large. So searches need no
 lock, and none sees half of a change.
@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ import torch
 
 from data.errors import InputError
 from data.files import replaced_file
+from serving.exact import Exact, Found, best, chosen
 
 EXACT = 50_000
-"""Items that are all looked at in each search."""
+"""Items among which each search finds the very nearest."""
 
 AT, RECALL = 100, 0.985
 """An inverted file must find so large a share of the nearest `AT`: a little more than the 0.98 that is promised, since
@@ -40,9 +42,6 @@ QUICK = 10_000
 
 FILE, ABOUT = "index.faiss", "index.json"
 
-Found = list[tuple[int, float]]
-"""Rows and their scores, best first."""
-
 Asked = tuple[np.ndarray, int, np.ndarray | None]
 """What `search` is given: a vector, how many, and which rows may be answered."""
 
@@ -52,7 +51,7 @@ class Index:
     """Rows 0 to N-1 are the catalogue's; N and more are those put in since."""
 
     matrix: np.ndarray  # (N, E) float32, unit length
-    base: faiss.Index
+    base: Exact | faiss.IndexIVFFlat
     extra: np.ndarray  # (M, E)
     living: np.ndarray  # (N+M,) bool: False for a row that was taken out
     recall: float = 1.0  # of the base, measured when it was built
@@ -62,12 +61,12 @@ class Index:
         """Build an index over unit vectors (N, E); an inverted file takes seconds to minutes, an exact one none."""
         matrix = np.ascontiguousarray(matrix, dtype=np.float32)
         if len(matrix) <= EXACT:
-            return cls._of(matrix, exact(matrix), 1.0)
+            return cls._of(matrix, Exact.over(matrix), 1.0)
         base = _inverted(matrix)
         return cls._of(matrix, base, _tuned(base, matrix))
 
     @classmethod
-    def _of(cls, matrix: np.ndarray, base: faiss.Index, recall: float) -> "Index":
+    def _of(cls, matrix: np.ndarray, base: Exact | faiss.IndexIVFFlat, recall: float) -> "Index":
         nothing = np.zeros((0, matrix.shape[1]), dtype=np.float32)
         return cls(matrix, base, nothing, np.ones(len(matrix), dtype=bool), recall)
 
@@ -82,7 +81,7 @@ class Index:
     @property
     def probes(self) -> int | None:
         """How many cells a search looks at; None where it looks at everything."""
-        return int(self.base.nprobe) if isinstance(self.base, faiss.IndexIVF) else None
+        return None if isinstance(self.base, Exact) else int(self.base.nprobe)
 
     @property
     def quick(self) -> bool:
@@ -128,10 +127,12 @@ class Index:
         Exact where the index is, where few rows are allowed, and among rows that came later.
         """
         vector = np.ascontiguousarray(vector, dtype=np.float32)
+        if allowed is None and self._as_built:
+            return self._in_base(vector, k, None)
         mask = self._mask(allowed)
         if allowed is not None and (count := int(mask.sum())) <= min(FEW, SHARE * len(mask)):
             rows = np.flatnonzero(mask)
-            return _best(rows, self.vectors(rows) @ vector, min(k, count))
+            return best(rows, self.vectors(rows) @ vector, min(k, count))
         first = len(self.matrix)
         found = self._in_base(vector, k, mask[:first])
         if not mask[first:].any():
@@ -139,7 +140,7 @@ class Index:
         late = first + np.flatnonzero(mask[first:])
         rows = np.concatenate([[row for row, _ in found], late]).astype(np.int64)
         scores = np.concatenate([[score for _, score in found], self.vectors(late) @ vector])
-        return _best(rows, scores, min(k, len(rows)))
+        return best(rows, scores, min(k, len(rows)))
 
     def search_all(self, asked: Sequence[Asked]) -> list[Found]:
         """`search` for each of them. Where all items are looked at, that is one product for all of the vectors, which
@@ -151,24 +152,31 @@ class Index:
         scores = torch.cat(parts, dim=1)  # (B, N+M)
         for place, (_, _, allowed) in enumerate(asked):
             scores[place, torch.from_numpy(~self._mask(allowed))] = -torch.inf
-        best = scores.topk(min(max(k for _, k, _ in asked), scores.shape[1]))
+        top = scores.topk(min(max(k for _, k, _ in asked), scores.shape[1]))
         found = []
-        for (_, k, _), values, rows in zip(asked, best.values.tolist(), best.indices.tolist(), strict=True):
+        for (_, k, _), values, rows in zip(asked, top.values.tolist(), top.indices.tolist(), strict=True):
             found.append([(row, score) for row, score in zip(rows[:k], values[:k], strict=True) if score > -torch.inf])
         return found
 
     def _mask(self, allowed: np.ndarray | None) -> np.ndarray:
         return self.living if allowed is None else self.living & allowed
 
-    def _in_base(self, vector: np.ndarray, k: int, mask: np.ndarray) -> Found:
-        selector = None if mask.all() else faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # type: ignore[call-arg]
-        scores, rows = self.base.search(
-            vector[None], max(1, min(k, len(self.matrix))), params=_parameters(self.base, selector)
-        )
+    @cached_property
+    def _as_built(self) -> bool:
+        """Whether nothing was put in or taken out since."""
+        return not len(self.extra) and bool(self.living.all())
+
+    def _in_base(self, vector: np.ndarray, k: int, mask: np.ndarray | None) -> Found:
+        if isinstance(self.base, Exact):
+            return self.base.search(vector, k, mask)
+        selector = None if mask is None else chosen(mask)
+        parameters = faiss.SearchParametersIVF(sel=selector, nprobe=self.base.nprobe)  # type: ignore[call-arg]
+        scores, rows = self.base.search(vector[None], max(1, min(k, len(self.matrix))), params=parameters)
         return [(row, score) for row, score in zip(rows[0].tolist(), scores[0].tolist(), strict=True) if row >= 0]
 
     def save(self, folder: Path, version: str) -> None:
         """Write what took long to build; `version` is the model's whose vectors it holds."""
+        assert not isinstance(self.base, Exact), "this is built sooner than it is read"
         with replaced_file(folder / FILE) as path:
             faiss.write_index(self.base, str(path))
         about = {"model_version": version, "width": self.width, "items": len(self.matrix), "recall": self.recall}
@@ -191,25 +199,9 @@ class Index:
             base = faiss.read_index(str(folder / FILE)) if sound else None
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise InputError(f"{folder / FILE} cannot be read ({error}); remove it, and it is built anew") from error
-        if base is None:
+        if not isinstance(base, faiss.IndexIVFFlat):
             raise InputError(f"{folder / FILE} is not the one that {ABOUT} names; remove it, and it is built anew")
         return cls._of(np.ascontiguousarray(matrix, dtype=np.float32), base, float(about["recall"]))
-
-
-def _best(rows: np.ndarray, scores: np.ndarray, k: int) -> Found:
-    """The k highest; among equals the lower row comes first."""
-    if k < len(rows):
-        kept = np.argpartition(-scores, k - 1)[:k] if k else np.zeros(0, dtype=np.int64)
-        rows, scores = rows[kept], scores[kept]
-    order = np.lexsort((rows, -scores))
-    return [(int(rows[place]), float(scores[place])) for place in order]
-
-
-def exact(matrix: np.ndarray) -> faiss.IndexFlatIP:
-    """FAISS's own search of all, with nothing of ours around it."""
-    base = faiss.IndexFlatIP(matrix.shape[1])
-    base.add(matrix)
-    return base
 
 
 def _inverted(matrix: np.ndarray) -> faiss.IndexIVFFlat:
@@ -259,14 +251,6 @@ def _questions(matrix: np.ndarray, count: int) -> list[np.ndarray]:
         np.stack([matrix[rng.choice(rows, 10, replace=False)].mean(0) for rows in kin[:, :among]]) for among in KIN
     ]
     return [items, *(taste / np.linalg.norm(taste, axis=1, keepdims=True) for taste in tastes)]
-
-
-def _parameters(base: faiss.Index, selector: Any) -> Any:
-    if selector is None:
-        return None
-    if isinstance(base, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(sel=selector, nprobe=base.nprobe)  # type: ignore[call-arg]
-    return faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
 
 
 def _sha256(path: Path) -> str:

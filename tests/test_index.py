@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from data.errors import InputError
+from serving import exact
 from serving import index as indexes
 from serving.diversity import diversified
 from serving.index import ABOUT, FILE, Index
@@ -45,8 +46,8 @@ class Life(RuleBasedStateMachine):
         self.index = self.index.removed(row)
         self.twin.pop(row, None)
 
-    @rule(data=st.data(), k=st.integers(1, 50), few=st.booleans())
-    def search(self, data: st.DataObject, k: int, few: bool) -> None:
+    @rule(data=st.data(), k=st.integers(1, 50), few=st.booleans(), refined=st.booleans())
+    def search(self, data: st.DataObject, k: int, few: bool, refined: bool) -> None:
         """By whichever way an index of any size would take."""
         allowed = None
         if data.draw(st.booleans()):
@@ -56,6 +57,7 @@ class Life(RuleBasedStateMachine):
         best = sorted(scores, key=lambda row: -scores[row])[:k]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(indexes, "FEW", 10_000 if few else -1)
+            patch.setattr(exact, "MOST", 1_000 if refined else 0)
             found = self.index.search(asked, k, allowed)
         assert [row for row, _ in found] == best
         assert [score for _, score in found] == pytest.approx([scores[row] for row in best], abs=1e-5)
@@ -131,11 +133,10 @@ def test_what_took_long_to_build_is_saved_and_checked(clusters: np.ndarray, tmp_
         Index.load(tmp_path, clusters, "films-1")
 
 
-def test_an_index_of_another_width_is_not_taken(tmp_path: Path) -> None:
-    matrix = np.eye(WIDTH, dtype=np.float32)
-    Index.over(matrix).save(tmp_path, "v")
-    assert json.loads((tmp_path / ABOUT).read_text())["width"] == WIDTH
-    assert Index.load(tmp_path, matrix[:, :3], "v") is None
+def test_an_index_of_another_width_is_not_taken(clusters: np.ndarray, tmp_path: Path) -> None:
+    Index.over(clusters).save(tmp_path, "v")
+    assert json.loads((tmp_path / ABOUT).read_text())["width"] == clusters.shape[1]
+    assert Index.load(tmp_path, clusters[:, :3], "v") is None
 
 
 def test_diversity_trades_score_for_unlikeness() -> None:

@@ -1,0 +1,85 @@
+"""Exact search that reads half of every vector, and the whole of few.
+
+Filter and refine, as in the VA-file (Weber, Schek and Blott, VLDB 1998): FAISS scores all vectors as bfloat16, and the
+best of them, a few more than were asked for, anew by their own numbers. How far rounding can have moved a score tells
+whether a row left out might be among the best after all; where it might, more of them are looked at.
+"""
+
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+
+SPARE, MORE = 16, 4
+"""Rows that are refined besides those asked for, and how many times as many where they are not enough."""
+
+MOST = 1 / 16
+"""The share of all rows beyond which it takes less time to score all by their own numbers."""
+
+Found = list[tuple[int, float]]
+"""Rows and their scores, best first."""
+
+
+@dataclass(frozen=True, eq=False)
+class Exact:
+    """Vectors (N, E) as they are and as FAISS keeps them."""
+
+    matrix: np.ndarray  # (N, E) float32
+    index: faiss.IndexRefineFlat
+    error: float  # length of the longest difference between a vector and what is kept of it
+
+    @classmethod
+    def over(cls, matrix: np.ndarray) -> "Exact":
+        kind = faiss.ScalarQuantizer.QT_bf16
+        halves = faiss.IndexScalarQuantizer(matrix.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.IndexRefineFlat(halves)
+        index.add(matrix)
+        lost = halves.reconstruct_n(0, len(matrix)) - matrix
+        return cls(matrix, index, float(np.linalg.norm(lost, axis=1).max()))
+
+    def search(self, vector: np.ndarray, k: int, mask: np.ndarray | None) -> Found:
+        """The k rows with the highest inner product with a unit vector (E,), among those of the mask (N,) where there
+        is one; fewer where it has fewer."""
+        doubt = 2 * self.error + 1e-5  # of two scores, by Cauchy and Schwarz; and the sums themselves round
+        parameters = None if mask is None else _only(mask)
+        many = k + SPARE
+        while many < MOST * len(self.matrix):
+            scores, rows = self._refined(vector, many, parameters)
+            if rows[-1] < 0:  # there are no more than these
+                return best(rows, scores, min(k, int(np.count_nonzero(rows >= 0))))
+            if scores[k - 1] > scores[-1] + doubt:
+                return best(rows, scores, k)
+            many *= MORE
+        rows = np.arange(len(self.matrix)) if mask is None else np.flatnonzero(mask)
+        return best(rows, (self.matrix @ vector)[rows], k)
+
+    def _refined(
+        self, vector: np.ndarray, many: int, parameters: faiss.SearchParameters | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """FAISS would wake a team of threads, even for one question: see `serving.threads`."""
+        threads = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)
+        try:
+            scores, rows = self.index.search(vector[None], many, params=parameters)
+        finally:
+            faiss.omp_set_num_threads(threads)
+        return scores[0], rows[0]
+
+
+def _only(mask: np.ndarray) -> faiss.SearchParameters:
+    base = faiss.SearchParameters(sel=chosen(mask))  # type: ignore[call-arg]
+    return faiss.IndexRefineSearchParameters(k_factor=1, base_index_params=base)  # type: ignore[call-arg]
+
+
+def chosen(mask: np.ndarray) -> faiss.IDSelector:
+    """For FAISS: the rows of the mask."""
+    return faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # type: ignore[call-arg]
+
+
+def best(rows: np.ndarray, scores: np.ndarray, k: int) -> Found:
+    """The k highest, or all; among equals the lower row comes first."""
+    if 0 < k < len(rows) / 8:
+        kept = scores >= np.partition(scores, -k)[-k]
+        rows, scores = rows[kept], scores[kept]
+    order = np.lexsort((rows, -scores))[:k]
+    return list(zip(rows[order].tolist(), scores[order].tolist(), strict=True))
