@@ -13,7 +13,7 @@ from recsys.recommender import Recommender
 from serving.diversity import diversified
 from serving.exact import Found
 from serving.index import Asked, Index
-from serving.schema import Answer, Item, Question, Range, Weight
+from serving.schema import Answer, Question, Range, Weight
 from serving.shelf import Goods, Shelf, Unfit
 
 POOL = 200
@@ -278,17 +278,14 @@ class Engine:
 
     def _told(self, found: Found, started: float, unknown: Sequence[str] = (), details: bool = False) -> Answer:
         shelf = self.shelf
-        items = [
-            Item(
-                item_id=shelf.id(row),
-                title=shelf.title(row),
-                score=score,
-                columns=shelf.told(row) if details else None,
-            )
-            for row, score in found
-        ]
+        items = [{"item_id": shelf.id(row), "title": shelf.title(row), "score": score} for row, score in found]
+        if details:
+            items = [item | {"columns": shelf.told(row)} for item, (row, _) in zip(items, found, strict=True)]
         took = round((time.perf_counter() - started) * 1000, 3)
-        return Answer(items=items, model_version=self.recommender.version, took_ms=took, unknown_ids=list(unknown))
+        version = self.recommender.version
+        return Answer.model_validate(
+            {"items": items, "model_version": version, "took_ms": took, "unknown_ids": list(unknown)}
+        )
 
 
 def _direction(vector: np.ndarray) -> np.ndarray:
