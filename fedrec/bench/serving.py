@@ -4,13 +4,14 @@ One server of one worker, and the callers on the same machine. Every figure is o
 """
 
 import json
+import random
 import secrets
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -151,43 +152,51 @@ def starts(run: Path, folder: Path) -> dict[str, Any]:
 def latencies(caller: Caller, bench: Bench) -> dict[str, Any]:
     """One caller, one question at a time; in turns with what there is no doing without.
 
-    A turn asks all questions of a case before the next case begins: threads that have computed stay awake for a few
-    milliseconds, and would take the cores from what is timed next.
+    How soon a core wakes depends on how long it slept, and so on what was timed before: therefore turns are of one
+    question, and their order is drawn. But threads that have read a history stay awake for milliseconds, and take the
+    cores from what is timed next: there, a turn asks all questions.
     """
     recommender = bench.recommender
     vectors = recommender.user_vectors(recommender.vectors, list(bench.rows)).numpy()
-    by_vector, by_history = bodies_of(bench.vectors()), bodies_of(bench.histories())
-    bare = _bare(recommender.vectors.numpy())
+    bodies = {"vector": bodies_of(bench.vectors()), "history": bodies_of(bench.histories())}
+    index = _bare(recommender.vectors.numpy())
+
+    def search(number: int) -> None:
+        index.search(vectors[number : number + 1], K)
 
     def encode_and_search(number: int) -> None:
         vector = recommender.user_vectors(recommender.vectors, [bench.rows[number]]).numpy()
-        bare.search(vector, K)
+        index.search(vector, K)
 
-    cases: dict[str, Callable[[int], object]] = {
-        "fixed": lambda number: caller.answered(FIXED),
-        "vector": lambda number: caller.answered(RECOMMEND, by_vector[number]),
-        "search": lambda number: bare.search(vectors[number : number + 1], K),
-        "history": lambda number: caller.answered(RECOMMEND, by_history[number]),
-        "encode and search": encode_and_search,
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for turn in range(TURNS + 1):
-        for name, case in cases.items():
-            for number in range(QUESTIONS):
-                begun = time.perf_counter()
-                case(number)
-                if turn:
-                    seconds[name].append(time.perf_counter() - begun)
-    p50 = {name: statistics.median(took) for name, took in seconds.items()}
-    return {
-        mode: {
-            "p50_ms": milliseconds(p50[mode]),
-            "fixed_ms": milliseconds(p50["fixed"]),
-            "bare_ms": milliseconds(p50[bare_part]),
-            "ratio": round(p50[mode] / (p50["fixed"] + p50[bare_part]), 3),
+    def mode(name: str, bare: Callable[[int], object], turn: int) -> dict[str, Any]:
+        cases = {
+            "p50": lambda number: caller.answered(RECOMMEND, bodies[name][number]),
+            "fixed": lambda _: caller.answered(FIXED),
+            "bare": bare,
         }
-        for mode, bare_part in (("vector", "search"), ("history", "encode and search"))
-    }
+        p50 = {case: statistics.median(seconds) for case, seconds in _in_turns(cases, turn).items()}
+        return {
+            **{f"{case}_ms": milliseconds(seconds) for case, seconds in p50.items()},
+            "questions_a_turn": turn,
+            "ratio": round(p50["p50"] / (p50["fixed"] + p50["bare"]), 3),
+        }
+
+    return {"vector": mode("vector", search, 1), "history": mode("history", encode_and_search, QUESTIONS)}
+
+
+def _in_turns(cases: Mapping[str, Callable[[int], object]], turn: int) -> dict[str, list[float]]:
+    """The seconds of each case for all questions, `TURNS` times: so many questions, then another case has its turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    rng = random.Random(0)
+    for again in range(TURNS + 1):
+        for first in range(0, QUESTIONS, turn):
+            for name in rng.sample(list(cases), len(cases)):
+                for number in range(first, min(first + turn, QUESTIONS)):
+                    begun = time.perf_counter()
+                    cases[name](number)
+                    if again:
+                        seconds[name].append(time.perf_counter() - begun)
+    return seconds
 
 
 def throughput(server: Served, bench: Bench) -> dict[str, Any]:
