@@ -37,6 +37,10 @@ class Refused(Exception):
         self.where, self.detail, self.status = where, detail, status
 
 
+NOTHING = np.zeros(0, dtype=np.int64)
+"""No rows."""
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """A question as this shelf understands it."""
@@ -134,7 +138,7 @@ class Engine:
     def _plan(self, question: Question) -> Plan:
         history, strangers = self._known(question.history or [])
         excluded, more = self._known(question.exclude)
-        if question.exclude_seen:
+        if question.exclude_seen and len(history):
             excluded = np.concatenate([excluded, history])
         included, most = (None, []) if question.include is None else self._known(question.include)
         if question.vector is not None and len(question.vector) != self.shelf.index.width:
@@ -171,7 +175,7 @@ class Engine:
         def vector(plan: Plan) -> np.ndarray | None:
             question = plan.question
             if question.vector is not None:
-                return _direction(np.array(question.vector))
+                return _direction(question.vector)
             taste = next(tastes) if len(plan.history) else None
             if question.query is None:
                 return taste
@@ -267,6 +271,8 @@ class Engine:
 
     def _known(self, ids: Sequence[str]) -> tuple[np.ndarray, list[str]]:
         """The rows of those on offer, in their order, and the others."""
+        if not ids:
+            return NOTHING, []
         rows = [self.shelf.row(item_id) for item_id in ids]
         unknown = [item_id for item_id, row in zip(ids, rows, strict=True) if row is None]
         return np.array([row for row in rows if row is not None], dtype=np.int64), unknown
@@ -288,10 +294,12 @@ class Engine:
         )
 
 
-def _direction(vector: np.ndarray) -> np.ndarray:
+def _direction(numbers: Sequence[float]) -> np.ndarray:
     """A vector from outside at unit length, however long it came."""
-    vector = vector / np.abs(vector).max()  # else the squares of large numbers overflow
-    return (vector / math.sqrt(vector @ vector)).astype(np.float32)
+    vector, length = np.array(numbers), math.hypot(*numbers)
+    if math.isinf(length):
+        return _direction((vector / np.abs(vector).max()).tolist())
+    return (vector / length).astype(np.float32)
 
 
 def _mixed(taste: np.ndarray, text: np.ndarray, share: float) -> np.ndarray:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 
-SPARE, MORE = 16, 4
-"""Rows that are refined besides those asked for, and how many times as many where they are not enough."""
+SPARE, MORE = 8, 4
+"""Rows that are refined besides a quarter more than were asked for, and how many times as many where they are not
+enough."""
 
 MOST = 1 / 16
 """The share of all rows beyond which it takes less time to score all by their own numbers."""
@@ -42,7 +43,7 @@ class Exact:
         is one; fewer where it has fewer."""
         doubt = 2 * self.error + 1e-5  # of two scores, by Cauchy and Schwarz; and the sums themselves round
         parameters = None if mask is None else _only(mask)
-        many = k + SPARE
+        many = k + k // 4 + SPARE
         while many < MOST * len(self.matrix):
             scores, rows = self._refined(vector, many, parameters)
             if rows[-1] < 0:  # there are no more than these
