@@ -191,8 +191,8 @@ class Model(nn.Module):
         self.item = ItemTower(config, self.user.width, generator)
 
     def adapter(self) -> Adapter:
-        """The adapter as it starts: a fresh copy without the client axis."""
-        return {name: p.detach()[0].clone() for name, p in self.named_parameters() if p.requires_grad}
+        """The adapter as it starts: a fresh copy without the client axis, on the processor, as all that travels."""
+        return {name: p.detach()[0].to("cpu", copy=True) for name, p in self.named_parameters() if p.requires_grad}
 
     def forward(
         self, events: Tensor, read: Tensor, items: Tensor, rows: Tensor, kept: Tensor | None = None

@@ -155,7 +155,7 @@ def _sampled(scores: Tensor, targets: Tensor, salts: np.ndarray) -> Tensor:
     """Keep the target and 99 unseen others, drawn from the user's own generator; the rest falls out."""
     kept = torch.full_like(scores, -torch.inf)
     for row, (target, salt) in enumerate(zip(targets.tolist(), salts, strict=True)):
-        unseen = torch.isfinite(scores[row]).nonzero()[:, 0].numpy()
+        unseen = torch.isfinite(scores[row]).nonzero()[:, 0].cpu().numpy()
         others = unseen[unseen != target]
         drawn = np.random.default_rng([SAMPLED, int(salt)]).choice(others, size=min(99, len(others)), replace=False)
         chosen = torch.from_numpy(np.append(drawn, target))

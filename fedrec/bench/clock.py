@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
 MIB = 2**20
 
@@ -23,6 +24,8 @@ def alternate(cases: Mapping[str, Callable[[], object]], turns: int) -> dict[str
         for name, case in cases.items():
             started = time.perf_counter()
             case()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()  # what was asked of a GPU is done only then
             if turn:
                 seconds[name].append(time.perf_counter() - started)
     return seconds

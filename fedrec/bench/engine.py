@@ -32,7 +32,7 @@ from fedrec.bench import world
 from fedrec.bench.clock import MIB, alternate, apart, extra_memory, ratio
 from recsys.fit import EVENTS, blocks, client_losses
 from recsys.lora import Adapter, Stack, stacked
-from recsys.machine import cores
+from recsys.machine import cores, device
 
 WORLD = SyntheticConfig(users=2000, items=2000, interactions=40_000, seed=0, longest=100)
 """Twenty events a user, by Zipf's law: most have fewer."""
@@ -55,6 +55,7 @@ class Bench:
         self.node: Node = world.open_node(data, self.config)
         self.adapter = world.bent(self.node.model.adapter(), config.seed)
         self.embeddings = self.node.public.matrix
+        self.near = {name: tensor.to(self.embeddings.device) for name, tensor in self.adapter.items()}
         self.state = State.start(self.adapter, config.server)
 
     def order(self, clients: int) -> Order:
@@ -77,7 +78,7 @@ class Bench:
 
     def central(self, order: Order, optimizer: torch.optim.Optimizer, parameters: Stack) -> None:
         """Batches of histories of like length, so that no padding is paid that the engine does not pay."""
-        for _, block in self.cohort(order).blocks(EVENTS["cpu"], len(order.users)):
+        for _, block in self.cohort(order).blocks(EVENTS[self.embeddings.device.type], len(order.users)):
             optimizer.zero_grad()
             self.losses(parameters, block.pooled).sum().backward()
             optimizer.step()
@@ -87,18 +88,18 @@ class Bench:
         total: Adapter = {name: torch.zeros(t.shape, dtype=torch.float64) for name, t in self.adapter.items()}
         lost = 0.0
         for _, client in self.cohort(order).blocks(1, 1):
-            stack = {name: tensor.requires_grad_() for name, tensor in stacked(self.adapter, 1).items()}
+            stack = {name: tensor.requires_grad_() for name, tensor in stacked(self.near, 1).items()}
             loss = self.losses(stack, client)
             gradients = torch.autograd.grad(loss.sum(), list(stack.values()))
             change = {name: -self.config.fit.local_rate * g for name, g in zip(stack, gradients, strict=True)}
             factor = order.clip / max(order.clip, float(norms(change)))
             for name, tensor in change.items():
-                total[name] += factor * tensor[0]
+                total[name] += factor * tensor[0].cpu()
             lost += float(loss.detach())
         return Update(1, len(order.users), total, {"loss": lost})
 
     def optimizer(self) -> tuple[torch.optim.Optimizer, Stack]:
-        parameters: Stack = {name: nn.Parameter(t.unsqueeze(0).clone()) for name, t in self.adapter.items()}
+        parameters: Stack = {name: nn.Parameter(t.unsqueeze(0).clone()) for name, t in self.near.items()}
         return torch.optim.Adam(parameters.values(), lr=self.config.server.server_rate), parameters
 
 
@@ -199,7 +200,7 @@ def by_block(data: Path, config: RunConfig, events: int) -> dict[str, float]:
 
 
 def _with_blocks(data: Path, config: RunConfig, events: int) -> tuple[list[float], int]:
-    EVENTS["cpu"] = events
+    EVENTS[device().type] = events
     bench = Bench(data, config)
     case = partial(bench.engine, bench.order(CLIENTS))
     with extra_memory() as most:
@@ -235,7 +236,7 @@ def profile(config: RunConfig) -> list[dict[str, Any]]:
         torch.set_num_threads(1)
         for _ in range(2):
             with profiled(activities=[ProfilerActivity.CPU]) as recorded:
-                fitted = fit(bench.node.model, bench.adapter, block, bench.embeddings, config.fit, (config.seed, 1))
+                fitted = fit(bench.node.model, bench.near, block, bench.embeddings, config.fit, (config.seed, 1))
                 with torch.profiler.record_function("clip and sum"):
                     summed(fitted, 1, config.clip)
         torch.set_num_threads(threads)
