@@ -82,7 +82,19 @@ ORDER = {
         "processes",
     ],
     "serving": [
-        *("index", "diversity", "schema", "shelf", "engine", "store", "threads", "live", "together", "settings"),
+        *(
+            "exact",
+            "index",
+            "diversity",
+            "schema",
+            "shelf",
+            "engine",
+            "store",
+            "threads",
+            "live",
+            "together",
+            "settings",
+        ),
         *("problems", "gate", "body", "routes", "log", "app"),
     ],
 }
