@@ -82,20 +82,8 @@ ORDER = {
         "processes",
     ],
     "serving": [
-        *(
-            "exact",
-            "index",
-            "diversity",
-            "schema",
-            "shelf",
-            "engine",
-            "store",
-            "threads",
-            "live",
-            "together",
-            "settings",
-        ),
-        *("problems", "gate", "body", "routes", "log", "app"),
+        *("exact", "index", "diversity", "schema", "shelf", "engine", "store", "threads", "live"),
+        *("together", "settings", "problems", "gate", "body", "routes", "log", "app"),
     ],
 }
 """Within a package a file imports only those listed before it."""
