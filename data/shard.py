@@ -162,13 +162,16 @@ class Shard:
         there = items != NOTHING
         return users[there], items[there]
 
-    def crops(self, users: Iterable[int], length: int, seed: int, round: int) -> Cohort:
+    def crops(
+        self, users: Iterable[int], length: int, seed: int, round: int, held_out: int = HELD_OUT["train"]
+    ) -> Cohort:
         """A window of `length` training events of some users; of a longer history, one drawn for this round.
 
-        The draw belongs to the user (its salt), the round and the seed: it is the same on any node.
+        These are all events but the last `held_out`. The draw belongs to the user (its salt), the round and the seed:
+        it is the same on any node.
         """
         users = np.fromiter(users, dtype=np.int64)
-        starts, ends, salts = self.starts[users], self.ends[users] - HELD_OUT["train"], self.salts[users]
+        starts, ends, salts = self.starts[users], self.ends[users] - held_out, self.salts[users]
         spare = ends - starts - length
         for client in np.flatnonzero(spare > 0):
             rng = np.random.default_rng([CROPS, seed, round, int(salts[client])])

@@ -89,7 +89,8 @@ class Node:
 def learner(config: RunConfig, model: Model, public: Embeddings) -> Learner:
     """What the clients of a run learn with."""
     if config.method == "fedrec":
-        return TwoTowers(model, public.matrix, public.warm, config.fit, config.seed, config.mode == "central")
+        pooled = config.mode == "central"
+        return TwoTowers(model, public.matrix, public.warm, config.fit, config.seed, pooled, config.held_out)
     return Peer(config.peer, len(public.matrix), config.seed, dual=config.method == "pfedrec")
 
 

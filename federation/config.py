@@ -48,6 +48,8 @@ class RunConfig:
     bits: Annotated[int, AfterValidator(_offered)] = 32  # 1 to 8: each number of a change is coded; 32: as it is
     validate_every: Annotated[int, Ge(1)] = 20  # rounds; the best round on validation is the one that is kept
     validation_users: Annotated[int, Ge(1)] = 2000  # ranked each time, at most; drawn once
+    held_out: Annotated[int, Interval(ge=0, le=2)] = 2  # last events of each user that nobody trains on: the validation
+    # and the test item. 1: the test item alone; 0: none, for what is to be served. Below 2 the last round is kept
     nodes: Annotated[int, Ge(1)] = 1  # in-process nodes that share the users; real ones are as many as connect
     round_timeout: Annotated[float, Gt(0)] = 3600.0  # seconds to wait for a round's answers
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -59,6 +61,11 @@ class RunConfig:
     def keeps(self) -> bool:
         """Whether a node keeps private parts of its users from round to round."""
         return self.method != "fedrec"
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The splits whose items training does not see, so that they can tell how good it is."""
+        return ("test", "validation")[: self.held_out]
 
 
 _SECTIONS = {item.name: item.default_factory for item in fields(RunConfig) if is_dataclass(item.default_factory)}
@@ -106,6 +113,8 @@ def from_nested(nested: Mapping[str, Any]) -> RunConfig:
         raise InputError(f"setting bits = {config.bits}: in central mode nobody sends a change; leave bits at 32")
     if config.keeps and config.mode == "central":
         raise InputError(f"setting mode = 'central': {config.method} has private parts; use mode = 'federated'")
+    if config.keeps and config.held_out < 2:
+        raise InputError(f"setting held_out = {config.held_out}: {config.method} is measured only; leave held_out at 2")
     if config.keeps and config.bits < 32:
         raise InputError(f"setting bits = {config.bits}: {config.method} sends numbers as they are; leave bits at 32")
     return config

@@ -83,7 +83,9 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, folder: Pat
         state = replace(absorb(state, total, config), roster=roster.fingerprint)
         trained = time.perf_counter() - started
         metrics = None
-        if number % config.validate_every == 0 or number == config.rounds:
+        if "validation" not in config.measured:
+            state = state.kept() if total else state
+        elif number % config.validate_every == 0 or number == config.rounds:
             order = Order(number, validated, split="validation", run=state.run)
             evaluation = ask(grid, wire.EVALUATE, addressed(first, order), state.adapter, config)
             metrics = evaluation.metrics

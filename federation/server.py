@@ -80,7 +80,7 @@ class State:
     adapter: Adapter
     momentum: Adapter  # m, float64
     variance: Adapter  # v, float64
-    best: Adapter  # the adapter of the best validated round
+    best: Adapter  # the adapter of the best validated round; without validation, of the last that was answered
     best_round: int = 0
     best_score: float = -1.0
     run: str = ""  # drawn when the run began: nodes tell by it what they keep for this run from what is of others
@@ -96,7 +96,11 @@ class State:
         """Keep this round's adapter if its validation score is the best so far."""
         if score <= self.best_score:
             return self
-        return replace(self, best=self.adapter, best_round=self.round, best_score=score)
+        return replace(self.kept(), best_score=score)
+
+    def kept(self) -> "State":
+        """With this round's adapter as the one that the run leaves."""
+        return replace(self, best=self.adapter, best_round=self.round)
 
     def save(self, folder: Path) -> None:
         """Write the state in one step: a crash leaves this round's or the one before it. Raises `OSError`."""

@@ -35,8 +35,8 @@ def open_run(out: Path, data: Path, config: RunConfig | None, resume: bool, star
     `config` and `start` may be None: the card knows. Raises `InputError` where the folder is taken, where there is
     nothing to resume, or where what is asked is not what was begun.
     """
-    manifest = read_manifest(data)
-    if Catalogue.load(data).fingerprint != manifest["catalogue_fingerprint"]:
+    manifest, catalogue = read_manifest(data), Catalogue.load(data)
+    if catalogue.fingerprint != manifest["catalogue_fingerprint"]:
         raise InputError(f"{data}: the catalogue is not the one that was prepared; prepare the data again")
     first = Recommender.load(start) if start else None
     if resume:
@@ -49,6 +49,11 @@ def open_run(out: Path, data: Path, config: RunConfig | None, resume: bool, star
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out} is not empty; add --resume to go on with it, or choose another folder")
     config = config or RunConfig()
+    if config.held_out < 2 and "cold" in catalogue.frame.columns:
+        raise InputError(
+            f"setting held_out = {config.held_out}: what {data} holds out are items that nobody may train on; leave "
+            "held_out at 2, or prepare the data without --split cold-items"
+        )
     encoder = resolve(config.model.encoder)
     Model(config.model, encoder)  # what the encoder cannot give is refused before anything is written
     if first:
@@ -118,7 +123,7 @@ def train(grid: Grid, out: Path, data: Path, config: RunConfig, observe: Observe
     state = run(grid, roster, state, config, out, observe)
     if not state.best_round:
         raise InputError(f"no round was answered and validated; {out}/{log.FILE} says who was refused and why")
-    metrics = {split: _measured(grid, roster, state, split, config) for split in ("test", "validation")}
+    metrics = {split: _measured(grid, roster, state, split, config) for split in config.measured}
     card = load_card(out) | {"finished": True, "rounds": state.round, "best_round": state.best_round}
     learned = fingerprint(state.best)
     card["fingerprints"] = {"adapter": learned}

@@ -10,10 +10,9 @@ from data.errors import InputError
 from data.files import replaced_file
 from data.prepare import read_manifest
 from data.shard import Shard
+from federation.config import from_nested
 from recsys.rank import Ranking, Scorer, metric_means, metric_sums, only, rank
 from recsys.recommender import Recommender
-
-SPLITS = ("test", "validation")
 
 
 def evaluate_run(run: Path, given: Path | None, prepared: Path, protocol: str, ranks: Path | None) -> dict[str, Any]:
@@ -24,13 +23,25 @@ def evaluate_run(run: Path, given: Path | None, prepared: Path, protocol: str, r
     recommender, data = opened(run, given, prepared)
     if ranks and ranks.resolve().is_relative_to(run.resolve()):
         raise InputError(f"--ranks {ranks} lies in the run; ranks are private and stay out of the artifact")
+    splits = measured_splits(recommender, run)
     shard, scorer = Shard.load(data), recommender.scorer()
     if protocol == "cold":
         scorer = only(scorer, cold_items(recommender.catalogue, data))
-    rankings = {split: score_users(scorer, shard, split, protocol) for split in SPLITS}
+    rankings = {split: score_users(scorer, shard, split, protocol) for split in splits}
     if ranks:
         save_ranks(ranks, rankings["test"].ranks)
     return {split: {protocol: measured(ranking)} for split, ranking in rankings.items()}
+
+
+def measured_splits(recommender: Recommender, run: Path) -> tuple[str, ...]:
+    """The splits that a run was not trained on. Raises `InputError` where there is none."""
+    splits = from_nested(recommender.card["config"]).measured
+    if not splits:
+        raise InputError(
+            f"{run} was trained on every event (held_out = 0): nothing is left to measure it with; train "
+            "with held_out = 2 or 1 to measure, and with 0 to serve"
+        )
+    return splits
 
 
 def save_ranks(path: Path, ranks: np.ndarray) -> None:

@@ -44,6 +44,11 @@ def personalise_run(run: Path, given: Path | None, prepared: Path, alone: bool, 
     """
     recommender, data = opened(run, given, prepared)
     config = from_nested(recommender.card["config"])
+    if not alone and "validation" not in config.measured:
+        raise InputError(
+            f"{run} was trained on the validation items too (held_out = {config.held_out}), so they cannot choose; "
+            "personalise a run with held_out = 2"
+        )
     clients = clients_on(data, recommender.model, None if alone else recommender.adapter)
     choice, trials, test = chosen(clients, config, choices)
     return {

@@ -37,7 +37,7 @@ def train_here(
 def train_shown(data: Path, out: Path, config: RunConfig) -> None:
     """The rounds of an opened run that are still to come; an interruption passes through."""
     _embed(data, config.model.encoder)
-    with view.rounds(config.rounds, done=len(log.read(out))) as observe:
+    with view.rounds(config.rounds, config.validate_every, done=len(log.read(out))) as observe:
         train(LocalGrid.over(data, config), out, data, config, observe)
 
 

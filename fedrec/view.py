@@ -52,8 +52,8 @@ def counting(what: str, download: bool = False) -> Iterator[Report]:
 
 
 @contextmanager
-def rounds(total: int, done: int = 0) -> Iterator["Observer"]:
-    """The live line of a training run; where there is no terminal, a line for each validation."""
+def rounds(total: int, every: int, done: int = 0) -> Iterator["Observer"]:
+    """The live line of a training run; where there is no terminal, a line for each `every` rounds."""
     from federation.rounds import SCORE  # brings torch, which other commands need not wait for
 
     columns = (
@@ -79,7 +79,7 @@ def rounds(total: int, done: int = 0) -> Iterator["Observer"]:
                 f"{size(crossed)} crossed"
             )
             progress.update(task, completed=record["round"], news=news)
-            if record["validation"] and not err.is_terminal:
+            if not err.is_terminal and (record["round"] % every == 0 or record["round"] == total):
                 say(f"round {record['round']}/{total}  {news}")
 
         yield observe

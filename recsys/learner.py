@@ -68,12 +68,14 @@ class TwoTowers:
     config: FitConfig
     seed: int
     pooled: bool  # a round's users are one client, as in central training
+    held_out: int  # events at each history's end that are not trained on
 
     def adapter(self) -> Adapter:
         return self.model.adapter()
 
     def blocks(self, shard: Shard, users: np.ndarray, round: int) -> Iterator[Histories]:
-        cohort = shard.crops(users, self.model.config.history + 1, self.seed, round).within(len(self.embeddings))
+        cohort = shard.crops(users, self.model.config.history + 1, self.seed, round, self.held_out)
+        cohort = cohort.within(len(self.embeddings))
         if len(self.warm) < len(self.embeddings):
             places = np.full(len(self.embeddings), -1)
             places[self.warm] = np.arange(len(self.warm))

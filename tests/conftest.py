@@ -12,13 +12,11 @@ from data.catalogue import Catalogue
 from data.prepare import prepare
 from data.shard import Shard
 from data.sources import source_named
-from federation.local import LocalGrid
-from federation.train import open_run, train
 from fedrec.cli import main
 from recsys.embed import Encoder, embed, resolve
 from recsys.model import Model
 from tests.terminal import Fedrec, Outcome
-from tests.world import small_config, write_toy
+from tests.world import begun, small_config, write_toy
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -66,8 +64,7 @@ def bent(model: Model) -> dict[str, Tensor]:
 def run(toy: Path, embeddings: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the toy world, trained in this process."""
     out = tmp_path_factory.mktemp("runs") / "toy"
-    config = open_run(out, toy, small_config(), resume=False)
-    train(LocalGrid.over(toy, config), out, toy, config, lambda record: None)
+    begun(out, toy, small_config())
     return out
 
 

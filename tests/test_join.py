@@ -7,7 +7,8 @@ from fedrec.reproduce.join import joined
 
 def result(models: dict[str, Any], seconds: dict[str, float], machine: str, scores: dict[str, float]) -> dict[str, Any]:
     return {
-        **dict.fromkeys(("name", "split", "data", "preset", "seeds"), "same"),
+        **dict.fromkeys(("name", "split", "data", "seeds"), "same"),
+        "preset": {"settings": {"rounds": 6}, "parts": ["federated"]},
         **models,
         "machine": machine,
         "versions": {},
@@ -72,8 +73,15 @@ def test_a_model_made_again_takes_the_place_of_the_one_told() -> None:
     assert (both["machine"], both["elsewhere"][0]["machine"]) == ("first", "second")
 
 
+def test_a_preset_may_ask_for_more_than_it_did() -> None:
+    more = FOUND | {"preset": FOUND["preset"] | {"parts": ["federated", "baselines"]}}
+    both = joined(TOLD, more, ELSEWHERE)
+    assert both
+    assert both["preset"] == more["preset"]
+
+
 def test_what_does_not_belong_together_is_not_joined() -> None:
-    assert joined(TOLD | {"preset": "another"}, FOUND, ELSEWHERE) is None
+    assert joined(TOLD | {"preset": {"settings": {"rounds": 7}}}, FOUND, ELSEWHERE) is None
     assert joined(TOLD, FOUND | {"federated": reached(9)}, ELSEWHERE) is None  # of another seed, made here
     assert joined(TOLD, FOUND | {"part_seconds": {}}, ELSEWHERE) is None
 

@@ -13,21 +13,13 @@ from torch import Tensor
 from data.errors import InputError
 from data.prepare import write
 from data.sources import Frames
-from federation.config import RunConfig
-from federation.local import LocalGrid
 from federation.server import State
-from federation.train import open_run, train
+from federation.train import open_run
 from recsys.recommender import Recommender, load_card
-from tests.world import small_config, toy_interactions, toy_items
+from tests.world import begun, small_config, toy_interactions, toy_items
 
 STILL = {"optimizer": "fedavg", "server_rate": 1e-60, "rounds": 2}
 """Rounds that teach nothing: float32 has no number as small as such a step."""
-
-
-def begun(out: Path, data: Path, config: RunConfig, start: Path | None, resume: bool = False) -> Recommender:
-    config = open_run(out, data, config, resume, start)
-    train(LocalGrid.over(data, config), out, data, config, lambda record: None)
-    return Recommender.load(out)
 
 
 @pytest.fixture

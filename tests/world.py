@@ -11,7 +11,10 @@ from data.prepare import write
 from data.raw import Frames
 from data.shard import Shard, salt_of
 from federation.config import RunConfig, from_knobs
+from federation.local import LocalGrid
+from federation.train import open_run, train
 from recsys.embed import Embeddings, resolve
+from recsys.recommender import Recommender
 
 Histories = list[list[int]]
 
@@ -36,6 +39,13 @@ SMALL = {
 
 def small_config(**changes: object) -> RunConfig:
     return from_knobs(SMALL | changes)
+
+
+def begun(out: Path, data: Path, config: RunConfig, start: Path | None = None, resume: bool = False) -> Recommender:
+    """A run that was opened, new or to go on with, and trained to its end."""
+    config = open_run(out, data, config, resume, start)
+    train(LocalGrid.over(data, config), out, data, config, lambda record: None)
+    return Recommender.load(out)
 
 
 def toy_items() -> pl.DataFrame:

@@ -51,11 +51,13 @@ def train(
     if as_json:
         print(json.dumps(metrics | {"run": str(out)}))
         return
-    for protocol in metrics["test"]:
+    for protocol in metrics.get("test", ()):
         rows = {split: metrics[split][protocol] for split in metrics}
         view.out.print(view.metrics_table(f"held-out items {Protocol(protocol).against}", rows))
     told = f"Next:\n  fedrec recommend {out} --query 'space opera'\n  fedrec serve {out}"
-    if Protocol.sampled in metrics["test"]:
+    if not metrics:
+        told = f"It was trained on every event, so there is nothing to measure it with. {told}"
+    if Protocol.sampled in metrics.get("test", ()):
         told = "A peer to compare with: its users' private parts are gone, and there is nothing to serve."
     view.out.print(f"Wrote {out}. {told}", soft_wrap=True, markup=False)
 

@@ -24,9 +24,15 @@ def central(preset: Preset) -> list[Part]:
     return [training("central", "central", f"central-{seed}", preset.config(seed, **changes)) for seed in preset.seeds]
 
 
+def refit(preset: Preset) -> list[Part]:
+    """The federated runs on the validation items too, as long: the last round is kept, and only the test measured."""
+    return [training("refit", "refit", f"refit-{seed}", preset.config(seed, held_out=1)) for seed in preset.seeds]
+
+
 FAMILIES: dict[str, Callable[[Preset], list[Part]]] = {
     "federated": federated,
     "central": central,
+    "refit": refit,
     "baselines": baselines,
     "peers": peers,
     "alone": alone,

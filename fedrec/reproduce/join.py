@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from fedrec.reproduce.collect import GROUPS, with_ratio
 from fedrec.reproduce.parts import Figures
 
-SAME = ("name", "split", "data", "preset", "seeds")
-"""What two machines must agree on."""
+SAME = ("name", "split", "data", "seeds")
+"""What two machines must agree on, and the preset but for which parts it asks for."""
 
 OF_FIRST = ("machine", "versions", "elsewhere")
 """What is told of the machine that the file began on: the others stand `elsewhere`."""
@@ -20,7 +20,7 @@ def joined(told: Figures, found: Figures, elsewhere: Mapping[str, str]) -> Figur
     Users' ranks do not leave a machine, so models of two machines are not compared user by user.
     """
     made_here = {name for group in GROUPS for name in found.get(group, {})} | found.keys()
-    differ = any(told.get(key) != found.get(key) for key in SAME)
+    differ = any(told.get(key) != found.get(key) for key in SAME) or _asked(told) != _asked(found)
     if differ or not found["part_seconds"] or made_here & set(elsewhere.values()):
         return None
     groups = {group: told.get(group, {}) | found.get(group, {}) for group in GROUPS if group in told or group in found}
@@ -50,6 +50,10 @@ def joined(told: Figures, found: Figures, elsewhere: Mapping[str, str]) -> Figur
             "by_history": _by_history(told["by_history"], found["by_history"]),
         }
     )
+
+
+def _asked(result: Figures) -> Figures:
+    return {key: value for key, value in result["preset"].items() if key != "parts"}
 
 
 def _by_history(told: list[Figures], found: list[Figures]) -> list[Figures]:

@@ -43,7 +43,7 @@ def _go_on(config: RunConfig, source: str, place: Place) -> Figures:
     run = made(place.folder.parent.parent / source / part, f"fedrec reproduce {source} --part {part}")
     first = Recommender.load(run)
     before = _as_it_comes(first, place)
-    return scored(trained(config, place, run).scorer(), place) | {"before": before}
+    return scored(trained(config, place, run).scorer(), place, config.measured) | {"before": before}
 
 
 def _as_it_comes(first: Recommender, place: Place) -> Figures:

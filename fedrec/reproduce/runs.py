@@ -9,7 +9,7 @@ from data.errors import InputError
 from data.shard import Shard
 from federation.config import RunConfig, knobs
 from federation.train import open_run
-from fedrec.evaluate import SPLITS, cold_items, measured, score_users
+from fedrec.evaluate import cold_items, measured, score_users
 from fedrec.reproduce.parts import Figures, Part, Place, keep_ranks
 from fedrec.train import train_shown
 from recsys.rank import Scorer, only
@@ -32,7 +32,7 @@ def made(folder: Path, how: str) -> Path:
 
 
 def _train(config: RunConfig, place: Place) -> Figures:
-    return scored(trained(config, place).scorer(), place)
+    return scored(trained(config, place).scorer(), place, config.measured)
 
 
 def trained(config: RunConfig, place: Place, start: Path | None = None) -> Recommender:
@@ -42,7 +42,7 @@ def trained(config: RunConfig, place: Place, start: Path | None = None) -> Recom
     return Recommender.load(out)
 
 
-def scored(score: Scorer, place: Place, splits: Sequence[str] = SPLITS) -> Figures:
+def scored(score: Scorer, place: Place, splits: Sequence[str]) -> Figures:
     """Metrics by split over all users, the test among them; its ranks stay in the part's folder.
 
     Where some items are cold, `cold` holds the test's metrics in a ranking of these alone.

@@ -21,6 +21,9 @@ Made by `fedrec results` from the files in [`benchmarks/results`](../benchmarks/
   published split repeats items, they stay). Ties count against the model. Figures are means over all users.
 * **Choice**: settings are tuned, and the round or epoch that is kept is chosen, on validation. The test item is ranked
   once, with what was chosen.
+* **Trained on**: models that learn in rounds or epochs see the events before the validation item. Popularity, item-kNN
+  and EASE are fitted once more, when validation has chosen, on all events before the test item; `--part refit` trains
+  ours on these too, for as many rounds, of which it keeps the last.
 * **Seeds**: where several were run, a figure is their mean ± the sample standard deviation.
 * **Comparison**: paired bootstrap over users, on each user's mean over the seeds; p is one-sided.
 

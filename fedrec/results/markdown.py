@@ -9,6 +9,7 @@ Figure = Mapping[str, Any] | float | None
 OURS = {
     "federated": ("**fedrec, federated**", "federated"),
     "central": ("the same model on pooled data", "centrally"),
+    "refit": ("fedrec, trained on the validation items too", "federated"),
     "alone": ("the same model, each client alone", "alone"),
     "personal": ("fedrec, then tuned on each device", "federated"),
 }
