@@ -90,6 +90,9 @@ def descend(
 
 EVENTS = {"cpu": 4096, "cuda": 2**20}
 """Of a block at most, padding included: larger ones were no faster (docs/performance.md)."""
+LEAST = 1024
+"""Of a block where there are cores for more blocks: a smaller one is mostly Python, which runs on one core at a time,
+and more of them keep each other waiting."""
 CLIENTS = 128
 BYTES = 300_000
 """Memory that an event of a block takes, measured with the default model and histories of eight events, where each
@@ -97,9 +100,9 @@ client's candidates weigh most; of fifty, it is 120 kB."""
 
 
 def blocks(cohort: Cohort, on: torch.device) -> Iterator[Cohort]:
-    """A cohort in blocks: none larger than pays or than memory allows, and one at least for each worker."""
+    """A cohort in blocks: none larger than pays or than memory allows, and, where that pays, one for each worker."""
     room = free_memory(on) // (2 * workers() * BYTES)
-    share = -(-int(cohort.mask.sum()) // workers())
+    share = max(LEAST, -(-int(cohort.mask.sum()) // workers()))
     for _, block in cohort.blocks(min(EVENTS[on.type], room, share), CLIENTS if on.type == "cpu" else len(cohort)):
         yield block
 

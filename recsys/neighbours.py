@@ -64,14 +64,16 @@ def item_knn(shard: Shard, items: int, split: str, config: KNNConfig) -> Scorer:
     return _linear(items, sparse.vstack(near).T.tocsr())
 
 
-def ease(shard: Shard, items: int, split: str, config: EASEConfig) -> Scorer:
+def ease(shard: Shard, items: int, split: str, config: EASEConfig, rank: int | None = None) -> Scorer:
     """The weights B with a diagonal of zeros that minimise ‖X − XB‖² + λ‖B‖², for X (U, N) who had what.
 
-    In closed form: P = (XᵀX + λI)⁻¹ and B = I − P / diag(P). Raises `InputError` where there is no room for P.
+    In closed form: P = (XᵀX + λI)⁻¹ and B = I − P / diag(P). With a `rank`, B's best approximation of it: what an index
+    of vectors so wide can answer. Raises `InputError` where there is no room for P.
     """
     if 4 * 8 * items**2 > free_memory(torch.device("cpu")):
         raise InputError(f"EASE inverts a matrix of {items:,} × {items:,}, more than memory holds; leave it out")
-    return _linear(items, ease_weights(_held(shard, items, split), config.ridge).astype(np.float32))
+    weights = ease_weights(_held(shard, items, split), config.ridge).astype(np.float32)
+    return _linear(items, weights if rank is None else approximated(weights, rank))
 
 
 def ease_weights(held: sparse.csr_matrix, ridge: float) -> np.ndarray:
@@ -82,6 +84,12 @@ def ease_weights(held: sparse.csr_matrix, ridge: float) -> np.ndarray:
     weights = inverse / -np.diag(inverse)
     np.fill_diagonal(weights, 0)
     return weights
+
+
+def approximated(weights: np.ndarray, rank: int) -> np.ndarray:
+    """The matrix of this rank that is nearest to weights (N, N). Eckart and Young 1936, doi:10.1007/BF02288367."""
+    left, sizes, right = torch.linalg.svd(torch.from_numpy(weights))
+    return ((left[:, :rank] * sizes[:rank]) @ right[:rank]).numpy()
 
 
 def _held(shard: Shard, items: int, split: str) -> sparse.csr_matrix:

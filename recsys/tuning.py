@@ -87,6 +87,11 @@ BASELINES = {
         lambda given, split, config, watch: ease(given.shard, given.items, split, config),
         {"ridge": (30.0, 100.0, 300.0, 1000.0, 3000.0)},
     ),
+    "EASE in vectors": Baseline(
+        EASEConfig,
+        lambda given, split, config, watch: ease(given.shard, given.items, split, config, given.embeddings.shape[1]),
+        {"ridge": (30.0, 100.0, 300.0, 1000.0, 3000.0)},
+    ),
     "SASRec": Baseline(SASRecConfig, _sasrec, {"dropout": (0.2, 0.4)}, refits=False),
 }
 """From knowing nothing to the strongest. SASRec trains on the training events alone, as our own model does."""

@@ -42,7 +42,9 @@ def finished(made: Trial, rounds: int) -> list[dict[str, Any]]:
 def lied(toy: Path, folder: Path, lies: dict[int, str]) -> list[dict[str, Any]]:
     """The log of a run with an honest node of eight users, and one of four that lies in these rounds."""
     rounds = max(lies) + 1
-    with trial(toy, folder, [8, 4], 1, rounds=rounds, validate_every=rounds, nodes=2) as made:
+    open_for_both = {round: "slow" for round, lie in lies.items() if lie == "twice"}  # until the second answer is there
+    with trial(toy, folder, [8, 4], 0, rounds=rounds, validate_every=rounds, nodes=2) as made:
+        made.join(0, surroundings=hostile.surroundings(folder / "honest", open_for_both, pause=5))
         made.join(1, surroundings=hostile.surroundings(folder / "device", lies))
         with made.running():
             pass

@@ -59,6 +59,16 @@ def test_blocks_hold_all_clients_once(shard: Shard, monkeypatch: pytest.MonkeyPa
     assert sorted(salt for part in parts for salt in part.salts) == sorted(cohort.salts)
 
 
+@pytest.mark.parametrize(("least", "sizes"), [(1, [1] * 12), (40, [4, 4, 4]), (1024, [12])])
+def test_many_cores_do_not_make_blocks_smaller_than_pays(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch, least: int, sizes: list[int]
+) -> None:
+    monkeypatch.setattr(fitting, "workers", lambda: 64)
+    monkeypatch.setattr(fitting, "LEAST", least)
+    parts = list(blocks(shard.crops(range(12), 9, 0, 1), torch.device("cpu")))
+    assert [len(part) for part in parts] == sizes
+
+
 def test_bfloat16_stays_near_float32(model: Model, bent: dict[str, Tensor], shard: Shard, embeddings: Tensor) -> None:
     """The stated tolerance: a client's step differs by less than a tenth of its length; the loss by 1 %."""
     changes, losses = {}, {}

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy import sparse
 from scipy.optimize import minimize
 
 from data.errors import InputError
 from data.shard import Shard
 from recsys import neighbours
-from recsys.neighbours import EASEConfig, KNNConfig, ease, ease_weights, interactions, item_knn
+from recsys.neighbours import EASEConfig, KNNConfig, approximated, ease, ease_weights, interactions, item_knn
 from recsys.rank import rank
 from tests.world import shard_of
 
@@ -82,6 +83,23 @@ def test_a_history_scores_the_sum_of_its_items_weights() -> None:
     score = ease(shard_of([[0, 1, 2], [0, 1, 2, 0]]), 3, "test", EASEConfig(ridge=2.0))
     assert score([np.array([0, 2])])[0].tolist() == pytest.approx(weights[0] + weights[2], abs=1e-6)
     assert score([np.array([], dtype=np.int64)]).tolist() == [[0, 0, 0]]
+
+
+def test_weights_of_lower_rank_are_the_nearest_ones() -> None:
+    """What is left out is as large as the singular values that are; of full rank nothing is."""
+    weights = np.random.default_rng(0).standard_normal((6, 6)).astype(np.float32)
+    sizes = np.linalg.svd(weights, compute_uv=False)
+    for width in range(1, 7):
+        near = approximated(weights, width)
+        assert np.linalg.matrix_rank(near, tol=1e-4) == width
+        assert np.linalg.norm(weights - near) == pytest.approx(np.linalg.norm(sizes[width:]), abs=1e-5)
+
+
+def test_ease_in_vectors_answers_as_its_nearest_weights() -> None:
+    shard, history = pairs_world(), [np.array([0, 3])]
+    whole = ease(shard, 100, "test", EASEConfig(ridge=1.0))(history)
+    assert torch.allclose(ease(shard, 100, "test", EASEConfig(ridge=1.0), rank=100)(history), whole, atol=1e-5)
+    assert not torch.allclose(ease(shard, 100, "test", EASEConfig(ridge=1.0), rank=5)(history), whole, atol=1e-2)
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

@@ -24,6 +24,8 @@ Made by `fedrec results` from the files in [`benchmarks/results`](../benchmarks/
 * **Trained on**: models that learn in rounds or epochs see the events before the validation item. Popularity, item-kNN
   and EASE are fitted once more, when validation has chosen, on all events before the test item; `--part refit` trains
   ours on these too, for as many rounds, of which it keeps the last.
+* **EASE in vectors**: EASE weighs every pair of items. Of its weights this is the best approximation of the rank that
+  our items' vectors have: what an index of such vectors can answer.
 * **Seeds**: where several were run, a figure is their mean ± the sample standard deviation.
 * **Comparison**: paired bootstrap over users, on each user's mean over the seeds; p is one-sided.
 
