@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test test-all check format lint types notebooks clean
+.PHONY: install demo test test-all test-cuda check format lint types notebooks clean
 
 install: $(STAMP)
 
@@ -27,7 +27,10 @@ test: install
 	$(PYTEST)
 
 test-all: install
-	$(PYTEST) -m ""
+	$(PYTEST) -m "not cuda"
+
+test-cuda: install
+	$(BIN)/python -m pytest -m cuda
 
 check: install format lint types test
 

@@ -21,6 +21,18 @@ from tests.world import begun, small_config, write_toy
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Everything runs on the processor, where the laws hold to the bit, but for what is asked for by `-m cuda`."""
+    if config.option.markexpr != "cuda":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+@pytest.fixture(autouse=True)
+def _a_gpu_where_one_is_needed(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The toy world as a prepared folder."""

@@ -291,7 +291,7 @@ def test_bits_that_cannot_be_are_refused(table: dict[str, object], said: str) ->
         from_knobs(table)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 def test_a_gpu_decodes_to_the_same_bits() -> None:
     update, like = lone(4)
     assert update.codes is not None

@@ -87,10 +87,7 @@ def test_bfloat16_stays_near_float32(model: Model, bent: dict[str, Tensor], shar
         assert losses[salt][1] == pytest.approx(losses[salt][0], rel=0.01)
 
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
-
-@needs_cuda
+@pytest.mark.cuda
 def test_a_gpu_trains_and_ranks_what_the_processor_does(
     model: Model, bent: dict[str, Tensor], shard: Shard, embeddings: Tensor
 ) -> None:
