@@ -1,5 +1,6 @@
 """Recommending on the device: the history stays, and at most a vector leaves."""
 
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,15 +12,15 @@ from data.catalogue import Catalogue
 from data.errors import InputError
 from data.people import row_of
 from data.shard import Shard
+from fedrec.client import Client, ProblemError
 from recsys.recommender import Recommender
 from serving.engine import Engine
-from serving.schema import MAX_K, Answer, Question
+from serving.schema import MAX_K, MAX_OFFSET, Answer, Item, Question
 
-PATIENCE = 30.0
-"""Seconds to wait for the endpoint."""
+Ask = Callable[[Question], Answer]
 
 
-def recommend(run: Path, folder: Path, user_id: str, k: int, endpoint: str | None) -> Answer:
+def recommend(run: Path, folder: Path, user_id: str, k: int, endpoint: str | None, key: str | None = None) -> Answer:
     """The top k for a user of a node's folder, without what the user has had.
 
     The user vector is computed here. It is compared with the items here, or, where there is an endpoint, sent to it,
@@ -30,26 +31,33 @@ def recommend(run: Path, folder: Path, user_id: str, k: int, endpoint: str | Non
         raise InputError(f"{folder} was prepared with other items than {run} was trained on; prepare it with the same")
     seen = Shard.load(folder).everything(row_of(folder, user_id))  # rows, oldest first
     vector = recommender.user_vector(seen).tolist()
-    room = min(MAX_K, k + len(seen))  # among so many, k are left when all that was seen is removed
-    question = Question(vector=vector, k=room)
-    answer = _asked(endpoint, question, recommender.version) if endpoint else Engine.of(recommender).recommend(question)
     had = {recommender.catalogue.ids[row] for row in np.unique(seen)}
-    return answer.model_copy(update={"items": [item for item in answer.items if item.item_id not in had][:k]})
-
-
-def _asked(endpoint: str, question: Question, version: str) -> Answer:
-    """What an endpoint answers. Raises `InputError` where it cannot, or serves another model than is here."""
+    if endpoint is None:
+        return _unseen(Engine.of(recommender).recommend, vector, had, k)
     if urlsplit(endpoint).scheme not in ("http", "https"):
         raise InputError(f"--endpoint {endpoint}: give a URL, such as https://fedrec.example.org")
+    with Client(endpoint, key) as client:
+        return _unseen(lambda question: _asked(client, endpoint, question, recommender.version), vector, had, k)
+
+
+def _unseen(ask: Ask, vector: list[float], had: set[str], k: int) -> Answer:
+    """The k best that the user has not had: pages are whole, so their size tells nothing of the history."""
+    left: list[Item] = []
+    offset = 0
+    while True:
+        answer = ask(Question(vector=vector, k=MAX_K, offset=offset))
+        left += [item for item in answer.items if item.item_id not in had]
+        offset += MAX_K
+        if len(left) >= k or len(answer.items) < MAX_K or offset > MAX_OFFSET:
+            return answer.model_copy(update={"items": left[:k]})
+
+
+def _asked(client: Client, endpoint: str, question: Question, version: str) -> Answer:
+    """What an endpoint answers. Raises `InputError` where it cannot, or serves another model than is here."""
     try:
-        reply = httpx.post(
-            f"{endpoint.rstrip('/')}/v1/recommend",
-            content=question.model_dump_json(include={"vector", "k"}),
-            headers={"content-type": "application/json"},
-            timeout=PATIENCE,
-        )
-        reply.raise_for_status()
-        answer = Answer.model_validate_json(reply.content)
+        answer = client.recommend(question)
+    except ProblemError as error:
+        raise InputError(f"--endpoint {endpoint} answered: {error}{_remedy(error)}") from error
     except httpx.HTTPStatusError as error:
         raise InputError(
             f"--endpoint {endpoint} answered with status {error.response.status_code}; is it fedrec's?"
@@ -63,3 +71,7 @@ def _asked(endpoint: str, question: Question, version: str) -> Answer:
             f"--endpoint {endpoint} serves {answer.model_version}, and the vector is of {version}; copy that run here"
         )
     return answer
+
+
+def _remedy(error: ProblemError) -> str:
+    return "; set FEDREC_API_KEY, or pass --api-key" if error.problem.status == 401 else ""

@@ -32,12 +32,14 @@ def create_app(
     """The endpoint over what `load` returns, which runs once the server is up: alive at once, ready when loaded.
 
     `folder`, the run's, may keep an index that takes long to build. `loaded` is called when nothing more is to load.
+    Raises `InputError` where the store cannot be used.
     """
     settings, meters = settings or Settings(), Meters()
+    store = Store(settings.store)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        store, app.state.together = Store(settings.store), Together()
+        app.state.together = Together()
         app.state.live = Live(load, store, folder, loaded)
         Thread(target=app.state.live.start, daemon=True).start()
         yield

@@ -9,6 +9,8 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from pydantic_core import from_json
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 
@@ -51,7 +53,10 @@ class Direct(Route):
             if request.headers.get("content-type") != "application/json":
                 await by_fastapi(scope, receive, send)
                 return
-            body = await request.body()
+            try:
+                body = await request.body()
+            except ClientDisconnect:
+                raise HTTPException(400, "the body ended before its time") from None
             try:
                 told = kind.model_validate_json(body)
             except ValidationError:

@@ -109,7 +109,7 @@ class Engine:
         """The items nearest to an item. Raises `Refused` with status 404 for one that is not known."""
         started = time.perf_counter()
         if (row := self.shelf.row(item_id)) is None:
-            raise Refused("item_id", f"item {item_id!r} is not on offer", status=404)
+            raise Refused("item_id", "is not on offer", status=404)
         found = self.shelf.index.search(self.shelf.index.vector(row), k, self._without([row]))
         return self._told(found, started)
 

@@ -28,6 +28,9 @@ READ, ADMIN = "read", "admin"
 OPEN = ("/healthz", "/readyz", "/", "/docs", "/openapi.json")
 """Paths that need no key: they tell nothing that is not public, and a page has to load before it can ask."""
 
+UNHURRIED = ("/v1/models:reload",)
+"""Paths without a time limit: given up, they would go on all the same."""
+
 PROBES = ("/healthz", "/readyz", "/metrics")
 """Routes that are asked every few seconds by those who watch: they are counted, and not logged."""
 
@@ -46,11 +49,11 @@ class Keys:
         return cls([_digest(key) for key in settings.read_keys], [_digest(key) for key in settings.admin_keys])
 
     def role(self, key: str | None) -> str | None:
-        """What a caller may do, or None: nothing. Every known key is compared, whichever it is."""
+        """What a key lets its holder do; None for one that is not known. Every known key is compared."""
         told = hashlib.sha256((key or "").encode()).digest()
         admin = sum(hmac.compare_digest(told, known) for known in self.admin)
         read = sum(hmac.compare_digest(told, known) for known in self.read)
-        return ADMIN if admin else READ if read or not self.read else None
+        return ADMIN if admin else READ if read else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +117,7 @@ class Gate:
             await refused(scope, receive, send)
             return
         try:
-            async with asyncio.timeout(self._settings.time_limit):
+            async with asyncio.timeout(None if scope["path"] in UNHURRIED else self._settings.time_limit):
                 await self._app(scope, self._measured(receive), send)
         except TimeoutError:
             if told["begun"]:
@@ -128,20 +131,25 @@ class Gate:
         """The answer to whom is not let through; None for whoever is. Notes the caller's role in the scope."""
         headers = {name: value for name, value in scope["headers"] if name in (b"x-api-key", b"content-length")}
         key = headers.get(b"x-api-key", b"").decode("latin-1") or None
-        role = self._keys.role(key)
-        if role is None and _is_open(scope["path"]):
+        role, is_open = self._keys.role(key), _is_open(scope["path"])
+        caller = key if role and key else (scope.get("client") or ("",))[0]  # a key that is not known is nobody's
+        if not role and (is_open or not self._keys.read):
             role = READ
         scope.setdefault("state", {}).update(role=role, request_id=uuid4().hex)
+        if self._rate and not is_open and (wait := self._wait(self._rate, caller)):
+            return problem(429, f"more than {self._rate}; come again later", headers={"retry-after": str(wait)})
         if role is None:
             return problem(401, "give an API key in the header x-api-key", headers={"www-authenticate": "ApiKey"})
         if int(headers.get(b"content-length", b"0")) > self._settings.max_body_bytes:
             return problem(413, self._too_large())
-        if self._rate and not _is_open(scope["path"]):
-            caller = hashlib.sha256((key or (scope.get("client") or ("",))[0]).encode()).hexdigest()
-            if not self._limiter.hit(self._rate, caller):
-                wait = max(1, round(self._limiter.get_window_stats(self._rate, caller).reset_time - time.time()))
-                return problem(429, f"more than {self._rate}; come again later", headers={"retry-after": str(wait)})
         return None
+
+    def _wait(self, rate: RateLimitItemPerMinute, caller: str) -> int:
+        """Seconds until this caller may come again; 0 for one who may now."""
+        name = hashlib.sha256(caller.encode()).hexdigest()
+        if self._limiter.hit(rate, name):
+            return 0
+        return max(1, round(self._limiter.get_window_stats(rate, name).reset_time - time.time()))
 
     def _too_large(self) -> str:
         return f"the body is larger than {self._settings.max_body_bytes:,} bytes; send less"

@@ -27,7 +27,7 @@ from serving.schema import (
     Questions,
 )
 from serving.shelf import Goods
-from serving.store import HIDDEN, LIKED
+from serving.store import HIDDEN, LIKED, Busy
 from serving.together import Together
 
 K = Annotated[int, Query(ge=1, le=MAX_K, description="how many items to answer")]
@@ -101,7 +101,7 @@ async def recommend(question: Question, request: Request) -> Response:
     """The top k for a history, a text, both, or a user vector; seen items are left out unless asked for."""
     desk = await _desk(request)
     question = _resolved(question, desk.live)
-    if question.vector is not None and desk.engine.shelf.index.quick:
+    if question.vector is not None and not question.diversity and desk.engine.shelf.index.quick:
         answer = desk.engine.recommend(question)  # sooner than a thread would begin
     else:
         answer = await desk.together.answer(desk.engine, question)
@@ -130,7 +130,7 @@ async def recommend_batch(asked: Questions, desk: Annotated[Desk, Depends(_desk)
     for place, answer in enumerate(answers):
         if isinstance(answer, Refused):
             raise Refused(f"questions.{place}.{answer.where}", answer.detail)
-        answer.request_id = desk.request_id
+        answer.request_id = f"{desk.request_id}-{place}"
     return _json(Answers.model_construct(answers=answers))
 
 
@@ -142,13 +142,17 @@ async def search(
     details: Annotated[bool, Query(description="tell each item's columns, too")] = False,
 ) -> Response:
     """Items by text: those with it in their title first, then those that are about it."""
-    return _json(await desk.together.search(desk.engine, q, k, details))
+    answer = await desk.together.search(desk.engine, q, k, details)
+    answer.request_id = desk.request_id
+    return _json(answer)
 
 
 @asking.get("/items/{item_id:path}/similar", response_model=Answer, responses=LOOKING)
-def similar(item_id: str, engine: Ready, k: K = 10) -> Response:
+def similar(item_id: str, desk: Annotated[Desk, Depends(_desk)], k: K = 10) -> Response:
     """The items nearest to one item."""
-    return _json(engine.similar(item_id, k))
+    answer = desk.engine.similar(item_id, k)
+    answer.request_id = desk.request_id
+    return _json(answer)
 
 
 @asking.get("/items/{item_id:path}", responses=LOOKING)
@@ -194,7 +198,10 @@ def user(user: ItemId, live: Lively) -> Person:
 @changing.delete("/users/{user:path}", status_code=204, responses=CHANGING)
 def erase(user: ItemId, live: Lively) -> None:
     """Forget a user."""
-    live.store.erase(user)
+    try:
+        live.store.erase(user)
+    except Busy as busy:
+        raise HTTPException(503, str(busy), {"retry-after": "5"}) from busy
 
 
 @changing.put("/items/{item_id:path}", responses=CHANGING)

@@ -5,11 +5,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MAX_K = 1000
+MAX_OFFSET = 10_000
 MAX_BATCH = 100
 MAX_COLUMNS = 20
 ItemId = Annotated[str, Field(min_length=1, max_length=200)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
-Value = Annotated[str, Field(max_length=500)] | bool | int | Number
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Value = Annotated[str, Field(max_length=500)] | bool | Whole | Number
+Values = Annotated[list[Value], Field(max_length=1000)]
 
 
 class Asked(BaseModel):
@@ -52,13 +55,15 @@ class Question(Asked):
     user: ItemId | None = Field(default=None, description="a user who has consented to be remembered: see /v1/feedback")
     mix: float = Field(default=0.5, ge=0, le=1, description="with a history and a query: the query's share")
     k: int = Field(default=10, ge=1, le=MAX_K, description="how many items to answer")
-    offset: int = Field(default=0, ge=0, le=10_000, description="how many of the best to leave out: the page before")
+    offset: int = Field(
+        default=0, ge=0, le=MAX_OFFSET, description="how many of the best to leave out: the page before"
+    )
     exclude: list[ItemId] = Field(default_factory=list, max_length=10_000, description="item ids not to answer")
     exclude_seen: bool = Field(default=True, description="leave out the items of the history")
     include: list[ItemId] | None = Field(
         default=None, min_length=1, max_length=10_000, description="rank these items, and no others"
     )
-    filters: dict[str, Value | list[Value] | Range] = Field(
+    filters: dict[str, Value | Values | Range] = Field(
         default_factory=dict,
         max_length=MAX_COLUMNS,
         description="by the catalogue's columns: a value, a list of which one is enough, or a range",
@@ -74,6 +79,8 @@ class Question(Asked):
         given = {name for name in ("history", "query", "vector", "user") if getattr(self, name) is not None}
         if given not in ({"history"}, {"query"}, {"vector"}, {"user"}, {"history", "query"}, {"user", "query"}):
             raise ValueError("give a history, a query, a vector or a user; a query can go with a history or a user")
+        if self.diversity and self.offset + self.k > MAX_K:
+            raise ValueError(f"diversity is among the best {MAX_K:,}: offset and k together may be no more")
         if self.explain and not given & {"history", "user"}:
             raise ValueError("explain needs a history: there is none to explain by")
         return self
@@ -132,7 +139,7 @@ class NewItem(Asked):
     text: str | None = Field(
         default=None, min_length=1, max_length=20_000, description="what the encoder reads; the title if left out"
     )
-    columns: dict[str, Value | list[Value]] = Field(default_factory=dict, max_length=MAX_COLUMNS)
+    columns: dict[str, Value | Values] = Field(default_factory=dict, max_length=MAX_COLUMNS)
 
 
 class KnownItem(BaseModel):

@@ -4,7 +4,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from data.errors import InputError
 
@@ -45,5 +51,7 @@ class Settings(BaseSettings):
             said = "is not known" if first["type"] == "extra_forbidden" else first["msg"].lower()
             known = ", ".join(cls.model_fields)
             raise InputError(f"setting {'.'.join(map(str, first['loc']))}: {said}; the settings are {known}") from None
+        except SettingsError as error:  # it names the setting, and not the value
+            raise InputError(f"{error}; lists are written in JSON, such as FEDREC_ADMIN_KEYS='[\"…\"]'") from None
         except ValueError as error:  # the file is no TOML
             raise InputError(f"--settings {file} is not TOML ({error}); mend it") from None

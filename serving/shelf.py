@@ -104,7 +104,7 @@ class Shelf:
     def put(self, goods: Goods, vector: np.ndarray) -> "Shelf":
         """With this item, in place of one with the same id. Raises `Unfit` for a property that no column can hold."""
         row = {name: goods.row().get(name) for name in self.frame.columns}
-        if unknown := [name for name in goods.columns if name not in self.frame.columns]:
+        if unknown := [name for name in goods.columns if name not in self.columns]:
             raise Unfit(unknown[0], self._known())
         for name, value in row.items():
             if isinstance(self.frame.schema[name], pl.List) and isinstance(value, str):
@@ -160,6 +160,14 @@ def _has(told: pl.Expr, kind: pl.DataType, column: str, wanted: Any) -> pl.Expr:
     for value in values:
         if isinstance(value, str) != (inner == pl.String) or isinstance(value, bool) != (inner == pl.Boolean):
             raise Unfit(column, f"is {str(inner).lower()}, and no {type(value).__name__} is among its values")
+    fitting = _fitting(values, inner)
     if several:
-        return pl.any_horizontal([pl.lit(False), *(told.list.contains(value) for value in values)])
-    return told.is_in(values)
+        return pl.any_horizontal([pl.lit(False), *(told.list.contains(value) for value in fitting)])
+    return told.is_in(fitting.implode())
+
+
+def _fitting(values: list[Any], kind: Any) -> pl.Series:
+    """Those that a column of this kind can hold: no item has any other."""
+    if kind.is_integer():
+        values = [value for value in values if value == int(value)]
+    return pl.Series(values, dtype=kind, strict=False).drop_nulls()

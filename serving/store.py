@@ -25,6 +25,10 @@ CREATE TABLE IF NOT EXISTS feedback (
 """
 
 
+class Busy(Exception):
+    """What is to be overwritten is still being read."""
+
+
 class Store:
     """Safe for several threads, which take turns. What is erased is overwritten, in the file and in its log."""
 
@@ -81,11 +85,16 @@ class Store:
         return [_kept(row) for row in rows]
 
     def erase(self, user: str) -> int:
-        """Forget a user, in the file and in its log; how many entries there were."""
+        """Forget a user, in the file and in its log; how many entries there were.
+
+        Raises `Busy` where another process reads the file, so that its log cannot be emptied yet.
+        """
         with self._written():
             count = self._db.execute("DELETE FROM feedback WHERE user = ?", (user,)).rowcount
         with self._turn:
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            busy, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise Busy("forgotten, but another process reads the store, and its log cannot be emptied; try again")
         return count
 
     @contextmanager

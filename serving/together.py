@@ -22,6 +22,13 @@ class Waiting:
     answer: asyncio.Future[Answer | Refused]
 
 
+@dataclass(frozen=True)
+class Failure:
+    """What a question ran into that is no refusal."""
+
+    error: Exception
+
+
 @dataclass
 class Together:
     """One thread encodes; what comes while it is busy waits, and goes together next. Nobody waits for company."""
@@ -66,19 +73,28 @@ class Together:
         going = [waiting for waiting in self._waiting if waiting.engine is engine][:MOST]
         self._waiting = [waiting for waiting in self._waiting if waiting not in going]
         loop = asyncio.get_running_loop()
-        done = loop.run_in_executor(self._thread, engine.recommend_all, [waiting.question for waiting in going])
+        done = loop.run_in_executor(self._thread, _each, engine, [waiting.question for waiting in going])
         done.add_done_callback(lambda answered: self._deliver(going, answered))
 
-    def _deliver(self, going: list[Waiting], answered: asyncio.Future[list[Answer | Refused]]) -> None:
-        failure = answered.exception()
-        for place, waiting in enumerate(going):
+    def _deliver(self, going: list[Waiting], answered: asyncio.Future[list[Answer | Refused | Failure]]) -> None:
+        for waiting, answer in zip(going, answered.result(), strict=True):
             if waiting.answer.cancelled():
                 continue
-            if failure:
-                waiting.answer.set_exception(failure)
+            if isinstance(answer, Failure):
+                waiting.answer.set_exception(answer.error)
             else:
-                waiting.answer.set_result(answered.result()[place])
+                waiting.answer.set_result(answer)
         self._next()
+
+
+def _each(engine: Engine, questions: Sequence[Question]) -> list[Answer | Refused | Failure]:
+    """All together; where that fails, one by one, so that none fails by another's fault."""
+    try:
+        return list(engine.recommend_all(questions))
+    except Exception as error:
+        if len(questions) == 1:
+            return [Failure(error)]
+        return [answer for question in questions for answer in _each(engine, [question])]
 
 
 async def _able_to_read(engine: Engine) -> None:

@@ -205,6 +205,20 @@ def test_a_host_that_is_none_is_refused(fedrec: Fedrec, run: Path) -> None:
     is_refused(fedrec("serve", run, "--host", "256.0.0.1", "--port", "0"), "--host 256.0.0.1", "choose another")
 
 
+def test_a_store_that_cannot_be_is_refused_before_it_listens(fedrec: Fedrec, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    asked = ["serve", run, "--port", 0, "--store", tmp_path / "file" / "store.db"]
+    is_refused(fedrec(*asked), "--store", "cannot be used", "choose another")
+
+
+def test_a_setting_that_cannot_be_is_refused(fedrec: Fedrec, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_refused(fedrec("serve", run, "--time-limit", 0), "setting time_limit", "greater than 0")
+    monkeypatch.setenv("FEDREC_ADMIN_KEYS", "no-list-but-a-key")
+    refused = fedrec("serve", run)
+    is_refused(refused, "admin_keys", "JSON")
+    assert "no-list" not in refused.err
+
+
 def test_a_process_refuses_alike() -> None:
     ended = subprocess.run([sys.executable, "-m", "fedrec", "bogus"], capture_output=True, text=True)
     is_refused(Outcome(ended.returncode, ended.stdout, ended.stderr), "No such command 'bogus'", "fedrec --help")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from fastapi import Request, Response
+from pydantic import SecretStr
 from starlette.middleware.base import RequestResponseEndpoint
 
 from data.catalogue import Catalogue
@@ -15,7 +16,8 @@ from data.shard import Shard
 from recsys.recommender import Recommender
 from serving.app import create_app
 from serving.engine import Engine
-from serving.schema import Question
+from serving.schema import MAX_K, Question
+from serving.settings import Settings
 from tests.endpoint import running, until_ready
 from tests.terminal import Fedrec, is_refused
 from tests.world import write_toy
@@ -67,9 +69,32 @@ def test_the_endpoint_is_told_a_vector_and_nothing_else(
     assert [item["item_id"] for item in there["items"]] == [item["item_id"] for item in here["items"]]
     assert len(there["items"]) == 4
     (body,) = bodies
-    assert json.loads(body).keys() == {"vector", "k"}
+    assert json.loads(body).keys() == {"vector", "k", "offset"}
+    assert json.loads(body)["k"] == MAX_K  # whoever asks, so that it tells nothing of the history
     assert len(json.loads(body)["vector"]) == 384
     assert not [item for item in (*had(node, "person-04"), "person-04") if item.encode() in body]
+
+
+def test_who_has_had_more_than_a_page_still_gets_the_rest(
+    run: Path, node: Path, fedrec: Fedrec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ["recommend", run, "--shard", node, "--user", "person-07", "-k", 5, "--json"]
+    whole = fedrec(*asked).answer["items"]
+    monkeypatch.setattr("fedrec.device.MAX_K", 3)
+    assert fedrec(*asked).answer["items"] == whole
+
+
+def test_an_endpoint_with_keys_is_asked_with_one(
+    run: Path, node: Path, fedrec: Fedrec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = create_app(lambda: Recommender.load(run), Settings(read_keys=(SecretStr("a-key-for-reading"),)))
+    with running(app) as client:
+        until_ready(client)
+        asked = ["recommend", run, "--shard", node, "--user", "person-04", "-k", 4, "--endpoint", client.base_url]
+        is_refused(fedrec(*asked), "401", "FEDREC_API_KEY")
+        assert len(fedrec(*asked, "--json", "--api-key", "a-key-for-reading").answer["items"]) == 4
+        monkeypatch.setenv("FEDREC_API_KEY", "a-key-for-reading")
+        assert len(fedrec(*asked, "--json").answer["items"]) == 4
 
 
 def test_what_cannot_be_recommended_on_the_device_is_refused(

@@ -1,13 +1,16 @@
 """The endpoint as those who run it want it: keys, limits, items, feedback by consent, reload, meters."""
 
+import asyncio
 import gc
 import json
 import logging
 import re
+import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import fields, replace
 from pathlib import Path
 from threading import Event, Thread, current_thread
@@ -26,15 +29,16 @@ from recsys.embed import Encoder
 from recsys.recommender import Recommender
 from recsys.towers import Towers
 from serving.app import create_app
-from serving.engine import Engine
-from serving.schema import Question
+from serving.engine import Engine, Plan
+from serving.schema import Answer, Question
 from serving.settings import Settings
+from serving.together import Together
 from tests.endpoint import ready, running
 from tests.test_serving import FILMS, SECRET, WATCHED, is_problem
 from tests.world import small_config
 
 READ, ADMIN = "a-key-to-read-0123456789", "a-key-to-change-9876543210"
-OWN_WORD = "pistachio"
+OWN_WORD, OWN_NUMBER = "pistachio", 7_310_465_982_217
 NEW = {"title": "The lander", "text": "The lander. A spaceship lands on the moon.", "columns": {"year": 2026}}
 
 
@@ -96,6 +100,17 @@ def test_who_asks_too_often_is_told_when_to_come_again(recommender: Recommender)
         assert client.get("/readyz").status_code == 200
 
 
+def test_a_key_that_is_not_known_is_no_way_around_the_limit(recommender: Recommender) -> None:
+    path = "/v1/items/film-soup/similar"
+    with ready(app_of(recommender, rate_per_minute=3)) as client:
+        made_up = [client.get(path, headers={"x-api-key": f"made-up-{n}"}).status_code for n in range(4)]
+    assert made_up == [200, 200, 200, 429]
+    with ready(app_of(recommender, rate_per_minute=3, read_keys=[READ])) as client:
+        guessed = [client.get(path, headers={"x-api-key": f"made-up-{n}"}).status_code for n in range(4)]
+        assert guessed == [401, 401, 401, 429]
+        assert client.get(path, headers={"x-api-key": READ}).status_code == 200
+
+
 def test_a_body_that_is_too_large_is_refused_told_or_not(recommender: Recommender) -> None:
     body = json.dumps({"query": SECRET, "exclude": [SECRET] * 500}).encode()
     with ready(app_of(recommender, max_body_bytes=1000)) as client:
@@ -114,6 +129,53 @@ def test_an_answer_that_takes_too_long_is_given_up(recommender: Recommender) -> 
         slow = client.post("/v1/recommend", json={"query": "x"})
         is_problem(slow, 503, None)
         assert slow.headers["retry-after"] == "5"
+
+
+def test_a_reload_may_take_longer_than_an_answer(recommender: Recommender) -> None:
+    """Given up, it would go on all the same, and be asked for again."""
+    app = app_of(recommender, time_limit=1e-4)
+    with running(app, ADMIN) as client:
+        while app.state.live.engine is None:
+            time.sleep(0.01)
+        assert client.post("/v1/models:reload").json()["model_version"] == recommender.version
+
+
+def test_a_body_that_is_broken_off_is_the_callers_fault(admin: httpx.Client) -> None:
+    with socket.create_connection((admin.base_url.host, admin.base_url.port)) as caller:
+        head = "POST /v1/recommend HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n"
+        caller.sendall(head.encode() + b'{"query": ')
+    for _ in range(100):
+        metrics = admin.get("/metrics").text
+        if 'fedrec_requests_total{route="/v1/recommend"' in metrics:
+            break
+        time.sleep(0.02)
+    assert 'fedrec_requests_total{route="/v1/recommend",status="400"} 1.0' in metrics
+
+
+def test_one_questions_fault_is_its_own(recommender: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Engine._plan
+
+    def planned(engine: Engine, question: Question) -> Plan:
+        if question.query == "poison":
+            raise RuntimeError("no refusal")
+        return plan(engine, question)
+
+    monkeypatch.setattr(Engine, "_plan", planned)
+    engine, texts = Engine.of(recommender), ["soup", "poison", "moon", "baker"]
+
+    async def ask() -> list[Answer | BaseException]:
+        together = Together()
+        asked = (together.answer(engine, Question(query=text)) for text in texts)
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        together.close()
+        return list(found)
+
+    first, failed, *others = asyncio.run(ask())
+    assert isinstance(failed, RuntimeError)
+    for answer, text in zip((first, *others), ("soup", "moon", "baker"), strict=True):
+        assert isinstance(answer, Answer)
+        expected = engine.recommend(Question(query=text)).items
+        assert [item.item_id for item in answer.items] == [item.item_id for item in expected]
 
 
 class LateEncoder(Encoder):
@@ -177,6 +239,7 @@ def test_an_item_is_served_within_the_request_that_puts_it_in(admin: httpx.Clien
         ({"title": None}, "title"),
         ({"colour": "red"}, "colour"),
         ({"columns": {"director": "x"}}, "director"),
+        ({"columns": {"item_id": "film-soup"}}, "item_id"),
         ({"columns": {"year": "soon"}}, "columns"),
         ({"columns": {"year": 1e30}}, "columns"),
     ],
@@ -261,10 +324,25 @@ def test_erasure_leaves_nothing_behind(recommender: Recommender, tmp_path: Path)
         assert db.execute("SELECT DISTINCT user FROM feedback").fetchall() == [("bystander",)]
 
 
+def test_erasure_while_the_store_is_read_says_to_try_again(recommender: Recommender, tmp_path: Path) -> None:
+    """Another process holds an old state of the file, which its log must keep as long."""
+    store = tmp_path / "store.db"
+    with ready(app_of(recommender, store=store), ADMIN) as client, closing(sqlite3.connect(store)) as reader:
+        client.post("/v1/feedback", json=told("film-soup", user=SECRET)).raise_for_status()
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM feedback").fetchall()
+        busy = client.delete(f"/v1/users/{SECRET}")
+        is_problem(busy, 503, None)
+        assert busy.headers["retry-after"] == "5"
+        reader.rollback()
+        assert client.delete(f"/v1/users/{SECRET}").status_code == 204
+        assert SECRET.encode() not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+
 def test_without_consent_nothing_of_a_request_stays(
     recommender: Recommender, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not in a log, a metric, the database, or an object that lives on. The word is no other test's."""
+    """Not in a log, a metric, the database, or an object that lives on. The words and numbers are no other test's."""
     caplog.set_level(logging.DEBUG)
     with ready(app_of(recommender, store=tmp_path / "store.db"), ADMIN) as client:
         for asked in (
@@ -272,6 +350,9 @@ def test_without_consent_nothing_of_a_request_stays(
             {"query": OWN_WORD},
             {"history": [OWN_WORD]},
             {"query": OWN_WORD, "k": 0},
+            {"history": WATCHED, "filters": {"year": OWN_NUMBER}},
+            {"history": WATCHED, "filters": {"genres": OWN_WORD}},
+            {"vector": [0.0] * 383 + [OWN_NUMBER]},
         ):
             client.post("/v1/recommend", json=asked)
         client.get("/v1/search", params={"q": OWN_WORD})
@@ -279,13 +360,16 @@ def test_without_consent_nothing_of_a_request_stays(
         metrics = client.get("/metrics").text
         files = b"".join(path.read_bytes() for path in tmp_path.iterdir())
         gc.collect()
-        questions = [thing for thing in gc.get_objects() if type(thing) is Question]
-        assert not [question for question in questions if OWN_WORD in question.model_dump_json()]
-    assert OWN_WORD not in metrics
-    assert OWN_WORD.encode() not in files
-    assert not [
-        record for record in caplog.records if record.name.startswith("fedrec") and OWN_WORD in str(vars(record))
-    ]
+        living = [thing for thing in gc.get_objects() if type(thing) in (Question, Plan, Answer)]
+        assert not [thing for thing in living if OWN_WORD in repr(thing) or str(OWN_NUMBER) in repr(thing)]
+    kept = [metrics.encode(), files, *(str(vars(record)).encode() for record in caplog.records if _of_ours(record))]
+    for own in (OWN_WORD, str(OWN_NUMBER)):
+        assert not [text for text in kept if own.encode() in text]
+
+
+def _of_ours(record: logging.LogRecord) -> bool:
+    """Not what the caller's side of the test logs."""
+    return record.name.split(".")[0] not in ("httpx", "httpcore")
 
 
 # Reload.
@@ -401,6 +485,10 @@ def test_a_batch_is_answered_in_its_order_or_refused_whole(admin: httpx.Client) 
 
 
 def test_each_answer_has_a_number_of_its_own(admin: httpx.Client) -> None:
-    numbers = {admin.post("/v1/recommend", json={"query": "x"}).json()["request_id"] for _ in range(3)}
-    assert len(numbers) == 3
-    assert all(re.fullmatch(r"[0-9a-f]{32}", number) for number in numbers)
+    """By which feedback can name it, whatever was asked."""
+    batch = admin.post("/v1/recommend:batch", json={"questions": [{"query": "x"}] * 2}).json()["answers"]
+    others = [admin.get("/v1/search?q=x"), admin.get("/v1/items/film-soup/similar")]
+    alone = [admin.post("/v1/recommend", json={"query": "x"}) for _ in range(3)]
+    numbers = [answer["request_id"] for answer in (*batch, *(reply.json() for reply in (*others, *alone)))]
+    assert len(set(numbers)) == len(numbers) == 7
+    assert all(re.fullmatch(r"[0-9a-f]{32}(-\d+)?", number) for number in numbers)

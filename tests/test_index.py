@@ -1,6 +1,7 @@
 """The index against a twin that looks at everything, through any life of additions, removals and filters."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import faiss
@@ -31,7 +32,10 @@ class Life(RuleBasedStateMachine):
     def begin(self, seed: int, items: int) -> None:
         self.rng = np.random.default_rng(seed)
         matrix = unit(self.rng, items)
-        self.index, self.twin, self.rows = Index.over(matrix), dict(enumerate(matrix)), items
+        self.index, self.twin, self.rows = self.built(matrix), dict(enumerate(matrix)), items
+
+    def built(self, matrix: np.ndarray) -> Index:
+        return Index.over(matrix)
 
     @rule()
     def add(self) -> None:
@@ -76,8 +80,21 @@ class Life(RuleBasedStateMachine):
             np.testing.assert_array_equal(self.index.vectors(rows), np.stack(list(self.twin.values())))
 
 
-Life.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
-TestLife = Life.TestCase
+class LifeInCells(Life):
+    """The same of an inverted file that looks at all of its cells, which finds the very nearest."""
+
+    def built(self, matrix: np.ndarray) -> Index:
+        base = faiss.IndexIVFFlat(faiss.IndexFlatIP(WIDTH), WIDTH, 1 + len(matrix) // 4, faiss.METRIC_INNER_PRODUCT)
+        base.cp.min_points_per_centroid = 1
+        base.train(matrix)
+        base.add(matrix)
+        base.nprobe = base.nlist
+        return replace(Index.over(matrix), base=base)
+
+
+for life in (Life, LifeInCells):
+    life.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+TestLife, TestLifeInCells = Life.TestCase, LifeInCells.TestCase
 
 
 def test_a_change_leaves_the_index_that_others_hold_as_it_was() -> None:
@@ -113,6 +130,25 @@ def test_beyond_so_many_items_the_nearest_cells_are_enough(clusters: np.ndarray)
         assert all(row % 2 == 0 for row in found)
         hits.append(len(found & set(np.argsort(-scores)[:10].tolist())) / 10)
     assert np.mean(hits) > 0.9
+
+
+def test_what_may_be_answered_is_found_however_far_away_it_is(clusters: np.ndarray) -> None:
+    """Where a filter keeps only what is unlike the taste, the nearest cells hold none of it."""
+    index = Index.over(clusters)
+    for taste in clusters[:20]:
+        scores = clusters @ taste
+        allowed = scores < np.median(scores)
+        best = np.argsort(-np.where(allowed, scores, -np.inf))[:10]
+        assert [row for row, _ in index.search(taste, 10, allowed)] == best.tolist()
+        few = allowed & (np.arange(len(clusters)) % 120 == 0)
+        assert len(index.search(taste, 50, few)) == min(50, few.sum())
+    assert index.search(clusters[0], 10, np.zeros(len(clusters), dtype=bool)) == []
+
+
+def test_a_page_far_down_is_whole(clusters: np.ndarray) -> None:
+    scores = clusters @ clusters[0]
+    found = Index.over(clusters).search(clusters[0], 2500)
+    assert [row for row, _ in found[2490:]] == np.argsort(-scores)[2490:2500].tolist()
 
 
 def test_what_took_long_to_build_is_saved_and_checked(clusters: np.ndarray, tmp_path: Path) -> None:

@@ -229,6 +229,7 @@ def test_callers_at_once_get_what_each_gets_alone(client: httpx.Client) -> None:
         ({"query": "x", "filters": {"year": SECRET}}, "filters.year"),
         ({"query": "x", "filters": {"genres": {"min": 3}}}, "filters.genres"),
         ({"query": SECRET, "vector": [1.0]}, "body"),
+        ({"query": "x", "diversity": 0.5, "k": 1000, "offset": 1}, "body"),
         ([SECRET], "body"),
         ({"history": []}, "history"),
         ({"history": SECRET}, "history"),

@@ -38,6 +38,9 @@ def shelf() -> Shelf:
         ({"genres": ["Space", "Children"]}, "ab"),
         ({"genres": []}, ""),
         ({"genres": "Horr"}, ""),
+        ({"year": 2**200}, ""),
+        ({"year": [1995.5, 1e300]}, ""),
+        ({"year": {"min": -1e300, "max": 1e300}}, "abc"),
         ({"colour": False}, "c"),
         ({"genres": "Horror", "year": {"max": 1990}}, "a"),
     ],
@@ -81,7 +84,12 @@ def test_items_come_and_go(shelf: Shelf) -> None:
 
 @pytest.mark.parametrize(
     ("columns", "column", "said"),
-    [({"director": "x"}, "director", "no such column"), ({"year": "soon"}, "columns", r"year \(int64\)")],
+    [
+        ({"director": "x"}, "director", "no such column"),
+        ({"item_id": "a"}, "item_id", "no such column"),
+        ({"text": "x"}, "text", "no such column"),
+        ({"year": "soon"}, "columns", r"year \(int64\)"),
+    ],
 )
 def test_what_no_column_can_hold_is_refused(shelf: Shelf, columns: dict[str, object], column: str, said: str) -> None:
     with pytest.raises(Unfit, match=said) as unfit:

@@ -33,6 +33,10 @@ def recommend(
             metavar="URL", help="With --shard: ask this server, which gets a vector.", show_default="rank here"
         ),
     ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(envvar="FEDREC_API_KEY", metavar="KEY", help="With --endpoint: where it asks for one."),
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many.")] = 10,
     as_json: Json = False,
 ) -> None:
@@ -40,7 +44,11 @@ def recommend(
     from fedrec import view
 
     if shard is not None:
-        answer = _on_the_device(run, shard, user, k, endpoint, history, query)
+        if user is None or history is not None or query is not None:
+            raise InputError("--shard goes with --user, one of its users, and with neither --history nor --query")
+        from fedrec.device import recommend
+
+        answer = recommend(run, shard, user, k, endpoint, api_key)
     else:
         if told := [name for name, value in (("--user", user), ("--endpoint", endpoint)) if value is not None]:
             raise InputError(f"{told[0]} goes with --shard, a node's folder; add it")
@@ -51,16 +59,6 @@ def recommend(
     if answer.unknown_ids:
         view.warn(f"not in the catalogue, skipped: {', '.join(answer.unknown_ids)}")
     view.out.print(view.items_table(f"top {k} of {answer.model_version}", answer.items))
-
-
-def _on_the_device(
-    run: Path, shard: Path, user: str | None, k: int, endpoint: str | None, history: str | None, query: str | None
-) -> "Answer":
-    from fedrec.device import recommend
-
-    if user is None or history is not None or query is not None:
-        raise InputError("--shard goes with --user, one of its users, and with neither --history nor --query")
-    return recommend(run, shard, user, k, endpoint)
 
 
 def _answer(run: Path, question: "Question") -> "Answer":
@@ -102,17 +100,39 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", help="For items put in and feedback.", show_default="in memory"),
     ] = None,
+    rate_per_minute: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Requests of a caller at most.", show_default="no limit")
+    ] = None,
+    max_body_bytes: Annotated[
+        int | None, typer.Option(min=1000, metavar="N", help="Of a request at most.", show_default="2,000,000")
+    ] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="For an answer.", show_default="30")
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="A web page that may call from a browser; repeatable.", show_default="none"),
+    ] = None,
     settings: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="TOML: keys, limits and the rest.", show_default="FEDREC_… in the environment"
+            metavar="FILE", help="TOML: keys, and all of the above.", show_default="FEDREC_… in the environment"
         ),
     ] = None,
 ) -> None:
     """Answer over HTTP: a page at /, the API at /v1, its documentation at /docs, /metrics, /healthz, /readyz."""
     from serving.settings import Settings
 
-    asked = Settings.read(settings, {"host": host, "port": port, "store": store})
+    flags = {
+        "host": host,
+        "port": port,
+        "store": store,
+        "rate_per_minute": rate_per_minute,
+        "max_body_bytes": max_body_bytes,
+        "time_limit": time_limit,
+        "cors_origins": cors_origin or None,
+    }
+    asked = Settings.read(settings, flags)
     with _listen(asked.host, asked.port) as listener:
         import uvicorn
 
@@ -122,12 +142,12 @@ def serve(
         from serving.log import log_requests
 
         recommender = Recommender.load(run)
-        shown = f"[{asked.host}]" if ":" in asked.host else asked.host
-        view.say(f"{recommender.version} at http://{shown}:{listener.getsockname()[1]} (API at /docs, Ctrl-C stops)")
-        log_requests()
         first = iter([recommender])  # what is there when it starts; a reload opens the folder anew
         # To look through all that the libraries made, for garbage, would stop every answer for a quarter of a second.
         app = create_app(lambda: next(first, None) or Recommender.load(run), asked, run, loaded=gc.freeze)
+        shown = f"[{asked.host}]" if ":" in asked.host else asked.host
+        view.say(f"{recommender.version} at http://{shown}:{listener.getsockname()[1]} (API at /docs, Ctrl-C stops)")
+        log_requests()
         sys.setswitchinterval(SWITCH)
         config = uvicorn.Config(app, log_config=None, access_log=False)
         uvicorn.Server(config).run(sockets=[listener])
