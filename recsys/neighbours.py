@@ -41,9 +41,12 @@ class EASEConfig:
 
 def interactions(histories: Sequence[np.ndarray], items: int) -> sparse.csr_matrix:
     """Which items each history holds: (B, N) of ones."""
-    ends = np.cumsum([0, *map(len, histories)])
-    rows = np.concatenate(histories)
-    return sparse.csr_matrix((np.ones(len(rows)), rows, ends), shape=(len(histories), items))
+    return _ones(
+        np.repeat(np.arange(len(histories)), [len(h) for h in histories]),
+        np.concatenate(histories),
+        items,
+        len(histories),
+    )
 
 
 def item_knn(shard: Shard, items: int, split: str, config: KNNConfig) -> Scorer:
@@ -95,7 +98,14 @@ def approximated(weights: np.ndarray, rank: int) -> np.ndarray:
 def _held(shard: Shard, items: int, split: str) -> sparse.csr_matrix:
     """Who had what, of all that `split` may read: (U, N) of ones."""
     users, rows = shard.events(split)
-    return sparse.csr_matrix((np.ones(len(rows)), (users, rows)), shape=(len(shard), items))
+    return _ones(users, rows, items, len(shard))
+
+
+def _ones(users: np.ndarray, rows: np.ndarray, items: int, count: int) -> sparse.csr_matrix:
+    """Who holds what: (U, N); an item that somebody has had twice is held once."""
+    held = sparse.csr_matrix((np.ones(len(rows)), (users, rows)), shape=(count, items))
+    held.data[:] = 1
+    return held
 
 
 def _largest(values: np.ndarray, k: int) -> sparse.csr_matrix:

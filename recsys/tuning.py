@@ -69,6 +69,8 @@ def _sasrec(given: Given, split: str, config: SASRecConfig, watch: Watch) -> Sco
     return sasrec_scorer(fit_sasrec(given.shard, given.items, config, generator, watch))
 
 
+RIDGES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+
 BASELINES = {
     "random": Baseline(Untuned, lambda given, split, config, watch: random_scores(given.items, given.seed)),
     "popularity": Baseline(Untuned, lambda given, split, config, watch: popularity(given.shard, given.items, split)),
@@ -80,19 +82,19 @@ BASELINES = {
     "item-kNN": Baseline(
         KNNConfig,
         lambda given, split, config, watch: item_knn(given.shard, given.items, split, config),
-        {"neighbours": (10, 20, 50, 100, 200), "shrink": (0.0, 10.0)},
+        {"neighbours": (5, 10, 20, 50, 100, 200), "shrink": (0.0, 10.0, 30.0, 100.0)},
     ),
     "EASE": Baseline(
         EASEConfig,
         lambda given, split, config, watch: ease(given.shard, given.items, split, config),
-        {"ridge": (30.0, 100.0, 300.0, 1000.0, 3000.0)},
+        {"ridge": RIDGES},
     ),
     "EASE in vectors": Baseline(
         EASEConfig,
         lambda given, split, config, watch: ease(given.shard, given.items, split, config, given.embeddings.shape[1]),
-        {"ridge": (30.0, 100.0, 300.0, 1000.0, 3000.0)},
+        {"ridge": RIDGES},
     ),
-    "SASRec": Baseline(SASRecConfig, _sasrec, {"dropout": (0.2, 0.4)}, refits=False),
+    "SASRec": Baseline(SASRecConfig, _sasrec, {"dropout": (0.2, 0.4, 0.6)}, refits=False),
 }
 """From knowing nothing to the strongest. SASRec trains on the training events alone, as our own model does."""
 

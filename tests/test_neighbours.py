@@ -50,6 +50,15 @@ def test_only_the_nearest_neighbours_of_an_item_count() -> None:
     assert scores.tolist() == pytest.approx([0, 2 / 6**0.5, 0, 0, 0])  # item 2 is nearer to item 1 than to item 0
 
 
+def test_what_a_user_has_had_twice_counts_once() -> None:
+    """Where a published split repeats items: no cosine is above 1, and a repeated event weighs no more."""
+    repeated, once = shard_of([[0, 0, 1, 1, 3, 4]] * 2), shard_of([[0, 1, 3, 4]] * 2)
+    for fit in (lambda s: item_knn(s, 5, "validation", KNNConfig()), lambda s: ease(s, 5, "validation", EASEConfig())):
+        twice = fit(repeated)([np.array([0, 0])])
+        assert twice.tolist() == fit(once)([np.array([0])]).tolist()
+    assert item_knn(repeated, 5, "validation", KNNConfig())([np.array([0])])[0, 1].item() == pytest.approx(1)
+
+
 def test_blocks_of_items_change_no_similarity(monkeypatch: pytest.MonkeyPatch) -> None:
     histories = [np.array([item, (item + 4) % 100]) for item in range(100)]
     whole = item_knn(pairs_world(), 100, "test", KNNConfig(neighbours=5))(histories)

@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,14 @@ def compared(other: str, metric: str, difference: float, interval: tuple[float, 
     return {"a": "federated", "b": other, "metric": metric, "difference": difference, "interval": interval, "p": p}
 
 
+def tuned(
+    name: str, chosen: float, tried: Sequence[float], scores: Sequence[float] = (0.1, 0.2, 0.3)
+) -> dict[str, Any]:
+    """What a baseline's search left, with validation scores where they are told."""
+    trials = [{"settings": {name: value}, "ndcg@10": score} for value, score in zip(tried, scores, strict=False)]
+    return {"tuning": {"chosen": {name: chosen}, "trials": trials}}
+
+
 MADE = {
     "machine": {"processor": "Abacus", "cores": 2, "memory_gib": 4.0, "device": "cpu"},
     "versions": {"python": "3.11.7", "torch": "2.13.0"},
@@ -40,7 +49,14 @@ PEER = {"rounds": 100, "bytes_up_per_client_round": 215_500}
 
 FILMS: dict[str, Any] = {
     "name": "films",
-    "data": {"users": 1200, "items": 30, "interactions": 9000, "citation": "Reel 1999."},
+    "command": "fedrec reproduce films --source films.zip",
+    "data": {
+        "users": 1200,
+        "items": 30,
+        "interactions": 9000,
+        "catalogue_fingerprint": "c0ffee" * 10,
+        "citation": "Reel 1999.",
+    },
     "preset": {"title": "Films"},
     "seeds": [0, 1],
     **MADE,
@@ -49,7 +65,7 @@ FILMS: dict[str, Any] = {
     "ratio": {"ndcg@10": 0.8, "recall@10": 0.8},
     "baselines": {
         "popularity": metrics(0.04, 0.07) | {"tuning": {"chosen": {}, "trials": [{}]}},
-        "EASE": metrics(0.09, 0.18) | {"tuning": {"chosen": {"ridge": 200.0}, "trials": [{}, {}, {}]}},
+        "EASE": metrics(0.09, 0.18) | tuned("ridge", 200.0, [100.0, 200.0, 300.0]),
     },
     "peers": {
         "fedmf": metrics(0.05, 0.1) | PEER | {"sampled-99": metrics(0.3, 0.5)},
@@ -96,6 +112,7 @@ FILMS["start"] = {
 }
 SENT: dict[str, Any] = {
     "name": "sent",
+    "command": "fedrec reproduce sent",
     "preset": {"title": "", "base": "films", "against_bytes": True},
     "seeds": [0],
     **MADE,
@@ -158,6 +175,34 @@ def test_a_benchmark_as_a_table(clone: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (tuned("ridge", 100.0, [100.0, 200.0]), " (ridge = 100 (the least); of 2 tried)"),
+        (tuned("ridge", 200.0, [100.0, 200.0]), " (ridge = 200 (the most); of 2 tried)"),
+        (tuned("shrink", 0.0, [0.0, 10.0]), " (shrink = 0; of 2 tried)"),
+        (tuned("last", 1, [1, 3]), " (last = 1; of 2 tried)"),
+        (tuned("last", 3, [3]), " (last = 3; of 1 tried)"),
+        (
+            tuned("steps", 0, [5, 0, 10], [0.08, 0.11, 0.09]),
+            " (left out: on validation 0.0900 at best, of 2 tried, and 0.1100 without)",
+        ),
+    ],
+)
+def test_a_choice_at_the_edge_is_told(found: dict[str, Any], said: str) -> None:
+    assert models.tuned(found) == said
+
+
+def test_a_figure_that_is_not_published_is_not_the_best_published(clone: Path) -> None:
+    rumour = (
+        '[[figure]]\nbenchmark = "films"\nmodel = "Rumour"\n"ndcg@10" = 0.9\nsource = "?"\nkind = "as a reference"\n'
+    )
+    (clone / "benchmarks" / "published.toml").write_text(PUBLISHED + rumour)
+    write(clone)
+    assert "0.0500 (CineRec)" in (clone / "README.md").read_text()
+    assert "| Rumour, *as a reference* |" in (clone / "docs" / "results.md").read_text()
+
+
 def test_who_beats_whom() -> None:
     assert tables.comparisons(FILMS).splitlines() == [
         "| **fedrec, federated** against | NDCG@10 | Recall@10 |",
@@ -201,8 +246,8 @@ def test_the_page_says_all_that_was_found(clone: Path) -> None:
     write(clone)
     page = (clone / "docs" / "results.md").read_text()
     for said in [
-        "1,200 users, 30 items, 9,000 interactions. Reel 1999.",
-        "`fedrec reproduce films`, seeds 0, 1:",
+        "1,200 users, 30 items, 9,000 interactions; catalogue c0ffeec0ffee. Reel 1999.",
+        "`fedrec reproduce films --source films.zip`, seeds 0, 1:",
         "20 rounds of 120 clients; the best on validation: 20, 10.",
         "98,304 numbers; a client that takes part in a round sends 395.3 kB, at 32 bits a number.",
         "Federated training reaches 80.0% of the NDCG@10 on pooled data.",

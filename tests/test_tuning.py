@@ -105,7 +105,7 @@ def test_the_best_is_fitted_again_on_what_the_test_may_read() -> None:
 
 def test_a_grid_given_from_outside_replaces_values_by_name() -> None:
     tried = configs(BASELINES["item-kNN"], {"neighbours": [7]})
-    assert [(config.neighbours, config.shrink) for config in tried] == [(7, 0.0), (7, 10.0)]
+    assert [(config.neighbours, config.shrink) for config in tried] == [(7, 0.0), (7, 10.0), (7, 30.0), (7, 100.0)]
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ class Benchmark:
         records = {part.name: record for part in self.parts() if (record := self._record(part))}
         return {
             "name": self.name,
-            "command": f"fedrec reproduce {self.name}",
+            "command": f"fedrec reproduce {self.name}" + (f" --source {self.source.name}" if self.source else ""),
             "split": manifest["split"],
             "data": {name: manifest[name] for name in DATA},
             "preset": self.preset.model_dump(mode="json"),

@@ -49,7 +49,7 @@ def _compared(ranks: Ranks, other: str, metric: str) -> Figures:
 
 
 def by_history(ranks: Ranks, data: Path) -> list[Figures]:
-    """Users in groups by how many events there are to learn from, and each model's mean NDCG@10 in them."""
+    """Users in groups by how many events they have before the test item, and each model's mean NDCG@10 in them."""
     shard = Shard.load(data)
     users = shard.ranked(range(len(shard)))
     lengths = np.array([len(shard.history(user, "test")) for user in users])

@@ -6,7 +6,10 @@ from fedrec.reproduce.collect import GROUPS, with_ratio
 from fedrec.reproduce.parts import Figures
 
 SAME = ("name", "split", "data", "seeds")
-"""What two machines must agree on, and the preset but for which parts it asks for."""
+"""What two machines must agree on, and the preset's settings."""
+
+OWN = ("parts", "baselines", "cold")
+"""Of the preset: which parts it asks for and what they try, which the parts themselves tell."""
 
 OF_FIRST = ("machine", "versions", "elsewhere")
 """What is told of the machine that the file began on: the others stand `elsewhere`."""
@@ -53,7 +56,7 @@ def joined(told: Figures, found: Figures, elsewhere: Mapping[str, str]) -> Figur
 
 
 def _asked(result: Figures) -> Figures:
-    return {key: value for key, value in result["preset"].items() if key != "parts"}
+    return {key: value for key, value in result["preset"].items() if key not in OWN}
 
 
 def _by_history(told: list[Figures], found: list[Figures]) -> list[Figures]:

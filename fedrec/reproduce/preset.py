@@ -47,7 +47,7 @@ class Cold(_Table):
     """The test of ranking items that nobody has touched."""
 
     share: float = Field(default=0.1, gt=0, lt=1)  # of the items, about
-    baselines: tuple[str, ...] = ("popularity", "text-neighbours", "ease")
+    baselines: tuple[str, ...] = ("random", "popularity", "text-neighbours", "ease")
 
 
 class Start(_Table):

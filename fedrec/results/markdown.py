@@ -11,7 +11,7 @@ OURS = {
     "central": ("the same model on pooled data", "centrally"),
     "refit": ("fedrec, trained on the validation items too", "federated"),
     "alone": ("the same model, each client alone", "alone"),
-    "personal": ("fedrec, then tuned on each device", "federated"),
+    "personal": ("fedrec, with a private part of each user's own", "federated"),
 }
 LABELS = {"fedmf": "FedMF", "pfedrec": "PFedRec", "pfedrec-leak": "PFedRec with the leak of its code"}
 

@@ -42,9 +42,22 @@ def rows(result: Result, published: Sequence[Result]) -> list[Row]:
 
 def tuned(found: Result) -> str:
     """What validation chose, where it had a choice: ` (ridge = 200; of 5 tried)`."""
-    tuning = found.get("tuning", {"chosen": {}})
-    chosen = ", ".join(f"{name} = {_setting(value)}" for name, value in tuning["chosen"].items())
+    tuning = found.get("tuning", {"chosen": {}, "trials": []})
+    if tuning["chosen"].get("steps") == 0:
+        without, *tried = sorted(tuning["trials"], key=lambda trial: trial["settings"]["steps"])
+        best = f"{max(trial['ndcg@10'] for trial in tried):.4f} at best, of {len(tried)} tried"
+        return f" (left out: on validation {best}, and {without['ndcg@10']:.4f} without)"
+    chosen = ", ".join(f"{name} = {_setting(value)}{_edge(name, tuning)}" for name, value in tuning["chosen"].items())
     return f" ({chosen}; of {len(tuning['trials'])} tried)" if chosen else ""
+
+
+def _edge(name: str, tuning: Result) -> str:
+    """Says where the choice lies at the edge of what was tried, so that more might be better: ` (the least)`."""
+    chosen, tried = tuning["chosen"][name], [trial["settings"][name] for trial in tuning["trials"]]
+    if isinstance(chosen, list) or len(set(tried)) < 2:
+        return ""
+    least = chosen == min(tried) and chosen > 1  # none lies below 0 or 1
+    return " (the least)" if least else " (the most)" if chosen == max(tried) else ""
 
 
 def _setting(value: Any) -> str:
@@ -71,16 +84,15 @@ def _theirs(result: Result, published: Sequence[Result]) -> Iterator[Row]:
         if found["benchmark"] == result["name"]:
             rule = f"; {found['rule']}" if "rule" in found else ""
             trained = "federated" if found.get("federated") else "centrally"
-            yield Row(
-                found["model"], trained, found, found["source"] + rule, f", *{found.get('kind', 'as published')}*"
-            )
+            note = f", *{found.get('kind', 'as published')}*"
+            yield Row(found["model"], trained, found, found["source"] + rule, note)
 
 
 def summary(results: Sequence[Result], published: Sequence[Result]) -> str:
     """A line for each benchmark that has more models than ours: federated beside pooled data, the best peer without a
-    leak, the best baseline, and the best that is published."""
+    leak, the best baseline, and the best that is published: not what is known in another way."""
 
-    def best(rows: Iterator[Row] | list[Row]) -> str:
+    def best(rows: Iterator[Row]) -> str:
         first = max(rows, key=lambda row: middle(row.metrics.get("ndcg@10")), default=None)
         return f"{figure(first.metrics['ndcg@10'])} ({first.model})" if first else "–"
 
@@ -91,7 +103,7 @@ def summary(results: Sequence[Result], published: Sequence[Result]) -> str:
             figure(result["central"]["ndcg@10"]) if "central" in result else "–",
             best(_peers(result, fair=True)),
             best(_baselines(result)),
-            best(list(_theirs(result, published))),
+            best(_theirs(result, [found for found in published if "kind" not in found])),
         ]
         for result in results
         if len(rows(result, published)) > 1

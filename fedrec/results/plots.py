@@ -123,7 +123,7 @@ def _history(figure: "Figure", groups: list[dict[str, Any]]) -> None:
         places = [place + (number - (len(models) - 1) / 2) * width for place in range(len(groups))]
         ax.bar(places, heights, width, color=COLOURS[number % len(COLOURS)], label=label(model).strip("*"))
     ax.set_xticks(range(len(groups)), [f"{span(group)}\n{group['users']:,} users" for group in groups])
-    ax.set_xlabel("events to learn from")
+    ax.set_xlabel("events before the test item")
     ax.grid(axis="x", visible=False)
     _legend_beside(ax)
 

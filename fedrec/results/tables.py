@@ -31,7 +31,7 @@ def by_history(result: Result) -> str:
     lines = [
         [span(group), f"{group['users']:,}", *(figure(group["ndcg@10"][model]) for model in models)] for group in groups
     ]
-    return table(["events to learn from", "users", *map(label, models)], lines)
+    return table(["events before the test item", "users", *map(label, models)], lines)
 
 
 def span(group: Result) -> str:
