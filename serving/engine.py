@@ -76,11 +76,11 @@ class Engine:
 
     def load_encoder(self) -> None:
         """Load what reads texts: that takes longer than all the rest, and vectors and histories do not need it."""
-        self._read(["ready?"])
+        self.read(["ready?"])
 
-    def put(self, goods: Goods) -> "Engine":
-        """One that offers this item, too; its text is its only history. Raises `Unfit`."""
-        return replace(self, shelf=self.shelf.put(goods, self._read([goods.text])[0]))
+    def put(self, goods: Goods, vector: np.ndarray | None = None) -> "Engine":
+        """One that offers this item, too, at its text's place unless a `vector` is given. Raises `Unfit`."""
+        return replace(self, shelf=self.shelf.put(goods, self.read([goods.text])[0] if vector is None else vector))
 
     def drop(self, item_id: str) -> "Engine":
         """One that does not offer this item."""
@@ -117,7 +117,7 @@ class Engine:
         """Items whose title holds the text, those that begin with it first; then those that are about it."""
         started = time.perf_counter()
         titled = self._titled(text.casefold(), k)
-        about = self.shelf.index.search(self._read([text])[0], k, self._without([row for row, _ in titled]))
+        about = self.shelf.index.search(self.read([text])[0], k, self._without([row for row, _ in titled]))
         return self._told((titled + about)[:k], started, details=details)
 
     def _titled(self, text: str, k: int) -> Found:
@@ -170,7 +170,7 @@ class Engine:
         """A vector for each question, at unit length; None where there is nothing to make one of."""
         tastes = iter(self._tastes([plan.history for plan in plans if len(plan.history)]))
         texts = [plan.question.query for plan in plans if plan.question.query is not None]
-        read = iter(self._read(texts))
+        read = iter(self.read(texts))
 
         def vector(plan: Plan) -> np.ndarray | None:
             question = plan.question
@@ -224,7 +224,7 @@ class Engine:
         items = list(dict.fromkeys(read.tolist()))
         without = self._tastes([plan.history[plan.history != row] for row in items])  # none: a vector of zeros
         if plan.question.query is not None:
-            text = self._read([plan.question.query])[0]
+            text = self.read([plan.question.query])[0]
             without = [_mixed(taste, text, plan.question.mix) for taste in without]
         vectors = self.shelf.index.vectors(np.array(rows, dtype=np.int64))  # (k, E)
         weights = (vectors @ vector)[:, None] - vectors @ np.stack(without, axis=1)  # (k, n)
@@ -246,7 +246,7 @@ class Engine:
         ends = np.cumsum([len(history) for history in histories])[:-1]
         return list(self.recommender.user_vectors(torch.from_numpy(vectors), np.split(places, ends)).numpy())
 
-    def _read(self, texts: Sequence[str]) -> list[np.ndarray]:
+    def read(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Texts' places among the items."""
         if not texts:
             return []

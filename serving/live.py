@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 
+import numpy as np
+
 from recsys.recommender import Recommender
 from serving.engine import Engine
 from serving.index import EXACT, Index
@@ -75,8 +77,11 @@ class Live:
         engine = Engine.of(recommender, self._index(recommender)).warm()
         if self.engine:  # the old one answers texts until this one does, too
             engine.load_encoder()
-        for item_id, goods in self.store.items():
-            engine = self._changed(engine, item_id, goods)
+        changes = dict(self.store.items())
+        offered = [goods for goods in changes.values() if goods]
+        vectors = iter(engine.read([goods.text for goods in offered]))  # together, which takes a fraction of the time
+        for item_id, goods in changes.items():
+            engine = self._offering(engine, goods, next(vectors)) if goods else engine.drop(item_id)
         return engine
 
     def _index(self, recommender: Recommender) -> Index:
@@ -93,11 +98,10 @@ class Live:
             logger.warning("the index could not be saved: %s", error)
         return index
 
-    def _changed(self, engine: Engine, item_id: str, goods: Goods | None) -> Engine:
-        if goods is None:
-            return engine.drop(item_id)
+    @staticmethod
+    def _offering(engine: Engine, goods: Goods, vector: np.ndarray) -> Engine:
         try:
-            return engine.put(goods)
+            return engine.put(goods, vector)
         except Unfit as unfit:  # of an older catalogue's columns
-            logger.warning("item %s is left out of %s: %s", item_id, engine.recommender.version, unfit)
+            logger.warning("item %s is left out of %s: %s", goods.item_id, engine.recommender.version, unfit)
             return engine

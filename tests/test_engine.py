@@ -42,7 +42,7 @@ def test_a_mix_lies_between_the_history_and_the_text(engine: Engine) -> None:
     assert ids(engine.recommend(Question(**asked, mix=0))) == ids(history)
     assert ids(engine.recommend(Question(**asked, mix=1))) == ids(text)
     half = engine.recommend(Question(**asked, mix=0.5))
-    taste, read = engine._tastes([engine._known(WATCHED)[0]])[0], engine._read([asked["query"]])[0]
+    taste, read = engine._tastes([engine._known(WATCHED)[0]])[0], engine.read([asked["query"]])[0]
     expected = (taste + read) / np.linalg.norm(taste + read) @ engine.shelf.index.matrix.T
     assert ids(half) == [engine.shelf.id(row) for row in np.argsort(-expected, kind="stable")]
 
