@@ -136,7 +136,10 @@ async def recommend_batch(asked: Questions, desk: Annotated[Desk, Depends(_desk)
 
 @asking.get("/search", response_model=Answer, responses=LOOKING)
 async def search(
-    q: Annotated[str, Query(min_length=1, max_length=2000, description="a part of a title, or what it is about")],
+    q: Annotated[
+        str,
+        Query(min_length=1, max_length=2000, description="a part of a title, or what it is about", examples=["heist"]),
+    ],
     desk: Annotated[Desk, Depends(_desk)],
     k: K = 10,
     details: Annotated[bool, Query(description="tell each item's columns, too")] = False,

@@ -87,6 +87,11 @@ class Question(Asked):
 
 
 class Questions(Asked):
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"questions": [{"history": ["50", "181"], "k": 5}, {"query": "a heist"}]}]},
+    )
+
     questions: list[Question] = Field(min_length=1, max_length=MAX_BATCH)
 
 
@@ -106,8 +111,19 @@ class Item(BaseModel):
     columns: dict[str, Any] | None = Field(default=None, description="where `details` were asked")
 
 
+_ANSWER = {
+    "items": [{"item_id": "1726", "title": "Moon Heist", "score": 0.61}],
+    "model_version": "films-1f2f0fc4b607",
+    "took_ms": 2.7,
+    "unknown_ids": [],
+    "request_id": "0f6c4d1e8a3b4c5d9e7f00112233aabb",
+}
+
+
 class Answer(BaseModel):
     """The top k, best first."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_ANSWER]})
 
     items: list[Item]
     model_version: str
@@ -121,6 +137,8 @@ class Answer(BaseModel):
 
 class Answers(BaseModel):
     """In the order of the questions."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"answers": [_ANSWER]}]})
 
     answers: list[Answer]
 
@@ -144,6 +162,19 @@ class NewItem(Asked):
 
 class KnownItem(BaseModel):
     """All that is told of an item on offer."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "item_id": "1726",
+                    "title": "Moon Heist",
+                    "text": "Three thieves rob a lunar bank.",
+                    "columns": {"year": 2026},
+                }
+            ]
+        }
+    )
 
     item_id: str
     title: str
