@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -348,6 +349,7 @@ def test_variants_are_trained_and_told_apart(folder: Path, films: Path, tmp_path
     assert named["test"] != plain["test"]
     assert (plain["name"], wider["about"], wider["settings"]) == ("plain", "rank 4", {"lora_rank": 4})
     assert (plain["rounds"], found["seeds"]) == (2, [3])
+    assert found["base_settings"] == tomllib.loads(TINY)["settings"]
     doubled = 2 * 2 * (4 - 2) * 384  # query and value, two matrices each, two ranks more, of a layer 384 wide
     assert wider["adapter_parameters"] - plain["adapter_parameters"] == doubled
     assert wider["bytes_up_per_client_round"] > plain["bytes_up_per_client_round"]

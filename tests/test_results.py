@@ -113,7 +113,8 @@ FILMS["start"] = {
 SENT: dict[str, Any] = {
     "name": "sent",
     "command": "fedrec reproduce sent",
-    "preset": {"title": "", "base": "films", "against_bytes": True},
+    "preset": {"title": "", "base": "films", "against_bytes": True, "settings": {"bits": 32}},
+    "base_settings": {"rounds": 20, "bits": 4},
     "seeds": [0],
     **MADE,
     "variants": [
@@ -255,6 +256,7 @@ def test_the_page_says_all_that_was_found(clone: Path) -> None:
         "Made in 3 minutes on Abacus, 2 cores, 4.0 GiB, cpu; python 3.11.7, torch 2.13.0.",
         "stable sort by timestamp, ties in file order".capitalize(),
         "## sent",
+        "films (rounds = 20, bits = 32) but for what is named.",
         "Against 99 sampled items, only to compare with papers that do so: FedMF NDCG@10 0.3000, Recall@10 0.5000; ",
         "10% of the items are in no training\nevent; 300 users are ranked",
         "| **fedrec, federated** | 0.0500 | 0.1000 | 0.3000 | 0.4000 |\n| EASE | 0.0000 | 0.0000 | 0.1000 | 0.2000 |",

@@ -79,7 +79,8 @@ class Benchmark:
 
     def _found(self, records: collect.Records) -> Figures:
         if isinstance(self.preset, Ablation):
-            return {"seeds": [self.preset.seed], "variants": collect.variants(self.preset, records)}
+            variants = collect.variants(self.preset, records)
+            return {"seeds": [self.preset.seed], "base_settings": dict(self.base.settings), "variants": variants}
         ranks = ranks_of(records, self.out)
         return {
             "seeds": list(self.preset.seeds),

@@ -8,7 +8,7 @@ from fedrec.reproduce.parts import Figures
 SAME = ("name", "split", "data", "seeds")
 """What two machines must agree on, and the preset's settings."""
 
-OWN = ("parts", "baselines", "cold")
+OWN = ("parts", "baselines", "alone", "personal", "cold")
 """Of the preset: which parts it asks for and what they try, which the parts themselves tell."""
 
 OF_FIRST = ("machine", "versions", "elsewhere")

@@ -115,8 +115,10 @@ def _cost(result: Result) -> str:
 
 def _ablation(result: Result) -> Iterator[str]:
     yield f"## {title(result)}\n"
+    settings = result["base_settings"] | result["preset"].get("settings", {})
+    told = ", ".join(f"{name} = {value}" for name, value in settings.items())
     yield f"`{result['command']}`, seed {result['seeds'][0]}; data and settings are those of"
-    yield f"{result['preset']['base']} but for what is named. One seed each: small differences mean nothing.\n"
+    yield f"{result['preset']['base']} ({told}) but for what is named. One seed each: small differences mean nothing.\n"
     yield tables.variants(result) + "\n"
     yield from _pictures(result)
     yield _made_on(result)
