@@ -35,7 +35,7 @@ from tests.terminal import Fedrec, is_refused
 from tests.trial import Trial, trial
 from tests.world import small_config
 
-pytestmark = pytest.mark.xdist_group("flower")  # one federation for all of them
+pytestmark = pytest.mark.timeout(900)  # one federation for most of them, whose first run they wait for
 
 KNOBS = {"rounds": 2, "nodes": 3, "bits": 8, "clients_per_round": 12}
 PEER = {"method": "pfedrec", "bits": 32, "nodes": 2}
@@ -84,7 +84,6 @@ def here_too(toy: Path, out: Path, **knobs: object) -> Path:
     return out
 
 
-@pytest.mark.timeout(900)
 def test_supernodes_train_what_one_process_trains(told: Told, toy: Path, tmp_path: Path) -> None:
     ours, theirs = Recommender.load(here_too(toy, tmp_path / "here", **KNOBS)), Recommender.load(told.trial.out)
     assert theirs.adapter.keys() == ours.adapter.keys()
@@ -101,7 +100,6 @@ def test_who_is_not_registered_or_speaks_plain_http_is_refused(told: Told) -> No
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
 def test_private_parts_outlive_the_processes(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
     """Flower starts a process for each message: what its users keep is in files, and the figures are those of one
     process that remembers."""

@@ -34,7 +34,6 @@ def described(run: Path):
 
 
 @pytest.mark.timeout(290)
-@pytest.mark.xdist_group("openapi")
 def test_every_answer_is_documented(described: schemathesis.BaseSchema) -> None:
     operations = [found.ok() for found in described.get_all_operations() if isinstance(found, Ok)]
     assert len(operations) == 15
