@@ -73,6 +73,14 @@ def test_a_model_made_again_takes_the_place_of_the_one_told() -> None:
     assert (both["machine"], both["elsewhere"][0]["machine"]) == ("first", "second")
 
 
+def test_a_machine_whose_parts_were_all_made_again_is_not_told_of() -> None:
+    told = TOLD | {"elsewhere": [{"parts": ["central-0"], "machine": "second", "versions": {}}]}
+    again = result({"federated": reached(1.5)}, {"federated-0": 5.0}, "third", {"federated": 0.25})
+    both = joined(told, again, {"central-0": "central"})
+    assert both
+    assert (both["machine"], both["elsewhere"]) == ("third", told["elsewhere"])
+
+
 def test_a_preset_may_ask_for_more_than_it_did() -> None:
     more = FOUND | {"preset": FOUND["preset"] | {"parts": ["federated", "baselines"]}}
     both = joined(TOLD, more, ELSEWHERE)

@@ -11,7 +11,8 @@ SAME = ("name", "split", "data", "seeds")
 OWN = ("parts", "baselines", "alone", "personal", "cold")
 """Of the preset: which parts it asks for and what they try, which the parts themselves tell."""
 
-OF_FIRST = ("machine", "versions", "elsewhere")
+MADE_ON = ("machine", "versions")
+OF_FIRST = (*MADE_ON, "elsewhere")
 """What is told of the machine that the file began on: the others stand `elsewhere`."""
 
 
@@ -28,16 +29,19 @@ def joined(told: Figures, found: Figures, elsewhere: Mapping[str, str]) -> Figur
         return None
     groups = {group: told.get(group, {}) | found.get(group, {}) for group in GROUPS if group in told or group in found}
     seconds = {name: told["part_seconds"][name] for name in elsewhere} | found["part_seconds"]
-    made = {"parts": list(found["part_seconds"]), **{key: found[key] for key in ("machine", "versions")}}
+    made = {"parts": list(found["part_seconds"]), **{key: found[key] for key in MADE_ON}}
     others = [
         {**entry, "parts": parts}
         for entry in told.get("elsewhere", [])
         if (parts := [name for name in entry["parts"] if name in elsewhere])
     ]
+    of_others = {name for entry in others for name in entry["parts"]}
+    first = told if elsewhere.keys() - of_others else found  # where all of the first's parts were made again
     both = {
         **told,
         **{name: found[name] for name in found if name not in OF_FIRST},
-        "elsewhere": [*others, made],
+        **{key: first[key] for key in MADE_ON},
+        "elsewhere": others if first is found else [*others, made],
         "wall_seconds": round(sum(seconds.values()), 1),
         "part_seconds": seconds,
     }
