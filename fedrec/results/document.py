@@ -106,8 +106,10 @@ def _cost(result: Result) -> str:
     ratio = result.get("ratio")
     share = f" Federated training reaches {ratio['ndcg@10']:.1%} of the NDCG@10 on pooled data." if ratio else ""
     best = ", ".join(map(str, result["best_round"]))
+    minutes = ", ".join(f"{result['part_seconds'][f'federated-{seed}'] / 60:.0f}" for seed in result["seeds"])
     return (
-        f"{result['rounds']} rounds of {result['clients_per_round']} clients; the best on validation: {best}. "
+        f"{result['rounds']} rounds of {result['clients_per_round']} clients, in {minutes} minutes; "
+        f"the best on validation: {best}. "
         f"The adapter has {result['adapter_parameters']:,} numbers; a client that takes part in a round sends "
         f"{result['bytes_up_per_client_round'] / 1000:,.1f} kB, at {result['bits']} bits a number.{share}\n"
     )
