@@ -18,9 +18,9 @@ COLD_SHARE = 0.1
 class Split:
     """Leave-one-out by time; with a share of cold items, a test of ranking items that nobody has touched.
 
-    Cold items occur in no training event, yet their texts are public and may be drawn as negatives. The two held-out
-    items of a user are cold, and what the user had between them is left out. What `test` may read ends with the
-    validation item: by then the user has had it, and a tower that reads texts can make use of a cold item too.
+    Cold items occur in no training event, and training draws none as a negative, yet their texts are public. The two
+    held-out items of a user are cold, and what the user had between them is left out. What `test` may read ends with
+    the validation item: by then the user has had it, and a tower that reads texts can make use of a cold item too.
     """
 
     cold_share: float = 0.0  # about this share of the items is cold

@@ -261,6 +261,17 @@ def test_peers_learn_the_toy_world(toy: Path, shard: Shard, tmp_path: Path, meth
     assert (cooking > space).tolist() == [True] * 6 + [False] * 6
 
 
+def test_the_leak_shows_in_what_is_measured(toy: Path, tmp_path: Path) -> None:
+    """Never pushed down, the held-out item stands above the others that a user has not had."""
+    mrr = {}
+    for leak in (False, True):
+        out, learning = tmp_path / str(leak), {"rounds": 100, "clients_per_round": 12, "peer_dim": 4, "peer_rate": 1.0}
+        config = peer_config("pfedrec", **learning, validate_every=100, peer_leak=leak)
+        train(LocalGrid.over(toy, config), out, toy, open_run(out, toy, config, resume=False), lambda record: None)
+        mrr[leak] = json.loads((out / METRICS).read_text())["test"]["full"]["mrr"]
+    assert mrr[True] > 1.3 * mrr[False]
+
+
 @pytest.mark.parametrize("method", PEERS)
 def test_the_best_round_is_measured_with_its_own_private_parts(
     toy: Path, tmp_path: Path, fedrec: Fedrec, method: str

@@ -24,9 +24,9 @@ Made by `fedrec results` from the files in [`benchmarks/results`](../benchmarks/
 * **Ranking**: the held-out item among *all* items of the catalogue, those that the user has had removed (where the
   published split repeats items, the held-out one stays). Ties count against the model. Figures are means over users.
 * **Choice**: settings are tuned, and the round or epoch that is kept is chosen, on validation alone. A baseline tries
-  every setting of a small grid with the first seed; where the best lies at the grid's edge, the table says so. Peers
-  have the settings of their authors' code. Ours were found on validation by hand. Each run tells its test figures, also
-  those below that try one change; nothing is chosen by them.
+  every setting of a small grid with the first seed; where the best lies at the grid's edge, the table says so. PFedRec
+  has the settings of its authors' code, and FedMF the same. Ours were found on validation by hand. Each run tells its
+  test figures, also those below that try one change; nothing is chosen by them.
 * **The same model on pooled data**: what federating costs, with settings, steps and users a step as in the federated
   run, a step clipped as a whole. It is not tuned apart, so it is no ceiling.
 * **Trained on**: models that learn in rounds or epochs see the events before the validation item. Popularity, item-kNN
