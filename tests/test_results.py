@@ -184,6 +184,7 @@ def test_a_benchmark_as_a_table(clone: Path) -> None:
         (tuned("ridge", 200.0, [100.0, 200.0]), " (ridge = 200 (the most); of 2 tried)"),
         (tuned("shrink", 0.0, [0.0, 10.0]), " (shrink = 0; of 2 tried)"),
         (tuned("last", 1, [1, 3]), " (last = 1; of 2 tried)"),
+        (tuned("dropout", 0.2, [0.2, 0.4]), " (dropout = 0.2 (the least); of 2 tried)"),
         (tuned("last", 3, [3]), " (last = 3; of 1 tried)"),
         (
             tuned("steps", 0, [5, 0, 10], [0.08, 0.11, 0.09]),

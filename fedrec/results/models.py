@@ -56,7 +56,7 @@ def _edge(name: str, tuning: Result) -> str:
     chosen, tried = tuning["chosen"][name], [trial["settings"][name] for trial in tuning["trials"]]
     if isinstance(chosen, list) or len(set(tried)) < 2:
         return ""
-    least = chosen == min(tried) and chosen > 1  # none lies below 0 or 1
+    least = chosen == min(tried) and chosen not in (0, 1)  # whose like has nothing below
     return " (the least)" if least else " (the most)" if chosen == max(tried) else ""
 
 
