@@ -232,6 +232,13 @@ def test_models_are_compared_user_by_user(made: tuple[Path, dict[str, Any]]) -> 
     assert told["interval"][0] <= told["difference"] <= told["interval"][1]
 
 
+def test_a_private_part_is_compared_with_the_run_that_it_starts_from(made: tuple[Path, dict[str, Any]]) -> None:
+    out, found = made
+    ours, theirs = (np.load(out / part / "ranks.npy") < 10 for part in ("federated-0", "personal-0"))
+    (told,) = [one for one in found["comparisons"] if (one["b"], one["metric"]) == ("personal", "recall@10")]
+    assert told["difference"] == pytest.approx(ours.mean() - theirs.mean(), abs=1e-6)
+
+
 def test_users_are_grouped_by_what_there_is_to_learn_from(made: tuple[Path, dict[str, Any]]) -> None:
     groups = made[1]["by_history"]
     lengths = [3 + (user * 5) % 9 for user in range(12)]  # of the toy world, but for the test item

@@ -17,6 +17,9 @@ from recsys.significance import compare
 
 METRIC = "ndcg@10"
 
+OF_FIRST_SEED = ("personal",)
+"""Models that begin where the first seed's federated run ended, and are compared with that one."""
+
 Ranks = dict[str, list[np.ndarray]]
 """Model → its ranks of every user's test item, (U,) for each seed."""
 
@@ -36,7 +39,8 @@ def comparisons(ranks: Ranks) -> list[Figures]:
 
 
 def _compared(ranks: Ranks, other: str, metric: str) -> Figures:
-    ours, theirs = (np.mean([per_user(seed, metric) for seed in ranks[name]], axis=0) for name in (OURS, other))
+    pair = (ranks[OURS][: 1 if other in OF_FIRST_SEED else None], ranks[other])
+    ours, theirs = (np.mean([per_user(seed, metric) for seed in seeds], axis=0) for seeds in pair)
     found = compare(ours, theirs, np.random.default_rng(0))
     return {
         "a": OURS,
