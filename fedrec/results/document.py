@@ -33,8 +33,8 @@ Made by `fedrec results` from the files in [`benchmarks/results`](../benchmarks/
   and EASE are fitted once more, when validation has chosen, on all events before the test item; `--part refit` trains
   ours on these too, for as many rounds, of which it keeps the last.
 * **A private part of each user's own**: a copy of a part of the adapter that goes on learning on the device and is
-  never sent. It is compared with the run that it starts from, the first seed's; where its gain is no more than chance, as in
-  all of ours, `fedrec train` leaves it out, and `fedrec personalise` measures it.
+  never sent. It is compared with the run that it starts from, the first seed's; where its gain is no more than chance,
+  as in all of ours, `fedrec train` leaves it out, and `fedrec personalise` measures it.
 * **EASE in vectors**: EASE weighs every pair of items. Of its weights this is the best approximation of the rank that
   our items' vectors have: what an index of such vectors can answer.
 * **Seeds**: where several were run, a figure is their mean ± the sample standard deviation.
