@@ -172,23 +172,14 @@ class Index:
             return self.base.search(vector, k, mask)
         there = len(self.matrix) if mask is None else int(mask.sum())
         k, cells = min(k, there), self.base.nprobe
-        found = self._in_cells(self.base, vector, k, mask, cells)
-        measured = k + len(self.matrix) - there <= AT  # at worst, all that may not be answered is nearer
-        while cells < self.base.nlist and not (measured and len(found) == k):
-            cells = min(WIDER * cells, self.base.nlist)
-            before, found = found, self._in_cells(self.base, vector, k, mask, cells)
-            measured = before == found
-        return found
-
-    @staticmethod
-    def _in_cells(base: faiss.IndexIVFFlat, vector: np.ndarray, k: int, mask: np.ndarray | None, cells: int) -> Found:
-        """The k best of those cells that are nearest."""
-        if not k:
-            return []
         selector = None if mask is None else chosen(mask)
-        parameters = faiss.SearchParametersIVF(sel=selector, nprobe=cells)  # type: ignore[call-arg]
-        scores, rows = base.search(vector[None], k, params=parameters)
-        return [(row, score) for row, score in zip(rows[0].tolist(), scores[0].tolist(), strict=True) if row >= 0]
+        found = _in_cells(self.base, vector, k, selector, cells)
+        enough = k + len(self.matrix) - there <= AT  # at worst, all that may not be answered is nearer
+        while cells < self.base.nlist and not (enough and len(found) == k):
+            cells = min(WIDER * cells, self.base.nlist)
+            before, found = found, _in_cells(self.base, vector, k, selector, cells)
+            enough = before == found
+        return found
 
     def save(self, folder: Path, version: str) -> None:
         """Write what took long to build; `version` is the model's whose vectors it holds."""
@@ -218,6 +209,15 @@ class Index:
         if not isinstance(base, faiss.IndexIVFFlat):
             raise InputError(f"{folder / FILE} is not the one that {ABOUT} names; remove it, and it is built anew")
         return cls._of(np.ascontiguousarray(matrix, dtype=np.float32), base, float(about["recall"]))
+
+
+def _in_cells(base: faiss.IndexIVFFlat, vector: np.ndarray, k: int, selector: Any, cells: int) -> Found:
+    """The k best of those cells that are nearest, among the rows that FAISS's selector lets through."""
+    if not k:
+        return []
+    parameters = faiss.SearchParametersIVF(sel=selector, nprobe=cells)  # type: ignore[call-arg]
+    scores, rows = base.search(vector[None], k, params=parameters)
+    return [(row, score) for row, score in zip(rows[0].tolist(), scores[0].tolist(), strict=True) if row >= 0]
 
 
 def _inverted(matrix: np.ndarray) -> faiss.IndexIVFFlat:
