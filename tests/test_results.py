@@ -185,6 +185,7 @@ def test_a_benchmark_as_a_table(clone: Path) -> None:
         (tuned("shrink", 0.0, [0.0, 10.0]), " (shrink = 0; of 2 tried)"),
         (tuned("last", 1, [1, 3]), " (last = 1; of 2 tried)"),
         (tuned("dropout", 0.2, [0.2, 0.4]), " (dropout = 0.2 (the least); of 2 tried)"),
+        (tuned("steps", 0, [0]), " (steps = 0; of 1 tried)"),
         (tuned("last", 3, [3]), " (last = 3; of 1 tried)"),
         (
             tuned("steps", 0, [5, 0, 10], [0.08, 0.11, 0.09]),
@@ -268,6 +269,13 @@ def test_the_page_says_all_that_was_found(clone: Path) -> None:
     ]:
         assert said in page
     assert "TuneRec" not in page
+
+
+def test_seeds_that_are_still_to_be_run_are_not_waited_for(clone: Path) -> None:
+    begun = FILMS | {"part_seconds": {"federated-0": 110.0}, "best_round": [20]}
+    (clone / "benchmarks" / "results" / "films.json").write_text(json.dumps(begun))
+    write(clone)
+    assert "20 rounds of 120 clients, in 2 minutes;" in (clone / "docs" / "results.md").read_text()
 
 
 def test_written_once_and_checked(clone: Path, fedrec: Fedrec) -> None:

@@ -109,7 +109,8 @@ def _cost(result: Result) -> str:
     ratio = result.get("ratio")
     share = f" Federated training reaches {ratio['ndcg@10']:.1%} of the NDCG@10 on pooled data." if ratio else ""
     best = ", ".join(map(str, result["best_round"]))
-    minutes = ", ".join(f"{result['part_seconds'][f'federated-{seed}'] / 60:.0f}" for seed in result["seeds"])
+    runs = [seconds for name, seconds in result["part_seconds"].items() if name.startswith("federated-")]
+    minutes = ", ".join(f"{seconds / 60:.0f}" for seconds in runs)
     return (
         f"{result['rounds']} rounds of {result['clients_per_round']} clients, in {minutes} minutes; "
         f"the best on validation: {best}. "

@@ -43,7 +43,7 @@ def rows(result: Result, published: Sequence[Result]) -> list[Row]:
 def tuned(found: Result) -> str:
     """What validation chose, where it had a choice: ` (ridge = 200; of 5 tried)`."""
     tuning = found.get("tuning", {"chosen": {}, "trials": []})
-    if tuning["chosen"].get("steps") == 0:
+    if tuning["chosen"].get("steps") == 0 and len(tuning["trials"]) > 1:
         without, *tried = sorted(tuning["trials"], key=lambda trial: trial["settings"]["steps"])
         best = f"{max(trial['ndcg@10'] for trial in tried):.4f} at best, of {len(tried)} tried"
         return f" (left out: on validation {best}, and {without['ndcg@10']:.4f} without)"
