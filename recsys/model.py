@@ -98,13 +98,16 @@ class UserTower(nn.Module):
         return self.encoder(inputs_embeds=vectors, attention_mask=may, position_ids=positions(mask)).last_hidden_state
 
 
-def recent_mean(vectors: Tensor, mask: Tensor, recency: float) -> Tensor:
-    """Means of the vectors up to each, weighed by `recency` to the power of the events that came after.
+def recent_mean(vectors: Tensor, mask: Tensor, recency: float, last: int | None = None) -> Tensor:
+    """Means of the vectors up to each of the last l, or of all, weighed by `recency` to the power of the events after.
 
-    (B, L, E), (B, L) → (B, L, E).
+    (B, L, E), (B, L) → (B, l, E).
     """
-    places = torch.arange(mask.shape[-1], device=mask.device)
-    weights = (recency ** (places[:, None] - places)).tril() * mask.unsqueeze(1)  # (B, L, L)
+    length = mask.shape[-1]
+    places = torch.arange(length, device=mask.device)
+    ends = places[length - (last or length) :]
+    ages = ends[:, None] - places
+    weights = (recency**ages).tril(length - len(ends)) * mask.unsqueeze(1)  # (B, l, L)
     with torch.autocast(mask.device.type, enabled=False):
         return (weights / weights.sum(-1, keepdim=True).clamp(min=1)).to(vectors) @ vectors
 

@@ -54,7 +54,7 @@ class Towers:
     def user_vectors(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """Unit user vectors after the last event of right-aligned histories: (B, L, E), (B, L) → (B, E)."""
         learned = F.linear(F.linear(self._read(vectors, mask), self._down), self._up)  # (B, E)
-        return F.normalize(recent_mean(vectors, mask, self._recency)[:, -1] + learned, dim=-1)
+        return F.normalize(recent_mean(vectors, mask, self._recency, last=1)[:, 0] + learned, dim=-1)
 
     def _read(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """What the encoder makes of the last event: (B, D)."""

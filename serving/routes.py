@@ -1,6 +1,8 @@
 """What can be asked under `/v1`, and by whom."""
 
+import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
@@ -28,6 +30,7 @@ from serving.schema import (
 )
 from serving.shelf import Goods
 from serving.store import HIDDEN, LIKED, Busy
+from serving.threads import aside
 from serving.together import Together
 
 K = Annotated[int, Query(ge=1, le=MAX_K, description="how many items to answer")]
@@ -145,7 +148,7 @@ async def search(
     details: Annotated[bool, Query(description="tell each item's columns, too")] = False,
 ) -> Response:
     """Items by text: those with it in their title first, then those that are about it."""
-    answer = await desk.together.search(desk.engine, q, k, details)
+    answer = await asyncio.to_thread(aside, partial(desk.engine.search, q, k, details))
     answer.request_id = desk.request_id
     return _json(answer)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-SWITCH = 0.0005
+SWITCH = 0.0001
 """Seconds after which a thread that computes has Python's lock back from the one that reads requests."""
 
 
