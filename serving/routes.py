@@ -33,6 +33,9 @@ from serving.store import HIDDEN, LIKED, Busy
 from serving.threads import aside
 from serving.together import Together
 
+LOADING = "the model is loading"
+"""What a server tells that is not ready yet."""
+
 K = Annotated[int, Query(ge=1, le=MAX_K, description="how many items to answer")]
 ASKING = documented(400, 401, 413, 422, 429, 503)
 LOOKING = documented(401, 404, 422, 429, 503)
@@ -48,7 +51,7 @@ async def _ready(request: Request) -> Engine:
     live: Live = request.app.state.live
     if live.engine is None:
         failed = f"the model could not be loaded: {live.failure}"
-        raise HTTPException(503, failed if live.failure else "the model is loading")
+        raise HTTPException(503, failed if live.failure else LOADING)
     return live.engine
 
 

@@ -116,6 +116,7 @@ def test_the_endpoint_is_measured_whole(
     assert found["reload"]["wrong"] == found["sustained"]["errors"] == 0
     assert found["index"]["recall"] == 1  # so few items are all looked at
     assert len(found["bars"]) == 9
+    assert found["history"].keys() == {"p50_ms", "fixed_ms", "bare_ms", "ratio", "without_pause"}
     assert {"versions", "machine", "run"} <= found.keys()
     report.show_serving(found)
     assert "start to ready" in capsys.readouterr().out

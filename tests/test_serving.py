@@ -1,11 +1,13 @@
 """How it is asked: the index against brute force, the engine in the toy world, the endpoint over a real port."""
 
+import http.client
 import json
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -18,7 +20,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from fedrec.bench.server import Served, serving
+from fedrec.bench.server import Caller, Served, serving
+from fedrec.bench.server import until_ready as until_ready_to_measure
 from recsys.recommender import Recommender
 from serving.app import create_app
 from serving.engine import Engine, Refused
@@ -412,3 +415,8 @@ def test_never_ready_where_loading_failed(load: Callable[[], Recommender], reaso
             is_problem(response, 503, None)
             assert response.json()["detail"] == f"the model could not be loaded: {reason}"
         assert client.get("/healthz").status_code == 200
+        with (
+            closing(http.client.HTTPConnection(client.base_url.host, client.base_url.port)) as connection,
+            pytest.raises(InputError, match=f"could not be loaded: {reason}"),
+        ):
+            until_ready_to_measure(Caller(connection, {}))

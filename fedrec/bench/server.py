@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import InputError
+from serving.routes import LOADING
 
 POLL = 0.01
 """Seconds between two looks at whether it is ready."""
@@ -71,17 +72,21 @@ def serving(run: Path, log: Path, environment: Mapping[str, str] | None = None) 
                 raise InputError(f"fedrec serve {run} stopped: {log.read_text().strip()}")
             time.sleep(POLL)
         served = Served(process, address.group(), log)
-        _wait_until_ready(served)
+        with served.caller() as caller:
+            until_ready(caller)
         yield served
     finally:
         process.kill()
         process.wait()
 
 
-def _wait_until_ready(served: Served) -> None:
-    with served.caller() as caller:
-        while caller.ask("/readyz")[0] != HTTPStatus.OK:
-            time.sleep(POLL)
+def until_ready(caller: Caller) -> None:
+    """Raises `InputError` with the server's reason where it will never be."""
+    while (answer := caller.ask("/readyz"))[0] != HTTPStatus.OK:
+        detail = json.loads(answer[1])["detail"]
+        if detail != LOADING:
+            raise InputError(f"the server is not ready: {detail}")
+        time.sleep(POLL)
 
 
 def together(served: Served, callers: int, bodies: Sequence[bytes], path: str) -> None:

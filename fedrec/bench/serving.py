@@ -33,7 +33,8 @@ from serving.schema import Question
 K, HISTORY = 10, 50  # items answered; events of a history
 QUESTIONS = 200  # of each kind, of random items of the catalogue
 TURNS = 5
-CALLERS = 16
+REST = 0.01  # seconds before each question of a caller who asks now and then
+CALLERS, OVER = 16, 4  # callers at once, and how often they ask all questions in a turn
 LOAD, SECONDS = 0.7, 60.0  # of the most that was answered; for so long
 RELOADS, ASKING = 20, 4  # reloads, and callers meanwhile
 ITEMS, WIDTH, KINDS, FAMILIES = 100_000, 384, 2_000, 50  # of the large index: items of so many kinds, those of families
@@ -152,9 +153,9 @@ def starts(run: Path, folder: Path) -> dict[str, Any]:
 def latencies(caller: Caller, bench: Bench) -> dict[str, Any]:
     """One caller, one question at a time; in turns with what there is no doing without.
 
-    How soon a core wakes depends on how long it slept, and so on what was timed before: therefore turns are of one
-    question, and their order is drawn. But threads that have read a history stay awake for milliseconds, and take the
-    cores from what is timed next: there, a turn asks all questions.
+    Threads that have computed stay awake for milliseconds, and take the cores from whatever is timed next; and how soon
+    a core wakes depends on how long it slept. So each is asked after a rest that lets all of them sleep, and who is
+    next is drawn. Beside it stands what a caller finds who asks all questions without a pause.
     """
     recommender = bench.recommender
     vectors = recommender.user_vectors(recommender.vectors, list(bench.rows)).numpy()
@@ -168,23 +169,25 @@ def latencies(caller: Caller, bench: Bench) -> dict[str, Any]:
         vector = recommender.user_vectors(recommender.vectors, [bench.rows[number]]).numpy()
         index.search(vector, K)
 
-    def mode(name: str, bare: Callable[[int], object], turn: int) -> dict[str, Any]:
+    def mode(name: str, bare: Callable[[int], object]) -> dict[str, Any]:
         cases = {
             "p50": lambda number: caller.answered(RECOMMEND, bodies[name][number]),
             "fixed": lambda _: caller.answered(FIXED),
             "bare": bare,
         }
-        p50 = {case: statistics.median(seconds) for case, seconds in _in_turns(cases, turn).items()}
-        return {
-            **{f"{case}_ms": milliseconds(seconds) for case, seconds in p50.items()},
-            "questions_a_turn": turn,
-            "ratio": round(p50["p50"] / (p50["fixed"] + p50["bare"]), 3),
-        }
+        return _compared(_in_turns(cases, 1, REST)) | {"without_pause": _compared(_in_turns(cases, QUESTIONS, 0))}
 
-    return {"vector": mode("vector", search, 1), "history": mode("history", encode_and_search, QUESTIONS)}
+    return {"vector": mode("vector", search), "history": mode("history", encode_and_search)}
 
 
-def _in_turns(cases: Mapping[str, Callable[[int], object]], turn: int) -> dict[str, list[float]]:
+def _compared(seconds: Mapping[str, list[float]]) -> dict[str, float]:
+    """The median of each case, and how many times what there is no doing without an answer takes."""
+    p50 = {case: statistics.median(took) for case, took in seconds.items()}
+    share = round(p50["p50"] / (p50["fixed"] + p50["bare"]), 3)
+    return {f"{case}_ms": milliseconds(took) for case, took in p50.items()} | {"ratio": share}
+
+
+def _in_turns(cases: Mapping[str, Callable[[int], object]], turn: int, rest: float) -> dict[str, list[float]]:
     """The seconds of each case for all questions, `TURNS` times: so many questions, then another case has its turn."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     rng = random.Random(0)
@@ -192,6 +195,7 @@ def _in_turns(cases: Mapping[str, Callable[[int], object]], turn: int) -> dict[s
         for first in range(0, QUESTIONS, turn):
             for name in rng.sample(list(cases), len(cases)):
                 for number in range(first, min(first + turn, QUESTIONS)):
+                    time.sleep(rest)
                     begun = time.perf_counter()
                     cases[name](number)
                     if again:
@@ -201,7 +205,7 @@ def _in_turns(cases: Mapping[str, Callable[[int], object]], turn: int) -> dict[s
 
 def throughput(server: Served, bench: Bench) -> dict[str, Any]:
     """The same questions one after the other, and by many callers at once."""
-    bodies = bodies_of(bench.histories())
+    bodies = OVER * bodies_of(bench.histories())
     seconds = alternate(
         {
             "one": lambda: together(server, 1, bodies, RECOMMEND),
