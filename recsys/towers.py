@@ -59,24 +59,36 @@ class Towers:
     def _read(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """What the encoder makes of the last event: (B, D)."""
         states = vectors + F.embedding(positions(mask), self._weights[PLACES]) + self._weights[KIND][0]
-        states, may = self._normed(states, "embeddings.LayerNorm"), attended(mask).unsqueeze(1)  # (B, 1, L, L)
-        for layer in range(self._layers - 1):
-            states = self._layer(f"encoder.layer.{layer}", states, may)
-        return self._layer(f"encoder.layer.{self._layers - 1}", states, may[:, :, -1:])[:, 0]
+        states, may = self._normed(states, "embeddings.LayerNorm"), attended(mask)  # (B, L, D), (B, L, L)
+        *before, last = (f"encoder.layer.{layer}" for layer in range(self._layers))
+        for layer in before:
+            states = self._after(layer, states, self._attention(layer, states, may))
+        return self._after(last, states[:, -1], self._last_attention(last, states, may[:, -1]))
 
-    def _layer(self, layer: str, states: Tensor, may: Tensor) -> Tensor:
-        """States (B, L, D) → the next layer's at the last l places (B, l, D); `may` (B, 1, l, L) is what they read."""
-        asking, width = states[:, -may.shape[2] :], states.shape[-1]
+    def _attention(self, layer: str, states: Tensor, may: Tensor) -> Tensor:
+        """What each place reads of those that it may: (B, L, D), (B, L, L) → (B, L, D)."""
+        parts = self._linear(states, f"{layer}.attention.self").chunk(3, dim=-1)
+        query, key, value = (part.unflatten(-1, (self._heads, -1)).transpose(1, 2) for part in parts)  # (B, H, L, d)
+        return F.scaled_dot_product_attention(query, key, value, may.unsqueeze(1)).transpose(1, 2).flatten(-2)
+
+    def _last_attention(self, layer: str, states: Tensor, may: Tensor) -> Tensor:
+        """What the last place reads of those that it may: (B, L, D), (B, L) → (B, D).
+
+        One place asks, so no keys and values are made of the others: W_k moves over to the query, W_v to what is read.
+        A key's bias is the same for all places, and softmax does not see it.
+        """
         weight, bias = (self._weights[f"{layer}.attention.self.{kind}"] for kind in ("weight", "bias"))
-        if asking.shape == states.shape:
-            query, key, value = F.linear(states, weight, bias).chunk(3, dim=-1)
-        else:
-            query = F.linear(asking, weight[:width], bias[:width])
-            key, value = F.linear(states, weight[width:], bias[width:]).chunk(2, dim=-1)
-        query, key, value = (x.unflatten(-1, (self._heads, -1)).transpose(1, 2) for x in (query, key, value))
-        read = F.scaled_dot_product_attention(query, key, value, may).transpose(1, 2).flatten(-2)  # (B, l, D)
+        to_query, to_key, to_value = weight.unflatten(0, (3, self._heads, -1))  # (H, d, D) each
+        query_bias, _, value_bias = bias.unflatten(0, (3, self._heads, -1))  # (H, d)
+        query = torch.einsum("bx,hdx->bhd", states[:, -1], to_query) + query_bias
+        asked = torch.einsum("bhd,hdx->bhx", query, to_key) / query.shape[-1] ** 0.5
+        scores = (asked @ states.transpose(1, 2)).masked_fill(~may.unsqueeze(1), -torch.inf)  # (B, H, L)
+        return (torch.einsum("bhx,hdx->bhd", scores.softmax(-1) @ states, to_value) + value_bias).flatten(1)
+
+    def _after(self, layer: str, states: Tensor, read: Tensor) -> Tensor:
+        """What a layer makes of states and of what they read, place by place: (…, D) twice → (…, D)."""
         read = self._linear(read, f"{layer}.attention.output.dense")
-        states = self._normed(asking + read, f"{layer}.attention.output.LayerNorm")
+        states = self._normed(states + read, f"{layer}.attention.output.LayerNorm")
         inner = self._activation(self._linear(states, f"{layer}.intermediate.dense"))
         return self._normed(states + self._linear(inner, f"{layer}.output.dense"), f"{layer}.output.LayerNorm")
 
