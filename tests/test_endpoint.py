@@ -29,7 +29,7 @@ from recsys.embed import Encoder
 from recsys.recommender import Recommender
 from recsys.towers import Towers
 from serving.app import create_app
-from serving.engine import Engine, Plan
+from serving.engine import Engine, Plan, Refused
 from serving.schema import Answer, Question
 from serving.settings import Settings
 from serving.together import Together
@@ -176,6 +176,39 @@ def test_one_questions_fault_is_its_own(recommender: Recommender, monkeypatch: p
         assert isinstance(answer, Answer)
         expected = engine.recommend(Question(query=text)).items
         assert [item.item_id for item in answer.items] == [item.item_id for item in expected]
+
+
+def test_who_has_given_up_is_not_encoded_and_who_waits_at_the_end_is(
+    recommender: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, passes, may_go_on = Engine.of(recommender), list[list[str | None]](), Event()
+    recommend_all = Engine.recommend_all
+
+    def recorded(engine: Engine, questions: Sequence[Question]) -> list[Answer | Refused]:
+        passes.append([question.query for question in questions])
+        may_go_on.wait()
+        return recommend_all(engine, questions)
+
+    monkeypatch.setattr(Engine, "recommend_all", recorded)
+
+    async def ask() -> list[Answer]:
+        together = Together()
+        first = asyncio.create_task(together.answer(engine, Question(query="soup")))
+        while not passes:
+            await asyncio.sleep(0.01)
+        gives_up, *others = (
+            asyncio.create_task(together.answer(engine, Question(query=text))) for text in ("moon", "baker", "oven")
+        )
+        await asyncio.sleep(0.01)
+        gives_up.cancel()
+        await asyncio.sleep(0.01)
+        may_go_on.set()
+        await asyncio.to_thread(together.close)
+        return await asyncio.gather(first, *others)
+
+    answers = asyncio.run(ask())
+    assert all(answer.items for answer in answers)
+    assert passes == [["soup"], ["baker", "oven"]]
 
 
 class LateEncoder(Encoder):
