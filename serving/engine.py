@@ -78,9 +78,11 @@ class Engine:
         """Load what reads texts: that takes longer than all the rest, and vectors and histories do not need it."""
         self.read(["ready?"])
 
-    def put(self, goods: Goods, vector: np.ndarray | None = None) -> "Engine":
-        """One that offers this item, too, at its text's place unless a `vector` is given. Raises `Unfit`."""
-        return replace(self, shelf=self.shelf.put(goods, self.read([goods.text])[0] if vector is None else vector))
+    def put(self, goods: Sequence[Goods]) -> "Engine":
+        """One that offers these items, too, each at its text's place. Raises `Unfit`."""
+        if not goods:
+            return self
+        return replace(self, shelf=self.shelf.put(goods, np.stack(self.read([each.text for each in goods]))))
 
     def drop(self, item_id: str) -> "Engine":
         """One that does not offer this item."""

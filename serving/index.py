@@ -109,17 +109,17 @@ class Index:
         once, places = np.unique(rows, return_inverse=True)
         return self.vectors(once), places
 
-    def added(self, vector: np.ndarray) -> "Index":
-        """One with this item more: its row is the number of rows before."""
+    def added(self, vectors: np.ndarray) -> "Index":
+        """One with these items (n, E) more: their rows go on from the number of rows before."""
         return replace(
             self,
-            extra=np.concatenate([self.extra, np.asarray(vector, dtype=np.float32)[None]]),
-            living=np.append(self.living, True),
+            extra=np.concatenate([self.extra, np.asarray(vectors, dtype=np.float32)]),
+            living=np.append(self.living, np.ones(len(vectors), dtype=bool)),
         )
 
-    def removed(self, row: int) -> "Index":
+    def removed(self, rows: Sequence[int]) -> "Index":
         living = self.living.copy()
-        living[row] = False
+        living[list(rows)] = False
         return replace(self, living=living)
 
     def search(self, vector: np.ndarray, k: int, allowed: np.ndarray | None = None) -> Found:
@@ -136,11 +136,11 @@ class Index:
             return best(rows, self.vectors(rows) @ vector, min(k, count))
         first = len(self.matrix)
         found = self._in_base(vector, k, mask[:first])
-        if not mask[first:].any():
+        late = np.flatnonzero(mask[first:])
+        if not len(late):
             return found
-        late = first + np.flatnonzero(mask[first:])
-        rows = np.concatenate([[row for row, _ in found], late]).astype(np.int64)
-        scores = np.concatenate([[score for _, score in found], self.vectors(late) @ vector])
+        rows = np.concatenate([[row for row, _ in found], first + late]).astype(np.int64)
+        scores = np.concatenate([[score for _, score in found], (self.extra @ vector)[late]])
         return best(rows, scores, min(k, len(rows)))
 
     def search_all(self, asked: Sequence[Asked]) -> list[Found]:

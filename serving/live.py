@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 
-import numpy as np
-
 from recsys.recommender import Recommender
 from serving.engine import Engine
 from serving.index import EXACT, Index
@@ -56,7 +54,7 @@ class Live:
         """Offer an item from now on. Raises `Unfit`."""
         with self._turn:
             assert self.engine, "nothing is put in before the model is loaded"
-            engine = aside(partial(self.engine.put, goods))
+            engine = aside(partial(self.engine.put, [goods]))
             self.store.put(goods)
             self.engine = engine
             return engine
@@ -78,11 +76,9 @@ class Live:
         if self.engine:  # the old one answers texts until this one does, too
             engine.load_encoder()
         changes = dict(self.store.items())
-        offered = [goods for goods in changes.values() if goods]
-        vectors = iter(engine.read([goods.text for goods in offered]))  # together, which takes a fraction of the time
-        for item_id, goods in changes.items():
-            engine = self._offering(engine, goods, next(vectors)) if goods else engine.drop(item_id)
-        return engine
+        for item_id in (item_id for item_id, goods in changes.items() if not goods):
+            engine = engine.drop(item_id)
+        return engine.put([goods for goods in changes.values() if goods and _fits(engine, goods)])
 
     def _index(self, recommender: Recommender) -> Index:
         matrix = recommender.vectors.numpy()
@@ -98,10 +94,12 @@ class Live:
             logger.warning("the index could not be saved: %s", error)
         return index
 
-    @staticmethod
-    def _offering(engine: Engine, goods: Goods, vector: np.ndarray) -> Engine:
-        try:
-            return engine.put(goods, vector)
-        except Unfit as unfit:  # of an older catalogue's columns
-            logger.warning("item %s is left out of %s: %s", goods.item_id, engine.recommender.version, unfit)
-            return engine
+
+def _fits(engine: Engine, goods: Goods) -> bool:
+    """Whether an item can be offered; it may be of an older catalogue's columns."""
+    try:
+        engine.shelf.fitted(goods)
+    except Unfit as unfit:
+        logger.warning("item %s is left out of %s: %s", goods.item_id, engine.recommender.version, unfit)
+        return False
+    return True

@@ -4,7 +4,7 @@ A shelf does not change: one with an item more or less is another one.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -20,6 +20,10 @@ TOLD = ("item_id", "title", "text")
 
 SEPARATOR = "|"
 """Between the values of a column that has several, as published catalogues have it."""
+
+
+CHUNKS = 64
+"""Parts of a frame beyond which it is made one again: each part more makes a row slower to find."""
 
 
 class Unfit(Exception):
@@ -101,8 +105,24 @@ class Shelf:
         """What can be filtered by."""
         return [name for name in self.frame.columns if name not in TOLD]
 
-    def put(self, goods: Goods, vector: np.ndarray) -> "Shelf":
-        """With this item, in place of one with the same id. Raises `Unfit` for a property that no column can hold."""
+    def put(self, goods: Sequence[Goods], vectors: np.ndarray) -> "Shelf":
+        """With these items, of different ids, each in place of one with its id; vectors: (n, E).
+
+        Raises `Unfit` for a property that no column can hold.
+        """
+        new = [self.fitted(each) for each in goods]
+        frame = pl.concat([self.frame, *new], rechunk=False)
+        replaced = [row for each in goods if (row := self.row(each.item_id)) is not None]
+        places = {each.item_id: len(self.frame) + number for number, each in enumerate(goods)}
+        return replace(
+            self,
+            index=self.index.removed(replaced).added(vectors),
+            frame=frame if frame.n_chunks() < CHUNKS else frame.rechunk(),
+            places={**self.places, **places},
+        )
+
+    def fitted(self, goods: Goods) -> pl.DataFrame:
+        """An item as a row of the frame. Raises `Unfit`."""
         row = {name: goods.row().get(name) for name in self.frame.columns}
         if unknown := [name for name in goods.columns if name not in self.columns]:
             raise Unfit(unknown[0], self._known())
@@ -110,22 +130,15 @@ class Shelf:
             if isinstance(self.frame.schema[name], pl.List) and isinstance(value, str):
                 row[name] = value.split(SEPARATOR)
         try:
-            new = pl.DataFrame([row], schema=self.frame.schema, strict=True)
+            return pl.DataFrame([row], schema=self.frame.schema, strict=True)
         except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
             raise Unfit("columns", f"do not fit the catalogue's, which are {self._kinds()}") from error
-        shelf, place = self.drop(goods.item_id), len(self.frame)
-        return replace(
-            shelf,
-            index=shelf.index.added(vector),
-            frame=pl.concat([self.frame, new], rechunk=False),
-            places={**shelf.places, goods.item_id: place},
-        )
 
     def drop(self, item_id: str) -> "Shelf":
         """Without this item; the same shelf where it is not on offer."""
         if (row := self.row(item_id)) is None:
             return self
-        return replace(self, index=self.index.removed(row), places={**self.places, item_id: None})
+        return replace(self, index=self.index.removed([row]), places={**self.places, item_id: None})
 
     def mask(self, filters: Mapping[str, Any]) -> np.ndarray:
         """Which rows have all these properties: a bool for each. A column with several values has each of them.

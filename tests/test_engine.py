@@ -142,7 +142,7 @@ def test_search_finds_titles_first_and_then_what_is_alike(engine: Engine) -> Non
 def test_an_item_put_in_is_found_by_its_text_and_read_in_a_history(engine: Engine) -> None:
     """No training: the text tower places it, and a user who had it is understood."""
     goods = Goods("new", "The lander", "The lander. A spaceship lands on the moon.", {"genres": "Space", "year": 2026})
-    more = engine.put(goods)
+    more = engine.put([goods])
     assert ids(more.recommend(Question(query="The lander. A spaceship lands on the moon.", k=1))) == ["new"]
     assert "new" in ids(more.recommend(Question(history=FLY[:4], k=10)))
     assert set(ids(more.recommend(Question(history=["new"], k=5)))) < set(FLY)

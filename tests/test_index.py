@@ -39,15 +39,15 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def add(self) -> None:
-        vector = unit(self.rng, 1)[0]
-        self.index = self.index.added(vector)
-        self.twin[self.rows] = vector
-        self.rows += 1
+        vectors = unit(self.rng, int(self.rng.integers(1, 4)))
+        self.index = self.index.added(vectors)
+        self.twin |= dict(enumerate(vectors, start=self.rows))
+        self.rows += len(vectors)
 
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
         row = data.draw(st.integers(0, self.rows - 1))
-        self.index = self.index.removed(row)
+        self.index = self.index.removed([row])
         self.twin.pop(row, None)
 
     @rule(data=st.data(), k=st.integers(1, 50), few=st.booleans(), refined=st.booleans())
@@ -100,7 +100,7 @@ TestLife, TestLifeInCells = Life.TestCase, LifeInCells.TestCase
 def test_a_change_leaves_the_index_that_others_hold_as_it_was() -> None:
     matrix = np.eye(WIDTH, dtype=np.float32)
     before = Index.over(matrix)
-    after = before.added(matrix[0]).removed(0)
+    after = before.added(matrix[:1]).removed([0])
     assert [row for row, _ in before.search(matrix[0], 1)] == [0]
     assert [row for row, _ in after.search(matrix[0], 1)] == [WIDTH]
     assert (len(before), len(after)) == (WIDTH, WIDTH)

@@ -69,17 +69,35 @@ def test_a_filter_that_cannot_be_is_refused(shelf: Shelf, filters: dict[str, obj
 
 
 def test_items_come_and_go(shelf: Shelf) -> None:
-    vector = np.array([0, 0, 1, 0], dtype=np.float32)
-    more = shelf.put(Goods("e", "Eden", "Eden", {"year": 2024, "genres": "Drama|Space"}), vector)
+    vectors = np.array([[0, 0, 1, 0]], dtype=np.float32)
+    more = shelf.put([Goods("e", "Eden", "Eden", {"year": 2024, "genres": "Drama|Space"})], vectors)
     assert (more.row("e"), more.id(4), more.title(4), len(more)) == (4, "e", "Eden", 5)
     assert more.mask({"genres": "Space"}).tolist() == [True, False, False, False, True]
     assert more.properties(4)["colour"] is None
-    other = more.put(Goods("e", "Eden II", "Eden II"), vector).drop("a")
+    other = more.put([Goods("e", "Eden II", "Eden II")], vectors).drop("a")
     assert (other.row("e"), other.title(5), other.row("a"), len(other)) == (5, "Eden II", None, 4)
-    assert [row for row, _ in other.index.search(vector, 9)] == [2, 5, 1, 3]
+    assert [row for row, _ in other.index.search(vectors[0], 9)] == [2, 5, 1, 3]
     assert other.drop("zebra") is other
-    assert other.drop("e").put(Goods("a", "Alien", "Alien"), vector).row("a") == 6
+    assert other.drop("e").put([Goods("a", "Alien", "Alien")], vectors).row("a") == 6
     assert (shelf.row("a"), shelf.row("e"), len(shelf)) == (0, None, 4)
+
+
+def test_many_items_come_at_once_or_one_by_one(shelf: Shelf) -> None:
+    """Also more of them than a frame keeps apart."""
+    goods = [Goods(f"n{number}", f"New {number}", "", {"year": number}) for number in range(100)] + [
+        Goods("a", "A", "A")
+    ]
+    vectors = np.random.default_rng(0).standard_normal((101, 4)).astype(np.float32)
+    at_once, one_by_one = shelf.put(goods, vectors), shelf
+    for each, vector in zip(goods, vectors, strict=True):
+        one_by_one = one_by_one.put([each], vector[None])
+    for more in (at_once, one_by_one):
+        assert (len(more), more.row("a"), more.title(4 + 100), more.row("n7")) == (104, 104, "A", 11)
+        assert more.properties(11) == {"item_id": "n7", "title": "New 7", "text": ""} | {
+            name: {"year": 7}.get(name) for name in shelf.columns
+        }
+        np.testing.assert_array_equal(more.index.vector(11), vectors[7])
+        assert more.frame.n_chunks() < 64
 
 
 @pytest.mark.parametrize(
@@ -93,5 +111,5 @@ def test_items_come_and_go(shelf: Shelf) -> None:
 )
 def test_what_no_column_can_hold_is_refused(shelf: Shelf, columns: dict[str, object], column: str, said: str) -> None:
     with pytest.raises(Unfit, match=said) as unfit:
-        shelf.put(Goods("e", "Eden", "Eden", columns), np.zeros(4, dtype=np.float32))
+        shelf.put([Goods("e", "Eden", "Eden", columns)], np.zeros((1, 4), dtype=np.float32))
     assert unfit.value.column == column
