@@ -21,7 +21,6 @@ TOLD = ("item_id", "title", "text")
 SEPARATOR = "|"
 """Between the values of a column that has several, as published catalogues have it."""
 
-
 CHUNKS = 64
 """Parts of a frame beyond which it is made one again: each part more makes a row slower to find."""
 
