@@ -11,11 +11,15 @@ import psutil
 
 @contextmanager
 def replaced_file(path: Path, rights: int | None = None) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes `path`'s place in one step, with these rights, or
-    those that the user gives new files."""
+    """Yield a path to write to; on success it takes the place of `path` in one step, with these rights, or those that
+    the user gives new files.
+
+    It has a folder to itself beside `path`: some writers begin with a file of their own there, which a kill leaves.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial") / path.name
+    partial.parent.mkdir(exist_ok=True)
     partial.touch(mode=0o666 if rights is None else rights)
     rights = partial.stat().st_mode  # some writers give others
     try:
@@ -25,14 +29,14 @@ def replaced_file(path: Path, rights: int | None = None) -> Iterator[Path]:
             os.fsync(written.fileno())
         partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        shutil.rmtree(partial.parent, ignore_errors=True)
 
 
 def _sweep(path: Path) -> None:
     """Remove what writers of `path` left that were killed; those still alive keep theirs."""
     for leftover in path.parent.glob(f".{path.name}.*.partial"):
         if not psutil.pid_exists(int(leftover.name.split(".")[-2])):
-            leftover.unlink(missing_ok=True)
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextmanager

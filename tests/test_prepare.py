@@ -1,10 +1,13 @@
 """Frames → a prepared folder: what is kept, in which order, who is told, and what a failure leaves behind."""
 
 import hashlib
+import os
 import re
+import signal
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -380,6 +383,23 @@ def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
     (tmp_path / ".out.partial" / "half").write_text("half")
     write(frames(*of_ann("abc")), tmp_path / "out", name="toy")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def killed_while_it_writes(path: Path) -> None:
+    with replaced_file(path) as partial:
+        partial.with_name(".tmpAbCdEf").write_text("half")  # as safetensors does
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_killed_writer_of_a_file_left_is_swept(tmp_path: Path) -> None:
+    """Also what it had beside the file that it was given."""
+    process = get_context("spawn").Process(target=killed_while_it_writes, args=(tmp_path / "state",))
+    process.start()
+    process.join()
+    assert len(list(tmp_path.rglob("*"))) == 3
+    with replaced_file(tmp_path / "state") as path:
+        path.write_text("whole")
+    assert [(path.name, path.read_text()) for path in tmp_path.rglob("*")] == [("state", "whole")]
 
 
 # ---- prepare: from anyone's own tables
