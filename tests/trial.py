@@ -1,8 +1,8 @@
 """A federation of real processes over the toy world, with which things can go wrong."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -20,8 +20,11 @@ from federation.processes import LINK, Federation, federation
 from tests.world import SMALL
 
 SERVER_APP = "flwr-serverapp"
-PATIENCE = 240.0
+PATIENCE = 300.0
 """Seconds for what must happen sooner or later; the machine may be busy."""
+
+WHOLE = 1500.0
+"""Seconds for a run to its end: on a busy machine a node takes half a minute to start a process for each message."""
 
 
 @dataclass
@@ -42,14 +45,16 @@ class Trial:
 
     @contextmanager
     def running(self, **knobs: Any) -> Iterator[None]:
-        """`flwr run` beside the block, and to its end."""
+        """`flwr run` beside the block, and to its end; where the block fails, the end comes at once."""
         asked = self.knobs | knobs | {"data": str(self.folders[0].parent / SERVER), "out": str(self.out)}
-        runner = threading.Thread(target=lambda: self.told.append(self.here.run(asked, timeout=2 * PATIENCE)))
-        runner.start()
-        try:
-            yield
-        finally:
-            runner.join()
+        with ThreadPoolExecutor(1) as beside:
+            run = beside.submit(self.here.run, asked, timeout=WHOLE)
+            try:
+                yield
+            except BaseException:
+                self.here.stop()
+                raise
+            self.told.append(run.result())
 
     def records(self) -> list[dict[str, Any]]:
         return log.read(self.out)
