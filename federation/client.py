@@ -19,7 +19,7 @@ from recsys.embed import Embeddings, embed, resolve
 from recsys.learner import Block, Learner, TwoTowers
 from recsys.lora import Adapter
 from recsys.machine import device, spread
-from recsys.model import Model
+from recsys.model import Model, ModelConfig
 from recsys.peers import Peer
 from recsys.rank import metric_sums, rank_users
 
@@ -30,19 +30,21 @@ class Node:
 
     shard: Shard
     public: Embeddings
-    model: Model
     config: RunConfig
     keep: Keep = field(default_factory=Keep)
 
     @classmethod
-    def open(
-        cls, folder: Path, config: RunConfig, model: Model, part: int = 0, parts: int = 1, lasting: bool = False
-    ) -> "Node":
+    def open(cls, folder: Path, config: RunConfig, part: int = 0, parts: int = 1, lasting: bool = False) -> "Node":
         """The node that hosts part `part` of the users in a prepared folder; what it keeps of them is `lasting` where
         it is in a file there. Raises `InputError`."""
         public, shard = public_side(folder, config.model.encoder), Shard.load(folder).part(part, parts)
         keep = Keep(keep_file(folder, part, parts), shard.salts) if lasting else Keep()
-        return cls(shard, public, model, config, keep)
+        return cls(shard, public, config, keep)
+
+    @cached_property
+    def model(self) -> Model:
+        """Opened when it is first needed: to answer a census takes a node half as long without."""
+        return shared_model(self.config.model, self.config.seed)
 
     @cached_property
     def learner(self) -> Learner:
@@ -92,6 +94,12 @@ def learner(config: RunConfig, model: Model, public: Embeddings) -> Learner:
         pooled = config.mode == "central"
         return TwoTowers(model, public.matrix, public.warm, config.fit, config.seed, pooled, config.held_out)
     return Peer(config.peer, len(public.matrix), config.seed, dual=config.method == "pfedrec")
+
+
+@lru_cache(maxsize=2)
+def shared_model(config: ModelConfig, seed: int) -> Model:
+    """One frozen model for all nodes in this process."""
+    return Model(config, resolve(config.encoder), seed).to(device())
 
 
 @lru_cache(maxsize=4)

@@ -13,9 +13,6 @@ from data.errors import InputError
 from federation import wire
 from federation.client import Node
 from federation.config import RunConfig, from_run_config
-from recsys.embed import resolve
-from recsys.machine import device
-from recsys.model import Model, ModelConfig
 
 app = ClientApp()
 logger = logging.getLogger("fedrec")
@@ -69,11 +66,4 @@ def _node(context: Context) -> Node:
 
 @lru_cache(maxsize=1024)
 def open_node(folder: str, config: RunConfig, part: int, parts: int, lasting: bool) -> Node:
-    model = shared_model(config.model, config.seed)
-    return Node.open(Path(folder), config, model, part, parts, lasting)
-
-
-@lru_cache(maxsize=2)
-def shared_model(config: ModelConfig, seed: int) -> Model:
-    """One frozen model for all nodes in this process."""
-    return Model(config, resolve(config.encoder), seed).to(device())
+    return Node.open(Path(folder), config, part, parts, lasting)

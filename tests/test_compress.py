@@ -185,7 +185,7 @@ def test_what_a_client_sends_in_a_round(toy: Path, model: Model) -> None:
 
 def bytes_up(data: Path, model: Model, bits: int) -> int:
     """What a node of one user answers, trained and encoded."""
-    node = Node.open(data, small_config(bits=bits), model)
+    node = Node.open(data, small_config(bits=bits))
     update = node.train(Order(round=1, users=np.array([0]), clip=node.config.clip), model.adapter())
     return wire.size(wire.encode_update(update))
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.errors import InputError
-from federation.client_app import shared_model
+from federation.client import shared_model
 from federation.local import LocalGrid
 from federation.train import open_run, train
 from recsys.embed import Encoder, Pinned, embed, resolve

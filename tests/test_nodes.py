@@ -55,7 +55,7 @@ def test_a_nodes_folder_opens_with_nothing_else_in_reach(
     (folder := tmp_path / "alone").parent.mkdir(exist_ok=True)
     shutil.move(tmp_path / "out" / "node-1", folder)
     shutil.rmtree(tmp_path / "out")
-    node = Node.open(folder, small_config(), model)
+    node = Node.open(folder, small_config())
     assert len(node.shard) == 6
     assert np.array_equal(node.public.matrix, embeddings)
 

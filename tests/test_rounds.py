@@ -11,7 +11,7 @@ import torch
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 
 from data.errors import InputError
-from federation import client_app, log, wire
+from federation import client, client_app, log, wire
 from federation.client import Node
 from federation.client_app import NodeFailure, guarded
 from federation.config import RunConfig, knobs
@@ -270,11 +270,18 @@ def test_a_run_that_is_resumed_with_other_users_goes_on_and_says_so(
     assert (done.round, done.roster) == (4, roster.fingerprint)
 
 
+def test_a_census_needs_no_model(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take longer to open than all the rest of an answer."""
+    monkeypatch.setattr(client, "shared_model", lambda *_: pytest.fail("the model was opened"))
+    config = small_config(seed=7)  # no other test's node
+    assert len(take_census(LocalGrid.over(toy, config), config, toy_stamp())) == 12
+
+
 @pytest.mark.parametrize(("change", "said"), [({"users": np.array([1, 1])}, "twice"), ({"clip": 99.0}, "promised")])
 def test_a_node_refuses_an_order_that_breaks_the_promise(
     toy: Path, model: Model, change: dict[str, object], said: str
 ) -> None:
-    node = Node.open(toy, small_config(), model)
+    node = Node.open(toy, small_config())
     order = replace(Order(round=1, users=np.array([0, 1]), clip=1.0), **change)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=said):
         node.train(order, model.adapter())

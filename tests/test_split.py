@@ -191,7 +191,7 @@ def test_cold_items_of_ml_100k(real_data: Path, tmp_path: Path) -> None:
 def test_training_knows_nothing_of_cold_items(model: Model, tmp_path: Path) -> None:
     """Not even as negatives, which would push them down: their texts could be anything at all."""
     write_cold(tmp_path)
-    node = Node.open(tmp_path, small_config(negatives=8), model)
+    node = Node.open(tmp_path, small_config(negatives=8))
     cold = ~np.isin(np.arange(24), node.public.warm)
     assert cold.any()
     blind = node.public.matrix.clone()

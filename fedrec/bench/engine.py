@@ -52,7 +52,7 @@ class Bench:
     def __init__(self, data: Path, config: RunConfig, history: int | None = None) -> None:
         self.config = replace(config, model=replace(config.model, history=history or config.model.history))
         self.data = data
-        self.node: Node = world.open_node(data, self.config)
+        self.node = Node.open(data, self.config)  # it hosts all users
         self.adapter = world.bent(self.node.model.adapter(), config.seed)
         self.embeddings = self.node.public.matrix
         self.near = {name: tensor.to(self.embeddings.device) for name, tensor in self.adapter.items()}

@@ -10,8 +10,7 @@ from data.catalogue import Catalogue
 from data.prepare import prepare_tables
 from data.synthetic import INTERACTIONS, ITEMS, SyntheticConfig, synthesise
 from data.tables import Tables
-from federation.client import Node
-from federation.client_app import shared_model
+from federation.client import Node, shared_model
 from federation.config import RunConfig
 from federation.local import LocalGrid
 from federation.rounds import take_census
@@ -52,15 +51,10 @@ def make(synthetic: SyntheticConfig, folder: Path, config: RunConfig) -> Path:
     return folder / "prepared"
 
 
-def open_node(data: Path, config: RunConfig) -> Node:
-    """The one node that hosts all users."""
-    return Node.open(data, config, shared_model(config.model, config.seed))
-
-
 def open_grid(data: Path, config: RunConfig) -> tuple[LocalGrid, Roster]:
     """In-process nodes, and their users."""
     grid = LocalGrid.over(data, config)
-    return grid, take_census(grid, config, open_node(data, config).public.stamp)
+    return grid, take_census(grid, config, Node.open(data, config).public.stamp)
 
 
 def bent(adapter: Adapter, seed: int) -> Adapter:
