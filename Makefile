@@ -20,9 +20,9 @@ $(STAMP): constraints.txt pyproject.toml
 demo: install
 	$(BIN)/fedrec demo
 
-# A worker for each core, with one thread each: the tests are many, and small. The tests of a file go to one worker, since
-# they share what takes long to set up: a federation, a browser. Files in their order: the long ones are not the last.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
+# Workers with one thread each, since the tests are many, and small. The tests of a file go to one worker: they share what
+# takes long to set up, a federation or a browser. tests/conftest.py says how many workers, and which files come first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test: install
 	$(PYTEST)

@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from torch import Tensor
@@ -20,11 +21,23 @@ from tests.world import begun, small_config, write_toy
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+MINUTES = ("test_faults.py", "test_flower.py", "test_notebooks.py")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Everything runs on the processor, where the laws hold to the bit, but for what is asked for by `-m cuda`."""
     if config.option.markexpr != "cuda":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: who waits for a federation leaves his idle."""
+    return (psutil.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take minutes first, so that nobody waits for them alone."""
+    items.sort(key=lambda item: item.path.name not in MINUTES)
 
 
 @pytest.fixture(autouse=True)
