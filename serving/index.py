@@ -122,6 +122,18 @@ class Index:
         living[list(rows)] = False
         return replace(self, living=living)
 
+    @property
+    def spent(self) -> int:
+        """How many of the rows that came later were taken out again."""
+        return int((~self.living[len(self.matrix) :]).sum())
+
+    def swept(self) -> tuple["Index", np.ndarray]:
+        """One without the spent rows, and which rows of this one are the rows of that."""
+        first = len(self.matrix)
+        late = np.flatnonzero(self.living[first:])
+        rows = np.concatenate([np.arange(first), first + late])
+        return replace(self, extra=self.extra[late], living=self.living[rows]), rows
+
     def search(self, vector: np.ndarray, k: int, allowed: np.ndarray | None = None) -> Found:
         """The k best of the rows that live and are `allowed`, a mask (N+M,); fewer only where fewer are left.
 

@@ -24,6 +24,10 @@ SEPARATOR = "|"
 CHUNKS = 64
 """Parts of a frame beyond which it is made one again: each part more makes a row slower to find."""
 
+SPENT = 1_000
+"""Rows of items that were put in and replaced or taken out since, beyond which they are swept, once they are also half
+of all that were put in: a catalogue that is told anew every night does not grow."""
+
 
 class Unfit(Exception):
     """A filter or a property that this catalogue cannot have: which column, and why."""
@@ -113,12 +117,21 @@ class Shelf:
         frame = pl.concat([self.frame, *new], rechunk=False)
         replaced = [row for each in goods if (row := self.row(each.item_id)) is not None]
         places = {each.item_id: len(self.frame) + number for number, each in enumerate(goods)}
-        return replace(
+        made = replace(
             self,
             index=self.index.removed(replaced).added(vectors),
             frame=frame if frame.n_chunks() < CHUNKS else frame.rechunk(),
             places={**self.places, **places},
         )
+        return made._swept() if made.index.spent > max(SPENT, len(made.index.extra) // 2) else made
+
+    def _swept(self) -> "Shelf":
+        """The same on offer, in fewer rows."""
+        index, rows = self.index.swept()
+        now = {before: row for row, before in enumerate(rows.tolist())}
+        places = {item_id: now[row] for item_id, row in self.places.items() if row is not None}
+        gone = {item_id: None for item_id, row in self.places.items() if row is None and item_id in self.catalogue}
+        return replace(self, index=index, frame=self.frame[rows], places={**places, **gone})
 
     def fitted(self, goods: Goods) -> pl.DataFrame:
         """An item as a row of the frame. Raises `Unfit`."""

@@ -50,6 +50,13 @@ class Life(RuleBasedStateMachine):
         self.index = self.index.removed([row])
         self.twin.pop(row, None)
 
+    @rule()
+    def sweep(self) -> None:
+        self.index, rows = self.index.swept()
+        self.twin = {row: self.twin[before] for row, before in enumerate(rows.tolist()) if before in self.twin}
+        self.rows = len(rows)
+        assert self.index.spent == 0
+
     @rule(data=st.data(), k=st.integers(1, 50), few=st.booleans(), refined=st.booleans())
     def search(self, data: st.DataObject, k: int, few: bool, refined: bool) -> None:
         """By whichever way an index of any size would take."""

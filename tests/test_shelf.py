@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from data.catalogue import Catalogue
+from serving import shelf as shelves
 from serving.index import Index
 from serving.shelf import Goods, Shelf, Unfit
 
@@ -98,6 +99,28 @@ def test_many_items_come_at_once_or_one_by_one(shelf: Shelf) -> None:
         }
         np.testing.assert_array_equal(more.index.vector(11), vectors[7])
         assert more.frame.n_chunks() < 64
+
+
+def test_an_item_replaced_again_and_again_leaves_no_rows_behind(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelves, "SPENT", 10)
+    vectors = np.random.default_rng(0).standard_normal((500, 4)).astype(np.float32)
+    before = (
+        shelf.put([Goods("n", "N", "", {"year": 1}), Goods("gone", "Gone", "")], vectors[:2]).drop("gone").drop("a")
+    )
+    now = before
+    for number, vector in enumerate(vectors):
+        now = now.put([Goods("bc"[number % 2], f"Edition {number}", "", {"year": number})], vector[None])
+        assert len(now.frame) == len(now.index.living) == 4 + len(now.index.extra) <= 4 + 2 * 11 + 3
+    assert [now.row(each) is None for each in ("a", "b", "c", "n", "gone")] == [True, False, False, False, True]
+    assert "gone" not in now.places
+    for item_id, title, vector in [("b", "Edition 498", vectors[498]), ("c", "Edition 499", vectors[499])]:
+        row = now.row(item_id)
+        assert row is not None
+        assert (now.id(row), now.title(row)) == (item_id, title)
+        np.testing.assert_array_equal(now.index.vector(row), vector)
+    assert len(now) == 4
+    assert now.mask({"year": 1}).tolist() == [row == now.row("n") for row in range(len(now.frame))]
+    assert (before.title(4), before.row("b"), len(before)) == ("N", 1, 4)
 
 
 @pytest.mark.parametrize(
