@@ -20,10 +20,10 @@ from federation.processes import LINK, Federation, federation
 from tests.world import SMALL
 
 SERVER_APP = "flwr-serverapp"
-PATIENCE = 300.0
+PATIENCE = 240.0
 """Seconds for what must happen sooner or later; the machine may be busy."""
 
-WHOLE = 1500.0
+WHOLE = 900.0
 """Seconds for a run to its end: on a busy machine a node takes half a minute to start a process for each message."""
 
 
