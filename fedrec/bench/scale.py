@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from data.shard import Shard
 from data.synthetic import SyntheticConfig
 from federation import log
-from federation.client import Node
+from federation.client import shared_model
 from federation.config import RunConfig
 from federation.rounds import run
 from federation.server import State
@@ -69,7 +69,7 @@ def train(data: Path, config: RunConfig, folder: Path) -> dict[str, float]:
     """Open, take the census, train; the seconds of each."""
     started = time.perf_counter()
     grid, roster = world.open_grid(data, config)
-    state = State.start(Node.open(data, config).model.adapter(), config.server)
+    state = State.start(shared_model(config.model, config.seed).adapter(), config.server)
     opened = time.perf_counter() - started
     (out := folder / "run").mkdir()
     run(grid, roster, state, config, out, lambda record: None)
@@ -88,7 +88,7 @@ def costs(folders: dict[str, Path], config: RunConfig, folder: Path) -> dict[str
     rounds: dict[str, Callable[[], object]] = {}
     for name, data in folders.items():
         grid, roster = world.open_grid(data, config)
-        state = State.start(Node.open(data, config).model.adapter(), config.server)
+        state = State.start(shared_model(config.model, config.seed).adapter(), config.server)
         one = replace(config, rounds=1, validate_every=10**9, validation_users=1)
         (out := folder / f"turns-{name}").mkdir()
         rounds[name] = partial(run, grid, roster, state, one, out, lambda record: None)

@@ -10,7 +10,7 @@ from data.catalogue import Catalogue
 from data.prepare import prepare_tables
 from data.synthetic import INTERACTIONS, ITEMS, SyntheticConfig, synthesise
 from data.tables import Tables
-from federation.client import Node, shared_model
+from federation.client import public_side, shared_model
 from federation.config import RunConfig
 from federation.local import LocalGrid
 from federation.rounds import take_census
@@ -54,7 +54,7 @@ def make(synthetic: SyntheticConfig, folder: Path, config: RunConfig) -> Path:
 def open_grid(data: Path, config: RunConfig) -> tuple[LocalGrid, Roster]:
     """In-process nodes, and their users."""
     grid = LocalGrid.over(data, config)
-    return grid, take_census(grid, config, Node.open(data, config).public.stamp)
+    return grid, take_census(grid, config, public_side(data, config.model.encoder).stamp)
 
 
 def bent(adapter: Adapter, seed: int) -> Adapter:
