@@ -128,10 +128,10 @@ class Shelf:
     def _swept(self) -> "Shelf":
         """The same on offer, in fewer rows."""
         index, rows = self.index.swept()
-        now = {before: row for row, before in enumerate(rows.tolist())}
-        places = {item_id: now[row] for item_id, row in self.places.items() if row is not None}
-        gone = {item_id: None for item_id, row in self.places.items() if row is None and item_id in self.catalogue}
-        return replace(self, index=index, frame=self.frame[rows], places={**places, **gone})
+        now = {before: row for row, before in enumerate(rows.tolist())} | {None: None}
+        left = {item_id: row for item_id, row in self.places.items() if row is not None or item_id in self.catalogue}
+        places = {item_id: now[row] for item_id, row in left.items()}
+        return replace(self, index=index, frame=self.frame[rows], places=places)
 
     def fitted(self, goods: Goods) -> pl.DataFrame:
         """An item as a row of the frame. Raises `Unfit`."""
