@@ -43,7 +43,7 @@ class Node:
 
     @cached_property
     def model(self) -> Model:
-        """Opened when it is first needed: to answer a census takes a node half as long without."""
+        """Opened when it is first needed, which takes seconds: a census needs none."""
         return shared_model(self.config.model, self.config.seed)
 
     @cached_property

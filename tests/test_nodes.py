@@ -16,7 +16,6 @@ from data.people import load_people
 from data.prepare import read_manifest
 from data.shard import Shard, salt_of
 from federation.client import Node
-from recsys.model import Model
 from tests.terminal import Fedrec, is_refused
 from tests.test_shard import told
 from tests.world import small_config, toy_interactions
@@ -49,7 +48,7 @@ def test_every_user_is_on_one_node_with_the_same_history(toy: Path, fedrec: Fedr
 
 
 def test_a_nodes_folder_opens_with_nothing_else_in_reach(
-    toy: Path, embeddings: Tensor, model: Model, fedrec: Fedrec, tmp_path: Path
+    toy: Path, embeddings: Tensor, fedrec: Fedrec, tmp_path: Path
 ) -> None:
     fedrec("node", "split", toy, "--nodes", 2, "--out", "out")
     (folder := tmp_path / "alone").parent.mkdir(exist_ok=True)

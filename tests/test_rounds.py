@@ -273,7 +273,8 @@ def test_a_run_that_is_resumed_with_other_users_goes_on_and_says_so(
 def test_a_census_needs_no_model(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would take longer to open than all the rest of an answer."""
     monkeypatch.setattr(client, "shared_model", lambda *_: pytest.fail("the model was opened"))
-    config = small_config(seed=7)  # no other test's node
+    client_app.open_node.cache_clear()
+    config = small_config()
     assert len(take_census(LocalGrid.over(toy, config), config, toy_stamp())) == 12
 
 
