@@ -50,7 +50,13 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
     assert not wrong
 
 
+def settle(page: Page) -> None:
+    """Wait until what is recommended is the answer to the latest question."""
+    expect(page.locator("#recommended")).to_have_attribute("aria-busy", "false")
+
+
 def titles(page: Page) -> list[str]:
+    settle(page)
     return page.locator(".card h3").all_text_contents()
 
 
@@ -65,7 +71,7 @@ def watch(page: Page, *films: str) -> None:
         search(page, film)
         page.get_by_role("option").filter(has_text=film).first.click()
         expect(page.locator("#history li").filter(has_text=film)).to_be_visible()
-    expect(page.locator("#recommended")).to_have_attribute("aria-busy", "false")
+    settle(page)
 
 
 def picture(page: Page, name: str) -> None:
