@@ -20,6 +20,7 @@ MAY_IMPORT = {
 ORDER = {
     "data": [
         "errors",
+        "ids",
         "files",
         "catalogue",
         "histories",

@@ -1,0 +1,50 @@
+"""The rule for ids of items and users. It is the same at every door: tables, the endpoint and the command line.
+
+An id that is accepted anywhere can be asked for, answered, exported and erased everywhere.
+"""
+
+import re
+
+import polars as pl
+
+LONGEST_ID = 512
+"""Characters of an id at most: percent-encoded, such an id still fits into a proxy's request line of 8 kB."""
+
+_CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029]"
+"""Control characters and line separators. Python and polars read the pattern alike."""
+
+_PATHS = (".", "..")
+"""What browsers and proxies remove from a URL's path, however it is encoded."""
+
+_LONG, _BROKEN, _PATH = (
+    f"is longer than {LONGEST_ID} characters",
+    "holds a control character or a line break",
+    "is '.' or '..', which no URL can carry",
+)
+
+
+def id_fault(text: str) -> str | None:
+    """Say what makes a text no id, as the end of a sentence about it; None if it is one."""
+    if not text:
+        return "is empty"
+    if len(text) > LONGEST_ID:
+        return _LONG
+    if re.search(_CONTROL, text):
+        return _BROKEN
+    return _PATH if text in _PATHS else None
+
+
+def id_faults(ids: pl.Series) -> pl.Series:
+    """Apply `id_fault` to a column of ids: the fault of each, null if it has none. A null id is an empty one."""
+    text = pl.col("id").fill_null("")
+    fault = (
+        pl.when(text == "")
+        .then(pl.lit("is empty"))
+        .when(text.str.len_chars() > LONGEST_ID)
+        .then(pl.lit(_LONG))
+        .when(text.str.contains(_CONTROL))
+        .then(pl.lit(_BROKEN))
+        .when(text.is_in(_PATHS))
+        .then(pl.lit(_PATH))
+    )
+    return ids.alias("id").to_frame().select(fault=fault)["fault"]
