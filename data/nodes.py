@@ -93,7 +93,7 @@ def publish(data: Path, folder: Path, manifest: dict[str, Any], own: dict[str, i
     for path in [data / CATALOGUE, *sorted(data.glob("embeddings-*.safetensors"))]:
         shutil.copy2(path, folder)
     told = {name: value for name, value in manifest.items() if name not in OF_THE_WHOLE}
-    (folder / MANIFEST).write_text(json.dumps(told | own, indent=2) + "\n")
+    (folder / MANIFEST).write_text(json.dumps(told | own, indent=2) + "\n", "utf-8")
 
 
 def write_node(public: Path, folder: Path, manifest: dict[str, Any], shard: Shard, ids: pl.Series) -> None:

@@ -153,7 +153,7 @@ def write(
         catalogue.save(folder)
         shard.save(folder)
         save_people(folder, ids)
-        (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
+        (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", "utf-8")
     return manifest
 
 
@@ -167,7 +167,7 @@ def counts_of(shard: Shard) -> dict[str, int]:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Raises `InputError` where `folder` is not a prepared dataset."""
     try:
-        return json.loads((folder / MANIFEST).read_text())
+        return json.loads((folder / MANIFEST).read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(
             f"{folder} is not a prepared dataset ({MANIFEST} is missing); make one with `fedrec data prepare NAME`"

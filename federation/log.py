@@ -10,7 +10,7 @@ FILE = "rounds.jsonl"
 
 
 def append(folder: Path, record: dict[str, Any]) -> None:
-    with (folder / FILE).open("a") as file:
+    with (folder / FILE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
 
 
@@ -18,7 +18,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
     """The records of a run's rounds. A last line cut short by a crash is left out."""
     path = folder / FILE
     records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
         try:
             records.append(json.loads(line))
         except ValueError:
@@ -30,4 +30,4 @@ def rewind(folder: Path, number: int) -> None:
     """Forget rounds after `number`: they were logged but not saved, and will run again."""
     kept = [record for record in read(folder) if record["round"] <= number]
     with replaced_file(folder / FILE) as path:
-        path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        path.write_text("".join(json.dumps(record) + "\n" for record in kept), "utf-8")

@@ -43,6 +43,8 @@ def environment(home: Path, threads: int = 1) -> dict[str, str]:
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",  # seconds until a message that came gets its process; Flower's is 1
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "OMP_NUM_THREADS": str(threads),
+        "PYTHONUTF8": "1",  # logs and answers are read as UTF-8, whatever the terminal has
+        "PYTHONIOENCODING": "utf-8:replace",
     }
 
 
@@ -63,7 +65,8 @@ class Federation:
             self.home.mkdir(parents=True)
             (self.home / "config.toml").write_text(
                 f'[superlink]\ndefault = "here"\n\n[superlink.here]\naddress = "localhost:{self.port}"\n'
-                f'root-certificates = "{self.certificates / AUTHORITY}"\n'
+                f'root-certificates = "{self.certificates / AUTHORITY}"\n',
+                encoding="utf-8",
             )
         command = ["flower-superlink", "--host", "127.0.0.1", "--port", str(self.port), "--enable-supernode-auth"]
         command += ["--ssl-ca-certfile", str(self.certificates / AUTHORITY)]
@@ -102,7 +105,8 @@ class Federation:
     def flwr(self, *arguments: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """Flower's command line, to the end."""
         command = [str(BIN / "flwr"), *arguments]
-        return subprocess.run(command, env=environment(self.home), capture_output=True, text=True, timeout=timeout)
+        surroundings = environment(self.home)
+        return subprocess.run(command, env=surroundings, capture_output=True, encoding="utf-8", timeout=timeout)
 
     def run(self, asked: Mapping[str, Scalar], timeout: float) -> subprocess.CompletedProcess[str]:
         """`flwr run` to the end, with the app of this checkout, and these knobs and places."""

@@ -8,6 +8,7 @@ from click import UsageError
 
 from data.errors import InputError
 from fedrec.commands import answer, data, federation, learn, measure, node
+from fedrec.terminal import check_arguments, discard_unread_output, flush_output, print_anything
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -26,8 +27,15 @@ app.add_typer(federation.app, name="federation")
 
 def main() -> None:
     """The console script: a wrong input is one line on stderr and status 2."""
+    print_anything()
     try:
-        sys.exit(app(prog_name="fedrec", standalone_mode=False))
+        check_arguments(sys.argv[1:])
+        status = app(prog_name="fedrec", standalone_mode=False)
+        flush_output()
+        sys.exit(status)
+    except BrokenPipeError:
+        discard_unread_output()
+        sys.exit(1)
     except InputError as error:
         print(f"fedrec: {error}", file=sys.stderr)
         sys.exit(2)

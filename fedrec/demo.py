@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
 
 from data.catalogue import Catalogue
@@ -32,29 +31,28 @@ def play(data: Path, out: Path) -> None:
     """Prepare, embed, train, compare, recommend. Raises `InputError` where `out` holds something else."""
     _make_room(out)
     source = source_named("demo")
-    view.say("[bold]1. Data[/bold]: films and users generated from a seed (data/demo.py tells how)")
+    view.say(": films and users generated from a seed (data/demo.py tells how)", heading="1. Data")
     manifest = prepare(source, data, None, lambda done, total: None, view.warn)
     view.say(
         f"   {manifest.users} users, {manifest.items} films, {manifest.interactions:,} watches in {data / MANIFEST}"
     )
-    view.say("[bold]2. Training[/bold]: every user is a client; only sums of small adapters cross")
+    view.say(": every user is a client; only sums of small adapters cross", heading="2. Training")
     train_here(data, out, from_knobs(SETTINGS), resume=False)
     recommender = Recommender.load(out)
     shard = Shard.load(data)
-    view.say("[bold]3. Quality[/bold]: each user's last film, ranked among all films the user has not seen")
+    view.say(": each user's last film, ranked among all films the user has not seen", heading="3. Quality")
     rows = {
         name: measured(score_users(scorer, shard, "test")) for name, scorer in _rivals(recommender, shard, data).items()
     }
     save_json(out / COMPARISON, rows)
-    view.out.print(view.metrics_table(f"test, {len(shard)} users", rows))
-    view.say("[bold]4. A user[/bold], whose history the server never saw")
+    view.show(view.metrics_table(f"test, {len(shard)} users", rows))
+    view.say(", whose history the server never saw", heading="4. A user")
     _show_user(recommender, shard, SHOWN_USER)
     view.out.print(
         f"\nThe run is in {out}. Next:\n"
         f"  fedrec recommend {out} --query 'a quiet film about the sea'\n"
         f"  fedrec serve {out}        then open http://127.0.0.1:8080",
         soft_wrap=True,
-        markup=False,
     )
 
 
@@ -80,17 +78,15 @@ def _show_user(recommender: Recommender, shard: Shard, user: int) -> None:
     catalogue = recommender.catalogue
     history = shard.history(user, "test")
     answer = Engine.of(recommender).recommend(Question(history=[catalogue.ids[row] for row in history], k=10))
-    view.out.print(_history_beside(catalogue, history[-10:].tolist(), answer.items))
+    view.show(_history_beside(catalogue, history[-10:].tolist(), answer.items))
     held_out = catalogue.titles[int(shard.held_out([user], "test")[0])]
     view.out.print(f"What the user watched next: {held_out}")
 
 
 def _history_beside(catalogue: Catalogue, rows: list[int], items: list[Item]) -> Table:
-    table = Table(title="latest first, and the top 10", title_justify="left")
-    for name in ("watched", "genres", "recommended", "genres"):
-        table.add_column(name, no_wrap=True)
+    table = view.table("watched", "genres", "recommended", "genres", title="latest first, and the top 10")
     genres = catalogue.frame["genres"].to_list()
     for row, item in zip(reversed(rows), items, strict=False):
         recommended = int(catalogue.rows([item.item_id])[0])
-        table.add_row(*map(escape, (catalogue.titles[row], genres[row], item.title, genres[recommended])))
+        table.add_row(catalogue.titles[row], genres[row], item.title, genres[recommended])
     return table

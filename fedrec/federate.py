@@ -50,7 +50,7 @@ def _watch(here: Federation) -> None:
 
 
 def _table(here: Federation) -> Table:
-    table = Table("process", "state", "log")
+    table = view.table("process", "state", "log")
     for name in here.running:
         table.add_row("SuperLink" if name == LINK else name, here.state(name), str(here.log(name)))
     return table

@@ -31,7 +31,7 @@ def train_here(
         lost = f"the private parts of {config.method} are lost: train anew, into another --out"
         view.say(f"Stopped; {lost if config.keeps else f'{done} rounds are saved. Go on with: {again}'}")
         raise typer.Exit(130) from interrupt
-    return json.loads((out / METRICS).read_text())
+    return json.loads((out / METRICS).read_text("utf-8"))
 
 
 def train_shown(data: Path, out: Path, config: RunConfig) -> None:
@@ -55,7 +55,7 @@ def read_settings(file: Path | None, pairs: list[str]) -> RunConfig | None:
     table: dict[str, Any] = {}
     if file:
         try:
-            found = tomllib.loads(file.read_text())
+            found = tomllib.loads(file.read_text("utf-8"))
             table |= found["settings"] if isinstance(found.get("settings"), dict) else found
         except FileNotFoundError as error:
             raise InputError(f"--config {file} does not exist; give a TOML file of settings") from error

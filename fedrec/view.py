@@ -5,7 +5,6 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -16,23 +15,24 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from data.download import Progress as Report
 
 if TYPE_CHECKING:
     from federation.rounds import Observer
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, markup=False)  # names of files, items and datasets may hold [brackets]
+err = Console(stderr=True, highlight=False, markup=False)
 
 
-def say(text: str) -> None:
-    err.print(text, soft_wrap=True)
+def say(text: str, heading: str = "") -> None:
+    err.print(Text.assemble((heading, "bold"), text), soft_wrap=True)
 
 
 def warn(text: str) -> None:
-    err.print(f"[yellow]note[/yellow] {escape(text)}", soft_wrap=True)
+    err.print(Text.assemble(("note", "yellow"), " ", text), soft_wrap=True)
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def rounds(total: int, every: int, done: int = 0) -> Iterator["Observer"]:
     from federation.rounds import SCORE  # brings torch, which other commands need not wait for
 
     columns = (
-        SpinnerColumn(),
+        SpinnerColumn("dots" if err.encoding.startswith("utf") else "line"),
         TextColumn("round"),
         MofNCompleteColumn(),
         BarColumn(bar_width=24),
@@ -94,25 +94,41 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
+def table(*columns: str | Column, title: str | None = None) -> Table:
+    """A table for `show`, with columns of text unless they are given otherwise."""
+    return Table(*(words(c) if isinstance(c, str) else c for c in columns), title=title, title_justify="left")
+
+
+def words(name: str, width: int = 0) -> Column:
+    """A column of text, at least so wide. What is too long for it goes on below, so that nothing is left out."""
+    return Column(name, overflow="fold", min_width=max(len(name), width))
+
+
+def figures(name: str, width: int = 0) -> Column:
+    """A column of numbers, which stay whole if they are no wider than this or the name."""
+    return Column(name, justify="right", no_wrap=True, min_width=max(len(name), width))
+
+
+def show(shown: Table) -> None:
+    """Print a table on stdout. In a terminal too narrow for it, lines wrap and nothing is cut off."""
+    least = 1 + sum((column.min_width or 1) + 3 for column in shown.columns)  # a border and two spaces for each
+    shown.width = least if least > out.width else None
+    out.print(shown, crop=False)
+
+
 def items_table(title: str, items: Sequence[Any]) -> Table:
     """Answered items, best first."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("#", justify="right")
-    table.add_column("title")
-    table.add_column("score", justify="right")
-    table.add_column("item id")
+    shown = table(figures("#", len(str(len(items)))), "title", figures("score"), "item id", title=title)
     for place, item in enumerate(items, start=1):
-        table.add_row(str(place), escape(item.title), f"{item.score:.3f}", escape(item.item_id))
-    return table
+        shown.add_row(str(place), item.title, f"{item.score:.3f}", item.item_id)
+    return shown
 
 
 def metrics_table(title: str, rows: dict[str, dict[str, float]]) -> Table:
     """One row of metrics for each thing that ranks."""
     names = ("ndcg@10", "recall@10", "recall@20", "mrr", "coverage@10")
-    table = Table(title=title, title_justify="left")
-    table.add_column("")
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
-    for label, metrics in rows.items():
-        table.add_row(label, *(f"{metrics[name]:.4f}" if name in metrics else "–" for name in names))
-    return table
+    label = words("", min(10, max(map(len, rows), default=0)))
+    shown = table(label, *(figures(name, len("0.0000")) for name in names), title=title)
+    for name, metrics in rows.items():
+        shown.add_row(name, *(f"{metrics[metric]:.4f}" if metric in metrics else "–" for metric in names))
+    return shown

@@ -158,7 +158,7 @@ def model_config(table: dict[str, Any]) -> ModelConfig:
 def load_card(folder: Path) -> dict[str, Any]:
     """Raises `InputError` where `folder` is not a run."""
     try:
-        return json.loads((folder / CARD).read_text())
+        return json.loads((folder / CARD).read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{folder} is not a run ({CARD} is missing); make one with `fedrec train`") from error
     except ValueError as error:
@@ -167,7 +167,7 @@ def load_card(folder: Path) -> dict[str, Any]:
 
 def save_json(path: Path, content: dict[str, Any]) -> None:
     with replaced_file(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n")
+        partial.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
 def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

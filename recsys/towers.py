@@ -30,7 +30,7 @@ class Towers:
     """Nothing of it changes, so threads may share it. Its vectors differ from `Model`'s by rounding alone."""
 
     def __init__(self, config: ModelConfig, encoder: Encoder, adapter: Adapter, seed: int) -> None:
-        described: dict[str, Any] = json.loads((encoder.folder / "config.json").read_text())
+        described: dict[str, Any] = json.loads((encoder.folder / "config.json").read_text("utf-8"))
         self.length = config.history  # most recent events that it reads
         self._layers, self._recency = config.layers, config.recency
         self._heads, self._epsilon = described["num_attention_heads"], described["layer_norm_eps"]

@@ -200,7 +200,7 @@ class Index:
             faiss.write_index(self.base, str(path))
         about = {"model_version": version, "width": self.width, "items": len(self.matrix), "recall": self.recall}
         with replaced_file(folder / ABOUT) as path:
-            path.write_text(json.dumps(about | {"sha256": _sha256(folder / FILE)}, indent=2) + "\n")
+            path.write_text(json.dumps(about | {"sha256": _sha256(folder / FILE)}, indent=2) + "\n", "utf-8")
 
     @classmethod
     def load(cls, folder: Path, matrix: np.ndarray, version: str) -> "Index | None":
@@ -211,7 +211,7 @@ class Index:
         if not (folder / ABOUT).exists():
             return None
         try:
-            about: dict[str, Any] = json.loads((folder / ABOUT).read_text())
+            about: dict[str, Any] = json.loads((folder / ABOUT).read_text("utf-8"))
             if about["model_version"] != version or (about["items"], about["width"]) != matrix.shape:
                 return None
             sound = _sha256(folder / FILE) == about["sha256"]

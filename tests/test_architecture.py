@@ -128,6 +128,27 @@ def test_slow_imports_wait_until_they_are_needed(path: Path) -> None:
     assert not SLOW & {name.split(".")[0] for name in imports(path, top_level=True)}
 
 
+TEXT = {"read_text": 0, "write_text": 1}
+"""Methods of paths that take an encoding, and how many arguments stand before it."""
+
+
+def unencoded(path: Path) -> Iterator[str]:
+    """Calls in a file that read or write text in the encoding of whatever locale the process has."""
+    for call in (node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)):
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        named = {keyword.arg: getattr(keyword.value, "value", None) for keyword in call.keywords}
+        first = getattr(call.args[0], "value", None) if call.args else named.get("mode", "r")
+        opened = name == "open" and isinstance(first, str) and "b" not in first
+        bare = name in TEXT and len(call.args) <= TEXT[name]
+        if (opened or bare or named.get("text") is True) and "encoding" not in named:
+            yield f"{path.name}:{call.lineno}"
+
+
+def test_text_is_read_and_written_in_a_named_encoding() -> None:
+    """A file written under one locale is read under any other."""
+    assert [place for path in FILES for place in unencoded(path)] == []
+
+
 def test_every_file_has_its_place_in_the_order() -> None:
     for package, order in ORDER.items():
         assert {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__"} == set(order)

@@ -56,7 +56,7 @@ def _high_water() -> int:
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    lines = dict(line.split(":", 1) for line in status.read_text("utf-8").splitlines())
     return int(lines["VmHWM"].split()[0]) * 1024
 
 

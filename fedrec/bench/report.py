@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.table import Table
-
 from federation.config import RunConfig
 from federation.train import circumstances
 from fedrec import view
@@ -30,29 +28,29 @@ def run(config: RunConfig, parts: Sequence[str], command: str) -> dict[str, Any]
 def show(found: dict[str, Any]) -> None:
     """The tables, on stdout."""
     if "ways" in found:
-        ways = Table("way", "clients/s", "engine is", title="the same clients, trained four ways")
+        ways = view.table("way", "clients/s", "engine is", title="the same clients, trained four ways")
         for way, figures in found["ways"].items():
             times = found["ratios"].get(f"engine/{way}")
             ways.add_row(way, f"{figures['clients_per_second']:,.1f}", f"{times:.2f} times as fast" if times else "")
-        view.out.print(ways)
-        sizes = Table("history", "clients/s", "engine / central", title="by length of the histories")
+        view.show(ways)
+        sizes = view.table("history", "clients/s", "engine / central", title="by length of the histories")
         for length, figures in found["lengths"].items():
             sizes.add_row(length, f"{figures['clients_per_second']:,.0f}", f"{figures['engine/central']:.2f}")
-        view.out.print(sizes)
-        blocks = Table("events in a block", "clients/s", "memory, MiB", title="by size of the blocks")
+        view.show(sizes)
+        blocks = view.table("events in a block", "clients/s", "memory, MiB", title="by size of the blocks")
         for events, figures in found["blocks"].items():
             blocks.add_row(events, f"{figures['clients_per_second']:,.0f}", f"{figures['memory_mib']:,}")
-        view.out.print(blocks)
+        view.show(blocks)
     for part in ("scale", "nodes"):
         if part in found:
             _tree(part, found[part])
 
 
 def _tree(title: str, figures: dict[str, Any]) -> None:
-    table = Table("what", "figure", title=title)
+    table = view.table("what", "figure", title=title)
     for name, value in _flat(figures):
         table.add_row(name, f"{value:,}" if isinstance(value, int | float) else str(value))
-    view.out.print(table)
+    view.show(table)
 
 
 def _flat(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -64,17 +62,17 @@ def _flat(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def show_serving(found: dict[str, Any]) -> None:
     """Each figure beside its bar, and the times that it is made of."""
-    table = Table("what", "found", "bar", title=f"{found['run']['version']}, one worker")
+    table = view.table("what", "found", "bar", title=f"{found['run']['version']}, one worker")
     for row in found["bars"]:
         table.add_row(row["what"], f"{row['found']:g}", f"{row['bar']}{'' if row['met'] else '  missed'}")
-    view.out.print(table)
+    view.show(table)
     for part in ("vector", "history", "throughput", "sustained", "reload", "index", "start"):
         _tree(part, found[part])
 
 
 def show_profile(rows: list[dict[str, Any]], count: int = 20) -> None:
     """Operations by their own share of a block's time."""
-    table = Table("operation", "calls", "own", "with inner", title="one block of clients, one thread")
+    table = view.table("operation", "calls", "own", "with inner", title="one block of clients, one thread")
     for row in rows[:count]:
         table.add_row(row["operation"], str(row["calls"]), f"{row['own']:.1%}", f"{row['with_inner']:.1%}")
-    view.out.print(table)
+    view.show(table)

@@ -67,9 +67,9 @@ def serving(run: Path, log: Path, environment: Mapping[str, str] | None = None) 
         surroundings = os.environ | dict(environment or {})
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=surroundings)
     try:
-        while not (address := re.search(r"http://[\d.]+:\d+(?= )", log.read_text())):
+        while not (address := re.search(r"http://[\d.]+:\d+(?= )", log.read_text("utf-8", "replace"))):
             if process.poll() is not None:
-                raise InputError(f"fedrec serve {run} stopped: {log.read_text().strip()}")
+                raise InputError(f"fedrec serve {run} stopped: {log.read_text('utf-8', 'replace').strip()}")
             time.sleep(POLL)
         served = Served(process, address.group(), log)
         with served.caller() as caller:

@@ -54,11 +54,11 @@ def recommend(
             raise InputError(f"{told[0]} goes with --shard, a node's folder; add it")
         answer = _answer(run, _question(history, query, k))
     if as_json:
-        print(answer.model_dump_json())
+        print(answer.model_dump_json(ensure_ascii=True))
         return
     if answer.unknown_ids:
         view.warn(f"not in the catalogue, skipped: {', '.join(answer.unknown_ids)}")
-    view.out.print(view.items_table(f"top {k} of {answer.model_version}", answer.items))
+    view.show(view.items_table(f"top {k} of {answer.model_version}", answer.items))
 
 
 def _answer(run: Path, question: "Question") -> "Answer":

@@ -31,7 +31,6 @@ ColdShare = Annotated[
 @app.command("list")
 def data_list(as_json: Json = False) -> None:
     """The datasets that can be prepared by name."""
-    from rich.table import Table
 
     from data.sources import SOURCES
     from fedrec import view
@@ -39,12 +38,12 @@ def data_list(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps([{"name": s.name, "about": s.about, "url": s.url, "md5": s.md5} for s in SOURCES.values()]))
         return
-    table = Table("name", "what", "from")
+    table = view.table("name", "what", "from")
     for source in SOURCES.values():
         table.add_row(
             source.name, source.about, source.url or ("your copy, by --source" if source.by_hand else "this package")
         )
-    view.out.print(table)
+    view.show(table)
 
 
 @app.command("prepare")
@@ -126,7 +125,6 @@ def data_synthesise(
         f"{out}: {users:,} users, {items:,} items, {made:,} interactions. Next:\n"
         f"  fedrec data import {out / INTERACTIONS} --items {out / ITEMS} --name NAME",
         soft_wrap=True,
-        markup=False,
     )
 
 
@@ -152,5 +150,4 @@ def _prepared(manifest: "Manifest", out: Path, as_json: bool) -> None:
         f"{out}: {manifest.users:,} users, {manifest.items:,} items, {manifest.interactions:,} interactions\n"
         f"{_told_of_cold(manifest)}split: {manifest.split}",
         soft_wrap=True,
-        markup=False,
     )

@@ -38,7 +38,6 @@ def federation_certify(
     view.out.print(
         f"{out}: {AUTHORITY} for every node, {CERTIFICATE} and {KEY} for the server alone; valid for {DAYS} days.",
         soft_wrap=True,
-        markup=False,
     )
 
 
@@ -51,6 +50,4 @@ def federation_key(
     from fedrec import view
 
     public = node_key(out)
-    view.out.print(
-        f"{out} stays here. Register the other: flwr supernode register {public}", soft_wrap=True, markup=False
-    )
+    view.out.print(f"{out} stays here. Register the other: flwr supernode register {public}", soft_wrap=True)

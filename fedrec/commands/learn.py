@@ -53,13 +53,13 @@ def train(
         return
     for protocol in metrics.get("test", ()):
         rows = {split: metrics[split][protocol] for split in metrics}
-        view.out.print(view.metrics_table(f"held-out items {Protocol(protocol).against}", rows))
+        view.show(view.metrics_table(f"held-out items {Protocol(protocol).against}", rows))
     told = f"Next:\n  fedrec recommend {out} --query 'space opera'\n  fedrec serve {out}"
     if not metrics:
         told = f"It was trained on every event, so there is nothing to measure it with. {told}"
     if Protocol.sampled in metrics.get("test", ()):
         told = "A peer to compare with: its users' private parts are gone, and there is nothing to serve."
-    view.out.print(f"Wrote {out}. {told}", soft_wrap=True, markup=False)
+    view.out.print(f"Wrote {out}. {told}", soft_wrap=True)
 
 
 @app.command()
@@ -82,7 +82,7 @@ def evaluate(
     if as_json:
         print(json.dumps(found))
         return
-    view.out.print(view.metrics_table(f"held-out items {protocol.against}", {s: found[s][protocol] for s in found}))
+    view.show(view.metrics_table(f"held-out items {protocol.against}", {s: found[s][protocol] for s in found}))
 
 
 @app.command()
@@ -108,5 +108,5 @@ def personalise(
         print(json.dumps(found))
         return
     rows = {", ".join(f"{k} {t[k]}" for k in ("parts", "rate", "steps")): t["validation"] for t in found["trials"]}
-    view.out.print(view.metrics_table("validation, every trial", rows))
-    view.out.print(view.metrics_table(f"test, {'alone' if alone else 'personal'}", {"test": found["test"]}))
+    view.show(view.metrics_table("validation, every trial", rows))
+    view.show(view.metrics_table(f"test, {'alone' if alone else 'personal'}", {"test": found["test"]}))

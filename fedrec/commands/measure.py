@@ -82,7 +82,7 @@ def reproduce_command(
     if as_json:
         print(json.dumps(found))
         return
-    view.out.print(view.metrics_table(f"{name}, test, full catalogue", rows(found)))
+    view.show(view.metrics_table(f"{name}, test, full catalogue", rows(found)))
 
 
 @app.command()
@@ -96,7 +96,5 @@ def results(
 
     paths = differing(root) if check else write(root)
     for path in paths:
-        view.out.print(
-            f"{path} {'differs; run `fedrec results`' if check else 'written'}", soft_wrap=True, markup=False
-        )
+        view.out.print(f"{path} {'differs; run `fedrec results`' if check else 'written'}", soft_wrap=True)
     raise typer.Exit(1 if check and paths else 0)

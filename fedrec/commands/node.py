@@ -32,8 +32,6 @@ def node_split(
     as_json: Json = False,
 ) -> None:
     """Try a federation on one machine: a public folder for the server, and a private one for each node."""
-    from rich.table import Table
-
     from data.nodes import SERVER, split
     from data.people import load_people
     from data.prepare import read_manifest
@@ -49,11 +47,11 @@ def node_split(
         ]
         print(json.dumps({"server": str(out / SERVER), "nodes": told}))
         return
-    table = Table("folder", "users", "holds")
+    table = view.table("folder", "users", "holds")
     table.add_row(str(out / SERVER), "–", "the catalogue: what everybody may know")
     for folder, hand in zip(folders, hands, strict=True):
         table.add_row(str(folder), f"{len(hand.users):,}", hand.about)
-    view.out.print(table)
+    view.show(table)
 
 
 def _hands(
@@ -110,5 +108,4 @@ def node_prepare(
         f"{out}: {manifest['users']:,} users, {manifest['interactions']:,} interactions with items of "
         f"{manifest['name']}. Only you can read it.",
         soft_wrap=True,
-        markup=False,
     )

@@ -51,7 +51,7 @@ class Benchmark:
             if finished(part, place.folder, stamp):
                 view.say(f"{number}/{len(parts)}  {part.name}: already made")
                 continue
-            view.say(f"[bold]{number}/{len(parts)}  {part.name}[/bold]")
+            view.say("", heading=f"{number}/{len(parts)}  {part.name}")
             perform(part, place, stamp)
 
     def collected(self) -> Figures:
@@ -108,7 +108,7 @@ def reproduce(benchmark: Benchmark, names: Sequence[str], results: Path) -> Figu
 def _write(benchmark: Benchmark, found: Figures, path: Path) -> None:
     """To `path`, with what the file there tells of parts that were made elsewhere; beside the parts where that is not
     of the same benchmark, or of the same models."""
-    told = json.loads(path.read_text()) if path.is_file() else {"part_seconds": {}}
+    told = json.loads(path.read_text("utf-8")) if path.is_file() else {"part_seconds": {}}
     missing = told["part_seconds"].keys() - found["part_seconds"].keys()
     lost = {part.name: part.model for part in benchmark.parts() if part.name in missing}
     if lost and (joined := join.joined(told, found, lost)):

@@ -93,7 +93,7 @@ def load_ranks(folder: Path) -> np.ndarray:
 def _record(folder: Path) -> dict[str, Any]:
     """Empty where there is none, or where a hand has damaged it: the part is then made anew."""
     try:
-        record = json.loads((folder / RECORD).read_text())
+        record = json.loads((folder / RECORD).read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}

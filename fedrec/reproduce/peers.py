@@ -34,7 +34,7 @@ def peers(preset: Preset) -> list[Part]:
 
 def _config(preset: Preset, name: str, seed: int) -> RunConfig:
     settings = PEERS[name]
-    authors = tomllib.loads((PRESETS / "peers" / f"{settings['method']}.toml").read_text())
+    authors = tomllib.loads((PRESETS / "peers" / f"{settings['method']}.toml").read_text("utf-8"))
     return from_knobs(authors | settings | preset.peers.get(name, {}) | {"seed": seed})
 
 

@@ -125,7 +125,7 @@ def _named(name: str, folder: Path) -> Path:
 
 def _read(path: Path) -> Preset | Ablation:
     try:
-        table = tomllib.loads(path.read_text())
+        table = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(f"--preset {path} cannot be read ({error.strerror}); give a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

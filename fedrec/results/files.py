@@ -30,14 +30,14 @@ def read_results(root: Path) -> Results:
     if not (root / PUBLISHED_FIGURES).is_file():
         raise InputError(f"{root / PUBLISHED_FIGURES} is missing; run this in a clone of the repository, or name it")
     found = [_read(path) for path in sorted((root / RESULTS).glob("*.json"))]
-    published = tomllib.loads((root / PUBLISHED_FIGURES).read_text())["figure"]
+    published = tomllib.loads((root / PUBLISHED_FIGURES).read_text("utf-8"))["figure"]
     by_size = sorted((f for f in found if "variants" not in f), key=lambda found: found["data"]["interactions"])
     return Results(by_size, [f for f in found if "variants" in f], published)
 
 
 def _read(path: Path) -> Result:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); make it again with `fedrec reproduce`") from error
 

@@ -19,7 +19,7 @@ def write(root: Path) -> list[Path]:
     for path, text in _texts(root, results).items():
         if _read(path) != text:
             with replaced_file(path) as partial:
-                partial.write_text(text)
+                partial.write_text(text, "utf-8")
             changed.append(path)
     for picture in _pictures(results):
         path = root / PLOTS / picture.file
@@ -50,4 +50,4 @@ def _pictures(results: Results) -> Iterator[Picture]:
 
 
 def _read(path: Path) -> str:
-    return path.read_text() if path.is_file() else ""
+    return path.read_text("utf-8") if path.is_file() else ""
