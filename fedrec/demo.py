@@ -12,11 +12,9 @@ from data.shard import Shard
 from data.sources import source_named
 from federation.config import from_knobs
 from fedrec import view
+from fedrec.comparison import measure_baselines
 from fedrec.evaluate import measured, score_users
 from fedrec.train import train_here
-from recsys import baselines
-from recsys.embed import embed, resolve
-from recsys.rank import Scorer
 from recsys.recommender import CARD, Recommender, load_card, save_json
 from serving.engine import Engine
 from serving.schema import Item, Question
@@ -41,9 +39,9 @@ def play(data: Path, out: Path) -> None:
     recommender = Recommender.load(out)
     shard = Shard.load(data)
     view.say(": each user's last film, ranked among all films the user has not seen", heading="3. Quality")
-    rows = {
-        name: measured(score_users(scorer, shard, "test")) for name, scorer in _rivals(recommender, shard, data).items()
-    }
+    baselines = measure_baselines(data, recommender.encoder.name)
+    rows = {name: found["test"]["full"] for name, found in baselines.items()}
+    rows["fedrec"] = measured(score_users(recommender.scorer(), shard, "test"))
     save_json(out / COMPARISON, rows)
     view.show(view.metrics_table(f"test, {len(shard)} users", rows))
     view.say(", whose history the server never saw", heading="4. A user")
@@ -61,17 +59,6 @@ def _make_room(out: Path) -> None:
         shutil.rmtree(out)
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out} holds something that is no run of the demo; choose another folder")
-
-
-def _rivals(recommender: Recommender, shard: Shard, data: Path) -> dict[str, Scorer]:
-    items = len(recommender.catalogue)
-    embeddings = embed(Catalogue.load(data), resolve(recommender.encoder.name), data).matrix
-    return {
-        "random": baselines.random_scores(items, seed=0),
-        "popularity": baselines.popularity(shard, items, "test"),
-        "text neighbours": baselines.text_neighbours(embeddings),
-        "fedrec": recommender.scorer(),
-    }
 
 
 def _show_user(recommender: Recommender, shard: Shard, user: int) -> None:

@@ -73,10 +73,15 @@ def ease(shard: Shard, items: int, split: str, config: EASEConfig, rank: int | N
     In closed form: P = (XᵀX + λI)⁻¹ and B = I − P / diag(P). With a `rank`, B's best approximation of it: what an index
     of vectors so wide can answer. Raises `InputError` where there is no room for P.
     """
-    if 4 * 8 * items**2 > free_memory(torch.device("cpu")):
+    if not has_room_for_ease(items):
         raise InputError(f"EASE inverts a matrix of {items:,} × {items:,}, more than memory holds; leave it out")
     weights = ease_weights(_held(shard, items, split), config.ridge).astype(np.float32)
     return _linear(items, weights if rank is None else approximated(weights, rank))
+
+
+def has_room_for_ease(items: int) -> bool:
+    """Whether memory holds four matrices of (N, N) in float64: the products, their factor, its inverse, a copy."""
+    return 4 * 8 * items**2 <= free_memory(torch.device("cpu"))
 
 
 def ease_weights(held: sparse.csr_matrix, ridge: float) -> np.ndarray:

@@ -21,7 +21,8 @@ from data.split import Split
 from federation.config import RunConfig, knobs
 from fedrec.commands.options import Protocol
 from fedrec.train import read_settings
-from recsys.rank import PROTOCOLS
+from recsys.neighbours import EASEConfig, ease
+from recsys.rank import PROTOCOLS, rank
 from tests.terminal import Fedrec, Outcome, is_refused
 from tests.world import SMALL, small_config, toy_interactions, toy_items
 
@@ -326,6 +327,35 @@ def test_evaluate_among_the_cold_items_alone(fedrec: Fedrec, places: dict[str, P
     assert found["test"]["cold"]["mrr"] >= trained["test"]["full"]["mrr"]
     assert found["test"]["cold"]["coverage@10"] <= 1
     assert "the cold items alone" in fedrec("evaluate", "run", "--data", data, "--protocol", "cold").out
+
+
+def test_evaluate_beside_baselines_on_the_same_users(fedrec: Fedrec, run: Path, toy: Path) -> None:
+    """Of 24 films, EASE ranks an unwatched one of the user's own genre first, and knowing nothing does not."""
+    found = fedrec("evaluate", run, "--data", toy, "--baselines", "--json").answer
+    others = found.pop("baselines")
+    assert found == fedrec("evaluate", run, "--data", toy, "--json").answer
+    assert list(others) == ["random", "popularity", "text neighbours", "item-kNN", "EASE"]
+    metrics = {name: other["test"]["full"] for name, other in others.items()}
+    assert all(one.keys() == found["test"]["full"].keys() for one in metrics.values())
+    assert {one["users"] for one in metrics.values()} == {12}
+    assert metrics["EASE"]["ndcg@10"] > metrics["random"]["ndcg@10"]
+    shard = Shard.load(toy)
+    ranks = rank(ease(shard, 24, "test", EASEConfig(**others["EASE"]["settings"])), shard, range(12), "test").ranks
+    assert metrics["EASE"]["mrr"] == pytest.approx((1 / (ranks + 1)).mean())
+    shown = fedrec("evaluate", run, "--data", toy, "--baselines", "--protocol", "sampled-99")
+    assert all(name in shown.out for name in ("popularity", "item-kNN", "this run"))
+
+
+def test_a_baseline_that_memory_does_not_hold_is_told_and_left_out(
+    fedrec: Fedrec, run: Path, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4 × 8 × 24² bytes for 24 films."""
+    monkeypatch.setattr("recsys.neighbours.free_memory", lambda on: 18_431)
+    outcome = fedrec("evaluate", run, "--data", toy, "--baselines", "--json")
+    assert list(outcome.answer["baselines"]) == ["random", "popularity", "text neighbours", "item-kNN"]
+    assert "EASE is left out: a matrix of 24 × 24 is more than memory holds" in outcome.err
+    monkeypatch.setattr("recsys.neighbours.free_memory", lambda on: 18_432)
+    assert "EASE" in fedrec("evaluate", run, "--data", toy, "--baselines", "--json").answer["baselines"]
 
 
 def test_the_command_knows_every_protocol() -> None:

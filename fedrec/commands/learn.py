@@ -72,17 +72,25 @@ def evaluate(
     ranks: Annotated[
         Path | None, typer.Option(help="Also write each user's test rank, without ids, to this .npy file.")
     ] = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Also fit popularity, item-kNN, EASE and others on the same data.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Rank every held-out item with a trained run: NDCG, Recall, HR, MRR and catalogue coverage."""
     from fedrec import view
+    from fedrec.comparison import compare_baselines
     from fedrec.evaluate import evaluate_run
 
     found = evaluate_run(run, data, PREPARED, protocol.value, ranks)
+    others = compare_baselines(run, data, PREPARED, protocol.value) if baselines else {}
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(found | ({"baselines": others} if baselines else {})))
         return
     view.show(view.metrics_table(f"held-out items {protocol.against}", {s: found[s][protocol] for s in found}))
+    if baselines:
+        rows = {name: other["test"][protocol] for name, other in others.items()} | {"this run": found["test"][protocol]}
+        view.show(view.metrics_table(f"test items {protocol.against}", rows))
 
 
 @app.command()
