@@ -59,7 +59,7 @@ def prepare(source: Source, out: Path, given: Path | None, progress: Progress, w
         raise InputError(f"{source.name} cannot be fetched: {source.by_hand}; pass your zip or folder with --source")
     path = given or (download(source, RAW, progress) if source.url else Path())
     md5 = md5_of(path) if path.is_file() else None
-    root = open_root(path)
+    root = open_root(path, warn)
     if given and source.md5 and md5 and md5 != source.md5:
         warn(f"{given} {_unlike(source, root, md5)}; going on with your copy")
     frames = source.read(root)

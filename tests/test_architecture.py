@@ -22,6 +22,7 @@ ORDER = {
         "errors",
         "ids",
         "files",
+        "reading",
         "catalogue",
         "histories",
         "shard",
