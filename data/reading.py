@@ -7,9 +7,11 @@ import json
 import math
 import stat
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from data.errors import InputError
 
@@ -68,7 +70,8 @@ def _table(path: Path, language: str, parse: Callable[[bytes], Any], remedy: str
 
 def _parsed_json(content: bytes) -> Any:
     """Parse strictly: Python's reader takes numbers that are not finite, and keeps the last of two equal keys."""
-    return json.loads(content, object_pairs_hook=_unique, parse_constant=_refused, parse_float=_finite)
+    text = content.decode("utf-8-sig")
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=_refused, parse_float=_finite)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -85,3 +88,39 @@ def _refused(constant: str) -> float:
 
 def _finite(text: str) -> float:
     return number if math.isfinite(number := float(text)) else _refused(text)
+
+
+_WORDS: dict[type, str] = {str: "text", int: "a whole number", bool: "true or false", dict: "a table", list: "a list"}
+
+
+def require(table: Mapping[str, Any], fields: Mapping[str, type], path: Path, remedy: str) -> None:
+    """Check that a table read from `path` has these fields, such as `data.name`, each of its type and no other.
+
+    Raises `InputError` naming the first that is missing or something else.
+    """
+    for field, kind in fields.items():
+        found: Any = table
+        for name in field.split("."):
+            if not isinstance(found, Mapping) or name not in found:
+                raise InputError(f"{path} has no {field}; {remedy}")
+            found = found[name]
+        if type(found) is not kind:
+            raise InputError(f"{path}: {field} is {repr(found)[:60]}, where {_WORDS[kind]} belongs; {remedy}")
+
+
+def open_array(path: Path, remedy: str) -> np.ndarray:
+    """Open a list of whole numbers in a `.npy` file as a memory map: (n,). Raises `InputError`.
+
+    What the file's head promises is compared with its size, and no object in it is ever made.
+    """
+    try:
+        found = np.load(regular(path, remedy), mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing; {remedy}") from error
+    except InputError:
+        raise
+    except (ValueError, OSError, EOFError, OverflowError, TypeError, SyntaxError) as error:
+        raise InputError(f"{path} cannot be read ({error}); {remedy}") from error
+    if not isinstance(found, np.ndarray) or found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
+        raise InputError(f"{path} holds no list of whole numbers; {remedy}")
+    return found

@@ -16,9 +16,10 @@ from fedrec import view
 from fedrec.evaluate import measured, score_users
 from fedrec.train import train_here
 from recsys import baselines
+from recsys.card import load_card
 from recsys.embed import embed, resolve
 from recsys.rank import Scorer
-from recsys.recommender import CARD, Recommender, load_card, save_json
+from recsys.recommender import CARD, Recommender, save_json
 from serving.engine import Engine
 from serving.schema import Item, Question
 

@@ -62,6 +62,8 @@ ORDER = {
         "neighbours",
         "sasrec",
         "tuning",
+        "card",
+        "tensors",
         "recommender",
     ],
     "federation": [
