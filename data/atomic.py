@@ -8,12 +8,12 @@ import polars as pl
 
 from data.errors import InputError
 from data.films import films
-from data.raw import Frames, Layout, Root, find, numbers, place_of, read_table, read_text
+from data.raw import File, Frames, Layout, Root, find, holds, numbers, read_table
 
 TYPES = ("token", "token_seq", "float", "float_seq")
 
 
-def read_atomic(file: Root, wanted: dict[str, str]) -> pl.DataFrame:
+def read_atomic(file: File, wanted: dict[str, str]) -> pl.DataFrame:
     """The wanted fields (name → type): a token as text, a float as a number, a sequence as a list of these.
 
     Raises `InputError` naming the file, the line and the field.
@@ -29,9 +29,9 @@ def read_atomic(file: Root, wanted: dict[str, str]) -> pl.DataFrame:
     return table.select(_typed(table[name], kind, file) for name, kind in wanted.items())
 
 
-def _header(file: Root) -> dict[str, str]:
+def _header(file: File) -> dict[str, str]:
     """Field → type, in the order of the columns."""
-    first = read_text(file, "utf-8").partition("\n")[0].rstrip("\r")
+    first = file.read_text().partition("\n")[0].rstrip("\r")
     fields: dict[str, str] = {}
     for field in first.split("\t"):
         name, colon, kind = field.partition(":")
@@ -45,7 +45,7 @@ def _header(file: Root) -> dict[str, str]:
     return fields
 
 
-def _typed(column: pl.Series, kind: str, file: Root) -> pl.Series:
+def _typed(column: pl.Series, kind: str, file: File) -> pl.Series:
     if kind == "token":
         if (empty := column == "").any() and column.name.endswith("_id"):
             line = int(empty.arg_max() or 0) + 2
@@ -57,7 +57,7 @@ def _typed(column: pl.Series, kind: str, file: Root) -> pl.Series:
     return parts if kind == "token_seq" else _numbers_in(parts, column, file)
 
 
-def _numbers_in(parts: pl.Series, column: pl.Series, file: Root) -> pl.Series:
+def _numbers_in(parts: pl.Series, column: pl.Series, file: File) -> pl.Series:
     """Lists of text as lists of numbers."""
     found = parts.cast(pl.List(pl.Float64), strict=False)
     if (bad := found.list.eval(pl.element().is_null()).list.any()).any():
@@ -71,7 +71,7 @@ def _numbers_in(parts: pl.Series, column: pl.Series, file: Root) -> pl.Series:
 
 def holds_atomic(root: Root, name: str) -> bool:
     """Whether `root` is RecBole's copy of the dataset `name`."""
-    return place_of(root, f"{name}.inter") is not None
+    return holds(root, f"{name}.inter")
 
 
 def read_films(root: Root, name: str) -> Frames:

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import psutil
 
 from data.errors import InputError
 from data.files import replaced_file
 
 FILE = "catalogue.parquet"
+SMALLEST = 16
+"""Bytes of a text in memory, at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +89,34 @@ class Catalogue:
         if not path.is_file():
             raise InputError(f"{path} is missing; copy it back, or make its folder again")
         try:
+            _check_rows(path)
             frame = pl.read_parquet(path)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise InputError(f"{path} cannot be read ({error}); it is damaged, make it again") from error
         if absent := {"item_id", "title", "text"} - set(frame.columns):
             raise InputError(f"{path} lacks the column {sorted(absent)[0]!r}; it is not a catalogue of fedrec")
+        _check_columns(path, frame)
         return cls(frame)
+
+
+def _check_rows(path: Path) -> None:
+    """Compare what the file's foot promises with what memory can hold: rows that are alike take no room in a file."""
+    lazy = pl.scan_parquet(path)
+    rows, columns = lazy.select(pl.len()).collect().item(), len(lazy.collect_schema())
+    if rows * columns * SMALLEST > psutil.virtual_memory().available:
+        raise InputError(f"{path} has {rows:,} rows, more than memory can hold; it is damaged, make it again")
+
+
+def _check_columns(path: Path, frame: pl.DataFrame) -> None:
+    """Raises `InputError` where ids, titles or texts are not all there, or an id stands for two items."""
+    wanted = {"item_id": pl.String, "title": pl.String, "text": pl.String, "cold": pl.Boolean}
+    for name, dtype in wanted.items():
+        column = frame.get_column(name, default=pl.Series(name, [], dtype))
+        if column.dtype != dtype:
+            raise InputError(f"{path}: {name} is of type {column.dtype}, not {dtype}; it is damaged, make it again")
+        if column.has_nulls():
+            row = int(column.is_null().arg_max() or 0)
+            raise InputError(f"{path} row {row + 1} has no {name}; it is damaged, make it again")
+    if (twice := frame["item_id"].is_duplicated()).any():
+        item_id = frame["item_id"][int(twice.arg_max() or 0)]
+        raise InputError(f"{path} holds the item {item_id[:60]!r} twice; it is damaged, make it again")

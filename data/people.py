@@ -5,7 +5,8 @@ from pathlib import Path
 import polars as pl
 
 from data.errors import InputError
-from data.shard import FOLDER
+from data.reading import regular
+from data.shard import FOLDER, Shard
 
 FILE = f"{FOLDER}/users.parquet"
 
@@ -15,12 +16,18 @@ def save_people(folder: Path, ids: pl.Series) -> None:
 
 
 def load_people(folder: Path) -> pl.Series:
-    """The ids of a prepared folder's users: (U,). Raises `InputError` where they are missing or damaged."""
+    """The ids of a prepared folder's users: (U,). Raises `InputError` where they are missing, damaged, or of another
+    shard than is there."""
     path = folder / FILE
     try:
-        return pl.read_parquet(path)["user_id"]
+        ids = pl.read_parquet(regular(path, "prepare the data again"))["user_id"]
     except (FileNotFoundError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise InputError(f"{path} is missing or damaged; prepare the data again") from error
+    if ids.dtype != pl.String or ids.has_nulls():
+        raise InputError(f"{path} is damaged: its user_id is not text throughout; prepare the data again")
+    if len(ids) != (users := len(Shard.load(folder))):
+        raise InputError(f"{path} names {len(ids):,} users, and the histories are of {users:,}; prepare the data again")
+    return ids
 
 
 def row_of(folder: Path, user_id: str) -> int:

@@ -17,6 +17,7 @@ from data.files import replaced_folder
 from data.histories import Histories, histories
 from data.people import save_people
 from data.raw import Frames, Root, open_root
+from data.reading import read_json, require
 from data.shard import Shard, salt_of
 from data.sources import Source
 from data.split import LEAVE_ONE_OUT, Split
@@ -59,7 +60,7 @@ def prepare(source: Source, out: Path, given: Path | None, progress: Progress, w
         raise InputError(f"{source.name} cannot be fetched: {source.by_hand}; pass your zip or folder with --source")
     path = given or (download(source, RAW, progress) if source.url else Path())
     md5 = md5_of(path) if path.is_file() else None
-    root = open_root(path)
+    root = open_root(path, warn)
     if given and source.md5 and md5 and md5 != source.md5:
         warn(f"{given} {_unlike(source, root, md5)}; going on with your copy")
     frames = source.read(root)
@@ -166,14 +167,19 @@ def counts_of(shard: Shard) -> dict[str, int]:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Raises `InputError` where `folder` is not a prepared dataset."""
+    path, remedy = folder / MANIFEST, "prepare the data again"
     try:
-        return json.loads((folder / MANIFEST).read_text("utf-8"))
+        manifest = read_json(path, remedy)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(
             f"{folder} is not a prepared dataset ({MANIFEST} is missing); make one with `fedrec data prepare NAME`"
         ) from error
-    except ValueError as error:
-        raise InputError(f"{folder / MANIFEST} is not JSON ({error}); prepare the data again") from error
+    require(manifest, _TOLD, path, remedy)
+    return manifest
+
+
+_TOLD = {"name": str, "items": int, "min_events": int, "split": str, "catalogue_fingerprint": str, "citation": str}
+"""What every prepared folder tells, a federation's public one too."""
 
 
 def _with_undescribed(frames: Frames) -> tuple[pl.DataFrame, int]:

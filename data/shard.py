@@ -12,6 +12,7 @@ from typing import NoReturn
 import numpy as np
 
 from data.errors import InputError
+from data.reading import open_array
 
 FOLDER = "shard"
 DRAW, NEGATIVES, CROPS, SAMPLED, ROTATIONS = 1, 2, 3, 4, 5
@@ -45,6 +46,12 @@ def ticket_of(salt: int) -> int:
     Tickets order the users the same way however they are spread over nodes.
     """
     return int.from_bytes(hashlib.blake2b(int(salt).to_bytes(8), digest_size=8, person=b"ticket").digest())
+
+
+def check_rows(rows: np.ndarray, items: int) -> None:
+    """Raises `InputError` where a row is none of a catalogue of so many items. It says nothing of a user."""
+    if rows.size and not 0 <= rows.min() <= rows.max() < items:
+        raise InputError("the histories name items that the catalogue lacks; prepare the data again")
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +107,7 @@ class Cohort:
 
     def within(self, items: int) -> "Cohort":
         """The cohort, for a catalogue of so many items. Raises `InputError` where a history names another."""
-        if self.items.size and not 0 <= self.items.min() <= self.items.max() < items:
-            raise InputError("the histories name items that the catalogue lacks; prepare the data again")
+        check_rows(self.items, items)
         return self
 
     @classmethod
@@ -208,19 +214,14 @@ class Shard:
 
     @classmethod
     def load(cls, folder: Path) -> "Shard":
-        """Open a shard without reading it. Raises `InputError` where a file is missing or damaged."""
-        columns = {}
-        for name in ("starts", "items", "salts"):
-            path = folder / FOLDER / f"{name}.npy"
-            try:
-                columns[name] = np.load(path, mmap_mode="r", allow_pickle=False)
-            except FileNotFoundError as error:
-                raise InputError(f"{path} is missing; prepare the data again with `fedrec data prepare`") from error
-            except (ValueError, OSError, EOFError) as error:
-                raise InputError(f"{path} cannot be read ({error}); prepare the data again") from error
-        if len(columns["starts"]) != len(columns["salts"]) + 1 or columns["starts"][-1] != len(columns["items"]):
+        """Open a shard; its events stay on the disk. Raises `InputError` where a file is missing or damaged: it says
+        nothing of a user, since a server may get to read it."""
+        files = [folder / FOLDER / f"{name}.npy" for name in ("starts", "items", "salts")]
+        bounds, items, salts = (open_array(file, "prepare the data again with `fedrec data prepare`") for file in files)
+        if len(bounds) != len(salts) + 1 or bounds[-1] != len(items):
             raise InputError(f"the files under {folder / FOLDER} do not belong together; prepare the data again")
-        bounds, items, salts = columns.values()
+        if bounds[0] != 0 or (len(salts) and np.diff(bounds).min() <= HELD_OUT["train"]):
+            raise InputError(f"{files[0]}: a history has no event to train on; prepare the data again")
         return cls(bounds[:-1], bounds[1:], items, salts)
 
 

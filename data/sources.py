@@ -11,7 +11,7 @@ import polars as pl
 from data import atomic, demo
 from data.errors import InputError
 from data.films import described, films
-from data.raw import Frames, Layout, Root, find, numbers, read_table
+from data.raw import File, Frames, Layout, Root, find, numbers, read_table
 from data.split import LEAVE_ONE_OUT, Split
 from data.unisrec import read_unisrec
 
@@ -31,7 +31,7 @@ class Source:
     texts: tuple[str, ...] = ()  # columns that make up the items' text; none: as `read` makes it
 
 
-def read_interactions(file: Root, layout: Layout) -> pl.DataFrame:
+def read_interactions(file: File, layout: Layout) -> pl.DataFrame:
     """Users, items and times of a ratings file, in file order. Raises `InputError` naming a bad row."""
     table = read_table(file, layout)
     numbers(table["rating"], file, layout.header)

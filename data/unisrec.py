@@ -12,7 +12,7 @@ import polars as pl
 
 from data.atomic import read_atomic
 from data.errors import InputError
-from data.raw import Frames, Layout, Root, find, read_table
+from data.raw import File, Frames, Layout, Root, find, read_table
 
 Histories = dict[str, list[str]]
 """Each user's events, oldest first. Users and items are the files' own numbers."""
@@ -32,13 +32,13 @@ def read_unisrec(root: Root, name: str, department: str) -> Frames:
     return Frames(_events(histories, root, name), _items(find(root, f"{name}.text"), department))
 
 
-def _rows(file: Root) -> list[tuple[str, list[str]]]:
+def _rows(file: File) -> list[tuple[str, list[str]]]:
     """Each row's user, and the events it names: those before, and the one to predict."""
     table = read_atomic(file, {"user_id": "token", "item_id_list": "token_seq", "item_id": "token"})
     return table.select("user_id", pl.concat_list("item_id_list", "item_id")).rows()
 
 
-def _compare(histories: Histories, file: Root, held_out: int) -> None:
+def _compare(histories: Histories, file: File, held_out: int) -> None:
     """Raises `InputError` where no row of a user ends as the user's history does without the last `held_out`."""
     missing = {user for user, events in histories.items() if len(events) > held_out + 1}
     for user, events in _rows(file):
@@ -68,7 +68,7 @@ def _events(histories: Histories, root: Root, name: str) -> pl.DataFrame:
     return events.select("user_id", "item_id", "timestamp")
 
 
-def _items(file: Root, department: str) -> pl.DataFrame:
+def _items(file: File, department: str) -> pl.DataFrame:
     """The items of which something is written."""
     table = read_atomic(file, {"item_id": "token", "text": "token_seq"})
     described = [_described(text, department) for text in table["text"].list.join(" ")]

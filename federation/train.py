@@ -18,11 +18,12 @@ from federation.config import RunConfig, from_nested, knobs
 from federation.rounds import Observer, addressed, ask, run, take_census
 from federation.server import Roster, State
 from federation.update import Order
+from recsys.card import load_card
 from recsys.embed import Encoder, embed, resolve
 from recsys.lora import fingerprint
 from recsys.machine import described
 from recsys.model import Model
-from recsys.recommender import CARD, Recommender, load_card, save_json
+from recsys.recommender import CARD, Recommender, save_json
 
 METRICS = "metrics.json"
 LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "flwr", "faiss-cpu", "polars", "numpy")

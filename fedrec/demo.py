@@ -15,7 +15,8 @@ from fedrec import view
 from fedrec.comparison import measure_baselines
 from fedrec.evaluate import measured, score_users
 from fedrec.train import train_here
-from recsys.recommender import CARD, Recommender, load_card, save_json
+from recsys.card import load_card
+from recsys.recommender import CARD, Recommender, save_json
 from serving.engine import Engine
 from serving.schema import Item, Question
 

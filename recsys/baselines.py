@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from data.shard import Shard
+from data.shard import Shard, check_rows
 from recsys.rank import Scorer
 
 
@@ -24,6 +24,7 @@ def random_scores(items: int, seed: int) -> Scorer:
 def popularity(shard: Shard, items: int, split: str) -> Scorer:
     """How many users have had each item, counted over all that `split` may read. Needs everybody's data."""
     _, events = shard.events(split)
+    check_rows(events, items)
     counts = torch.from_numpy(np.bincount(events, minlength=items).astype(np.float32))  # (N,)
     return lambda histories: counts.repeat(len(histories), 1)
 

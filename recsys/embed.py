@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,11 +19,19 @@ from torch import Tensor
 from data.catalogue import Catalogue
 from data.errors import InputError
 from data.files import replaced_file
+from data.reading import read_json, regular, require
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 WEIGHTS = "model.safetensors"
+_DESCRIBED = {
+    "hidden_size": int,
+    "hidden_act": str,
+    "layer_norm_eps": float,
+    "num_attention_heads": int,
+    "max_position_embeddings": int,
+}
 
 
 @dataclass(frozen=True)
@@ -55,10 +63,28 @@ class Encoder:
 
     @cached_property
     def model(self) -> "SentenceTransformer":
+        """Opened when it is first needed. Raises `InputError` where the folder holds none that can be."""
         with quiet():
             from sentence_transformers import SentenceTransformer  # seconds to import
 
-            return SentenceTransformer(str(self.folder), device="cpu")
+            try:
+                return SentenceTransformer(str(self.folder), device="cpu")
+            except Exception as error:  # a folder that is no model fails in many ways
+                reason = str(error).partition("\n")[0] or type(error).__name__
+                raise InputError(
+                    f"encoder {self.name!r} cannot be opened ({reason}); fetch {self.folder} again"
+                ) from error
+
+    @cached_property
+    def described(self) -> dict[str, Any]:
+        """Its config. Raises `InputError` where that is missing or damaged."""
+        path, remedy = self.folder / "config.json", "fetch the encoder again"
+        try:
+            config = read_json(path, remedy)
+        except FileNotFoundError as error:
+            raise InputError(f"{path} is missing; {remedy}") from error
+        require(config, _DESCRIBED, path, remedy)
+        return config
 
     @property
     def loaded(self) -> bool:
@@ -164,7 +190,8 @@ def embed(
 ) -> Embeddings:
     """Embed every item's text, or read what an earlier call left in `folder` for the same texts and weights."""
     stamp = Embeddings.stamp_of(catalogue, encoder)
-    if folder and (found := _read_cache(_cache(folder, encoder.sha256), stamp)) is not None:
+    shape = (len(catalogue), encoder.described["hidden_size"])
+    if folder and (found := _read_cache(_cache(folder, encoder.sha256), stamp, shape)) is not None:
         return Embeddings(found, stamp, catalogue.warm)
     blocks = []
     for start in range(0, len(catalogue), block):
@@ -176,9 +203,13 @@ def embed(
     return made
 
 
-def _read_cache(cache: Path, stamp: dict[str, str]) -> Tensor | None:
+def _read_cache(cache: Path, stamp: dict[str, str], shape: tuple[int, int]) -> Tensor | None:
+    """What an earlier call left; None where it is absent, of other texts, or damaged: then it is made again."""
     try:
-        with safe_open(cache, framework="pt") as file:
-            return file.get_tensor("matrix") if file.metadata() == stamp else None
+        with safe_open(regular(cache, "remove it"), framework="pt") as file:
+            if file.metadata() != stamp or tuple(file.get_slice("matrix").get_shape()) != shape:
+                return None
+            matrix = file.get_tensor("matrix")
     except (FileNotFoundError, SafetensorError):
-        return None  # absent or damaged: it is made again
+        return None
+    return matrix if matrix.dtype == torch.float32 and bool(matrix.isfinite().all()) else None

@@ -12,7 +12,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from data.shard import EXAMPLES, HELD_OUT, Shard
+from data.shard import EXAMPLES, HELD_OUT, Shard, check_rows
 
 ROWS = 2**15
 """Of tables that a block holds at most, all clients together; but always one client."""
@@ -77,6 +77,7 @@ def draw(
     known = [own]
     if config.peer_leak:
         known += [shard.history(user, "test"), shard.held_out(shard.ranked([user]), "test")]
+    check_rows(np.concatenate(known), items)
     others = np.delete(np.arange(items), np.concatenate(known))
     drawn = others[rng.integers(len(others), size=len(own) * config.peer_negatives)] if len(others) else others
     order = rng.permutation(len(own) + len(drawn))

@@ -16,7 +16,7 @@ from scipy import sparse
 from torch import Tensor
 
 from data.errors import InputError
-from data.shard import Shard
+from data.shard import Shard, check_rows
 from recsys.machine import free_memory
 from recsys.rank import Scorer
 
@@ -103,6 +103,7 @@ def approximated(weights: np.ndarray, rank: int) -> np.ndarray:
 def _held(shard: Shard, items: int, split: str) -> sparse.csr_matrix:
     """Who had what, of all that `split` may read: (U, N) of ones."""
     users, rows = shard.events(split)
+    check_rows(rows, items)
     return _ones(users, rows, items, len(shard))
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from data.errors import InputError
-from data.shard import SAMPLED, Cohort, Shard
+from data.shard import SAMPLED, Cohort, Shard, check_rows
 from recsys.exact import exact_sum
 from recsys.lora import Adapter
 from recsys.machine import spread
@@ -91,6 +91,7 @@ def rank_users(
     def ranked(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         histories = [shard.history(user, split) for user in part]
         targets = shard.held_out(part, split)
+        check_rows(np.concatenate([targets, *histories]), first.shape[1])  # another's row would hide somebody's items
         scores = score(part)  # (b, N)
         places = torch.from_numpy(targets).to(scores.device).unsqueeze(1)  # (b, 1)
         own = scores.gather(1, places)

@@ -9,6 +9,7 @@ A run's folder, once trained, holds
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,22 +18,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from data.catalogue import Catalogue
 from data.errors import InputError
 from data.files import replaced_file
+from data.ids import id_faults
+from recsys.card import AGAIN, CARD, load_finished_card, model_config
 from recsys.embed import Encoder, resolve
 from recsys.lora import Adapter, fingerprint, from_peft, is_lora, to_peft
 from recsys.model import Model, ModelConfig
 from recsys.rank import Scorer, top, user_vectors, vector_scorer
+from recsys.tensors import check_adapter, check_numbers, check_vectors, load_tensors
 from recsys.towers import Towers
 
-CARD = "card.json"
 VECTORS = "item_vectors.safetensors"
 TOWERS = "towers.safetensors"
+logger = logging.getLogger("fedrec")
+
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -68,7 +72,12 @@ class Recommender:
 
     @cached_property
     def towers(self) -> Towers:
-        return Towers(self._config, self.encoder, self.adapter, self.card["seed"])
+        try:
+            return Towers(self._config, self.encoder, self.adapter, self.card["seed"])
+        except (KeyError, RuntimeError) as error:
+            raise InputError(
+                f"{self.version}: the adapter does not fit {self.encoder.name} ({error}); {AGAIN}"
+            ) from error
 
     @property
     def _config(self) -> ModelConfig:
@@ -114,19 +123,18 @@ class Recommender:
     @classmethod
     def load(cls, folder: Path) -> "Recommender":
         """Open a run. Raises `InputError` where a file is missing, damaged, or of another run."""
-        card = load_card(folder)
-        if (method := card["config"].get("method", "fedrec")) != "fedrec":
-            raise InputError(f"{folder} is a run of {method}, to compare with by its metrics.json; nothing is to serve")
-        if not card.get("finished"):
-            raise InputError(f"{folder} has not finished training; go on with `fedrec train … --out {folder} --resume`")
-        catalogue = Catalogue.load(folder)
+        card, catalogue = load_finished_card(folder), Catalogue.load(folder)
         if catalogue.fingerprint != card["data"]["catalogue_fingerprint"]:
             raise InputError(f"{folder}: the catalogue is not the one that card.json names; copy the run again")
-        vectors, adapter = load_tensors(folder / VECTORS), load_adapter(folder)
-        for name, tensors in (("adapter", adapter), ("item_vectors", vectors)):
-            if fingerprint(tensors) != card["fingerprints"][name]:
-                raise InputError(f"{folder}: the {name} is not the one that card.json names; copy the run again")
-        return cls(catalogue, vectors["vectors"], adapter, card)
+        tensors, adapter = load_tensors(folder / VECTORS), load_adapter(folder)
+        vectors = check_vectors(tensors, len(catalogue), folder)
+        check_adapter(adapter, model_config(card["config"]["model"]), vectors.shape[1], folder)
+        for name, found in (("adapter", adapter), ("item_vectors", tensors)):
+            if fingerprint(found) != card["fingerprints"][name]:
+                raise InputError(f"{folder}: the {name} is not the one that card.json names; {AGAIN}")
+            check_numbers(found, folder)
+        _warn_of_ids(catalogue, folder)
+        return cls(catalogue, vectors, adapter, card)
 
 
 def peft_config(config: ModelConfig, encoder: dict[str, str], seed: int) -> dict[str, Any]:
@@ -151,18 +159,15 @@ def peft_config(config: ModelConfig, encoder: dict[str, str], seed: int) -> dict
     }
 
 
-def model_config(table: dict[str, Any]) -> ModelConfig:
-    return ModelConfig(**{**table, "lora_targets": tuple(table["lora_targets"])})
-
-
-def load_card(folder: Path) -> dict[str, Any]:
-    """Raises `InputError` where `folder` is not a run."""
-    try:
-        return json.loads((folder / CARD).read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{folder} is not a run ({CARD} is missing); make one with `fedrec train`") from error
-    except ValueError as error:
-        raise InputError(f"{folder / CARD} is not JSON ({error}); copy the run again") from error
+def _warn_of_ids(catalogue: Catalogue, folder: Path) -> None:
+    """Tell of ids that today's rule refuses, in a catalogue that was prepared before it."""
+    faults = id_faults(catalogue.frame["item_id"])
+    if faults.is_not_null().any():
+        row = int(faults.is_not_null().arg_max() or 0)
+        logger.warning(
+            "%s: %s items have ids that cannot be asked for by a URL; %.60r %s. Prepare the data again with other ids",
+            *(folder, f"{len(faults) - faults.null_count():,}", catalogue.ids[row], faults[row]),
+        )
 
 
 def save_json(path: Path, content: dict[str, Any]) -> None:
@@ -178,13 +183,3 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 def load_adapter(folder: Path) -> Adapter:
     """What a run learned. Raises `InputError` where a file is missing or damaged."""
     return from_peft(load_tensors(folder / PEFT_WEIGHTS)) | load_tensors(folder / TOWERS)
-
-
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Raises `InputError` where the file is missing or damaged."""
-    try:
-        return load_file(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing; copy it back, or train the run again") from error
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read ({error}); copy it back, or train the run again") from error

@@ -5,14 +5,12 @@ event alone, so the last layer here reads one place of each history; and it star
 takes longer than all the rest.
 """
 
-import json
-from typing import Any
-
 import torch
 from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
+from data.errors import InputError
 from recsys.embed import WEIGHTS, Encoder
 from recsys.lora import Adapter, merged
 from recsys.model import ACTIVATIONS, ItemTower, Model, ModelConfig, attended, positions, recent_mean
@@ -30,11 +28,13 @@ class Towers:
     """Nothing of it changes, so threads may share it. Its vectors differ from `Model`'s by rounding alone."""
 
     def __init__(self, config: ModelConfig, encoder: Encoder, adapter: Adapter, seed: int) -> None:
-        described: dict[str, Any] = json.loads((encoder.folder / "config.json").read_text("utf-8"))
+        described = encoder.described
         self.length = config.history  # most recent events that it reads
         self._layers, self._recency = config.layers, config.recency
         self._heads, self._epsilon = described["num_attention_heads"], described["layer_norm_eps"]
         self._activation = ACTIVATIONS[described["hidden_act"]]
+        if config.history > described["max_position_embeddings"]:
+            raise InputError(f"history = {config.history}; {encoder.name} reads {described['max_position_embeddings']}")
         weights = merged(_frozen(config, encoder, seed), adapter, config.lora_alpha / config.lora_rank)
         for layer in range(config.layers):  # one product in place of three
             for kind in ("weight", "bias"):

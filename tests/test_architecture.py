@@ -22,6 +22,7 @@ ORDER = {
         "errors",
         "ids",
         "files",
+        "reading",
         "catalogue",
         "histories",
         "shard",
@@ -61,6 +62,8 @@ ORDER = {
         "neighbours",
         "sasrec",
         "tuning",
+        "card",
+        "tensors",
         "recommender",
     ],
     "federation": [

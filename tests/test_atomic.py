@@ -11,7 +11,7 @@ from data.atomic import read_atomic
 from data.catalogue import Catalogue
 from data.errors import InputError
 from data.prepare import Manifest, prepare
-from data.raw import Frames, open_root
+from data.raw import File, Frames, open_root
 from data.shard import Shard
 from data.sources import source_named
 
@@ -77,7 +77,7 @@ def test_fields_are_read_by_name_and_type(end: str, tmp_path: Path) -> None:
     """In any order of columns, with those nobody asked for left out."""
     lines = ["tags:token_seq\tspare:float\tuser_id:token\tvector:float_seq\tstars:float"]
     lines += ["red  blue\t\t007\t1 -2.5\t5", "\t1\tb c\t\t-1e3"]
-    file = put(tmp_path, {"x.user": end.join(lines) + end}) / "x.user"
+    file = File(put(tmp_path, {"x.user": end.join(lines) + end}) / "x.user")
     fields = {"user_id": "token", "stars": "float", "tags": "token_seq", "vector": "float_seq"}
     table = read_atomic(file, fields)
     assert table.columns == list(fields)
@@ -107,14 +107,14 @@ def test_fields_are_read_by_name_and_type(end: str, tmp_path: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_named(content: str, says: str, tmp_path: Path) -> None:
-    file = put(tmp_path, {"x.inter": content}) / "x.inter"
+    file = File(put(tmp_path, {"x.inter": content}) / "x.inter")
     with pytest.raises(InputError, match=re.escape(says)) as caught:
         read_atomic(file, {"user_id": "token", "n": "float"})
     assert "\n" not in str(caught.value)
 
 
 def test_what_is_no_number_in_a_sequence_is_named(tmp_path: Path) -> None:
-    file = put(tmp_path, {"x.item": "v:float_seq\n1 2\n1 b\n"}) / "x.item"
+    file = File(put(tmp_path, {"x.item": "v:float_seq\n1 2\n1 b\n"}) / "x.item")
     with pytest.raises(InputError, match=r"x\.item line 3: v '1 b' is not numbers with spaces between; mend"):
         read_atomic(file, {"v": "float_seq"})
 
@@ -122,7 +122,7 @@ def test_what_is_no_number_in_a_sequence_is_named(tmp_path: Path) -> None:
 def test_another_encoding_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.item").write_bytes("v:token\nMisérables\n".encode("latin-1"))
     with pytest.raises(InputError, match=r"x\.item: byte 11 is not utf-8; is it the original file\?"):
-        read_atomic(tmp_path / "x.item", {"v": "token"})
+        read_atomic(File(tmp_path / "x.item"), {"v": "token"})
 
 
 # ---- RecBole's MovieLens
@@ -257,7 +257,7 @@ def test_scientific_as_released(real_data: Path, tmp_path: Path) -> None:
     assert (manifest.users, manifest.items, manifest.interactions) == (8_442, 4_385, 59_384)
     assert warnings == []
     root, catalogue, shard = (
-        open_root(given) / "Scientific",
+        open_root(given).place / "Scientific",
         Catalogue.load(tmp_path / "out"),
         Shard.load(tmp_path / "out"),
     )

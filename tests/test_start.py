@@ -15,7 +15,8 @@ from data.prepare import write
 from data.sources import Frames
 from federation.server import State
 from federation.train import open_run
-from recsys.recommender import Recommender, load_card
+from recsys.card import load_card
+from recsys.recommender import Recommender
 from tests.world import begun, small_config, toy_interactions, toy_items
 
 STILL = {"optimizer": "fedavg", "server_rate": 1e-60, "rounds": 2}

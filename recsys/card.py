@@ -1,0 +1,65 @@
+"""A run's card: how it came to be, and what is needed to open it again."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from data.errors import InputError
+from data.reading import read_json, require
+from recsys.model import ModelConfig
+
+CARD = "card.json"
+AGAIN = "copy the run again"
+"""The remedy for all that is wrong with a run's files."""
+
+_BEGUN = {
+    "config": dict,
+    "config.model": dict,
+    "seed": int,
+    "data.name": str,
+    "data.split": str,
+    "data.catalogue_fingerprint": str,
+    "encoder.name": str,
+    "encoder.sha256": str,
+}
+_FINISHED = {"model_version": str, "fingerprints.adapter": str, "fingerprints.item_vectors": str}
+
+
+def load_card(folder: Path) -> dict[str, Any]:
+    """Read the card of a run, finished or not. Raises `InputError` where `folder` is none, or the card is damaged."""
+    path = folder / CARD
+    try:
+        card = read_json(path, AGAIN)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{folder} is not a run ({CARD} is missing); make one with `fedrec train`") from error
+    require(card, _BEGUN, path, AGAIN)
+    return card
+
+
+def load_finished_card(folder: Path) -> dict[str, Any]:
+    """Read the card of a run that can be served. Raises `InputError` for any other."""
+    card = load_card(folder)
+    if (method := card["config"].get("method", "fedrec")) != "fedrec":
+        raise InputError(f"{folder} is a run of {method}, to compare with by its metrics.json; nothing is to serve")
+    if not card.get("finished"):
+        raise InputError(f"{folder} has not finished training; go on with `fedrec train … --out {folder} --resume`")
+    require(card, _FINISHED, folder / CARD, AGAIN)
+    try:
+        model_config(card["config"]["model"])
+    except InputError as error:
+        raise InputError(f"{folder / CARD}: {error}; {AGAIN}") from error
+    return card
+
+
+def model_config(table: dict[str, Any]) -> ModelConfig:
+    """Build a model's config from a card's table; what it lacks has its default. Raises `InputError`."""
+    if unknown := table.keys() - {field.name for field in fields(ModelConfig)}:
+        raise InputError(f"config.model.{min(unknown)} is not known; the run is of a later version")
+    try:
+        return TypeAdapter(ModelConfig).validate_python(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(f"config.model.{place} = {repr(first['input'])[:60]}: {first['msg'].lower()}") from error

@@ -1,0 +1,81 @@
+"""Tensors from files: opened safely, and compared with what the rest of a run says of them."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from data.errors import InputError
+from data.reading import regular
+from recsys.lora import Adapter, is_lora
+from recsys.model import ModelConfig
+
+_LAYER = re.compile(r"\.layer\.(\d+)\.")
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Raises `InputError` where the file is missing or damaged."""
+    remedy = "copy it back, or train the run again"
+    try:
+        return load_file(regular(path, remedy))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing; {remedy}") from error
+    except InputError:
+        raise
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); {remedy}") from error
+
+
+def check_numbers(tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Raises `InputError` for a tensor that is not of float32, or holds what is no finite number."""
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.float32:
+            raise InputError(f"{folder}: {name} is of {tensor.dtype}, not torch.float32; train the run again")
+        if bad := int((~tensor.isfinite()).sum()):
+            raise InputError(f"{folder}: {name} holds {bad:,} numbers that are not finite; train the run again")
+
+
+def check_vectors(vectors: Mapping[str, Tensor], items: int, folder: Path) -> Tensor:
+    """The item vectors of a catalogue of so many items: (N, E). Raises `InputError` for anything else."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in vectors.items()}
+    if list(shapes) != ["vectors"] or len(shapes["vectors"]) != 2 or shapes["vectors"][0] != items:
+        raise InputError(f"{folder}: item vectors of {shapes}, for {items:,} items; copy the run again")
+    return vectors["vectors"]
+
+
+def check_adapter(adapter: Adapter, config: ModelConfig, width: int, folder: Path) -> None:
+    """Compare the shapes of an adapter with the model that the card describes, for vectors of `width`.
+
+    Raises `InputError`, before anything is made of a size that only the card tells.
+    """
+    wanted: dict[str, tuple[int, ...]] = {
+        "item.down": (config.item_rank, width),
+        "item.up": (width, config.item_rank),
+        "user.down": (config.user_rank, width),
+        "user.up": (width, config.user_rank),
+    }
+    there = {name: tuple(tensor.shape) for name, tensor in adapter.items()}
+    wanted |= {name: _pair_shape(name, there, config.lora_rank) for name in there if is_lora(name)}
+    for name in sorted(wanted.keys() | there.keys()):
+        if wanted.get(name) != there.get(name):
+            raise InputError(
+                f"{folder}: {name} of the adapter has the shape {there.get(name)}, and not {wanted.get(name)} as the "
+                "card tells; copy the run again"
+            )
+    layers = {found[1] for name in there if (found := _LAYER.search(name))}
+    if len(layers) != config.layers:
+        raise InputError(
+            f"{folder}: the adapter has {len(layers)} layers not {config.layers} as the card tells; copy the run again"
+        )
+
+
+def _pair_shape(name: str, there: Mapping[str, tuple[int, ...]], rank: int) -> tuple[int, ...]:
+    """The shape that one of a low-rank pair should have; it is empty where the other is missing."""
+    down, up = (f"{name.rpartition('.')[0]}.lora_{side}" for side in "AB")
+    if not {down, up} <= there.keys():
+        return ()
+    return (rank, *there[name][1:2]) if name == down else (*there[name][:1], rank)
