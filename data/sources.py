@@ -12,6 +12,7 @@ from data import atomic, demo
 from data.errors import InputError
 from data.films import described, films
 from data.raw import Frames, Layout, Root, find, numbers, read_table
+from data.rules import DEFAULT_RULES, Rules
 from data.split import LEAVE_ONE_OUT, Split
 from data.unisrec import read_unisrec
 
@@ -29,6 +30,7 @@ class Source:
     by_hand: str = ""  # how to get it, where it cannot be fetched
     split: Split = LEAVE_ONE_OUT
     texts: tuple[str, ...] = ()  # columns that make up the items' text; none: as `read` makes it
+    rules: Rules = DEFAULT_RULES
 
 
 def read_interactions(file: Root, layout: Layout) -> pl.DataFrame:
@@ -36,7 +38,7 @@ def read_interactions(file: Root, layout: Layout) -> pl.DataFrame:
     table = read_table(file, layout)
     numbers(table["rating"], file, layout.header)
     times = numbers(table["timestamp"], file, layout.header)
-    return table.select("user_id", "item_id", times.cast(pl.Int64))
+    return table.select("user_id", "item_id", times)  # with their fractions, if they have any
 
 
 def read_ml_100k(root: Root) -> Frames:
