@@ -13,6 +13,8 @@ def as_text(values: pl.Series) -> pl.Series | None:
             return values.cast(pl.List(pl.String)).list.join(", ", ignore_nulls=True)
         if isinstance(values.dtype, pl.Struct):
             return values.struct.json_encode()
+        if values.dtype.is_float():
+            values = values.fill_nan(None)
         return values.dt.to_string("iso:strict") if values.dtype == pl.Duration else values.cast(pl.String)
     except pl.exceptions.PolarsError:
         return None

@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -22,6 +23,7 @@ from data.account import shortened
 from data.errors import InputError
 
 PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson", ".json")
+OTHERS = (".xlsx", ".xls", ".ods", ".zip", ".bz2", ".xz", ".7z", ".zst", ".feather", ".arrow", ".orc", ".avro", ".db")
 EVERY_COLUMN = pl.QueryOptFlags(projection_pushdown=False)
 """Read the columns that are not kept, too: a row with too many fields is noticed only so."""
 
@@ -70,7 +72,6 @@ class Reading:
 
 
 DEFAULT_READING = Reading()
-NO_BAD_ROWS = Reading(bad_rows=0)
 
 
 class Rows(NamedTuple):
@@ -98,9 +99,11 @@ class TableFile:
     reading: Reading = DEFAULT_READING
 
     def __post_init__(self) -> None:
-        """Raises `InputError` if there is no file."""
+        """Raises `InputError` if there is no file, or one of another format."""
         if not self.path.is_file():
             raise InputError(f"{self.path} is no file; give a CSV, JSON lines or parquet file")
+        if self.format in OTHERS:
+            raise InputError(f"{self.path}: {self.format} is not read; save it as CSV, JSON lines or parquet")
 
     @property
     def format(self) -> str:
@@ -245,7 +248,7 @@ class TableFile:
                             "encoding with --encoding (cp1252 and latin-1 are common)"
                         )
                     yield line
-        except (OSError, EOFError, UnicodeError) as error:
+        except (OSError, EOFError, UnicodeError, zlib.error) as error:
             raise self._broken(error) from error
 
     def _broken(self, error: BaseException) -> InputError:

@@ -24,23 +24,23 @@ def read_items(file: TableFile, item: str, texts: tuple[str, ...], account: Acco
     found = file.rows()
     names = found.frame.columns
     check_columns(file, names, {"item_id": item} | {f"text {name}": name for name in texts}, _OPTIONS)
-    table = found.frame.select(pl.col(item).alias("item_id"), pl.exclude(item, "item_id"))
-    table = with_text(file, table, ["item_id"])
-    table = without_bad_rows(file, found._replace(frame=table), {"item_id": item}, account, "bad_item_rows")
-    named = list(texts) or [name for name in names if name not in (item, "item_id")]
-    described = _described(file, table, named, account)
-    return described.hstack(_own_columns(file, table, names, [item, *named], account))
+    ids = with_text(file, found.frame.select(pl.col(item).alias("item_id")).with_row_index("row"), ["item_id"])
+    ids = without_bad_rows(file, found._replace(frame=ids), {"item_id": item}, account, "bad_item_rows")
+    table = found.frame[ids["row"]]
+    named = list(texts) or [name for name in names if name != item]
+    described = _described(file, ids["item_id"], [table[name] for name in named], account)
+    return described.hstack(_own_columns(file, table, [item, *named], account))
 
 
 _OPTIONS = OPTIONS | {"item_id": "--items-id-column"}
 
 
-def _described(file: TableFile, table: pl.DataFrame, named: list[str], account: Account) -> pl.DataFrame:
-    """Ids, titles and texts."""
-    parts = [_part(file, table[name]) for name in named]
+def _described(file: TableFile, ids: pl.Series, columns: list[pl.Series], account: Account) -> pl.DataFrame:
+    """Ids, titles and texts, of the columns to read."""
+    parts = [_part(file, values) for values in columns]
     texts = [part.str.strip_chars().replace("", None).alias(f"text {place}") for place, part in enumerate(parts)]
     joined = pl.concat_str(*(part.name for part in texts), pl.lit(None, pl.String), separator=". ", ignore_nulls=True)
-    told = table.select("item_id", *texts).with_columns(joined=joined.replace("", None))
+    told = pl.DataFrame([ids, *texts]).with_columns(joined=joined.replace("", None))
     bare = told.filter(pl.col("joined").is_null())["item_id"]
     line = f"items of {file.path.name} with no text, known by their id alone: {len(bare):,} of {len(told):,}"
     account.note("items_without_text", len(bare), f"{line}; one is {shortened(bare.first())}")
@@ -60,15 +60,15 @@ def _part(file: TableFile, values: pl.Series) -> pl.Series:
     return text
 
 
-def _own_columns(
-    file: TableFile, table: pl.DataFrame, names: list[str], used: list[str], account: Account
-) -> list[pl.Series]:
+def _own_columns(file: TableFile, table: pl.DataFrame, used: list[str], account: Account) -> list[pl.Series]:
     """All columns but the id and the title; `used` begins with these and goes on with those that are read as text."""
     kept, refused = [], dict[str, str]()
-    for name in names:
+    for name in table.columns:
         if name in used[:2]:
             continue
-        if name in RESERVED:
+        if not name.strip():
+            refused["''"] = "no name"
+        elif name in RESERVED:
             refused |= {name: "fedrec's own name, rename it"} if name not in used else {}
         elif (values := typed(table[name])) is None:
             refused[name] = f"type {table[name].dtype}"
@@ -76,6 +76,6 @@ def _own_columns(
             refused[name] = "no numbers"
         else:
             kept.append(values)
-    line = f"columns of {file.path.name}, not kept: {len(refused)} of {len(names)} "
+    line = f"columns of {file.path.name}, not kept: {len(refused)} of {len(table.columns)} "
     account.note("item_columns_dropped", len(refused), line + str([f"{name}: {why}" for name, why in refused.items()]))
     return kept

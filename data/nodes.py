@@ -20,7 +20,7 @@ from data.catalogue import Catalogue
 from data.errors import InputError
 from data.files import replaced_folder
 from data.filter import kept_users, note_repeats
-from data.formats import NO_BAD_ROWS, Reading, TableFile
+from data.formats import Reading, TableFile
 from data.histories import histories
 from data.items import POPULARITY
 from data.people import load_people, save_people
@@ -67,7 +67,7 @@ def unevenly(users: int, nodes: int, concentration: float, seed: int) -> list[Ha
     return [Hand(f"a share of {len(part) / users:.1%}", np.sort(part)) for part in parts]
 
 
-def by_column(ids: pl.Series, table: Path, user_column: str, column: str, reading: Reading = NO_BAD_ROWS) -> list[Hand]:
+def by_column(ids: pl.Series, table: Path, user_column: str, column: str, reading: Reading) -> list[Hand]:
     """A node for each value of a column of a table of users. Raises `InputError` for a user who has none, or two."""
     file = TableFile(table, reading)
     told = read_table(file, {"user_id": user_column, "group": column}, Account()).unique()

@@ -87,10 +87,8 @@ def without_bad_rows(
     count, rows = found.broken + int(bad.sum()), found.broken + len(table)
     first = _first_fault(file, found, columns, bad) if count else ""
     if count > file.reading.bad_rows * rows:
-        raise InputError(
-            f"{first}; mend or remove the row ({count:,} of {rows:,} rows are bad, and --bad-rows allows a share of "
-            f"{file.reading.bad_rows:g})"
-        )
+        allowed = f", and --bad-rows allows a share of {file.reading.bad_rows:g}" * (file.reading.bad_rows > 0)
+        raise InputError(f"{first}; mend or remove the row ({count:,} of {rows:,} rows are bad{allowed})")
     account.note(step, count, f"bad rows, left out: {count:,} of {rows:,}; the first is {first}")
     return table.filter(~bad) if bad.any() else table
 

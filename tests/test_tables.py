@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import re
+import shlex
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -125,6 +127,18 @@ def test_a_column_that_stands_there_twice_is_refused(tmp_path: Path) -> None:
 def test_a_list_of_json_objects_is_told_what_a_line_holds(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"log\.json line 1: no JSON object .*; a line holds one row each"):
         read(own(table(tmp_path / "log.json", '[{"user_id": 1}]')))
+
+
+def test_a_format_that_is_not_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"log\.xlsx: \.xlsx is not read; save it as CSV, JSON lines or parquet"):
+        read(own(table(tmp_path / "log.xlsx", b"PK")))
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[:-9], lambda whole: whole[:20] + b"\0" * 9 + whole[29:]])
+def test_a_damaged_compressed_file_is_refused(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    for name, text in (("log.csv.gz", CSV), ("log.jsonl.gz", JSON)):
+        with pytest.raises(InputError, match=rf"{name} cannot be read"):
+            read(own(table(tmp_path / name, damage(gzip.compress(text.encode())))))
 
 
 # ---- bad rows
@@ -314,6 +328,24 @@ def test_lists_in_json_are_lists_and_read_with_commas(tmp_path: Path) -> None:
     ]
 
 
+def test_a_table_may_have_a_column_of_ids_beside_the_one_asked_for(tmp_path: Path) -> None:
+    """The ids can be read as text, too; a column without a name is not kept."""
+    items = table(tmp_path / "items.csv", ",item_id,sku,name\n0,x,a,Ant\n1,y,b,Bee\n")
+    log = table(tmp_path / "log.csv", CSV)
+    tables = Tables(log, items, "user_id", "item_id", "timestamp", ("name", "sku", "item_id", "name"), items_id="sku")
+    frames, (line,) = read(tables)
+    assert frames.items.rows() == [("a", "Ant", "Ant. a. x. Ant"), ("b", "Bee", "Bee. b. y. Bee")]
+    assert "not kept: 1 of 4" in line
+
+
+def test_no_number_is_no_id(tmp_path: Path) -> None:
+    log = pl.DataFrame({"user_id": [1.0, float("nan")], "item_id": [1, 2], "timestamp": [1, 2]})
+    log.write_parquet(tmp_path / "log.parquet")
+    frames, (line,) = read(own(tmp_path / "log.parquet"))
+    assert frames.interactions["user_id"].to_list() == ["1.0"]
+    assert "log.parquet row 2: user_id is empty" in line
+
+
 # ---- rules, and the account
 
 SHOP = (
@@ -477,3 +509,21 @@ def test_popularity_of_the_items_table_is_kept_and_is_no_count(tmp_path: Path) -
     table(items, "item_id,title,popularity\na,Ant,high\nb,Bee,low\n")
     manifest = prepare_tables(own(log, items), tmp_path / "out", "log")
     assert (manifest.popularity, manifest.item_columns_dropped) == ("counted", 1)
+
+
+# ---- docs/your-data.md
+
+
+def test_the_documented_import_gives_what_is_documented(fedrec: Fedrec, tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "docs/your-data.md").read_text()
+    events, items = re.findall(r"```csv\n(.*?)```", text, re.DOTALL)
+    table(tmp_path / "events.csv", events)
+    table(tmp_path / "items.csv", items)
+    command, *shown = re.findall(r"```\n\$ fedrec (.*?)```", text, re.DOTALL)[0].splitlines()
+    done = fedrec(*shlex.split(command))
+    assert [*done.err.splitlines(), done.out.splitlines()[0]] == shown
+    frame = Catalogue.load(tmp_path / "var/prepared/shop").frame
+    assert frame.columns == ["item_id", "title", "text", "about", "category", "price", "in stock", "popularity"]
+    options = {option for line in text.splitlines() for option in re.findall(r"`(--[a-z-]+)", line)}
+    known = fedrec("data", "import", "--help").out
+    assert not [option for option in options if option[:14] not in known]

@@ -10,6 +10,7 @@ from data.errors import InputError
 from fedrec.commands.options import BadRows, Encoding, EventColumn, Json, Quote, Separator, Strict
 
 if TYPE_CHECKING:
+    from data.formats import Reading
     from data.nodes import Hand
 
 app = typer.Typer(no_args_is_help=True, help="A federation's folders: what the server may know, and each node's own.")
@@ -25,10 +26,14 @@ def node_split(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the uneven shares.")] = 0,
     by: Annotated[
-        Path | None, typer.Option(metavar="USERS", help="Instead: a CSV or parquet file that describes the users.")
+        Path | None,
+        typer.Option(metavar="USERS", help="Instead: a CSV, JSON lines or parquet file that describes the users."),
     ] = None,
     column: Annotated[str | None, typer.Option(help="In USERS: a node for each of its values.")] = None,
     user_column: Annotated[str, typer.Option(help="In USERS.")] = "user_id",
+    separator: Separator = None,
+    encoding: Encoding = "utf-8",
+    quote: Quote = '"',
     popularity: Annotated[
         bool,
         typer.Option(
@@ -41,6 +46,7 @@ def node_split(
     """Try a federation on one machine: a public folder for the server, and a private one for each node."""
     from rich.table import Table
 
+    from data.formats import Reading
     from data.nodes import SERVER, split
     from data.people import load_people
     from data.popularity import COUNTED
@@ -48,7 +54,8 @@ def node_split(
     from fedrec import view
 
     read_manifest(data)
-    hands = _hands(data, nodes, dirichlet, seed, by, column, user_column)
+    reading = Reading(separator, encoding, quote, bad_rows=0)
+    hands = _hands(data, nodes, dirichlet, seed, by, column, user_column, reading)
     folders = split(data, out, hands, popularity)
     counted = read_manifest(out / SERVER).get("popularity") == COUNTED
     if as_json:
@@ -78,6 +85,7 @@ def _hands(
     by: Path | None,
     column: str | None,
     user_column: str,
+    reading: "Reading",
 ) -> "list[Hand]":
     """How the users are dealt. Raises `InputError` where the options do not say one thing."""
     from data.nodes import by_column, evenly, unevenly
@@ -89,7 +97,7 @@ def _hands(
     if by is not None:
         if column is None:
             raise InputError(f"--by {by}: name the column that tells the nodes apart with --column")
-        return by_column(ids, by, user_column, column)
+        return by_column(ids, by, user_column, column, reading)
     assert nodes is not None
     if dirichlet is None:
         return evenly(len(ids), nodes)
