@@ -30,6 +30,9 @@ EVERY_COLUMN = pl.QueryOptFlags(projection_pushdown=False)
 HEAD = 1_000
 """Lines of a JSON lines file that tell its columns."""
 
+OBJECT = json.JSONDecoder(parse_float=str, parse_constant=lambda name: None)
+"""Fractions stay the text that they are, to the last digit."""
+
 CHUNK = 100_000
 """JSON lines that are held as Python objects at a time."""
 
@@ -221,12 +224,12 @@ class TableFile:
         return Rows(frame.with_columns(several), broken, first)
 
     def _json_records(self) -> Iterator[Record]:
-        """An object for each line; its fractions stay the text that they are, to the last digit."""
+        """An object for each line that is not blank."""
         for number, line in enumerate(self._lines(), start=1):
             if not line.strip():
                 continue
             try:
-                value = json.loads(line, parse_float=str, parse_constant=lambda name: None)
+                value = OBJECT.decode(line)
             except (ValueError, RecursionError):
                 value = None
             if isinstance(value, dict):
@@ -271,7 +274,9 @@ def _keys(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _json_text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if value is None or isinstance(value, str):
+        return value
+    return str(value) if type(value) is int else json.dumps(value, ensure_ascii=False)
 
 
 def _as_list(texts: pl.Series) -> pl.Series:

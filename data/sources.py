@@ -14,6 +14,7 @@ from data.films import described, films
 from data.raw import Frames, Layout, Root, find, numbers, read_table
 from data.rules import DEFAULT_RULES, Rules
 from data.split import LEAVE_ONE_OUT, Split
+from data.times import ordered_times
 from data.unisrec import read_unisrec
 
 
@@ -37,8 +38,8 @@ def read_interactions(file: Root, layout: Layout) -> pl.DataFrame:
     """Users, items and times of a ratings file, in file order. Raises `InputError` naming a bad row."""
     table = read_table(file, layout)
     numbers(table["rating"], file, layout.header)
-    times = numbers(table["timestamp"], file, layout.header)
-    return table.select("user_id", "item_id", times)  # with their fractions, if they have any
+    numbers(table["timestamp"], file, layout.header)
+    return table.select("user_id", "item_id", ordered_times(table["timestamp"]))
 
 
 def read_ml_100k(root: Root) -> Frames:

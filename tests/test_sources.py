@@ -287,6 +287,13 @@ def test_an_unknown_name_is_answered_with_those_there_are() -> None:
         source_named("ml-2m")
 
 
+def test_fractions_of_a_second_keep_their_order(tmp_path: Path) -> None:
+    ratings = b"u::1::5::978300760.123456789\nu::2::5::978300760.123456788\nu::3::5::978300760\n"
+    files = {"movies.dat": b"1::A (1990)::X\n2::B (1990)::X\n3::C (1990)::X\n", "ratings.dat": ratings}
+    times = source_named("ml-1m").read(open_root(flat(tmp_path, files))).interactions["timestamp"]
+    assert times.to_list() == sorted(times.unique(), reverse=True)
+
+
 # ---- anyone's own tables
 
 

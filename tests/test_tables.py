@@ -397,6 +397,17 @@ def test_strict_refuses_what_would_be_left_out_unasked_and_writes_nothing(fedrec
     assert read_manifest(tmp_path / "out")["split"] == Split(repeats=True).rule
 
 
+def test_a_history_that_a_bot_may_have_is_told_with_the_remedy(tmp_path: Path) -> None:
+    rows = "".join(f"{user},{item},{item}\n" for user, count in (("u", 1000), ("bot", 1001)) for item in range(count))
+    lines: list[str] = []
+    tables = own(table(tmp_path / "log.csv", HEAD + rows))
+    prepare_tables(tables, tmp_path / "out", "log", warn=lines.append)
+    assert lines[-1].startswith("longest history: 1,001 events, of user 'bot'; ")
+    assert "--max-events" in lines[-1]
+    prepare_tables(tables, tmp_path / "out", "log", rules=Rules(max_events=1000), warn=lines.append)
+    assert lines[-1] == "users with more than 1000 events, left out: 1 of 2, with 1,001 events; one is 'bot' with 1,001"
+
+
 def test_a_table_without_times_is_in_the_order_of_its_rows(fedrec: Fedrec, tmp_path: Path) -> None:
     table(tmp_path / "log.csv", "user_id,item_id\n" + "".join(f"u,{item}\n" for item in "cab"))
     asked = ["data", "import", "log.csv", "--name", "log", "--out", "out"]
