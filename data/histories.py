@@ -21,6 +21,7 @@ class Histories:
     users: pl.Series  # (U,) ids
     lengths: np.ndarray  # (U,)
     items: np.ndarray  # (t,) rows of the catalogue
+    repeat: int | None = None  # where in the file a repeat stands that was left out
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,15 +40,16 @@ class Events:
         ends = np.cumsum(np.bincount(block, minlength=1 << bits))
         return np.split(np.argsort(block, kind="stable"), ends[:-1])
 
-    def gather(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The histories in a block (b,): where the first event of each is in the file, its length, and all items."""
+    def gather(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The histories in a block (b,): where the first event of each is in the file, its length, and all items; and
+        where the first repeat is, if there is one."""
         users = self.users[places]
         order = np.lexsort((ranks(self.times[places]), *digits(users)))  # stable: ties keep the order of the file
         users, places = users[order], places[order]
         first = differs(users)
         users, items = small(np.cumsum(first) - 1), self.items[places]
         kept = np.ones(len(items), dtype=bool) if self.repeats else first_of_each(users, items)
-        return places[first], np.bincount(users[kept]), items[kept]
+        return places[first], np.bincount(users[kept]), items[kept], np.sort(places[~kept])[:1]
 
 
 def histories(interactions: pl.DataFrame, items: np.ndarray, repeats: bool = False) -> Histories:
@@ -55,8 +57,9 @@ def histories(interactions: pl.DataFrame, items: np.ndarray, repeats: bool = Fal
     ids = interactions["user_id"]
     events = Events(ids.hash().to_numpy(), interactions["timestamp"].to_numpy(), items, repeats)
     with ThreadPoolExecutor() as pool:  # numpy lets go of the interpreter while it sorts
-        firsts, lengths, kept = zip(*pool.map(events.gather, events.blocks()), strict=True)
-    return Histories(ids[np.concatenate(firsts)], np.concatenate(lengths), np.concatenate(kept))
+        columns = zip(*pool.map(events.gather, events.blocks()), strict=True)
+    firsts, lengths, kept, left_out = (np.concatenate(column) for column in columns)
+    return Histories(ids[firsts], lengths, kept, int(left_out.min()) if len(left_out) else None)
 
 
 def ranks(values: np.ndarray) -> np.ndarray:

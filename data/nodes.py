@@ -14,22 +14,32 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from data.account import Account, shortened
 from data.catalogue import FILE as CATALOGUE
 from data.catalogue import Catalogue
 from data.errors import InputError
 from data.files import replaced_folder
+from data.filter import kept_users, note_repeats
+from data.formats import Reading, TableFile
 from data.histories import histories
+from data.items import POPULARITY
 from data.people import load_people, save_people
+from data.popularity import COUNTED, NONE
 from data.prepare import MANIFEST, counts_of, read_manifest, rows_of, shard_of
+from data.rows import read_table
+from data.rules import Rules
 from data.shard import DEALT, FOLDER, Shard
 from data.split import Split
-from data.tables import Tables, read_table, read_tables
+from data.tables import Tables, read_tables
 
 SERVER = "server"
 KEEP = "keep"
 """In a node's folder: what its users' clients keep from round to round, which goes along when it is made anew."""
 
-OF_THE_WHOLE = ("users", "interactions", "repeats_dropped", "short_users_dropped", "training_only_users")
+OF_THE_WHOLE = (
+    *("users", "interactions", "training_only_users", "events_read", "bad_rows", "other_events_dropped"),
+    *("repeats_dropped", "short_users_dropped", "long_users_dropped", "split_dropped"),
+)
 """What a dataset's manifest tells of everybody: it is not handed on."""
 
 
@@ -57,9 +67,13 @@ def unevenly(users: int, nodes: int, concentration: float, seed: int) -> list[Ha
     return [Hand(f"a share of {len(part) / users:.1%}", np.sort(part)) for part in parts]
 
 
-def by_column(ids: pl.Series, table: Path, user_column: str, column: str) -> list[Hand]:
-    """A node for each value of a column of a table of users. Raises `InputError` for a user who has none."""
-    told = read_table(table, {"user_id": user_column, "group": column}).unique("user_id", keep="first")
+def by_column(ids: pl.Series, table: Path, user_column: str, column: str, reading: Reading) -> list[Hand]:
+    """A node for each value of a column of a table of users. Raises `InputError` for a user who has none, or two."""
+    file = TableFile(table, reading)
+    told = read_table(file, {"user_id": user_column, "group": column}, Account()).unique()
+    if (twice := told["user_id"].is_duplicated()).any():
+        user = told["user_id"][int(twice.arg_max() or 0)]
+        raise InputError(f"{table}: user {user!r} has more than one {column}; keep one, as one node holds this user")
     groups = ids.alias("user_id").to_frame().join(told, on="user_id", how="left", maintain_order="left")["group"]
     if groups.has_nulls():
         user = ids[int(groups.is_null().arg_max() or 0)]
@@ -73,11 +87,16 @@ def _enough(users: int, nodes: int) -> None:
         raise InputError(f"--nodes {nodes}: there are {users:,} users, and each node hosts one at least")
 
 
-def split(data: Path, out: Path, hands: list[Hand]) -> list[Path]:
-    """Write the server's folder and the nodes', in one step; returns the nodes'. Raises `InputError`."""
+def split(data: Path, out: Path, hands: list[Hand], popularity: bool = True) -> list[Path]:
+    """Write the server's folder and the nodes', in one step; returns the nodes'. Raises `InputError`.
+
+    The catalogue in all of them tells how popular items are, if it was counted and unless `popularity` is False.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out} is not empty; choose another folder")
     manifest, shard, ids = read_manifest(data), Shard.load(data), load_people(data)
+    if not popularity and manifest.get("popularity") == COUNTED:
+        manifest["popularity"] = NONE
     names = [f"node-{number:0{len(str(len(hands) - 1))}}" for number in range(len(hands))]
     with replaced_folder(out) as folder:
         publish(data, folder / SERVER, manifest, {})
@@ -92,13 +111,24 @@ def publish(data: Path, folder: Path, manifest: dict[str, Any], own: dict[str, i
     folder.mkdir(exist_ok=True)
     for path in [data / CATALOGUE, *sorted(data.glob("embeddings-*.safetensors"))]:
         shutil.copy2(path, folder)
+    if manifest.get("popularity") == NONE:
+        without = Catalogue.load(data).frame.drop(POPULARITY, strict=False)
+        Catalogue(without).save(folder)
     told = {name: value for name, value in manifest.items() if name not in OF_THE_WHOLE}
     (folder / MANIFEST).write_text(json.dumps(told | own, indent=2) + "\n", "utf-8")
 
 
-def write_node(public: Path, folder: Path, manifest: dict[str, Any], shard: Shard, ids: pl.Series) -> None:
-    """A node's folder: the public side, and the histories of its own users, for its owner's eyes only."""
-    publish(public, folder, manifest, counts_of(shard))
+def write_node(
+    public: Path,
+    folder: Path,
+    manifest: dict[str, Any],
+    shard: Shard,
+    ids: pl.Series,
+    steps: dict[str, int] | None = None,
+) -> None:
+    """A node's folder: the public side, and the histories of its own users, for its owner's eyes only. The manifest
+    counts these users and, if their table was read here, the steps of reading it."""
+    publish(public, folder, manifest, counts_of(shard) | (steps or {}))
     folder.chmod(0o700)
     shard.save(folder)
     save_people(folder, ids)
@@ -106,43 +136,52 @@ def write_node(public: Path, folder: Path, manifest: dict[str, Any], shard: Shar
         path.chmod(0o600)
 
 
-def prepare_node(public: Path, tables: Tables, out: Path, warn: Callable[[str], None]) -> dict[str, Any]:
-    """A node's folder from its own table and a public catalogue; its manifest. What it draws with, each user's salt,
-    is random, and stays the same when the folder is made anew with later events. Raises `InputError`."""
+def prepare_node(
+    public: Path, tables: Tables, out: Path, warn: Callable[[str], None], strict: bool = False
+) -> dict[str, Any]:
+    """A node's folder from its own table and a public catalogue, by the rules of the catalogue's data; its manifest.
+
+    What it draws with, each user's salt, is random, and stays the same when the folder is made anew with later events.
+    Raises `InputError`.
+    """
     manifest, catalogue = read_manifest(public), Catalogue.load(public)
-    rule = _rule(manifest)
+    split, rules, account = _split(manifest), Rules.of_manifest(manifest), Account(warn, strict)
     if catalogue.fingerprint != manifest["catalogue_fingerprint"]:
         raise InputError(f"{public}: the catalogue is not the one that was prepared; copy it again")
     if out.exists() and not (out / FOLDER).is_dir() and any(out.iterdir() if out.is_dir() else [out]):
         raise InputError(f"--out {out} exists and is no node's folder; choose another")
-    events = read_tables(tables).interactions
-    known = events.filter(pl.col("item_id").is_in(catalogue.ids))
-    if known.is_empty():
-        raise InputError(
-            f"{tables.interactions}: none of its items is in the catalogue; its ids look like "
-            f"{events['item_id'][0]!r}, the catalogue's like {catalogue.ids[0]!r}"
-        )
-    if dropped := events.height - known.height:
-        warn(f"{dropped:,} of {events.height:,} events are of items that the catalogue lacks, and are left out")
-    found = histories(known, rows_of(known["item_id"], catalogue.frame["item_id"]), rule.repeats)
-    kept = found.lengths >= manifest["min_events"]
+    known = _known(read_tables(tables, rules, account).interactions, catalogue, tables.interactions, account)
+    found = histories(known, rows_of(known["item_id"], catalogue.frame["item_id"]), split.repeats)
+    note_repeats(known, found, account)
+    kept = kept_users(found, found, rules, account)
+    account.settle()
     if not kept.any():
         raise InputError(
-            f"{tables.interactions}: no user has {manifest['min_events']} events with items of the catalogue; "
+            f"{tables.interactions}: no user has {rules.min_events} events with items of the catalogue; "
             "there is nothing to train on"
         )
-    if short := int((~kept).sum()):
-        warn(f"{short:,} users have fewer than {manifest['min_events']} events, and are left out")
     known_salts = _salts(out)
     ids, shard = shard_of(found, kept, lambda user: known_salts.get(user) or secrets.randbits(64))
     with replaced_folder(out) as folder:
-        write_node(public, folder, manifest, shard, ids)
+        write_node(public, folder, manifest, shard, ids, account.counts)
         if (out / KEEP).is_dir():
             shutil.copytree(out / KEEP, folder / KEEP)
     return read_manifest(out)
 
 
-def _rule(manifest: dict[str, Any]) -> Split:
+def _known(events: pl.DataFrame, catalogue: Catalogue, path: Path, account: Account) -> pl.DataFrame:
+    """The events with items of the catalogue. Raises `InputError` if there are none."""
+    known = events["item_id"].is_in(catalogue.ids)
+    unknown = events["item_id"].filter(~known)
+    looks = f"its ids look like {shortened(unknown.first())}, the catalogue's like {shortened(catalogue.ids[0])}"
+    if not known.any():
+        raise InputError(f"{path}: none of its items is in the catalogue; {looks}")
+    line = f"events of items that the catalogue lacks, left out: {len(unknown):,} of {len(events):,}; {looks}"
+    account.note("unknown_events_dropped", len(unknown), line)
+    return events.filter(known)
+
+
+def _split(manifest: dict[str, Any]) -> Split:
     for rule in (Split(), Split(repeats=True)):
         if rule.rule == manifest["split"]:
             return rule

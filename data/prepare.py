@@ -9,15 +9,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from data.account import Account, shortened
 from data.atomic import holds_atomic
 from data.catalogue import Catalogue
 from data.download import Progress, download, md5_of
 from data.errors import InputError
 from data.files import replaced_folder
+from data.filter import kept_users, note_repeats
 from data.histories import Histories, histories
 from data.people import save_people
+from data.popularity import COUNTED, counted, popularity_from
 from data.raw import Frames, Root, open_root
 from data.reading import read_json, require
+from data.rules import DEFAULT_RULES, Rules
 from data.shard import Shard, salt_of
 from data.sources import Source
 from data.split import LEAVE_ONE_OUT, Split
@@ -36,12 +40,23 @@ class Manifest:
     users: int
     items: int
     interactions: int  # training events and held-out items
+    events_read: int  # rows of interactions, the bad ones too
+    bad_rows: int  # of them, without an id, without a time, or broken
+    other_events_dropped: int  # of kinds that do not count
     repeats_dropped: int  # later events of a user with an item that the user already has
     short_users_dropped: int  # users with fewer than `min_events` events, or none to train on
+    long_users_dropped: int  # users with more than `max_events`
+    split_dropped: int  # events of the users kept that a split by cold items leaves out
     training_only_users: int  # users without held-out items
-    items_without_description: int
+    items_without_description: int  # items that occur and are known by their id alone
+    items_without_text: int  # items described by nothing but an id
+    items_described_twice: int  # later rows of an item that is described already
+    bad_item_rows: int  # rows of the items table without an id, or broken
+    item_columns_dropped: int  # of the items table
+    popularity: str  # the catalogue's column: "counted" from training events, "given" by the items table, or "none"
     cold_items: int
     min_events: int
+    rules: dict[str, Any]  # by which a node reads its own table, too
     split: str
     catalogue_fingerprint: str
     source: str
@@ -76,6 +91,8 @@ def prepare(source: Source, out: Path, given: Path | None, progress: Progress, w
         citation=source.citation,
         split=source.split,
         texts=source.texts,
+        rules=source.rules,
+        account=Account(warn, source.rules.strict),
     )
 
 
@@ -97,11 +114,20 @@ def _unlike(source: Source, root: Root, md5: str) -> str:
     return f"has MD5 {md5}, not the publisher's {source.md5}"
 
 
-def prepare_tables(tables: Tables, out: Path, name: str, split: Split = LEAVE_ONE_OUT) -> Manifest:
+def prepare_tables(
+    tables: Tables,
+    out: Path,
+    name: str,
+    split: Split = LEAVE_ONE_OUT,
+    rules: Rules = DEFAULT_RULES,
+    warn: Callable[[str], None] = lambda line: None,
+) -> Manifest:
     """Prepare anyone's own tables into `out`. Raises `InputError`, and then leaves `out` as it was."""
     _refuse_other(out)
-    path = tables.interactions
-    return write(read_tables(tables), out, name=name, source=path.name, md5=md5_of(path), split=split)
+    path, account = tables.interactions, Account(warn, rules.strict)
+    frames = read_tables(tables, rules, account)
+    md5 = md5_of(path)
+    return write(frames, out, name=name, source=path.name, md5=md5, split=split, rules=rules, account=account)
 
 
 def _refuse_other(out: Path) -> None:
@@ -117,32 +143,44 @@ def write(
     source: str = "given",
     md5: str | None = None,
     citation: str = "",
-    min_events: int = 3,
     split: Split = LEAVE_ONE_OUT,
     texts: tuple[str, ...] = (),
+    rules: Rules = DEFAULT_RULES,
+    account: Account | None = None,
 ) -> Manifest:
-    """Filter, order and write frames. A user needs a training, a validation and a test event: three at least."""
-    if min_events < 3:
-        raise InputError(f"min_events = {min_events}; a user needs three: to train, to validate and to test")
-    items, missing = _with_undescribed(frames)
-    items = split.marked(items)
+    """Filter, order and write frames; each step is told in the account before anything is written."""
+    account = account or Account(strict=rules.strict)
+    items = split.marked(_with_undescribed(frames, account))
     catalogue = Catalogue(items)
-    found = histories(frames.interactions, rows_of(frames.interactions["item_id"], items["item_id"]), split.repeats)
+    events = frames.interactions
+    found = histories(events, rows_of(events["item_id"], items["item_id"]), split.repeats)
+    note_repeats(events, found, account)
     divided = split.divided(found, items)
-    ids, shard = shard_of(divided, (found.lengths >= min_events) & (divided.lengths > 2), salt_of)
+    kept = kept_users(found, divided, rules, account)
+    ids, shard = shard_of(divided, kept, salt_of)
     counts = counts_of(shard)
+    left_out = int(found.lengths[kept].sum()) - counts["interactions"]
+    account.note(
+        "split_dropped", left_out, f"events that the split leaves out: {left_out:,} of {len(events):,}", asked=True
+    )
+    account.settle()
     if counts["training_only_users"] == len(shard):
-        wanted = "events with two cold items after a training event" if split.cold_share else f"{min_events} events"
+        wanted = (
+            "events with two cold items after a training event" if split.cold_share else f"{rules.min_events} events"
+        )
         raise InputError(f"{name}: no user has {wanted}; there is nothing to train and test on")
+    popularity = popularity_from(items, rules.popularity)
+    if popularity == COUNTED:
+        items = items.with_columns(counted(shard, len(items), split.repeats))
     manifest = Manifest(
         name=name,
         **counts,
+        **_NOTHING_READ | {"events_read": len(events)} | account.counts,
         items=len(catalogue),
-        repeats_dropped=frames.interactions.height - len(found.items),
-        short_users_dropped=len(found.users) - len(shard),
-        items_without_description=missing,
+        popularity=popularity,
         cold_items=int(items["cold"].sum()) if split.cold_share else 0,
-        min_events=min_events,
+        min_events=rules.min_events,
+        rules=rules.recorded(),
         split=split.rule,
         catalogue_fingerprint=catalogue.fingerprint,
         source=source,
@@ -151,11 +189,16 @@ def write(
         text_columns=list(texts),
     )
     with replaced_folder(out) as folder:
-        catalogue.save(folder)
+        Catalogue(items).save(folder)
         shard.save(folder)
         save_people(folder, ids)
         (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", "utf-8")
     return manifest
+
+
+_OF_TABLES = ("bad_rows", "other_events_dropped", "items_without_text", "bad_item_rows", "item_columns_dropped")
+_NOTHING_READ = dict.fromkeys(_OF_TABLES, 0)
+"""Steps of reading tables, which published datasets do not take."""
 
 
 def counts_of(shard: Shard) -> dict[str, int]:
@@ -182,14 +225,21 @@ _TOLD = {"name": str, "items": int, "min_events": int, "split": str, "catalogue_
 """What every prepared folder tells, a federation's public one too."""
 
 
-def _with_undescribed(frames: Frames) -> tuple[pl.DataFrame, int]:
+def _with_undescribed(frames: Frames, account: Account) -> pl.DataFrame:
     """Items that occur but are not described still belong to the catalogue: their id is all that is known."""
     items = frames.items.unique("item_id", keep="first", maintain_order=True)
+    twice = frames.items.filter(~pl.col("item_id").is_first_distinct())["item_id"]
+    line = f"items described again, where the first description is kept: {len(twice):,} of {len(frames.items):,} rows"
+    account.note("items_described_twice", len(twice), f"{line}; one is {shortened(twice.first())}")
     ids = frames.interactions["item_id"]
     occurring = pl.DataFrame({"item_id": ids[ids.hash().arg_unique()]})
     unknown = occurring.join(items, on="item_id", how="anti", maintain_order="left")
+    line = f"items without description, known by their id alone: {len(unknown):,} of {len(occurring):,} that occur"
+    example = f"; one is {shortened(unknown['item_id'].first())}"
+    example += f", a described one is {shortened(items['item_id'].first())}" if len(items) else ""
+    account.note("items_without_description", len(unknown), line + example)
     named = unknown.with_columns(title=pl.col("item_id"), text=pl.col("item_id"))
-    return pl.concat([items, named], how="diagonal"), named.height
+    return pl.concat([items, named], how="diagonal")
 
 
 def rows_of(ids: pl.Series, catalogue: pl.Series) -> np.ndarray:

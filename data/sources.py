@@ -12,7 +12,9 @@ from data import atomic, demo
 from data.errors import InputError
 from data.films import described, films
 from data.raw import File, Frames, Layout, Root, find, numbers, read_table
+from data.rules import DEFAULT_RULES, Rules
 from data.split import LEAVE_ONE_OUT, Split
+from data.times import ordered_times
 from data.unisrec import read_unisrec
 
 
@@ -29,14 +31,15 @@ class Source:
     by_hand: str = ""  # how to get it, where it cannot be fetched
     split: Split = LEAVE_ONE_OUT
     texts: tuple[str, ...] = ()  # columns that make up the items' text; none: as `read` makes it
+    rules: Rules = DEFAULT_RULES
 
 
 def read_interactions(file: File, layout: Layout) -> pl.DataFrame:
     """Users, items and times of a ratings file, in file order. Raises `InputError` naming a bad row."""
     table = read_table(file, layout)
     numbers(table["rating"], file, layout.header)
-    times = numbers(table["timestamp"], file, layout.header)
-    return table.select("user_id", "item_id", times.cast(pl.Int64))
+    numbers(table["timestamp"], file, layout.header)
+    return table.select("user_id", "item_id", ordered_times(table["timestamp"]))
 
 
 def read_ml_100k(root: Root) -> Frames:

@@ -1,7 +1,7 @@
 """What is held out of the histories, and of the catalogue."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -47,6 +47,12 @@ class Split:
             "leave-one-out by time: stable sort by timestamp, ties in file order; "
             "the last event is the test item, the one before it the validation item"
         ) + repeated * self.repeats
+
+    def with_repeats(self, repeats: bool) -> "Split":
+        """The same split, with repeats kept if they are wanted. Raises `InputError` for one without a use for them."""
+        if repeats and self.cold_share:
+            raise InputError(f"--keep-repeats goes with --split {RULES[0]} alone; leave one of them out")
+        return replace(self, repeats=self.repeats or repeats)
 
     def marked(self, items: pl.DataFrame) -> pl.DataFrame:
         """Items with the public column `cold`, where some are. It depends on an item's id alone."""

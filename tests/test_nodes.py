@@ -166,8 +166,9 @@ def test_events_that_the_catalogue_does_not_know_are_counted(public: Path, fedre
     path = own(tmp_path, 3)
     path.write_text(path.read_text() + "person-03,film-sponge,9000\nperson-50,film-bread,1\n")
     done = fedrec("node", "prepare", "--catalogue", public, "--interactions", path, "--out", "node")
-    assert "1 of " in done.err
-    assert "1 users have fewer than 3 events" in done.err
+    assert "catalogue lacks, left out: 1 of 12; its ids look like 'film-sponge', the catalogue's like" in done.err
+    assert "users with fewer than 3 events, left out: 1 of 2" in done.err
+    assert read_manifest(tmp_path / "node")["unknown_events_dropped"] == 1
     assert len(Shard.load(tmp_path / "node")) == 1
 
 

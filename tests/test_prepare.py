@@ -24,6 +24,7 @@ from data.histories import BLOCK, Histories
 from data.histories import histories as gather
 from data.prepare import MANIFEST, prepare, prepare_tables, read_manifest, write
 from data.raw import Frames, open_root
+from data.rules import Rules
 from data.shard import Shard, salt_of
 from data.sources import Source, source_named
 from data.split import Split
@@ -165,7 +166,7 @@ def test_users_with_few_events_are_dropped_and_counted(tmp_path: Path) -> None:
 
 def test_min_events_decides_who_is_short(tmp_path: Path) -> None:
     bob = [("bob", item_id, 0) for item_id in "abc"]
-    manifest = write(frames(*of_ann("abcd"), *bob), tmp_path / "out", name="toy", min_events=4)
+    manifest = write(frames(*of_ann("abcd"), *bob), tmp_path / "out", name="toy", rules=Rules(min_events=4))
     assert (manifest.users, manifest.short_users_dropped, manifest.min_events) == (1, 1, 4)
 
 
@@ -206,12 +207,23 @@ def test_manifest_says_how_it_was_made(tmp_path: Path) -> None:
         "users": 1,
         "items": 3,
         "interactions": 3,
+        "events_read": 5,
+        "bad_rows": 0,
+        "other_events_dropped": 0,
         "repeats_dropped": 1,
         "short_users_dropped": 1,
+        "long_users_dropped": 0,
+        "split_dropped": 0,
         "training_only_users": 0,
         "items_without_description": 1,
+        "items_without_text": 0,
+        "items_described_twice": 0,
+        "bad_item_rows": 0,
+        "item_columns_dropped": 0,
+        "popularity": "counted",
         "cold_items": 0,
         "min_events": 3,
+        "rules": {"max_events": None, "times": True, "event_column": None, "keep_events": []},
         "split": Split().rule,
         "catalogue_fingerprint": hashlib.sha256(texts).hexdigest(),
         "source": "a shelf",

@@ -9,6 +9,7 @@ from data.catalogue import Catalogue
 from data.films import described
 from data.prepare import write
 from data.raw import Frames
+from data.rules import Rules
 from data.shard import Shard, salt_of
 from federation.config import RunConfig, from_knobs
 from federation.local import LocalGrid
@@ -75,7 +76,8 @@ def toy_interactions() -> pl.DataFrame:
 
 
 def write_toy(folder: Path) -> Path:
-    write(Frames(toy_interactions(), toy_items()), folder, name="toy")
+    """Nothing tells how popular its items are, so that who has no history is refused."""
+    write(Frames(toy_interactions(), toy_items()), folder, name="toy", rules=Rules(popularity=False))
     return folder
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedrec.commands.options import PREPARED, Json
+from fedrec.commands.options import PREPARED, BadRows, Encoding, EventColumn, Json, Quote, Separator, Strict
 
 if TYPE_CHECKING:
     from data.prepare import Manifest
@@ -25,6 +25,13 @@ class Split(StrEnum):
 Rule = Annotated[Split, typer.Option("--split", help="Hold out each user's last items, or some items altogether.")]
 ColdShare = Annotated[
     float | None, typer.Option(help="Of the items, with --split cold-items.", show_default="0.1", min=0, max=1)
+]
+Popularity = Annotated[
+    bool,
+    typer.Option(
+        "--popularity/--no-popularity",
+        help="Count in the catalogue how many users had each item in their training events.",
+    ),
 ]
 
 
@@ -59,18 +66,21 @@ def data_prepare(
     out: Annotated[
         Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/NAME[-cold-items]")
     ] = None,
+    popularity: Popularity = True,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """A dataset into a prepared folder: the public catalogue, and the histories in time order."""
     from dataclasses import replace
 
     from data.prepare import prepare
+    from data.rules import Rules
     from data.sources import source_named
     from data.split import split_of
     from fedrec import view
 
-    asked = source_named(name)
-    asked = replace(asked, split=split_of(split.value, cold_share, asked.split), texts=_names(text))
+    asked, rules = source_named(name), Rules(popularity=popularity, strict=strict)
+    asked = replace(asked, split=split_of(split.value, cold_share, asked.split), texts=_names(text), rules=rules)
     out = out or PREPARED / f"{name}{asked.split.suffix}"
     with view.counting(f"fetching {name}", download=True) as progress:
         manifest = prepare(asked, out, source, progress, view.warn)
@@ -79,28 +89,65 @@ def data_prepare(
 
 @app.command("import")
 def data_import(
-    interactions: Annotated[Path, typer.Argument(help="A CSV or parquet file: who had what, and when.")],
+    interactions: Annotated[Path, typer.Argument(help="A CSV, JSON lines or parquet file: who had what, and when.")],
     name: Annotated[str, typer.Option(help="What to call the dataset.", show_default=False)],
-    items: Annotated[Path | None, typer.Option(help="A CSV or parquet file that describes the items.")] = None,
+    items: Annotated[Path | None, typer.Option(help="A file of the same kinds that describes the items.")] = None,
     user_column: Annotated[str, typer.Option(help="In INTERACTIONS.")] = "user_id",
-    item_column: Annotated[str, typer.Option(help="In both files.")] = "item_id",
+    item_column: Annotated[str, typer.Option(help="In INTERACTIONS, and in the items.")] = "item_id",
+    items_id_column: Annotated[
+        str | None, typer.Option(help="In the items, if it has another name there.", show_default="--item-column")
+    ] = None,
     time_column: Annotated[str, typer.Option(help="Numbers that grow with time, or ISO dates.")] = "timestamp",
+    no_times: Annotated[
+        bool, typer.Option("--no-times", help="There are no times: the rows stand in their order.")
+    ] = False,
     text_columns: Annotated[
         str, typer.Option(metavar="TITLE,…", help="Of the items, the title first.", show_default="all but the id")
     ] = "",
+    event_column: EventColumn = None,
+    keep_events: Annotated[
+        str, typer.Option(metavar="KIND,…", help="The kinds of events that count.", show_default="all")
+    ] = "",
+    keep_repeats: Annotated[
+        bool, typer.Option("--keep-repeats", help="Later events of a user with an item count, too.")
+    ] = False,
+    min_events: Annotated[int, typer.Option(min=3, help="Users with fewer are left out.")] = 3,
+    max_events: Annotated[
+        int | None, typer.Option(help="Users with more are left out: bots.", show_default="any number")
+    ] = None,
     split: Rule = Split.leave_one_out,
     cold_share: ColdShare = None,
+    separator: Separator = None,
+    encoding: Encoding = "utf-8",
+    quote: Quote = '"',
+    bad_rows: BadRows = 0.01,
+    popularity: Popularity = True,
+    strict: Strict = False,
     out: Annotated[Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/NAME")] = None,
     as_json: Json = False,
 ) -> None:
     """Your own tables into a prepared folder, as `data prepare` does with published ones."""
+    from data.formats import Reading
     from data.prepare import prepare_tables
+    from data.rules import Rules
     from data.split import LEAVE_ONE_OUT, split_of
     from data.tables import Tables
+    from fedrec import view
 
     out = out or PREPARED / name
-    tables = Tables(interactions, items, user_column, item_column, time_column, _names(text_columns))
-    _prepared(prepare_tables(tables, out, name, split_of(split.value, cold_share, LEAVE_ONE_OUT)), out, as_json)
+    tables = Tables(
+        *(interactions, items, user_column, item_column, time_column, _names(text_columns)),
+        items_id=items_id_column,
+        reading=Reading(separator, encoding, quote, bad_rows),
+    )
+    rules = Rules(
+        *(min_events, max_events, event_column, _names(keep_events)),
+        times=not no_times,
+        popularity=popularity,
+        strict=strict,
+    )
+    rule = split_of(split.value, cold_share, LEAVE_ONE_OUT).with_repeats(keep_repeats)
+    _prepared(prepare_tables(tables, out, name, rule, rules, view.warn), out, as_json)
 
 
 @app.command("synthesise")

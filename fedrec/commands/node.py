@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data.errors import InputError
-from fedrec.commands.options import Json
+from fedrec.commands.options import BadRows, Encoding, EventColumn, Json, Quote, Separator, Strict
 
 if TYPE_CHECKING:
+    from data.formats import Reading
     from data.nodes import Hand
 
 app = typer.Typer(no_args_is_help=True, help="A federation's folders: what the server may know, and each node's own.")
@@ -25,33 +26,53 @@ def node_split(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the uneven shares.")] = 0,
     by: Annotated[
-        Path | None, typer.Option(metavar="USERS", help="Instead: a CSV or parquet file that describes the users.")
+        Path | None,
+        typer.Option(metavar="USERS", help="Instead: a CSV, JSON lines or parquet file that describes the users."),
     ] = None,
     column: Annotated[str | None, typer.Option(help="In USERS: a node for each of its values.")] = None,
     user_column: Annotated[str, typer.Option(help="In USERS.")] = "user_id",
+    separator: Separator = None,
+    encoding: Encoding = "utf-8",
+    quote: Quote = '"',
+    popularity: Annotated[
+        bool,
+        typer.Option(
+            "--popularity/--no-popularity",
+            help="Leave in everybody's catalogue how many users had each item, if that was counted.",
+        ),
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Try a federation on one machine: a public folder for the server, and a private one for each node."""
+    from data.formats import Reading
     from data.nodes import SERVER, split
     from data.people import load_people
+    from data.popularity import COUNTED
     from data.prepare import read_manifest
     from fedrec import view
 
     read_manifest(data)
-    hands = _hands(data, nodes, dirichlet, seed, by, column, user_column)
-    folders = split(data, out, hands)
+    reading = Reading(separator, encoding, quote, bad_rows=0)
+    hands = _hands(data, nodes, dirichlet, seed, by, column, user_column, reading)
+    folders = split(data, out, hands, popularity)
+    counted = read_manifest(out / SERVER).get("popularity") == COUNTED
     if as_json:
         told = [
             {"folder": str(folder), "users": len(load_people(folder)), "about": hand.about}
             for folder, hand in zip(folders, hands, strict=True)
         ]
-        print(json.dumps({"server": str(out / SERVER), "nodes": told}))
+        print(json.dumps({"server": str(out / SERVER), "nodes": told, "popularity": counted}))
         return
     table = view.table("folder", "users", "holds")
     table.add_row(str(out / SERVER), "–", "the catalogue: what everybody may know")
     for folder, hand in zip(folders, hands, strict=True):
         table.add_row(str(folder), f"{len(hand.users):,}", hand.about)
     view.show(table)
+    if counted:
+        view.warn(
+            "the catalogue in every folder, the server's too, tells how many of all users had each item in their "
+            "training events (`popularity`); --no-popularity leaves that out"
+        )
 
 
 def _hands(
@@ -62,6 +83,7 @@ def _hands(
     by: Path | None,
     column: str | None,
     user_column: str,
+    reading: "Reading",
 ) -> "list[Hand]":
     """How the users are dealt. Raises `InputError` where the options do not say one thing."""
     from data.nodes import by_column, evenly, unevenly
@@ -73,7 +95,7 @@ def _hands(
     if by is not None:
         if column is None:
             raise InputError(f"--by {by}: name the column that tells the nodes apart with --column")
-        return by_column(ids, by, user_column, column)
+        return by_column(ids, by, user_column, column, reading)
     assert nodes is not None
     if dirichlet is None:
         return evenly(len(ids), nodes)
@@ -86,21 +108,35 @@ def _hands(
 def node_prepare(
     catalogue: Annotated[Path, typer.Option(help="The federation's public folder.", show_default=False)],
     interactions: Annotated[
-        Path, typer.Option(help="A CSV or parquet file: who had what, and when.", show_default=False)
+        Path, typer.Option(help="A CSV, JSON lines or parquet file: who had what, and when.", show_default=False)
     ],
     out: Annotated[Path, typer.Option(help="The node's folder; made anew with the same salts.", show_default=False)],
     user_column: Annotated[str, typer.Option(help="In INTERACTIONS.")] = "user_id",
     item_column: Annotated[str, typer.Option(help="In INTERACTIONS.")] = "item_id",
     time_column: Annotated[str, typer.Option(help="Numbers that grow with time, or ISO dates.")] = "timestamp",
+    event_column: EventColumn = None,
+    separator: Separator = None,
+    encoding: Encoding = "utf-8",
+    quote: Quote = '"',
+    bad_rows: BadRows = 0.01,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """A real node's folder, from its own table: nothing of it leaves this machine."""
+    """A real node's folder, from its own table: nothing of it leaves this machine.
+
+    Which events and users count, and whether there are times, the public folder says: it is as its data were prepared.
+    """
+    from data.formats import Reading
     from data.nodes import prepare_node
     from data.tables import Tables
     from fedrec import view
 
-    tables = Tables(interactions, None, user_column, item_column, time_column, ())
-    manifest = prepare_node(catalogue, tables, out, view.warn)
+    tables = Tables(
+        *(interactions, None, user_column, item_column, time_column, ()),
+        event=event_column,
+        reading=Reading(separator, encoding, quote, bad_rows),
+    )
+    manifest = prepare_node(catalogue, tables, out, view.warn, strict)
     if as_json:
         print(json.dumps(manifest | {"out": str(out)}))
         return

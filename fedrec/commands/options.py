@@ -29,3 +29,22 @@ class Protocol(StrEnum):
             Protocol.sampled: "against 99 sampled items (to compare with papers only)",
             Protocol.cold: "against the cold items alone",
         }[self]
+
+
+Separator = Annotated[
+    str | None,
+    typer.Option(help="Of CSV files: one character, or `tab`.", show_default="a comma; a tab in .tsv"),
+]
+Encoding = Annotated[str, typer.Option(help="Of CSV and JSON files, as cp1252 or utf-16.")]
+Quote = Annotated[str, typer.Option(help="Around CSV fields; `none`: quotation marks are text like any other.")]
+BadRows = Annotated[
+    float,
+    typer.Option(
+        help="The share of a file's rows that may be bad (no id, no time, a broken line): they are left out, counted, "
+        "and the first is shown. More are refused.",
+        min=0,
+        max=1,
+    ),
+]
+EventColumn = Annotated[str | None, typer.Option(help="In INTERACTIONS: the kind of each event.", show_default="none")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse where anything would be left out unasked.")]

@@ -1,0 +1,294 @@
+"""Files of tables, whatever their format: CSV, JSON lines or parquet → rows, and the lines that hold none.
+
+Polars reads a file that is sound. Only a file that it refuses is read line by line, so that a broken line costs that
+line alone.
+"""
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from data.account import shortened
+from data.errors import InputError
+
+PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson", ".json")
+OTHERS = (".xlsx", ".xls", ".ods", ".zip", ".bz2", ".xz", ".7z", ".zst", ".feather", ".arrow", ".orc", ".avro", ".db")
+EVERY_COLUMN = pl.QueryOptFlags(projection_pushdown=False)
+"""Read the columns that are not kept, too: a row with too many fields is noticed only so."""
+
+HEAD = 1_000
+"""Lines of a JSON lines file that tell its columns."""
+
+OBJECT = json.JSONDecoder(parse_float=str, parse_constant=lambda name: None)
+"""Fractions stay the text that they are, to the last digit."""
+
+CHUNK = 100_000
+"""JSON lines that are held as Python objects at a time."""
+
+Unreadable = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How text files are read, and how much of a file may be bad."""
+
+    separator: str | None = None  # of CSV; None: a tab in .tsv, else a comma
+    encoding: str = "utf-8"
+    quote: str = '"'  # around CSV fields that hold the separator; "none": no mark is special
+    bad_rows: float = 0.01  # share of a file's rows
+
+    def __post_init__(self) -> None:
+        """Raises `InputError` naming the option that cannot be."""
+        if self.between is not None and not (len(self.between) == 1 and self.between.isascii()):
+            raise InputError(f"--separator {self.separator!r}: give one ASCII character, or 'tab'")
+        if self.quote != "none" and not (len(self.quote) == 1 and self.quote.isascii()):
+            raise InputError(f"--quote {self.quote!r}: give one ASCII character, or 'none'")
+        if not 0 <= self.bad_rows <= 1:
+            raise InputError(f"--bad-rows {self.bad_rows:g}: give a share between 0 and 1")
+        try:
+            "".encode(self.encoding)
+        except (LookupError, ValueError) as error:
+            raise InputError(f"--encoding {self.encoding!r} is not known; try utf-8, cp1252 or latin-1") from error
+
+    @property
+    def between(self) -> str | None:
+        return "\t" if self.separator in ("tab", r"\t") else self.separator
+
+    @property
+    def mark(self) -> str | None:
+        return None if self.quote == "none" else self.quote
+
+    @property
+    def is_utf8(self) -> bool:
+        return codecs.lookup(self.encoding).name in ("utf-8", "utf-8-sig")
+
+
+DEFAULT_READING = Reading()
+
+
+class Rows(NamedTuple):
+    """Rows of a file: text, or what parquet has; and the lines of it that hold no row."""
+
+    frame: pl.DataFrame
+    broken: int = 0
+    first: tuple[int, str] | None = None  # the first broken line: its number, and what is wrong
+
+
+class Record(NamedTuple):
+    """A line of a text file (several, if a quoted field holds line breaks): its fields, or what is wrong."""
+
+    line: int
+    fields: Any
+    fault: str | None = None
+    lines: int = 1
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A file that holds a table. Its name tells the format; what is neither JSON lines nor parquet is CSV."""
+
+    path: Path
+    reading: Reading = DEFAULT_READING
+
+    def __post_init__(self) -> None:
+        """Raises `InputError` if there is no file, or one of another format."""
+        if not self.path.is_file():
+            raise InputError(f"{self.path} is no file; give a CSV, JSON lines or parquet file")
+        if self.format in OTHERS:
+            raise InputError(f"{self.path}: {self.format} is not read; save it as CSV, JSON lines or parquet")
+
+    @property
+    def format(self) -> str:
+        """Its suffix in lower case, without the one of compression."""
+        return [".csv", *(suffix.lower() for suffix in self.path.suffixes if suffix.lower() != ".gz")][-1]
+
+    @property
+    def separator(self) -> str:
+        return self.reading.between or ("\t" if self.format in (".tsv", ".tab") else ",")
+
+    def columns(self) -> list[str]:
+        """The names of its columns. Raises `InputError`."""
+        if self.format in JSON_LINES:
+            return self._named(_keys([each.fields for each in islice(self._json_records(), HEAD) if not each.fault]))
+        try:
+            return self._scan().collect_schema().names()
+        except Unreadable as error:
+            if self.format not in PARQUET and (header := self._header()):
+                return header
+            raise self._broken(error) from error
+
+    def rows(self, columns: dict[str, str] | None = None) -> Rows:
+        """These columns (our name → the file's), or all under their own names. Raises `InputError`."""
+        if self.format in JSON_LINES:
+            return self._json_rows(columns)
+        selected = pl.all() if columns is None else [pl.col(name).alias(ours) for ours, name in columns.items()]
+        try:
+            return Rows(_collected(self._scan(), selected))
+        except Unreadable as error:
+            if self.format in PARQUET:
+                raise self._broken(error) from error
+        return self._csv_rows(selected)
+
+    def place(self, row: int) -> tuple[int, str]:
+        """Where the row of that number stands: as a number, and in words."""
+        if self.format in PARQUET:
+            return row + 1, f"{self.path} row {row + 1}"
+        records = self._json_records() if self.format in JSON_LINES else islice(self._csv_records(), 1, None)
+        line = next(islice((record.line for record in records if not record.fault), row, None))
+        return line, self.line(line)
+
+    def line(self, number: int) -> str:
+        return f"{self.path} line {number}"
+
+    def _named(self, columns: list[str]) -> list[str]:
+        """These columns of JSON lines. Raises `InputError` if there are none."""
+        if not columns and (fault := next((each for each in self._json_records() if each.fault), None)):
+            raise InputError(f"{self.line(fault.line)}: {fault.fault}")
+        return columns
+
+    def _scan(self) -> pl.LazyFrame:
+        """Rows that are not blank. Text is text: no type is guessed."""
+        if self.format in PARQUET:
+            return pl.scan_parquet(self.path)
+        source = self.path if self.reading.is_utf8 else io.BytesIO("".join(self._lines()).encode())
+        return _scan_csv(source, self.separator, self.reading.mark)
+
+    def _header(self) -> list[str]:
+        return next((record.fields for record in self._csv_records() if not record.fault), [])
+
+    def _csv_rows(self, selected: Any) -> Rows:
+        """A CSV file read line by line."""
+        broken, first, clean = 0, None, io.StringIO()
+        writer = csv.writer(clean)
+        for record in self._csv_records():
+            if record.fault:
+                broken, first = broken + record.lines, first or (record.line, record.fault)
+            else:
+                writer.writerow(record.fields)
+        try:
+            scan = _scan_csv(io.BytesIO(clean.getvalue().encode()), ",", '"')
+            return Rows(_collected(scan, selected), broken, first)
+        except Unreadable as error:
+            raise self._broken(error) from error
+
+    def _csv_records(self) -> Iterator[Record]:
+        """The header, then all rows, each with as many fields as the header; blank lines are none."""
+        mark = self.reading.mark
+        quoting = csv.QUOTE_MINIMAL if mark else csv.QUOTE_NONE
+        reader = csv.reader(self._lines(), delimiter=self.separator, quotechar=mark, quoting=quoting, strict=True)
+        width = 0
+        while True:
+            line = reader.line_num + 1
+            try:
+                fields = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                fault = f"a quotation mark that does not close its field ({error}); --quote none reads marks as text"
+                yield Record(line, None, fault, max(1, reader.line_num - line + 1))
+                continue
+            if not any(fields):
+                continue
+            width = width or len(fields)
+            if len(fields) > width:
+                found = shortened(self.separator.join(fields))
+                yield Record(line, None, f"{len(fields)} fields where {width} belong ({found})")
+            else:
+                yield Record(line, fields + [""] * (width - len(fields)))
+
+    def _json_rows(self, columns: dict[str, str] | None) -> Rows:
+        broken, first, chunks, lists = 0, None, [], set[str]()
+        records = self._json_records()
+        while chunk := list(islice(records, CHUNK)):
+            bad = [record for record in chunk if record.fault]
+            broken, first = broken + len(bad), first or next(((each.line, str(each.fault)) for each in bad), None)
+            rows = [record.fields for record in chunk if not record.fault]
+            wanted = columns or {name: name for name in _keys(rows)}
+            lists |= {ours for ours, name in wanted.items() if any(isinstance(row.get(name), list) for row in rows)}
+            texts = {ours: [_json_text(row.get(name)) for row in rows] for ours, name in wanted.items()}
+            chunks.append(pl.DataFrame(texts, schema=dict.fromkeys(wanted, pl.String)))
+        frame = pl.concat(chunks, how="diagonal") if chunks else pl.DataFrame()
+        self._named(frame.columns)
+        several = [_as_list(frame[name]) for name in frame.columns if name in lists]
+        return Rows(frame.with_columns(several), broken, first)
+
+    def _json_records(self) -> Iterator[Record]:
+        """An object for each line that is not blank."""
+        for number, line in enumerate(self._lines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                value = OBJECT.decode(line)
+            except (ValueError, RecursionError):
+                value = None
+            if isinstance(value, dict):
+                yield Record(number, value)
+            else:
+                yield Record(number, None, f"no JSON object ({shortened(line.strip())}); a line holds one row each")
+
+    def _lines(self) -> Iterator[str]:
+        """Lines of text with their ends. Raises `InputError` for a byte that is not of the encoding."""
+        encoding = "utf-8-sig" if self.reading.is_utf8 else self.reading.encoding
+        opened = gzip.open if self.path.suffix.lower() == ".gz" else open
+        try:
+            with opened(self.path, "rt", encoding=encoding, errors="surrogateescape", newline="") as text:
+                for number, line in enumerate(text, start=1):
+                    if not line.isascii() and (stray := re.search("[\udc80-\udcff]", line)):
+                        byte = ord(stray.group()) - 0xDC00
+                        raise InputError(
+                            f"{self.line(number)}: byte 0x{byte:02x} is not {self.reading.encoding}; name the file's "
+                            "encoding with --encoding (cp1252 and latin-1 are common)"
+                        )
+                    yield line
+        except (OSError, EOFError, UnicodeError, zlib.error) as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: BaseException) -> InputError:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return InputError(f"{self.path} cannot be read ({reason}); mend it or give another file")
+
+
+def _scan_csv(source: Path | io.BytesIO, separator: str, mark: str | None) -> pl.LazyFrame:
+    scan = pl.scan_csv(source, separator=separator, quote_char=mark, infer_schema=False)
+    return scan.filter(~pl.all_horizontal(pl.all().is_null()))
+
+
+def _collected(scan: pl.LazyFrame, selected: Any) -> pl.DataFrame:
+    return scan.select(selected).collect(engine="streaming", optimizations=EVERY_COLUMN)
+
+
+def _keys(rows: list[dict[str, Any]]) -> list[str]:
+    """All keys, in the order of their first appearance."""
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def _json_text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return str(value) if type(value) is int else json.dumps(value, ensure_ascii=False)
+
+
+def _as_list(texts: pl.Series) -> pl.Series:
+    """Lists of text from JSON lists; a value that is no list is a list of one."""
+
+    def parsed(text: str | None) -> list[str | None] | None:
+        if text is None:
+            return None
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        return [_json_text(each) for each in value] if isinstance(value, list) else [text]
+
+    return pl.Series(texts.name, [parsed(text) for text in texts], dtype=pl.List(pl.String))
