@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.errors import InputError
 from federation.compress import Codes, Coding, encode
 from recsys.exact import exact_scatter, exact_sum
 from recsys.fit import Fitted
@@ -23,6 +24,11 @@ class Order:
     protocol: str = "full"  # against what to rank
     best: int = 0  # training only: the best validated round so far, which may be asked for again
     run: str = ""  # which run this is, to nodes that keep something from round to round
+
+
+class OrderRefused(InputError):
+    """An order that a node does not follow. Its text is for the server: it names fields of the order and limits of the
+    run, and nothing of the node's data."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,11 +14,14 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from federation.compress import Codes, Coding, rows
 from federation.quantise import WIDTH
-from federation.update import Order, Update
+from federation.update import Order, OrderRefused, Update
 from recsys.lora import Adapter
 
 ROOM_BESIDE, ROOM_FOR_TENSOR = 16_384, 1_024
 """Bytes for metrics, and for a tensor's name and header: several times what they take."""
+
+FIELDS: dict[str, type] = {"round": int, "clip": float, "split": str, "protocol": str, "best": int, "run": str}
+"""Of an order, beside its users."""
 
 CENSUS, TRAIN, EVALUATE = "query.census", "train", "evaluate"
 """The three things a node can be asked."""
@@ -41,26 +44,35 @@ def narrowed(deltas: Adapter) -> Adapter:
 
 
 def encode_order(order: Order, adapter: Adapter) -> RecordDict:
-    asked = {name: getattr(order, name) for name in ("round", "clip", "split", "protocol", "best")}
-    if order.run:  # Flower takes no empty text
-        asked["run"] = order.run
+    asked = {name: getattr(order, name) for name in FIELDS}
+    if not order.run:  # Flower takes no empty text
+        del asked["run"]
     asked["users"] = order.users.tolist()
     return RecordDict({"order": ConfigRecord(asked), "adapter": encode_adapter(adapter)})
 
 
 def decode_order(content: RecordDict) -> tuple[Order, Adapter]:
-    asked: Any = content.config_records["order"]
-    users = np.array(asked["users"], dtype=np.int64)
-    order = Order(
-        round=int(asked["round"]),
-        users=users,
-        clip=float(asked["clip"]),
-        split=str(asked["split"]),
-        protocol=str(asked["protocol"]),
-        best=int(asked["best"]),
-        run=str(asked.get("run", "")),
-    )
-    return order, decode_adapter(content.array_records["adapter"])
+    """Raises `OrderRefused`, which names the record or field, if the records are not an order's, field for field."""
+    if set(content.config_records) != {"order"} or set(content.array_records) != {"adapter"} or len(content) != 2:
+        raise OrderRefused("an order is refused: it is not the two records 'order' and 'adapter'")
+    asked: dict[str, Any] = {"run": ""} | dict(content.config_records["order"])
+    if wrong := sorted(asked.keys() ^ {*FIELDS, "users"}):
+        raise OrderRefused(f"an order is refused: field {wrong[0][:40]!r} is missing, or is none of an order's")
+    for name, kind in FIELDS.items():
+        if type(asked[name]) is not kind:  # a bool is an int, and an int can stand for a float: neither is meant
+            raise OrderRefused(f"an order is refused: {name} is {type(asked[name]).__name__}, not {kind.__name__}")
+    users = _numbers(asked.pop("users"))
+    try:
+        adapter = decode_adapter(content.array_records["adapter"])
+    except Exception as error:  # bytes from outside can fail to decode in any way
+        raise OrderRefused(f"an order is refused: its adapter cannot be decoded ({type(error).__name__})") from error
+    return Order(users=users, **asked), adapter
+
+
+def _numbers(users: object) -> np.ndarray:
+    if not isinstance(users, list) or any(type(user) is not int or abs(user) >= 2**63 for user in users):
+        raise OrderRefused("an order is refused: users is not a list of whole numbers")
+    return np.array(users, dtype=np.int64)
 
 
 def encode_update(update: Update) -> RecordDict:

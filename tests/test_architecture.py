@@ -69,6 +69,7 @@ ORDER = {
         "compress",
         "update",
         "keep",
+        "orders",
         "client",
         "server",
         "wire",

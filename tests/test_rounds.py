@@ -12,14 +12,13 @@ from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDic
 
 from data.errors import InputError
 from federation import client, client_app, log, wire
-from federation.client import Node
 from federation.client_app import NodeFailure, guarded
 from federation.config import RunConfig, knobs
 from federation.local import LocalGrid
 from federation.rounds import run, take_census
 from federation.server import State
 from federation.train import open_run, train
-from federation.update import Order, Update
+from federation.update import Update
 from recsys.model import Model
 from tests.world import small_config, toy_stamp
 
@@ -276,16 +275,6 @@ def test_a_census_needs_no_model(toy: Path, monkeypatch: pytest.MonkeyPatch) -> 
     client_app.open_node.cache_clear()
     config = small_config()
     assert len(take_census(LocalGrid.over(toy, config), config, toy_stamp())) == 12
-
-
-@pytest.mark.parametrize(("change", "said"), [({"users": np.array([1, 1])}, "twice"), ({"clip": 99.0}, "promised")])
-def test_a_node_refuses_an_order_that_breaks_the_promise(
-    toy: Path, model: Model, change: dict[str, object], said: str
-) -> None:
-    node = Node.open(toy, small_config())
-    order = replace(Order(round=1, users=np.array([0, 1]), clip=1.0), **change)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=said):
-        node.train(order, model.adapter())
 
 
 def test_a_failure_on_a_node_tells_the_server_its_kind_only() -> None:
