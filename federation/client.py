@@ -13,7 +13,7 @@ from federation.compress import Coding
 from federation.config import RunConfig
 from federation.keep import Keep, keep_file
 from federation.orders import Terms, validate_order
-from federation.update import Order, Update, summed
+from federation.update import Order, Update, summed, worst_loss
 from recsys.embed import Embeddings, embed, resolve
 from recsys.learner import Block, Learner, TwoTowers
 from recsys.lora import Adapter
@@ -66,7 +66,7 @@ class Node:
         def trained(block: Block) -> Update:
             fitted = self.learner.fit(adapter, block, parts)
             coding = self._coding(block, order.round)
-            return summed(fitted, order.round, order.clip, coding)
+            return summed(fitted, order.round, order.clip, coding, worst_loss(self.config))
 
         side_by_side = map if self.config.mode == "central" else spread  # one client has all cores in each product
         return reduce(add, side_by_side(trained, self.learner.blocks(self.shard, order.users, order.round)))

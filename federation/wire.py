@@ -96,8 +96,8 @@ def decode_update(content: RecordDict, like: Adapter | None = None, bits: int = 
         count: Any = content.metric_records["count"]
         sums: Any = content.metric_records["sums"]
         update = Update(
-            round=int(count["round"]),
-            users=int(count["users"]),
+            round=_whole(count["round"]),
+            users=_whole(count["users"]),
             deltas={},
             sums={name: float(value) for name, value in sums.items()},
         )
@@ -106,7 +106,15 @@ def decode_update(content: RecordDict, like: Adapter | None = None, bits: int = 
             codes = decode_codes(content.config_records["codes"], rows(shapes), bits)
             return replace(update, deltas=codes.total(shapes), codes=codes)
         deltas = decode_adapter(content.array_records["deltas"])
+        if other := {tensor.dtype for tensor in deltas.values()} - {torch.float32, torch.float64}:
+            raise TypeError(f"deltas of {other.pop()}")
         return replace(update, deltas={name: tensor.double() for name, tensor in deltas.items()})
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{type(value).__name__} where a whole number belongs")
+    return value
 
 
 def encode_codes(codes: Codes) -> ConfigRecord:
@@ -151,20 +159,28 @@ def encode_census(tickets: np.ndarray, stamp: Mapping[str, str]) -> RecordDict:
 
 
 def decode_census(content: RecordDict, stamp: Mapping[str, str]) -> np.ndarray:
-    """The tickets. Raises `ValueError` where they are none, or where the node's catalogue or encoder is another."""
+    """The tickets. Raises `ValueError` if they are none, if one is there twice, or if the node has another catalogue or
+    encoder."""
     with _refusing():
         theirs = dict(content.config_records["stamp"])
         tickets = content.array_records["census"]["tickets"].numpy()
     if differing := [name for name in ("catalogue", "sha256") if theirs.get(name) != stamp[name]]:
-        raise ValueError(f"its {differing[0]} is {theirs.get(differing[0])!r}, not {stamp[differing[0]]!r}")
+        raise ValueError(f"its {differing[0]} is {str(theirs.get(differing[0]))[:80]!r}, not {stamp[differing[0]]!r}")
     if tickets.dtype != np.uint64 or tickets.ndim != 1:
         raise ValueError(f"a census of {tickets.dtype} with {tickets.ndim} axes")
+    if len(np.unique(tickets)) < len(tickets):
+        raise ValueError("a census with a ticket twice")
     return tickets
 
 
 def room(template: Adapter) -> int:
     """More bytes than any update of such tensors needs: what is longer is not worth decoding."""
     return ROOM_BESIDE + sum(ROOM_FOR_TENSOR + 8 * tensor.numel() for tensor in template.values())
+
+
+def census_room(users: int) -> int:
+    """More bytes than a census of so many users needs."""
+    return ROOM_BESIDE + 8 * users
 
 
 def size(content: RecordDict) -> int:

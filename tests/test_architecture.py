@@ -72,6 +72,7 @@ ORDER = {
         "orders",
         "client",
         "server",
+        "answers",
         "wire",
         "log",
         "rounds",
