@@ -51,7 +51,8 @@ class Node:
 
     @cached_property
     def terms(self) -> Terms:
-        return Terms(self.config, len(self.shard), self.learner.adapter())
+        shapes = {name: tensor.to("meta") for name, tensor in self.learner.adapter().items()}  # no numbers are kept
+        return Terms(self.config, len(self.shard), shapes)
 
     def train(self, order: Order, adapter: Adapter) -> Update:
         """Fine-tune the ordered users from `adapter`; their clipped changes, summed. Raises `OrderRefused`."""

@@ -21,11 +21,11 @@ PROTOCOLS = ("full", "sampled-99")
 
 @dataclass(frozen=True, eq=False)
 class Terms:
-    """The limits of an order: the run's promises, the node's users, and an adapter of the run's names and shapes."""
+    """The limits of an order: the run's promises, the node's users, and the run's adapter."""
 
     config: RunConfig
     users: int  # U
-    template: Adapter
+    template: Adapter  # names, shapes and types; its numbers do not matter
 
 
 def validate_order(order: Order, adapter: Adapter, terms: Terms, training: bool) -> None:

@@ -255,7 +255,7 @@ def exchange(
 
 def _reason(error: ValueError) -> str:
     """A line of a refusal, which may hold text of the node's, however long and on however many lines that is."""
-    text = " ".join(str(error).split())
+    text = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
     return text if len(text) <= REASON else f"{text[:REASON]}…"
 
 

@@ -145,7 +145,7 @@ REFUSED: dict[str, tuple[Tamper, str]] = {
     "no bytes": (garbage(b""), "cannot be decoded"),
     "a zip": (garbage(b"PK\x03\x04"), "cannot be decoded"),
     "an error": (failing, "out of memory"),
-    "an error of many lines": (lambda reply: error(reply, "one\ntwo " + 9999 * "!"), f"one two {300 * '!'}"),
+    "an error of many lines": (lambda reply: error(reply, "one\ntwo \x1b[" + 9999 * "!"), f"one two ?[{300 * '!'}"),
     "a lost node": (lost, "node unavailable"),
     "a huge answer": (huge, "bytes, where"),
 }
