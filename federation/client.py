@@ -7,14 +7,13 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from data.catalogue import Catalogue
 from data.shard import Shard
 from federation.compress import Coding
 from federation.config import RunConfig
 from federation.keep import Keep, keep_file
-from federation.update import Order, Update, summed
+from federation.orders import Terms, validate_order
+from federation.update import Order, Update, summed, worst_loss
 from recsys.embed import Embeddings, embed, resolve
 from recsys.learner import Block, Learner, TwoTowers
 from recsys.lora import Adapter
@@ -50,13 +49,14 @@ class Node:
     def learner(self) -> Learner:
         return learner(self.config, self.model, self.public)
 
+    @cached_property
+    def terms(self) -> Terms:
+        shapes = {name: tensor.to("meta") for name, tensor in self.learner.adapter().items()}  # no numbers are kept
+        return Terms(self.config, len(self.shard), shapes)
+
     def train(self, order: Order, adapter: Adapter) -> Update:
-        """Fine-tune the ordered users from `adapter`; their clipped changes, summed."""
-        config = self.config
-        if len(np.unique(order.users)) < len(order.users):
-            raise ValueError("an order that names a user twice is refused: it would move the sum twice")
-        if not order.clip <= config.clip:
-            raise ValueError(f"an order with clip {order.clip:g} is refused: this run promised {config.clip:g}")
+        """Fine-tune the ordered users from `adapter`; their clipped changes, summed. Raises `OrderRefused`."""
+        validate_order(order, adapter, self.terms, training=True)
         with self._parts(order) as parts:
             return self._trained(order, adapter, parts)
 
@@ -66,7 +66,8 @@ class Node:
     def _trained(self, order: Order, adapter: Adapter, parts: dict[int, Any]) -> Update:
         def trained(block: Block) -> Update:
             fitted = self.learner.fit(adapter, block, parts)
-            return summed(fitted, order.round, order.clip, self._coding(block, order.round))
+            coding = self._coding(block, order.round)
+            return summed(fitted, order.round, order.clip, coding, worst_loss(self.config))
 
         side_by_side = map if self.config.mode == "central" else spread  # one client has all cores in each product
         return reduce(add, side_by_side(trained, self.learner.blocks(self.shard, order.users, order.round)))
@@ -81,7 +82,9 @@ class Node:
         """Rank the ordered users' held-out items, over the full catalogue unless asked otherwise; the metrics, summed.
 
         Catalogue coverage is left out: on a node of one user it would name the user's recommendations.
+        Raises `OrderRefused`.
         """
+        validate_order(order, adapter, self.terms, training=False)
         parts = self.keep.at(order.run, order.round) if self.config.keeps else {}
         score = self.learner.scorer(adapter, self.shard, order.split, parts)
         found = rank_users(score, self.shard, order.users.tolist(), order.split, order.protocol)

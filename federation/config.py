@@ -51,6 +51,9 @@ class RunConfig:
     held_out: Annotated[int, Interval(ge=0, le=2)] = 2  # last events of each user that nobody trains on: the validation
     # and the test item. 1: the test item alone; 0: none, for what is to be served. Below 2 the last round is kept
     nodes: Annotated[int, Ge(1)] = 1  # in-process nodes that share the users; real ones are as many as connect
+    node_users: Annotated[int, Ge(1)] = 10_000_000  # users that one node may bring; a node with more is left out
+    node_share: Annotated[float, Interval(gt=0, le=1)] = 1.0  # of clients_per_round, and of validation_users, that one
+    # node may fill. Below 1 the draw depends on how users are spread over nodes, and a cohort can be smaller
     round_timeout: Annotated[float, Gt(0)] = 3600.0  # seconds to wait for a round's answers
     model: ModelConfig = field(default_factory=ModelConfig)
     fit: FitConfig = field(default_factory=FitConfig)
@@ -61,6 +64,11 @@ class RunConfig:
     def keeps(self) -> bool:
         """Whether a node keeps private parts of its users from round to round."""
         return self.method != "fedrec"
+
+    @property
+    def least_events(self) -> int:
+        """Events that a user needs to have an example: ours predicts an event from another, a peer takes each alone."""
+        return self.held_out + (1 if self.keeps else 2)
 
     @property
     def measured(self) -> tuple[str, ...]:

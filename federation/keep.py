@@ -11,6 +11,7 @@ import torch
 from data.errors import InputError
 from data.files import replaced_file
 from data.nodes import KEEP
+from federation.update import OrderRefused
 from recsys.peers import Own, Private
 
 Parts = dict[int, Any]
@@ -52,12 +53,12 @@ class Keep:
     def training(self, run: str, round: int, best: int) -> Iterator[Parts]:
         """The parts, to be replaced by those that `round` leaves; what fails within changes nothing.
 
-        Another run begins with nothing. Raises `ValueError` for a round whose beginning is forgotten.
+        Another run begins with nothing. Raises `OrderRefused` for a round whose beginning is forgotten.
         """
         if run != self._run:
             self._begin(run)
         if round < self._now.round:
-            raise ValueError(f"round {round} is asked for after round {self._now.round}: its private parts are gone")
+            raise OrderRefused(f"round {round} is asked for after round {self._now.round}: its private parts are gone")
         given = self._before if round == self._now.round else self._now
         if given.round <= best:
             self._best = Left(given.parts, best)
@@ -68,14 +69,14 @@ class Keep:
             self._save(self._file)
 
     def at(self, run: str, round: int) -> Parts:
-        """The parts as `round` left them. Raises `ValueError` where they are forgotten."""
+        """The parts as `round` left them. Raises `OrderRefused` where they are forgotten."""
         if run != self._run:
             return {}
         for left in (self._now, self._before):
             if left.round <= round:
                 return left.parts
         if round != self._best.round:
-            raise ValueError(f"the private parts that round {round} left are forgotten")
+            raise OrderRefused(f"the private parts that round {round} left are forgotten")
         return self._best.parts
 
     def _begin(self, run: str) -> None:

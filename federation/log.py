@@ -26,6 +26,16 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
+def without_loss(record: dict[str, Any]) -> str:
+    """Text that counts a round's clients whose loss is not in its mean; empty if there is none."""
+    counts = {
+        "with nothing to learn from": record["clients_without_examples"],
+        "diverged": record["clients_diverged"],
+    }
+    told = [f"{count} {said}" for said, count in counts.items() if count]
+    return f" (clients: {', '.join(told)})" if told else ""
+
+
 def rewind(folder: Path, number: int) -> None:
     """Forget rounds after `number`: they were logged but not saved, and will run again."""
     kept = [record for record in read(folder) if record["round"] <= number]

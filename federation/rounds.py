@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from math import inf, isfinite
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,18 @@ from flwr.serverapp import Grid
 
 from data.errors import InputError
 from federation import log, wire
+from federation.answers import checked
 from federation.config import RunConfig
 from federation.server import Roster, State, absorb, draw
-from federation.update import Order, Update, norms
+from federation.update import Order, Update
 from recsys.lora import Adapter
-from recsys.rank import metric_means, metric_sums
+from recsys.rank import metric_means
 
 SCORE = "ndcg@10"
 """The validation metric that chooses the round to keep."""
 
-TRAINED = {"loss", "clipped", "diverged"}
-RANKED = metric_sums(np.zeros(0)).keys()
-"""The metrics that an answer to either order holds, no more and no fewer."""
+REASON = 400
+"""Characters that are kept of the reason of a refusal: some of it comes from the node."""
 
 Observer = Callable[[dict[str, Any]], None]
 """Told each round's record as it is logged."""
@@ -54,8 +53,8 @@ class Tally:
 
     @property
     def metrics(self) -> dict[str, float] | None:
-        """Of an evaluation: means over the users that were ranked, or None where nobody answered."""
-        return metric_means(self.total.sums) if self.total else None
+        """Of an evaluation: means over the users that were ranked, or None if nobody was."""
+        return metric_means(self.total.sums) if self.total and self.total.sums["users"] else None
 
     def account(self) -> dict[str, Any]:
         names = ("clients_asked", "clients_answered", "clients_refused", "bytes_down", "bytes_up")
@@ -68,7 +67,7 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, folder: Pat
     Nodes that come later are asked from the next round on; whoever validates is drawn of those who were there first.
     With the same users from the first round to the last, an interrupted run comes to the same model.
     """
-    first, validated = roster, draw(roster, config.validation_users, config.seed, 0)
+    first, validated = roster, draw(roster, config.validation_users, config.seed, 0, config.node_share)
     if state.roster not in ("", roster.fingerprint):
         logger.warning("the nodes host other users than before; going on with these %s", len(roster))
     asked = set(map(int, roster.nodes))
@@ -76,11 +75,16 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, folder: Pat
         started = time.perf_counter()
         number = state.round + 1
         roster = enlisted(grid, roster, asked, config)
-        drawn = draw(roster, config.clients_per_round, config.seed, number)
+        drawn = draw(roster, config.clients_per_round, config.seed, number, config.node_share)
         order = Order(number, drawn, config.clip, best=state.best_round, run=state.run)
         tally = ask(grid, wire.TRAIN, addressed(roster, order), state.adapter, config)
         total = tally.total
         state = replace(absorb(state, total, config), roster=roster.fingerprint)
+        if not all(tensor.isfinite().all() for tensor in state.adapter.values()):
+            raise InputError(
+                f"round {number} moved the adapter beyond what float32 can hold; train again, into another folder, "
+                f"with a lower server_rate than {config.server.server_rate:g}"
+            )
         trained = time.perf_counter() - started
         metrics = None
         if "validation" not in config.measured:
@@ -96,9 +100,7 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, folder: Pat
             state = state.validated(metrics[SCORE]) if metrics else state
         record = {
             "round": number,
-            "loss": total.sums["loss"] / total.users if total else None,
-            "clipped": total.sums["clipped"] / total.users if total else None,
-            "clients_diverged": int(total.sums["diverged"]) if total else 0,
+            **learned(total),
             "validation": metrics,
             "users": len(roster),
             **tally.account(),
@@ -111,10 +113,25 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, folder: Pat
     return state
 
 
+def learned(total: Update | None) -> dict[str, Any]:
+    """A record's figures of the sum of a round: means over the clients that have a loss, and a count of the others."""
+    if total is None:
+        return {"loss": None, "clipped": None, "clients_diverged": 0, "clients_without_examples": 0}
+    sums = total.sums
+    with_loss = sums["learners"] - sums["diverged"]
+    return {
+        "loss": sums["loss"] / with_loss if with_loss else None,
+        "clipped": sums["clipped"] / with_loss if with_loss else None,
+        "clients_diverged": int(sums["diverged"]),
+        "clients_without_examples": total.users - int(sums["learners"]),
+    }
+
+
 def take_census(grid: Grid, config: RunConfig, stamp: Mapping[str, str], poll: float = 1.0) -> Roster:
     """Wait until `config.nodes` nodes are there, and ask each for its users' tickets.
 
-    Raises `InputError` where they do not come within the round's timeout, or none has a user.
+    A node that cannot take part is left out, whatever it answered, and the run begins with the others. Raises
+    `InputError` if they do not come within the round's timeout, or none has a user.
     """
     deadline = time.monotonic() + config.round_timeout
     while len(nodes := sorted(grid.get_node_ids())) < config.nodes:
@@ -123,12 +140,13 @@ def take_census(grid: Grid, config: RunConfig, stamp: Mapping[str, str], poll: f
                 f"{len(nodes)} of nodes = {config.nodes} connected in time; start the rest, or ask for fewer"
             )
         time.sleep(poll)
-    census = _census(grid, nodes, stamp, config)
-    if len(census) < config.nodes:
-        raise InputError(f"{len(census)} of nodes = {config.nodes} can take part; see the log for the rest")
-    roster = Roster.of(census, stamp)
+    roster, joined = _joined(Roster.empty(stamp), _census(grid, nodes, stamp, config))
     if not len(roster):
         raise InputError("no node answered with users; see the nodes' logs")
+    if len(joined) < config.nodes:
+        logger.warning(
+            "%s of nodes = %s can take part; going on with these %s users", len(joined), config.nodes, len(roster)
+        )
     return roster
 
 
@@ -136,13 +154,29 @@ def enlisted(grid: Grid, roster: Roster, asked: set[int], config: RunConfig) -> 
     """The roster with the nodes that have come since: each is asked for its users once, and noted in `asked`."""
     new = sorted(set(grid.get_node_ids()) - asked)
     asked.update(new)
-    for node, tickets in _census(grid, new, roster.stamp, config).items() if new else ():
+    if not new:
+        return roster
+    census = _census(grid, new, roster.stamp, config)
+    roster, joined = _joined(roster, census)
+    for node in joined:
+        logger.info("node %s has joined, with %s users", node, len(census[node]))
+    return roster
+
+
+def _joined(roster: Roster, census: Mapping[int, np.ndarray]) -> tuple[Roster, list[int]]:
+    """The roster with the nodes of a census, and which of them joined.
+
+    If two nodes claim a user, the one that came later is left out. Of two that came together neither can be told for
+    the liar, and the one with the lower number stays: if one folder was given to both by mistake, that is right.
+    """
+    joined: list[int] = []
+    for node, tickets in census.items():
         try:
             roster = roster.joined(node, tickets)
-            logger.info("node %s has joined, with %s users", node, len(tickets))
+            joined.append(node)
         except InputError as error:
             logger.warning("node %s is left out: %s", node, error)
-    return roster
+    return roster, joined
 
 
 def _census(grid: Grid, nodes: Sequence[int], stamp: Mapping[str, str], config: RunConfig) -> dict[int, np.ndarray]:
@@ -150,10 +184,20 @@ def _census(grid: Grid, nodes: Sequence[int], stamp: Mapping[str, str], config: 
     census: dict[int, np.ndarray] = {}
     for node, reply in exchange(grid, wire.CENSUS, {node: RecordDict() for node in nodes}, "0", config).items():
         try:
-            census[node] = wire.decode_census(_content(reply), stamp)
+            content, room = _content(reply), wire.census_room(config.node_users)
+            if (received := wire.size(content)) > room:
+                raise ValueError(f"its census has {received:,} bytes, where {room:,} are enough for {_most(config)}")
+            tickets = wire.decode_census(content, stamp)
+            if len(tickets) > config.node_users:
+                raise ValueError(f"it brings {len(tickets):,} users, beyond {_most(config)}")
+            census[node] = tickets
         except ValueError as error:
-            logger.warning("node %s is left out: %s", node, error)
+            logger.warning("node %s is left out: %s", node, _reason(error))
     return census
+
+
+def _most(config: RunConfig) -> str:
+    return f"node_users = {config.node_users}"
 
 
 def addressed(roster: Roster, order: Order) -> dict[int, Order]:
@@ -184,8 +228,8 @@ def ask(grid: Grid, kind: str, orders: Mapping[int, Order], adapter: Adapter, co
             tally.clients_answered += len(order.users)
         except ValueError as error:
             tally.clients_refused += len(order.users)
-            tally.refusals.append(f"node {node}: {error}")
-            logger.warning("round %s: refused node %s: %s", order.round, node, error)
+            tally.refusals.append(f"node {node}: {_reason(error)}")
+            logger.warning("round %s: refused node %s: %s", order.round, node, _reason(error))
     return tally
 
 
@@ -209,37 +253,13 @@ def exchange(
     return dict(sorted(replies.items()))
 
 
+def _reason(error: ValueError) -> str:
+    """A line of a refusal, which may hold text of the node's, however long and on however many lines that is."""
+    text = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
+    return text if len(text) <= REASON else f"{text[:REASON]}…"
+
+
 def _content(reply: Message) -> RecordDict:
     if reply.has_error():
         raise ValueError(f"failed with {reply.error.reason or reply.error.code}")
     return reply.content
-
-
-def checked(update: Update, order: Order, template: Adapter, config: RunConfig) -> Update:
-    """The update, if it can be one: right round, users, names, shapes, finite, and no longer than its users may be.
-
-    Raises `ValueError` saying what is wrong.
-    """
-    clients = 1 if config.mode == "central" and template else len(order.users)
-    if update.round != order.round or update.users != clients:
-        raise ValueError(f"answered for round {update.round} and {update.users} users, not {order.round} and {clients}")
-    in_codes = bool(template) and config.bits < 32 and clients == 1
-    if (update.codes is not None) != in_codes:
-        raise ValueError(f"answered {'with' if update.codes else 'without'} codes, of {clients} users")
-    if update.deltas.keys() != template.keys():
-        raise ValueError(f"answered with other tensors: {sorted(update.deltas.keys() ^ template.keys())[:3]}")
-    for name, tensor in update.deltas.items():
-        if tensor.shape != template[name].shape:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)} where {tuple(template[name].shape)} belongs")
-        if not tensor.isfinite().all():
-            raise ValueError(f"{name} holds values that are not finite")
-    if update.sums.keys() != (TRAINED if template else RANKED):
-        raise ValueError(f"answered with other metrics: {sorted(update.sums)[:5]}")
-    for name, value in update.sums.items():
-        if not 0 <= value <= (inf if name == "loss" else len(order.users)) or not isfinite(value):
-            raise ValueError(f"a sum of {value:g} for the metric {name} of {len(order.users)} users")
-    if template:
-        length = float(norms({name: tensor.unsqueeze(0) for name, tensor in update.deltas.items()})[0])
-        if length > clients * order.clip * (1 + 1e-3):
-            raise ValueError(f"a sum of length {length:.3g} from {clients} users, each clipped to {order.clip:g}")
-    return update

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
+import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +37,19 @@ class Roster:
     stamp: Mapping[str, str]  # what a node must have to be on it: the same catalogue, the same encoder
 
     @classmethod
-    def of(cls, census: Mapping[int, np.ndarray], stamp: Mapping[str, str]) -> "Roster":
-        """From each node's tickets, in the order of its shard. Raises `InputError` where a user is there twice."""
+    def empty(cls, stamp: Mapping[str, str]) -> "Roster":
         tickets = np.zeros(0, dtype=np.uint64)
-        nobody = cls(tickets, np.zeros(0, dtype=np.int64), tickets, stamp)
-        return reduce(lambda roster, answer: roster.joined(*answer), census.items(), nobody)
+        return cls(tickets, np.zeros(0, dtype=np.int64), tickets, stamp)
 
     def joined(self, node: int, tickets: np.ndarray) -> "Roster":
-        """With one more node. Raises `InputError` where it hosts users that are on the roster already."""
+        """With one more node: its tickets in the order of its shard. Raises `InputError` if it claims users that are on
+        the roster already."""
         everyone = np.concatenate([self.tickets, tickets])
-        if len(np.unique(everyone)) < len(everyone):
-            raise InputError("two nodes host the same users; give each node its own part of them")
+        if (shared := np.isin(self.tickets, tickets)).any():
+            raise InputError(
+                f"it hosts the same users as node {self.nodes[shared][0]} ({shared.sum()} of its {len(tickets)}); give "
+                "each node its own part of them"
+            )
         order = np.argsort(everyone, kind="stable")
         nodes = np.concatenate([self.nodes, np.full(len(tickets), node, dtype=np.uint64)])
         users = np.concatenate([self.users, np.arange(len(tickets))])
@@ -66,10 +68,27 @@ class Roster:
         return {int(node): self.users[drawn][self.nodes[drawn] == node] for node in np.unique(self.nodes[drawn])}
 
 
-def draw(roster: Roster, count: int, seed: int, round: int) -> np.ndarray:
-    """`count` places of the roster, drawn uniformly without replacement; all of them where it has fewer."""
+def draw(roster: Roster, count: int, seed: int, round: int, share: float = 1.0) -> np.ndarray:
+    """`count` places of the roster, drawn uniformly without replacement; all of them where it has fewer.
+
+    With a `share` below 1 no node gets more than this part of the `count` (but always one): as users come up in random
+    order, those of a node that has its part are passed over. So the draw depends on who hosts whom.
+    """
     generator = np.random.default_rng([DRAW, seed, round])
-    return np.sort(generator.choice(len(roster), size=min(count, len(roster)), replace=False))
+    if share == 1:
+        return np.sort(generator.choice(len(roster), size=min(count, len(roster)), replace=False))
+    order = generator.permutation(len(roster))
+    most = max(1, math.floor(share * count + 1e-9))
+    return np.sort(order[_turns(roster.nodes[order]) < most][:count])
+
+
+def _turns(nodes: np.ndarray) -> np.ndarray:
+    """Count, for each place, the places before it that are of the same node: (u,) → (u,)."""
+    by_node = np.argsort(nodes, kind="stable")
+    _, counts = np.unique(nodes, return_counts=True)
+    turns = np.empty(len(nodes), dtype=np.int64)
+    turns[by_node] = np.arange(len(nodes)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return turns
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,17 +156,21 @@ _PARTS = ("adapter", "momentum", "variance", "best")
 
 
 def absorb(state: State, total: Update | None, config: RunConfig) -> State:
-    """The next state, from the sum of a round's updates; None, where nobody answered, leaves the adapter as it is.
+    """The next state, from the sum of a round's updates. If nobody answered (None), or nobody had an example to learn
+    from, the adapter stays as it is.
 
-    The mean change is divided out once, here, in float64. Then the rules of Reddi et al. 2021 (algorithm 2):
-    x ← x + η Δ, with Δ first replaced by its momentum, and that by momentum over the root of the variance.
+    The mean change is divided out once, here, in float64: by the number of users who had an example. One that diverged
+    counts among these, as a change of zero, so that a round in which many diverge takes a shorter step. Then the rules
+    of Reddi et al. 2021 (algorithm 2): x ← x + η Δ, with Δ first replaced by its momentum, and that by momentum over
+    the root of the variance.
     """
-    if total is None or total.users == 0:
+    learners = total.sums["learners"] if total else 0
+    if total is None or not learners:
         return replace(state, round=state.round + 1)
     server, rate = config.server, rate_of(config, state.round)
     moved: dict[str, Adapter] = {"adapter": {}, "momentum": {}, "variance": {}}
     for name, delta in total.deltas.items():
-        mean = delta / total.users
+        mean = delta / learners
         m, v = _moments(server, mean, state.momentum[name], state.variance[name])
         step = m / (v.sqrt() + server.adaptivity) if server.optimizer in ("fedadam", "fedyogi") else m
         moved["adapter"][name] = (state.adapter[name].double() + rate * step).float()

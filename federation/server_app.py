@@ -12,6 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.exit import ExitCode
 
 from data.errors import InputError
+from federation import log
 from federation.config import from_run_config
 from federation.train import open_run, train
 
@@ -47,9 +48,10 @@ def _train(grid: Grid, table: UserConfig) -> None:
 def _report(record: dict[str, Any]) -> None:
     validated = record["validation"]
     logger.info(
-        "round %s: loss %s, %s of %s clients answered, %s refused%s",
+        "round %s: loss %s%s, %s of %s clients answered, %s refused%s",
         record["round"],
         "–" if record["loss"] is None else f"{record['loss']:.4f}",
+        log.without_loss(record),
         record["clients_answered"],
         record["clients_asked"],
         record["clients_refused"],

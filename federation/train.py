@@ -145,7 +145,7 @@ def _measured(grid: Grid, roster: Roster, state: State, split: str, config: RunC
         order = Order(state.best_round, np.arange(len(roster)), split=split, protocol=protocol, run=state.run)
         metrics = ask(grid, wire.EVALUATE, addressed(roster, order), state.best, config).metrics
         if metrics is None:
-            raise InputError(f"nobody answered the {split} evaluation; bring the nodes back and resume")
+            raise InputError(f"nobody was ranked in the {split} evaluation; bring the nodes back and resume")
         found[protocol] = metrics
     return found
 

@@ -1,12 +1,15 @@
 """What crosses between server and node: orders one way, sums the other."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from data.errors import InputError
 from federation.compress import Codes, Coding, encode
+from federation.config import RunConfig
 from recsys.exact import exact_scatter, exact_sum
 from recsys.fit import Fitted
 from recsys.lora import Adapter, Stack
@@ -25,9 +28,20 @@ class Order:
     run: str = ""  # which run this is, to nodes that keep something from round to round
 
 
+class OrderRefused(InputError):
+    """An order that a node does not follow. Its text is for the server: it names fields of the order and limits of the
+    run, and nothing of the node's data."""
+
+
 @dataclass(frozen=True, eq=False)
 class Update:
-    """A node's answer: sums over the users it was asked for, which add. Asked for one user, it is that user's."""
+    """A node's answer: sums over the users it was asked for, which add. Asked for one user, it is that user's.
+
+    After training the sums are of `loss`, and of 1 over the `learners`, who have at least one example, over the
+    `clipped` among them, and over the `diverged`, whose loss and change are in no sum. All add, so that they can be
+    summed under encryption or with noise. A node of one user tells by `learners` whether that user has an example (its
+    change, zero or not, tells the same), and never how many.
+    """
 
     round: int
     users: int
@@ -51,26 +65,47 @@ class Update:
         )
 
 
+ITEMS = 2**32
+"""More than any catalogue holds."""
+
+PEER_LOSS = 1e6
+"""A bound for the peers, whose scores have none: a client so far off has diverged."""
+
+
+def worst_loss(config: RunConfig) -> float:
+    """The largest loss of a client; more is a lie, or divergence.
+
+    A score is a cosine over the temperature T. So the loss, log Σ exp(score) - score of the next item, with all N items
+    at 1/T and the next one at -1/T, is at most log N + 2/T (recsys/loss.py: the drawn items stand for N - 1). A
+    twentieth is added for products in bfloat16.
+    """
+    return PEER_LOSS if config.keeps else 1.05 * (math.log(ITEMS) + 2 / config.model.temperature)
+
+
 def norms(deltas: Adapter) -> Tensor:
     """Each client's L2 norm over all of its change: name → (C, …) to (C,)."""
     lengths = [torch.linalg.vector_norm(tensor.flatten(1), dim=1) for tensor in deltas.values()]
     return torch.linalg.vector_norm(torch.stack(lengths).double(), dim=0)
 
 
-def summed(fitted: Fitted, round: int, clip: float, coding: Coding | None = None) -> Update:
-    """Clip each client's change to L2 norm `clip` and add them up. One that diverged adds nothing, and is counted.
+def summed(fitted: Fitted, round: int, clip: float, coding: Coding | None = None, worst: float = math.inf) -> Update:
+    """Clip each client's change to L2 norm `clip` and add them up. One that diverged, or whose loss is above `worst`,
+    adds nothing, and is counted; so is one with no example.
 
     With a coding, what is clipped and added is each change as the server would decode it.
     """
     lengths = norms(fitted.deltas)  # (C,)
-    sound = lengths.isfinite() & fitted.losses.isfinite()
+    finite = lengths.isfinite() & fitted.losses.isfinite() & (fitted.losses <= worst)
+    learners = torch.ones_like(finite) if fitted.learners is None else fitted.learners
+    sound = finite & learners
     changes = fitted.deltas if sound.all() else _zeroed(fitted.deltas, ~sound)
     codes, lengths = encode(changes, coding) if coding else (None, lengths)
     factors = (clip / lengths.clamp(min=torch.finfo(torch.float64).tiny)).clamp(max=1).float().where(sound, 0)
     sums = {
         "loss": float(fitted.losses[sound].double().sum()),
+        "learners": float(learners.sum()),
         "clipped": float((lengths[sound] > clip).sum()),
-        "diverged": float((~sound).sum()),
+        "diverged": float((learners & ~finite).sum()),
     }
     if codes:
         codes = codes.scaled(factors)

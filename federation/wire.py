@@ -14,11 +14,14 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from federation.compress import Codes, Coding, rows
 from federation.quantise import WIDTH
-from federation.update import Order, Update
+from federation.update import Order, OrderRefused, Update
 from recsys.lora import Adapter
 
 ROOM_BESIDE, ROOM_FOR_TENSOR = 16_384, 1_024
 """Bytes for metrics, and for a tensor's name and header: several times what they take."""
+
+FIELDS: dict[str, type] = {"round": int, "clip": float, "split": str, "protocol": str, "best": int, "run": str}
+"""Of an order, beside its users."""
 
 CENSUS, TRAIN, EVALUATE = "query.census", "train", "evaluate"
 """The three things a node can be asked."""
@@ -41,26 +44,35 @@ def narrowed(deltas: Adapter) -> Adapter:
 
 
 def encode_order(order: Order, adapter: Adapter) -> RecordDict:
-    asked = {name: getattr(order, name) for name in ("round", "clip", "split", "protocol", "best")}
-    if order.run:  # Flower takes no empty text
-        asked["run"] = order.run
+    asked = {name: getattr(order, name) for name in FIELDS}
+    if not order.run:  # Flower takes no empty text
+        del asked["run"]
     asked["users"] = order.users.tolist()
     return RecordDict({"order": ConfigRecord(asked), "adapter": encode_adapter(adapter)})
 
 
 def decode_order(content: RecordDict) -> tuple[Order, Adapter]:
-    asked: Any = content.config_records["order"]
-    users = np.array(asked["users"], dtype=np.int64)
-    order = Order(
-        round=int(asked["round"]),
-        users=users,
-        clip=float(asked["clip"]),
-        split=str(asked["split"]),
-        protocol=str(asked["protocol"]),
-        best=int(asked["best"]),
-        run=str(asked.get("run", "")),
-    )
-    return order, decode_adapter(content.array_records["adapter"])
+    """Raises `OrderRefused`, which names the record or field, if the records are not an order's, field for field."""
+    if set(content.config_records) != {"order"} or set(content.array_records) != {"adapter"} or len(content) != 2:
+        raise OrderRefused("an order is refused: it is not the two records 'order' and 'adapter'")
+    asked: dict[str, Any] = {"run": ""} | dict(content.config_records["order"])
+    if wrong := sorted(asked.keys() ^ {*FIELDS, "users"}):
+        raise OrderRefused(f"an order is refused: field {wrong[0][:40]!r} is missing, or is none of an order's")
+    for name, kind in FIELDS.items():
+        if type(asked[name]) is not kind:  # a bool is an int, and an int can stand for a float: neither is meant
+            raise OrderRefused(f"an order is refused: {name} is {type(asked[name]).__name__}, not {kind.__name__}")
+    users = _numbers(asked.pop("users"))
+    try:
+        adapter = decode_adapter(content.array_records["adapter"])
+    except Exception as error:  # bytes from outside can fail to decode in any way
+        raise OrderRefused(f"an order is refused: its adapter cannot be decoded ({type(error).__name__})") from error
+    return Order(users=users, **asked), adapter
+
+
+def _numbers(users: object) -> np.ndarray:
+    if not isinstance(users, list) or any(type(user) is not int or abs(user) >= 2**63 for user in users):
+        raise OrderRefused("an order is refused: users is not a list of whole numbers")
+    return np.array(users, dtype=np.int64)
 
 
 def encode_update(update: Update) -> RecordDict:
@@ -84,8 +96,8 @@ def decode_update(content: RecordDict, like: Adapter | None = None, bits: int = 
         count: Any = content.metric_records["count"]
         sums: Any = content.metric_records["sums"]
         update = Update(
-            round=int(count["round"]),
-            users=int(count["users"]),
+            round=_whole(count["round"]),
+            users=_whole(count["users"]),
             deltas={},
             sums={name: float(value) for name, value in sums.items()},
         )
@@ -94,7 +106,15 @@ def decode_update(content: RecordDict, like: Adapter | None = None, bits: int = 
             codes = decode_codes(content.config_records["codes"], rows(shapes), bits)
             return replace(update, deltas=codes.total(shapes), codes=codes)
         deltas = decode_adapter(content.array_records["deltas"])
+        if other := {tensor.dtype for tensor in deltas.values()} - {torch.float32, torch.float64}:
+            raise TypeError(f"deltas of {other.pop()}")
         return replace(update, deltas={name: tensor.double() for name, tensor in deltas.items()})
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{type(value).__name__} where a whole number belongs")
+    return value
 
 
 def encode_codes(codes: Codes) -> ConfigRecord:
@@ -139,20 +159,28 @@ def encode_census(tickets: np.ndarray, stamp: Mapping[str, str]) -> RecordDict:
 
 
 def decode_census(content: RecordDict, stamp: Mapping[str, str]) -> np.ndarray:
-    """The tickets. Raises `ValueError` where they are none, or where the node's catalogue or encoder is another."""
+    """The tickets. Raises `ValueError` if they are none, if one is there twice, or if the node has another catalogue or
+    encoder."""
     with _refusing():
         theirs = dict(content.config_records["stamp"])
         tickets = content.array_records["census"]["tickets"].numpy()
     if differing := [name for name in ("catalogue", "sha256") if theirs.get(name) != stamp[name]]:
-        raise ValueError(f"its {differing[0]} is {theirs.get(differing[0])!r}, not {stamp[differing[0]]!r}")
+        raise ValueError(f"its {differing[0]} is {str(theirs.get(differing[0]))[:80]!r}, not {stamp[differing[0]]!r}")
     if tickets.dtype != np.uint64 or tickets.ndim != 1:
         raise ValueError(f"a census of {tickets.dtype} with {tickets.ndim} axes")
+    if len(np.unique(tickets)) < len(tickets):
+        raise ValueError("a census with a ticket twice")
     return tickets
 
 
 def room(template: Adapter) -> int:
     """More bytes than any update of such tensors needs: what is longer is not worth decoding."""
     return ROOM_BESIDE + sum(ROOM_FOR_TENSOR + 8 * tensor.numel() for tensor in template.values())
+
+
+def census_room(users: int) -> int:
+    """More bytes than a census of so many users needs."""
+    return ROOM_BESIDE + 8 * users
 
 
 def size(content: RecordDict) -> int:

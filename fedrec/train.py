@@ -9,6 +9,8 @@ import typer
 
 from data.catalogue import Catalogue
 from data.errors import InputError
+from data.prepare import read_manifest
+from data.shard import Shard
 from federation import log
 from federation.config import RunConfig, from_knobs
 from federation.local import LocalGrid
@@ -21,6 +23,9 @@ def train_here(
     data: Path, out: Path, config: RunConfig | None, resume: bool, start: Path | None = None
 ) -> dict[str, Any]:
     """Train in this process with progress on the terminal; the run's metrics."""
+    if not resume:
+        read_manifest(data)
+        _someone_learns(Shard.load(data), config or RunConfig())
     config = open_run(out, data, config, resume, start)
     if resume and config.keeps:
         raise InputError(f"{out}: the private parts of {config.method} are lost; train anew, into another --out")
@@ -32,6 +37,16 @@ def train_here(
         view.say(f"Stopped; {lost if config.keeps else f'{done} rounds are saved. Go on with: {again}'}")
         raise typer.Exit(130) from interrupt
     return json.loads((out / METRICS).read_text("utf-8"))
+
+
+def _someone_learns(shard: Shard, config: RunConfig) -> None:
+    """Raise `InputError` if no user has an example to learn from."""
+    most, least = int((shard.ends - shard.starts).max(initial=0)), config.least_events
+    if most < least:
+        raise InputError(
+            f"nobody has anything to learn from: with held_out = {config.held_out} a user needs {least} events, and "
+            f"the longest history has {most}; give longer histories, or lower held_out"
+        )
 
 
 def train_shown(data: Path, out: Path, config: RunConfig) -> None:

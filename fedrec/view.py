@@ -54,6 +54,7 @@ def counting(what: str, download: bool = False) -> Iterator[Report]:
 @contextmanager
 def rounds(total: int, every: int, done: int = 0) -> Iterator["Observer"]:
     """The live line of a training run; where there is no terminal, a line for each `every` rounds."""
+    from federation import log
     from federation.rounds import SCORE  # brings torch, which other commands need not wait for
 
     columns = (
@@ -73,7 +74,7 @@ def rounds(total: int, every: int, done: int = 0) -> Iterator["Observer"]:
             crossed += record["bytes_down"] + record["bytes_up"]
             if record["validation"]:
                 best = f"{record['validation'][SCORE]:.4f}"
-            loss = "–" if record["loss"] is None else f"{record['loss']:.3f}"
+            loss = ("–" if record["loss"] is None else f"{record['loss']:.3f}") + log.without_loss(record)
             news = (
                 f"loss {loss}  validation NDCG@10 {best}  {record['clients_per_second']:.0f} clients/s  "
                 f"{size(crossed)} crossed"

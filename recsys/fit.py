@@ -1,7 +1,7 @@
 """The only training loop we own: a cohort's clients fine-tune their copies of the adapter, all in one pass."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Annotated, Literal
 
@@ -37,6 +37,7 @@ class Fitted:
     losses: Tensor  # (C,) before the first step, or the last one of a walk
     rows: Tensor | None = None  # (C, M) those rows of a table of `items` that the deltas (C, M, …) are of; None: all
     items: int = 0
+    learners: Tensor | None = None  # (C,) True for a client with an example to learn from; None: all have one
 
 
 def negatives(config: FitConfig, items: int, salts: np.ndarray, seed: int, round: int, step: int) -> Tensor:
@@ -56,7 +57,7 @@ def fit(
 ) -> Fitted:
     """Train every client of a block alone, all in one pass. `stream` is the run's seed and the round."""
     path = list(descend(model, adapter, repeat(block, config.local_steps), embeddings, config, stream))
-    return Fitted(path[-1].deltas, path[0].losses)
+    return replace(path[-1], losses=path[0].losses)
 
 
 def descend(
@@ -85,7 +86,13 @@ def descend(
         downhill = torch.autograd.grad(-config.local_rate * losses.sum(), list(learned.values()))
         for name, change in zip(learned, downhill, strict=True):
             changes[name] = changes[name].add_(change) if name in changes else change
-        yield Fitted({name: change[own] for name, change in changes.items()}, losses.detach()[own])
+        deltas = {name: change[own] for name, change in changes.items()}
+        yield Fitted(deltas, losses.detach()[own], learners=learners(block).to(losses.device))
+
+
+def learners(block: Cohort) -> Tensor:
+    """Tell which clients have an event to predict, and one before it to predict it from: (C,)."""
+    return torch.from_numpy(block.mask[..., :-1].any(axis=(1, 2)))
 
 
 EVENTS = {"cpu": 4096, "cuda": 2**20}

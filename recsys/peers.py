@@ -91,8 +91,8 @@ class Peer:
             v = self._step(own, v, batch)
         change = own - given
         self._remember(block, v, change, adapter[TABLE], parts)
-        counts = block.mask.flatten(1).sum(-1).clamp(min=1)
-        return Fitted({TABLE: change}, losses / counts, block.rows, self.items)
+        counts = block.mask.flatten(1).sum(-1)
+        return Fitted({TABLE: change}, losses / counts.clamp(min=1), block.rows, self.items, counts > 0)
 
     def _step(self, own: Tensor, v: Tensor, batch: "Batch") -> Tensor:
         """One step on a batch; moves the rows in place, and returns the new private part."""

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def surroundings(folder: Path, lies: dict[int, str], pause: float = 0) -> dict[str, str]:
-    """What a SuperNode is started with so that its device lies in these rounds of training."""
+    """What a SuperNode is started with so that its device lies in these rounds."""
     folder.mkdir(parents=True, exist_ok=True)
     command = folder / COMMAND
     command.write_text(f"#!{sys.executable}\nfrom tests.hostile import main\nmain()\n")
@@ -54,6 +54,14 @@ def old_round(reply: Message) -> None:
     reply.content["count"] = MetricRecord({"round": int(count["round"]) - 1, "users": count["users"]})  # type: ignore[arg-type]
 
 
+def with_sums(**lies: float) -> Callable[[Message], None]:
+    def change(reply: Message) -> None:
+        told = dict(reply.content.metric_records["sums"])
+        reply.content["sums"] = MetricRecord(told | {name.replace("_at_", "@"): value for name, value in lies.items()})
+
+    return change
+
+
 def huge(reply: Message) -> None:
     reply.content["more"] = ArrayRecord({"much": Array(np.ones(2_000_000))})
 
@@ -65,15 +73,23 @@ ANSWERS: dict[str, Callable[[Message], None]] = {
     "shapes": lambda reply: with_deltas(reply, lambda array: Array(array.numpy()[:1])),
     "old": old_round,
     "huge": huge,
+    "loss": with_sums(loss=1e308),
+    "learners": with_sums(learners=0.0),
+    "nobody": with_sums(users=0.0, ndcg_at_10=4.0),
     "garbage": garbage,
     "slow": lambda reply: time.sleep(float(os.environ[PAUSE])),
     "twice": lambda reply: None,  # see `main`
 }
 
 
+RANKING = {"nobody"}
+"""Lies of an evaluation; the others are of training."""
+
+
 def lie_of(message: Message) -> str | None:
     lies = dict(pair.split(":") for pair in os.environ[LIES].split(",") if pair)
-    return lies.get(message.metadata.group_id) if message.metadata.message_type == "train" else None
+    lie = lies.get(message.metadata.group_id)
+    return lie if message.metadata.message_type == ("evaluate" if lie in RANKING else "train") else None
 
 
 def main() -> None:

@@ -405,6 +405,15 @@ def test_train_central_writes_the_artifact_and_no_pickle(
     assert again == told | {"run": "pooled"}
 
 
+def test_data_of_which_nobody_can_learn_is_refused_before_the_run_begins(fedrec: Fedrec, tmp_path: Path) -> None:
+    """Three events each: two are held out, and from the one that is left nothing can be predicted."""
+    first_three = toy_interactions().group_by("user_id", maintain_order=True).head(3)
+    write(Frames(first_three, toy_items()), tmp_path / "short", name="short")
+    told = fedrec("train", tmp_path / "short", "--out", tmp_path / "run", "--set", "rounds=1")
+    is_refused(told, "held_out = 2 a user needs 4 events", "the longest history has 3", "lower held_out")
+    assert not (tmp_path / "run").exists()
+
+
 def test_train_begins_from_another_run(fedrec: Fedrec, toy: Path, run: Path, tmp_path: Path) -> None:
     fedrec("train", toy, "--out", "second", "--start", run, *SETS, "--set=rounds=1", "--json")
     card = json.loads((tmp_path / "second" / "card.json").read_text())

@@ -146,7 +146,7 @@ def test_a_client_that_diverged_adds_nothing_in_codes_too() -> None:
     fitted = Fitted({"a": torch.tensor([[0.5], [torch.nan], [0.25]])}, torch.tensor([1.0, 2.0, torch.inf]))
     found = summed(fitted, 1, 1.0, Coding.of(np.arange(3, dtype=np.uint64), 8, 0, 1))
     assert found.deltas["a"].tolist() == pytest.approx([0.5], rel=0.02)
-    assert (found.users, found.sums) == (3, {"loss": 1.0, "clipped": 0.0, "diverged": 2.0})
+    assert (found.users, found.sums) == (3, {"loss": 1.0, "learners": 3.0, "clipped": 0.0, "diverged": 2.0})
     alone = Fitted({"a": torch.tensor([[torch.nan]])}, torch.tensor([1.0]))
     sent = summed(alone, 1, 1.0, Coding.of(np.arange(1, dtype=np.uint64), 1, 0, 1))
     assert sent.codes is not None

@@ -153,7 +153,7 @@ def test_every_answer_holds_what_the_design_allows_and_no_more(told: Told) -> No
     count = {"count": {"round", "users"}}
     stamp = {"catalogue", "encoder", "revision", "sha256"}
     assert kinds["query.census"] == 3 * [{"census": {"tickets"}, "stamp": stamp}]
-    trained = count | {"sums": {"loss", "clipped", "diverged"}}
+    trained = count | {"sums": {"loss", "learners", "clipped", "diverged"}}
     alone, together = trained | {"codes": {"flips", "scales", "levels"}}, trained | {"deltas": adapter}
     assert (kinds["train"].count(alone), kinds["train"].count(together)) == (2 * 2, 2)
     assert len(kinds["train"]) == 6

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from recsys.fit import FitConfig, dropped, negatives
+from recsys.fit import FitConfig, dropped, learners, negatives
 from recsys.loss import client_means, event_means, sampled_softmax
 from tests.world import shard_of
 
@@ -43,6 +43,14 @@ def test_a_client_without_events_has_no_loss() -> None:
     nothing = torch.zeros(1, 1, 2, dtype=torch.bool)
     means = event_means(torch.full((1, 1, 2), torch.nan), nothing)
     assert client_means(means, nothing.any(-1)).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("held_out", [0, 1, 2])
+def test_a_client_learns_if_one_event_comes_before_another(held_out: int) -> None:
+    histories = [list(range(held_out + events)) for events in range(4)]
+    crops = shard_of(histories).crops(range(4), 9, 0, 1, held_out)
+    assert learners(crops).tolist() == [False, False, True, True]
+    assert learners(crops.pooled).tolist() == [True]
 
 
 def test_negatives_are_distinct_and_a_clients_own() -> None:

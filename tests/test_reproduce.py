@@ -140,7 +140,9 @@ def test_the_cost_is_what_one_user_sends(made: tuple[Path, dict[str, Any]]) -> N
     recommender = Recommender.load(out / "federated-0" / "run")
     assert found["adapter_parameters"] == sum(tensor.numel() for tensor in recommender.adapter.values())
     change = {name: tensor.double() for name, tensor in recommender.adapter.items()}
-    sent = wire.size(wire.encode_update(Update(4, 1, change, {"loss": 1.5, "clipped": 1.0, "diverged": 0.0})))
+    sent = wire.size(
+        wire.encode_update(Update(4, 1, change, {"loss": 1.5, "learners": 1.0, "clipped": 1.0, "diverged": 0.0}))
+    )
     in_codes = uplink(recommender.adapter, 1)
     assert found["adapter_parameters"] / 8 < in_codes < sent / 8, "a bit a number, and little beside it"
     assert found["bytes_up_per_client_round"] == sent

@@ -1,6 +1,8 @@
 """The algebra of updates, the draw, and the server's rules as arithmetic."""
 
 from dataclasses import replace
+from functools import reduce
+from math import log
 
 import numpy as np
 import pytest
@@ -14,14 +16,20 @@ from data.errors import InputError
 from federation import wire
 from federation.config import RunConfig, ServerConfig
 from federation.local import LocalGrid
+from federation.rounds import learned
 from federation.server import Roster, State, absorb, draw, rate_of
-from federation.update import Order, Update, summed
+from federation.update import Order, Update, summed, worst_loss
 from recsys.fit import Fitted
+from recsys.loss import sampled_softmax
 from tests.world import small_config
 
 
 def update(values: list[float], users: int = 1) -> Update:
-    return Update(1, users, {"a": torch.tensor(values, dtype=torch.float64)}, {"loss": 1.0, "clipped": 0.0})
+    return Update(1, users, {"a": torch.tensor(values, dtype=torch.float64)}, {"loss": 1.0, "learners": float(users)})
+
+
+def roster_of(census: dict[int, np.ndarray]) -> Roster:
+    return reduce(lambda roster, answer: roster.joined(*answer), census.items(), Roster.empty({}))
 
 
 def state(config: ServerConfig) -> State:
@@ -47,19 +55,48 @@ def test_clipping_scales_a_long_change_and_leaves_a_short_one() -> None:
     fitted = Fitted({"a": torch.tensor([[3.0, 4.0], [0.3, 0.4]])}, torch.tensor([1.0, 2.0]))
     found = summed(fitted, 1, clip=1.0)
     assert found.deltas["a"].tolist() == pytest.approx([0.6 + 0.3, 0.8 + 0.4], abs=1e-6)
-    assert found.sums == {"loss": 3.0, "clipped": 1.0, "diverged": 0.0}
+    assert found.sums == {"loss": 3.0, "learners": 2.0, "clipped": 1.0, "diverged": 0.0}
+
+
+def test_a_client_with_nothing_to_learn_from_is_in_no_mean() -> None:
+    """Two clients of four have an example, and one of the two diverged; where an adapter is not a number, the change of
+    one without examples is not one either, and this is no divergence."""
+    losses, learners = torch.tensor([2.0, 0.0, torch.nan, torch.nan]), torch.tensor([True, False, True, False])
+    fitted = Fitted({"a": torch.tensor([[0.5], [0.0], [0.1], [torch.nan]])}, losses, learners=learners)
+    found = summed(fitted, 1, clip=1.0)
+    assert (found.users, found.deltas["a"].tolist()) == (4, [0.5])
+    assert found.sums == {"loss": 2.0, "learners": 2.0, "clipped": 0.0, "diverged": 1.0}
+    assert learned(found) == {"loss": 2 / 1, "clipped": 0 / 1, "clients_diverged": 1, "clients_without_examples": 2}
+    nobody = summed(Fitted({"a": torch.zeros(1, 1)}, torch.zeros(1), learners=torch.tensor([False])), 1, clip=1.0)
+    assert (learned(nobody)["loss"], learned(None)["loss"]) == (None, None)
+
+
+def test_a_loss_that_the_model_cannot_have_is_divergence() -> None:
+    found = summed(Fitted({"a": torch.tensor([[0.5], [0.25]])}, torch.tensor([1.0, 99.0])), 1, clip=1.0, worst=98.0)
+    assert (found.deltas["a"].tolist(), found.sums["loss"], found.sums["diverged"]) == ([0.5], 1.0, 1.0)
+
+
+@pytest.mark.parametrize("items", [2, 1000, 2**31])
+@pytest.mark.parametrize("temperature", [0.01, 0.07, 5.0])
+def test_no_cosine_has_a_loss_beyond_the_bound(items: int, temperature: float) -> None:
+    """Every drawn item at cosine 1, and the next one at -1."""
+    following, others = torch.tensor([-1 / temperature]), torch.full((1, min(items - 1, 8)), 1 / temperature)
+    loss = float(sampled_softmax(following, others, torch.zeros_like(others).bool(), items))
+    bound = worst_loss(small_config(temperature=temperature))
+    assert 2 / temperature + log(items - 1) <= loss + 1e-4 < bound + 1e-4
+    assert bound < 1.05 * (2 / temperature + 32 * log(2)) + 1e-9
 
 
 def test_a_client_that_diverged_adds_nothing_and_is_counted() -> None:
     fitted = Fitted({"a": torch.tensor([[0.5], [torch.nan], [0.25]])}, torch.tensor([1.0, 2.0, torch.inf]))
     found = summed(fitted, 1, clip=1.0)
     assert found.deltas["a"].tolist() == [0.5]
-    assert (found.users, found.sums) == (3, {"loss": 1.0, "clipped": 0.0, "diverged": 2.0})
+    assert (found.users, found.sums) == (3, {"loss": 1.0, "learners": 3.0, "clipped": 0.0, "diverged": 2.0})
 
 
 def test_a_user_on_two_nodes_is_refused() -> None:
-    with pytest.raises(InputError, match="same users"):
-        Roster.of({1: np.array([1, 2], dtype=np.uint64), 2: np.array([2], dtype=np.uint64)}, {})
+    with pytest.raises(InputError, match=r"same users as node 1 \(1 of its 1\)"):
+        roster_of({1: np.array([1, 2], dtype=np.uint64), 2: np.array([2], dtype=np.uint64)})
 
 
 def test_updates_of_different_rounds_do_not_add() -> None:
@@ -87,8 +124,8 @@ def test_an_order_survives_the_wire() -> None:
 
 def test_the_same_users_are_drawn_however_they_are_spread() -> None:
     tickets = np.array([50, 10, 40, 20, 30], dtype=np.uint64)
-    one = Roster.of({7: tickets}, {})
-    two = Roster.of({3: tickets[[1, 4]], 9: tickets[[0, 2, 3]]}, {})
+    one = roster_of({7: tickets})
+    two = roster_of({3: tickets[[1, 4]], 9: tickets[[0, 2, 3]]})
     drawn = draw(one, 3, seed=1, round=2)
     ours = {int(tickets[user]) for user in one.per_node(drawn)[7]}
     spread = {3: tickets[[1, 4]], 9: tickets[[0, 2, 3]]}
@@ -98,11 +135,26 @@ def test_the_same_users_are_drawn_however_they_are_spread() -> None:
 
 
 def test_a_draw_is_without_replacement_and_changes_by_round() -> None:
-    roster = Roster.of({1: np.arange(100, dtype=np.uint64)}, {})
+    roster = roster_of({1: np.arange(100, dtype=np.uint64)})
     first, second = draw(roster, 10, 0, 1), draw(roster, 10, 0, 2)
     assert len(set(first.tolist())) == 10
     assert first.tolist() != second.tolist()
     assert draw(roster, 500, 0, 1).tolist() == list(range(100))
+
+
+def test_a_node_that_brings_many_users_fills_its_share_of_a_cohort_and_no_more() -> None:
+    """Of 1,000 users 950 are one node's: of 40 places it has 10, and the others have the rest."""
+    tickets = np.random.default_rng(0).permutation(1000).astype(np.uint64)
+    roster = roster_of({1: tickets[:950], 2: tickets[950:975], 3: tickets[975:]})
+    for round in (1, 2):
+        drawn = draw(roster, 40, 0, round, share=0.25)
+        assert len(set(drawn.tolist())) == len(drawn) == 10 + 10 + 10
+        assert {node: len(users) for node, users in roster.per_node(drawn).items()} == {1: 10, 2: 10, 3: 10}
+        half = draw(roster, 40, 0, round, share=0.5)
+        assert len(half) == 40
+        assert len(roster.per_node(half)[1]) <= 20
+        assert draw(roster, 40, 0, round, share=1e-9).size == 3, "a node has one place at least"
+    assert draw(roster, 40, 0, 1, share=0.25).tolist() != draw(roster, 40, 0, 2, share=0.25).tolist()
 
 
 RULES = {
@@ -126,6 +178,17 @@ def test_one_round_of_each_rule(optimizer: str) -> None:
     after = absorb(state(server), update([1.0, -0.5], users=2), RunConfig(server=server))
     assert after.adapter["a"].tolist() == pytest.approx(RULES[optimizer], abs=1e-6)
     assert after.round == 1
+
+
+def test_the_step_is_the_mean_over_those_who_could_learn() -> None:
+    """Three of five users had an example: theirs is the step, as it is without the other two."""
+    config = RunConfig(server=ServerConfig(optimizer="fedavg", server_rate=1.0, schedule="constant"))
+    with_two_more = replace(update([1.5, -0.75], users=5), sums={"loss": 1.0, "learners": 3.0})
+    for total in (with_two_more, update([1.5, -0.75], users=3)):
+        assert absorb(state(config.server), total, config).adapter["a"].tolist() == [1 + 1.5 / 3, 2 - 0.75 / 3]
+    before = replace(state(config.server), momentum={"a": torch.ones(2, dtype=torch.float64)})
+    nobody = absorb(before, replace(with_two_more, sums={"loss": 0.0, "learners": 0.0}), config)
+    assert (nobody.round, nobody.adapter, nobody.momentum) == (1, before.adapter, before.momentum)
 
 
 def test_momentum_carries_over() -> None:
