@@ -31,7 +31,7 @@ def read_atomic(file: File, wanted: dict[str, str]) -> pl.DataFrame:
 
 def _header(file: File) -> dict[str, str]:
     """Field → type, in the order of the columns."""
-    first = file.read_text().partition("\n")[0].rstrip("\r")
+    first = file.decode().partition("\n")[0].rstrip("\r")
     fields: dict[str, str] = {}
     for field in first.split("\t"):
         name, colon, kind = field.partition(":")

@@ -57,7 +57,7 @@ class File:
             return regular(self.place, "give the file itself").stat().st_size
         return self.place.root.getinfo(self.place.at).file_size  # no more than this is ever unpacked
 
-    def read_text(self, published: str = "utf-8") -> str:
+    def decode(self, published: str = "utf-8") -> str:
         """Decode as UTF-8, with or without a mark, or else as published. Many copies were saved again as UTF-8, and
         Latin-1 decodes anything, so it is tried last. Raises `InputError` for other encodings."""
         content = self.read_bytes()
@@ -184,7 +184,7 @@ class Layout:
 
 def read_table(file: File, layout: Layout) -> pl.DataFrame:
     """All columns as text. Raises `InputError` with the line where a row has too few or too many fields."""
-    text = file.read_text(layout.encoding)
+    text = file.decode(layout.encoding)
     single = layout.separator if len(layout.separator) == 1 else "\x1f"  # polars splits at one byte; no text holds this
     try:
         frame = pl.read_csv(

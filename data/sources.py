@@ -43,7 +43,7 @@ def read_interactions(file: File, layout: Layout) -> pl.DataFrame:
 
 
 def read_ml_100k(root: Root) -> Frames:
-    names = [line.split("|")[0] for line in find(root, "u.genre").read_text("latin-1").splitlines() if "|" in line]
+    names = [line.split("|")[0] for line in find(root, "u.genre").decode("latin-1").splitlines() if "|" in line]
     columns = ["item_id", "title", "released", "video", "url", *names]
     table = read_table(find(root, "u.item"), Layout(columns, "|", "latin-1"))
     flags = [pl.when(pl.col(name) == "1").then(pl.lit(name)) for name in names if name != "unknown"]

@@ -5,9 +5,13 @@ For development: a real federation has its own authority, and makes each node's 
 
 import datetime
 import ipaddress
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import idna
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -17,14 +21,17 @@ from data.errors import InputError
 
 AUTHORITY, CERTIFICATE, KEY = "ca.crt", "server.crt", "server.key"
 DAYS = 90
+LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")  # _ is for container networks, whose names have it
 
 
-def certify(folder: Path, hosts: Sequence[str]) -> None:
-    """Write the authority's certificate, and the server's with its key, for these names and addresses.
+def certify(folder: Path, hosts: Sequence[str]) -> list[str]:
+    """Write the authority's certificate, and the server's with its key; the names and addresses that it is for.
 
-    The authority's own key is thrown away, so that nothing else can ever be signed with it. Raises `InputError` where
-    the folder already holds some: whoever trusts them would no longer be let in.
+    International names are written in ASCII (xn--…). The authority's own key is thrown away, so that nothing else can
+    ever be signed with it. Raises `InputError` for a host that is neither a name nor an address, and if the folder
+    already holds certificates: whoever trusts them would no longer be let in.
     """
+    alternatives = list(dict.fromkeys(_alternative(host) for host in hosts))
     _vacant(folder / AUTHORITY)
     authority_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     authority_name = _name("fedrec development authority")
@@ -36,8 +43,8 @@ def certify(folder: Path, hosts: Sequence[str]) -> None:
         .sign(authority_key, hashes.SHA256())
     )
     server = (
-        _certificate(_name(hosts[0]), authority_name, server_key.public_key())
-        .add_extension(x509.SubjectAlternativeName([_alternative(host) for host in hosts]), critical=False)
+        _certificate(_name("fedrec development server"), authority_name, server_key.public_key())
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(digital_signature=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -49,6 +56,7 @@ def certify(folder: Path, hosts: Sequence[str]) -> None:
     _write(folder / CERTIFICATE, server.public_bytes(pem), 0o644)
     private = serialization.PrivateFormat.PKCS8
     _write(folder / KEY, server_key.private_bytes(pem, private, serialization.NoEncryption()), 0o600)
+    return [str(alternative.value) for alternative in alternatives]
 
 
 def node_key(path: Path) -> Path:
@@ -91,10 +99,39 @@ def _name(common: str) -> x509.Name:
 
 
 def _alternative(host: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
+    """A host as certificates name it. Raises `InputError` if it is neither a DNS name nor an IP address."""
+    with suppress(ValueError):
+        if "%" not in host:  # a zone is a matter of one machine
+            return x509.IPAddress(ipaddress.ip_address(host))
+    if (name := _dns_name(host)) is None:
+        meant = _host_within(host)
+        remedy = (
+            f"did you mean --host {meant}?" if meant else "give one of them, alone, as in --host fedrec.example.org"
+        )
+        raise InputError(f"--host {host!r} is neither a DNS name nor an IP address; {remedy}")
+    return x509.DNSName(name)
+
+
+def _dns_name(host: str) -> str | None:
+    """The name in ASCII, or None if it cannot be one."""
+    with suppress(idna.IDNAError):
+        name = host if host.isascii() else idna.encode(host, uts46=True).decode()
+        labels = name.removeprefix("*.").split(".")
+        if len(name) <= 253 and all(LABEL.fullmatch(label) for label in labels) and not labels[-1].isdigit():
+            return name
+    return None
+
+
+def _host_within(host: str) -> str | None:
+    """The host of a URL, of host:port or of a bracketed address, if it is one."""
+    if any(character.isspace() or character == "%" for character in host):
+        return None
+    with suppress(ValueError):
+        within = urlsplit(host if "//" in host else f"//{host}").hostname or ""
+        with suppress(ValueError):
+            return str(ipaddress.ip_address(within))
+        return _dns_name(within)
+    return None
 
 
 def _vacant(path: Path) -> None:

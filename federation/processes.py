@@ -5,19 +5,17 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from data.errors import InputError
+from federation import bundle
 from federation.config import Scalar
 from federation.credentials import AUTHORITY, CERTIFICATE, KEY, certify, node_key
-
-BIN = Path(sys.executable).parent
-APP = Path(__file__).resolve().parent.parent
-"""What `flwr run` bundles: the clone that this file is of."""
+from federation.supernode import BIN, free_port, key_values
+from federation.tether import tethered
 
 LINK = "superlink"
 CONNECTED = "SuperNode ID:"
@@ -25,12 +23,6 @@ CONNECTED = "SuperNode ID:"
 
 PATIENCE = 60.0
 """Seconds for the SuperLink to listen, or to answer Flower's command line; its imports alone can take ten."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def environment(home: Path, threads: int = 1) -> dict[str, str]:
@@ -48,12 +40,23 @@ def environment(home: Path, threads: int = 1) -> dict[str, str]:
     }
 
 
+def write_home(home: Path, port: int, authority: Path) -> None:
+    """Write the folder in which `flwr` looks up that `here` is the SuperLink at this port of this machine."""
+    home.mkdir(parents=True)
+    (home / "config.toml").write_text(
+        f'[superlink]\ndefault = "here"\n\n[superlink.here]\naddress = "localhost:{port}"\n'
+        f'root-certificates = "{authority}"\n',
+        encoding="utf-8",
+    )
+
+
 class Federation:
     """Processes by name, and what they leave in `folder`: logs, keys, certificates, and the home that `flwr` needs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self.home, self.certificates, self.keys = (self.folder / name for name in ("home", "certificates", "keys"))
+        self.app = self.folder / "app"  # what `flwr run` bundles
         self.port = free_port()
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self._logged: dict[str, int] = {}  # bytes that were in a process's log when it was started
@@ -62,18 +65,14 @@ class Federation:
         """Start the SuperLink and wait until it listens. What it knows is in a file: started again, it goes on."""
         if not (self.certificates / AUTHORITY).exists():
             certify(self.certificates, ["localhost", "127.0.0.1"])
-            self.home.mkdir(parents=True)
-            (self.home / "config.toml").write_text(
-                f'[superlink]\ndefault = "here"\n\n[superlink.here]\naddress = "localhost:{self.port}"\n'
-                f'root-certificates = "{self.certificates / AUTHORITY}"\n',
-                encoding="utf-8",
-            )
+            bundle.write(self.app)
+            write_home(self.home, self.port, self.certificates / AUTHORITY)
         command = ["flower-superlink", "--host", "127.0.0.1", "--port", str(self.port), "--enable-supernode-auth"]
         command += ["--ssl-ca-certfile", str(self.certificates / AUTHORITY)]
         command += ["--ssl-certfile", str(self.certificates / CERTIFICATE)]
         command += ["--ssl-keyfile", str(self.certificates / KEY)]
         command += ["--database", str(self.folder / "superlink.db")]
-        self._start(LINK, command)
+        self.start(LINK, command)
         deadline = time.monotonic() + PATIENCE
         while not self._listens():
             if self.running[LINK].poll() is not None or time.monotonic() > deadline:
@@ -88,29 +87,34 @@ class Federation:
         port: int | None = None,
         surroundings: Mapping[str, str] | None = None,
     ) -> None:
-        """Start a SuperNode with this node config; its key is made and registered when it comes for the first time.
+        """Start a node with this node config; its key is made and registered when it comes for the first time.
 
         It finds the SuperLink at its own port unless at another, and what is in its `surroundings`, environment
         variables, goes before what all processes have.
         """
+        self.admit(name)
+        command = ["fedrec", "node", "run", "--server", f"localhost:{port or self.port}"]
+        command += ["--authority", str(self.certificates / AUTHORITY), "--key", str(self.keys / name)]
+        command += [word for option, value in config.items() for word in (f"--{option}", str(value))]
+        self.start(name, command, threads, surroundings)
+
+    def admit(self, name: str) -> None:
+        """Make a node's key and register it, if it has none."""
         if not (self.keys / name).exists():
             told = self.flwr("supernode", "register", str(node_key(self.keys / name)), "here")
             if told.returncode:
                 raise InputError(f"{name} could not be registered: {told.stderr.strip() or told.stdout.strip()}")
-        command = ["flower-supernode", "--superlink", f"localhost:{port or self.port}", "--port", str(free_port())]
-        command += ["--root-certificates", str(self.certificates / AUTHORITY)]
-        command += ["--auth-supernode-private-key", str(self.keys / name)]
-        self._start(name, [*command, "--node-config", _table(config)], threads, surroundings)
 
-    def flwr(self, *arguments: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
-        """Flower's command line, to the end."""
-        command = [str(BIN / "flwr"), *arguments]
-        surroundings = environment(self.home)
-        return subprocess.run(command, env=surroundings, capture_output=True, encoding="utf-8", timeout=timeout)
+    def flwr(
+        self, *arguments: str, timeout: float = PATIENCE, home: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Flower's command line, to the end; with the SuperLink that another home tells of, if one is given."""
+        command, env = [str(BIN / "flwr"), *arguments], environment(home or self.home)
+        return subprocess.run(command, env=env, capture_output=True, encoding="utf-8", timeout=timeout)
 
     def run(self, asked: Mapping[str, Scalar], timeout: float) -> subprocess.CompletedProcess[str]:
-        """`flwr run` to the end, with the app of this checkout, and these knobs and places."""
-        return self.flwr("run", str(APP), "here", "--stream", "--run-config", _table(asked), timeout=timeout)
+        """`flwr run` to the end, with the installed app, and these knobs and places."""
+        return self.flwr("run", str(self.app), "here", "--stream", "--run-config", key_values(asked), timeout=timeout)
 
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
@@ -139,13 +143,14 @@ class Federation:
                 process.wait(10)
             self.kill(name)  # what it has started may outlive it
 
-    def _start(
+    def start(
         self, name: str, command: list[str], threads: int = 1, surroundings: Mapping[str, str] | None = None
     ) -> None:
+        """Start one of Flower's commands or ours under this name. It ends when the thread that calls this does."""
         with self.log(name).open("ab") as output:
             self._logged[name] = output.tell()
             self.running[name] = subprocess.Popen(
-                [str(BIN / command[0]), *command[1:]],
+                tethered([str(BIN / command[0]), *command[1:]]),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=environment(self.home, threads) | dict(surroundings or {}),
@@ -168,14 +173,3 @@ def federation(folder: Path, nodes: Mapping[str, Mapping[str, Scalar]], threads:
         for name, config in nodes.items():
             here.join(name, config, threads)
         yield here
-
-
-def _table(values: Mapping[str, Scalar]) -> str:
-    """Key-value pairs as Flower's command line reads them: TOML's values."""
-    return " ".join(f"{name}={_toml(value)}" for name, value in values.items())
-
-
-def _toml(value: Scalar) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else str(value)

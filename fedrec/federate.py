@@ -12,7 +12,7 @@ from data.errors import InputError
 from data.nodes import SERVER, evenly, split
 from data.people import load_people
 from data.prepare import read_manifest
-from federation.processes import APP, LINK, Federation, federation
+from federation.processes import LINK, Federation, federation
 from fedrec import view
 from recsys.machine import cores
 
@@ -59,8 +59,9 @@ def _table(here: Federation) -> Table:
 def _how_to_train(here: Federation, nodes: int) -> str:
     places = f'data="{here.folder / DATA / SERVER}" out="{Path("runs/federation").resolve()}" nodes={nodes}'
     return (
-        f"TLS on localhost:{here.port}. Train from another terminal:\n\n"
+        f"TLS on localhost:{here.port}, which only this machine reaches: whoever can log in to it can start runs. "
+        "The nodes run the fedrec that is installed here, and refuse other code. Train from another terminal:\n\n"
         f"  export FLWR_HOME={shlex.quote(str(here.home))} FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1\n"
-        f"  flwr run {shlex.quote(str(APP))} here --stream --run-config {shlex.quote(places)}\n\n"
+        f"  flwr run {shlex.quote(str(here.app))} here --stream --run-config {shlex.quote(places)}\n\n"
         "Ctrl-C here stops everything."
     )

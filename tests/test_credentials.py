@@ -71,3 +71,51 @@ def test_private_keys_are_for_their_owner_alone_and_are_never_replaced(tmp_path:
     with pytest.raises(InputError, match="node-1 is there already"):
         node_key(tmp_path / "node-1")
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == held
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("a" * 63 + ".elb.eu-central-1.amazonaws.com", "a" * 63 + ".elb.eu-central-1.amazonaws.com"),
+        (".".join(["a" * 49] * 5), ".".join(["a" * 49] * 5)),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("BÜCHER.example", "xn--bcher-kva.example"),
+        ("*.example.org", "node.example.org"),
+        ("fedrec_superlink", "fedrec_superlink"),
+        ("::1", "::1"),
+    ],
+)
+def test_long_and_international_names_are_certified(host: str, name: str, tmp_path: Path) -> None:
+    certify(tmp_path, [host, "localhost", host])
+    for asked in (name, "localhost"):
+        assert greet(tmp_path, tmp_path, asked) == "TLSv1.3"
+
+
+@pytest.mark.parametrize(
+    ("host", "remedy"),
+    [
+        ("host.example:8000", "did you mean --host host.example?"),
+        ("https://host.example:8000/v1", "did you mean --host host.example?"),
+        ("[::1]", "did you mean --host ::1?"),
+        ("[::1]:8000", "did you mean --host ::1?"),
+        ("https://bücher.example", "did you mean --host xn--bcher-kva.example?"),
+        ("", "give one of them"),
+        (" ", "give one of them"),
+        ("a b", "give one of them"),
+        ("a..b", "give one of them"),
+        ("-a.example", "give one of them"),
+        ("host.example.", "give one of them"),
+        ("127.0.0.1.1", "give one of them"),
+        ("fe80::1%eth0", "give one of them"),
+        ("a" * 64 + ".example", "give one of them"),
+        (".".join(["a" * 50] * 5), "give one of them"),
+        ("a\nb", "give one of them"),
+    ],
+)
+def test_what_is_no_name_is_refused(host: str, remedy: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as refusal:
+        certify(tmp_path, ["localhost", host])
+    told = str(refusal.value)
+    assert told.startswith(f"--host {host!r} is neither a DNS name nor an IP address; {remedy}")
+    assert "\n" not in told
+    assert not list(tmp_path.iterdir())

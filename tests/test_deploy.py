@@ -8,11 +8,14 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
-from federation.processes import APP, CONNECTED, environment
+from federation.bundle import ROOT
+from federation.processes import CONNECTED, environment
+from tests.front_door import NGINX
 
-GUIDE = APP / "docs" / "deploy.md"
-SAYS_WHEN_READY = {"flower-superlink": "Uvicorn running", "flower-supernode": CONNECTED}
+GUIDE = ROOT / "docs" / "deploy.md"
+SAYS_WHEN_READY = {"flower-superlink": "Uvicorn running", "nginx": "start worker process", "fedrec node run": CONNECTED}
 """What runs until it is stopped, in a terminal of its own, and what it says when it is ready."""
 
 
@@ -23,17 +26,31 @@ def commands() -> list[str]:
 
 def test_the_guide_names_tests_that_exist() -> None:
     told = re.findall(r"`(test_\w+?)(?:…)?(?:\.py)?`", GUIDE.read_text())
-    source = "\n".join(path.read_text() for path in (APP / "tests").glob("test_*.py"))
+    source = "\n".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
     assert len(told) > 10
-    assert not [name for name in told if f"def {name}" not in source and not (APP / f"tests/{name}.py").exists()]
+    assert not [name for name in told if f"def {name}" not in source and not (ROOT / f"tests/{name}.py").exists()]
+
+
+def test_containers_open_the_door_alone() -> None:
+    """The SuperLink's port stays on a loopback that nginx and `flwr` share; nodes run installed code only."""
+    services = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
+    assert {name: service["ports"] for name, service in services.items() if "ports" in service} == {
+        "superlink": ["8000:8000"]
+    }
+    assert "--host 127.0.0.1 --port 8001" in services["superlink"]["command"]
+    assert {services[name]["network_mode"] for name in ("door", "flwr")} == {"service:superlink"}
+    assert services["supernode"]["command"].startswith("fedrec node run")
+    config = (ROOT / "deploy" / "nginx.conf").read_text()
+    assert re.findall(r"^ *(?:listen|server) (\S+)", config, re.MULTILINE) == ["127.0.0.1:8001;", "{", "8000"]
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
+@pytest.mark.skipif(not NGINX, reason="needs nginx")
 def test_the_guide_can_be_followed(tmp_path: Path) -> None:
-    (tmp_path / "fedrec").symlink_to(APP)
+    (tmp_path / "fedrec").symlink_to(ROOT)
     blocks = commands()
-    assert len(blocks) == 12
+    assert len(blocks) == 14
     terminals: list[subprocess.Popen[bytes]] = []
     said = ""
     known = environment(tmp_path / "unset") | {"FLWR_HOME": ""}
@@ -51,7 +68,7 @@ def test_the_guide_can_be_followed(tmp_path: Path) -> None:
                             start_new_session=True,
                         )
                     )
-                wait_for(terminals[-1], log, block.split()[0])
+                wait_for(terminals[-1], log, next(filter(block.startswith, SAYS_WHEN_READY)))
             else:
                 done = subprocess.run(
                     ["bash", "-ec", f"{settings}\n{block}"], env=known, capture_output=True, text=True, timeout=600

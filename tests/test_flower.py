@@ -9,9 +9,12 @@ import subprocess
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
 import psutil
 import pytest
@@ -19,7 +22,9 @@ from flwr.app import Message
 from flwr.proto.fab_pb2 import GetFabResponse
 from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.proto.message_pb2 import PushObjectRequest
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.runtime import RuntimeHttpClient
 from torch import Tensor
 
 from data.catalogue import Catalogue
@@ -27,10 +32,12 @@ from data.shard import Shard
 from federation import wire
 from federation.credentials import AUTHORITY, node_key
 from federation.local import LocalGrid
-from federation.processes import APP, BIN, CONNECTED, Federation, environment, free_port
+from federation.processes import BIN, CONNECTED, Federation, environment, free_port, key_values, write_home
 from federation.train import METRICS, open_run, train
 from recsys.rank import metric_sums
 from recsys.recommender import Recommender
+from tests import stranger
+from tests.front_door import NGINX, front_door, reached
 from tests.line import Body, Line
 from tests.terminal import Fedrec, is_refused
 from tests.trial import Trial, trial
@@ -38,6 +45,7 @@ from tests.world import small_config
 
 pytestmark = pytest.mark.timeout(900)  # one federation for most of them, whose first run they wait for
 
+UNGUARDED = "unguarded"
 KNOBS = {"rounds": 2, "nodes": 3, "bits": 8, "clients_per_round": 12}
 PEER = {"method": "pfedrec", "bits": 32, "nodes": 2}
 PHONES = KNOBS | {"nodes": 12, "rounds": 1, "validate_every": 1}
@@ -56,6 +64,10 @@ class Told:
     sent: list[Body]
     received: list[Body]
     strangers: tuple[str, str]  # what a SuperNode says whose key nobody registered, and one without TLS
+    loot: dict[str, Any]  # what a stranger's app, let run, had from each node: its three, and one that is not guarded
+    at_the_door: subprocess.CompletedProcess[str] | None  # what `flwr run` of the same app says that comes as nodes do
+    unasked: list[int]  # the status with which each node's runtime API answers a process that it did not start
+    reached: tuple[set[str], set[str]]  # what of the SuperLink answered to tricks played at the door, and without one
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +76,11 @@ def told(toy: Path, embeddings: Tensor, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("flower")
     with (
         trial(toy, folder, [10, 1, 1], 0, **KNOBS) as made,
-        Line(made.here.port, made.here.certificates) as line,
-        ThreadPoolExecutor(2) as beside,
+        ExitStack() as stack,
+        ThreadPoolExecutor(3) as beside,
     ):
+        door = stack.enter_context(front_door(made.here)) if NGINX else made.here.port
+        line = stack.enter_context(Line(door, made.here.certificates))
         unknown = beside.submit(refused, made.here, folder / "unknown", key=True)
         plain = beside.submit(refused, made.here, folder / "plain", key=False)
         for part in range(3):
@@ -74,7 +88,49 @@ def told(toy: Path, embeddings: Tensor, tmp_path_factory: pytest.TempPathFactory
         with made.running():
             pass
         assert (made.out / METRICS).exists(), made.story()
-        return Told(made, line.sent(), line.received(), (unknown.result(), plain.result()))
+        sent, received = line.sent(), line.received()
+        spy = stranger.write(folder / "spy")
+        at_the_door = beside.submit(come_to_the_door, made.here, spy, door) if NGINX else None
+        loot = plunder(made, spy)
+        strangers, said = (unknown.result(), plain.result()), at_the_door and at_the_door.result()
+        unasked = [take_a_message(made.here, f"node-{part}") for part in range(3)]
+        tried = reached(made.here, door), reached(made.here, made.here.port)
+        return Told(made, sent, received, strangers, loot, said, unasked, tried)
+
+
+def come_to_the_door(here: Federation, spy: Path, door: int) -> subprocess.CompletedProcess[str]:
+    """`flwr run` by a stranger who knows what a node knows: the address, and the authority's certificate."""
+    write_home(here.folder / "stranger", door, here.certificates / AUTHORITY)
+    return here.flwr("run", str(spy), "here", home=here.folder / "stranger", timeout=200)
+
+
+def plunder(made: Trial, spy: Path) -> dict[str, Any]:
+    """What the stranger's app brings back from each node, if it is let run as if it were the operator's. A fourth
+    node has the folder of the first, and Flower's own executor."""
+    made.join_unguarded(0, name=UNGUARDED)
+    made.until(lambda: made.here.state(UNGUARDED) == "connected", "the arrival of the unguarded node")
+    loot = made.here.folder / "loot.json"
+    told = made.here.flwr("run", str(spy), "here", "--run-config", key_values({"loot": str(loot)}), timeout=200)
+    assert told.returncode == 0, told.stderr
+    made.until(loot.exists, "the end of the stranger's run")
+    made.here.kill(UNGUARDED)
+    return json.loads(loot.read_text())
+
+
+def take_a_message(here: Federation, name: str) -> int:
+    """What a user of a node's machine hears who asks its SuperNode for a message, as the node's own processes do."""
+    (supernode,) = [
+        child
+        for child in psutil.Process(here.running[name].pid).children()
+        if "flower-supernode" in str(child.cmdline())
+    ]
+    words = supernode.cmdline()
+    address = f"127.0.0.1:{words[words.index('--port') + 1]}"
+    client = RuntimeHttpClient.from_server_address(address, insecure=True, root_certificates=None, interceptors=[])
+    with pytest.raises(httpx.HTTPStatusError) as refusal:
+        client.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-clientapp"]))
+    client.close()
+    return refusal.value.response.status_code
 
 
 def here_too(toy: Path, out: Path, **knobs: object) -> Path:
@@ -97,6 +153,40 @@ def test_who_is_not_registered_or_speaks_plain_http_is_refused(told: Told) -> No
     assert "Failed to activate SuperNode" in unknown
     assert "Exit Code: 305" in plain
     assert re.search("Server disconnected without|Connection reset by peer", plain), plain  # whichever is seen first
+
+
+def test_a_strangers_app_gets_nothing_from_a_node_and_everything_from_an_unguarded_one(told: Told) -> None:
+    """Three nodes refuse it, since it is not what they have installed. The fourth shows that it would have worked."""
+    taken = [answer for answer in told.loot.values() if isinstance(answer, dict)]
+    refusals = [answer for answer in told.loot.values() if isinstance(answer, str)]
+    assert taken == [stranger.histories(told.trial.folders[0])]
+    assert len(taken[0]) > 0
+    assert len(refusals) == 3
+    assert all(answer.startswith("the bundle is not the fedrec that is installed here") for answer in refusals)
+    for part in range(3):
+        assert "refused a message of run" in told.trial.here.log(f"node-{part}").read_text()
+
+
+@pytest.mark.skipif(not NGINX, reason="needs nginx")
+def test_a_stranger_who_comes_as_nodes_do_cannot_start_a_run(told: Told) -> None:
+    """The same app, with the certificate and the address that every node has, at the front door."""
+    assert told.at_the_door
+    assert told.at_the_door.returncode != 0
+    assert "Successfully started run" not in told.at_the_door.stdout
+    assert "404" in told.at_the_door.stdout + told.at_the_door.stderr
+
+
+def test_a_nodes_messages_are_for_its_own_processes(told: Told) -> None:
+    assert told.unasked == [401, 401, 401]
+
+
+@pytest.mark.skipif(not NGINX, reason="needs nginx")
+def test_nothing_but_the_calls_of_nodes_gets_through_the_door(told: Told) -> None:
+    """Detours in paths, other paths in headers, requests within requests, upgrades. Without the door, most work."""
+    through, without = told.reached
+    assert through <= {f"POST /v1/fleet/{name}" for name in ASKED_OF_THE_LINK}
+    assert "POST /v1/fleet/get-run" in through
+    assert {"POST /v1/control/list-nodes", "GET /v1/runtime/pull-messages", "POST /docs"} <= without
 
 
 @pytest.mark.long
@@ -245,7 +335,7 @@ def test_a_federation_for_a_try_is_up_until_ctrl_c(toy: Path, embeddings: Tensor
     _, alive = psutil.wait_procs(children, timeout=30)
     assert not alive
     said = " ".join((tmp_path / "told").read_text().split())
-    assert f"flwr run {APP} here" in said
+    assert f"flwr run {tmp_path / 'try' / 'app'} here" in said
     assert "Stopped all processes" in said
 
 
@@ -256,6 +346,20 @@ def test_what_cannot_be_up_is_refused(toy: Path, fedrec: Fedrec, tmp_path: Path)
     is_refused(fedrec("federation", "up", toy, "--nodes", 13, "--folder", "new"), "--nodes 13", "12 users")
     is_refused(fedrec("federation", "up", tmp_path), "is not a prepared dataset")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_node_that_cannot_run_is_refused(toy: Path, fedrec: Fedrec, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    given = {"--data": toy, "--server": "a.example.org:8000", "--authority": "file", "--key": "file"}
+    for option, value, says in (
+        ("--data", tmp_path, "is not a prepared dataset"),
+        ("--server", "a.example.org", "--server 'a.example.org': give a name or an address and a port"),
+        ("--server", "https://a.example.org:8000", "give a name or an address and a port"),
+        ("--key", "none", "--key none is not a file"),
+        ("--authority", "none", "--authority none is not a file"),
+        ("--part", 2, "--part 2: with --parts 1, parts are 0 to 0"),
+    ):
+        is_refused(fedrec("node", "run", *(word for pair in (given | {option: value}).items() for word in pair)), says)
 
 
 def test_certificates_and_keys_are_made_once(fedrec: Fedrec, tmp_path: Path) -> None:

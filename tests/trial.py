@@ -1,7 +1,7 @@
 """A federation of real processes over the toy world, with which things can go wrong."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +16,8 @@ import pytest
 
 from data.nodes import SERVER, Hand, split
 from federation import log
-from federation.processes import LINK, Federation, federation
+from federation.credentials import AUTHORITY
+from federation.processes import LINK, Federation, federation, free_port, key_values
 from tests.world import SMALL
 
 SERVER_APP = "flwr-serverapp"
@@ -41,6 +42,17 @@ class Trial:
         """Start the node that holds this part, for the first time or again; its name."""
         name = f"node-{part}"
         self.here.join(name, {"data": str(self.folders[part])}, **how)
+        return name
+
+    def join_unguarded(self, part: int, surroundings: Mapping[str, str] | None = None, name: str = "") -> str:
+        """Start Flower's own SuperNode over this part's folder: its executor runs whatever code a bundle brings."""
+        here, name = self.here, name or f"node-{part}"
+        here.admit(name)
+        command = ["flower-supernode", "--superlink", f"localhost:{here.port}", "--port", str(free_port())]
+        command += ["--root-certificates", str(here.certificates / AUTHORITY)]
+        command += ["--auth-supernode-private-key", str(here.keys / name)]
+        command += ["--node-config", key_values({"data": str(self.folders[part])})]
+        here.start(name, command, surroundings=surroundings)
         return name
 
     @contextmanager

@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from data.errors import InputError
 from data.synthetic import SyntheticConfig
 from federation import log
 from federation.config import RunConfig, knobs
 from federation.local import LocalGrid
 from federation.processes import federation
-from federation.train import open_run, train
+from federation.train import METRICS, open_run, train
 from fedrec.bench import world
 from recsys.machine import cores
 from recsys.recommender import Recommender
@@ -45,4 +46,7 @@ def _over_flower(data: Path, out: Path, config: RunConfig) -> None:
     asked = knobs(config) | {"data": str(data), "out": str(out)}
     nodes = {f"node-{part}": {"data": str(data), "part": part, "parts": config.nodes} for part in range(config.nodes)}
     with federation(out.parent / f"{out.name}-processes", nodes, max(1, cores() // config.nodes)) as here:
-        here.run(asked, timeout=3600)
+        told = here.run(asked, timeout=3600)
+    if not (out / METRICS).exists():
+        said = (told.stderr.strip() or told.stdout.strip() or "nothing").splitlines()
+        raise InputError(f"--part nodes: the run over {config.nodes} nodes did not end; Flower said last: {said[-1]}")

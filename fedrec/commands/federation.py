@@ -34,9 +34,10 @@ def federation_certify(
     from federation.credentials import AUTHORITY, CERTIFICATE, DAYS, KEY, certify
     from fedrec import view
 
-    certify(out, host or ["localhost", "127.0.0.1"])
+    names = certify(out, host or ["localhost", "127.0.0.1"])
     view.out.print(
-        f"{out}: {AUTHORITY} for every node, {CERTIFICATE} and {KEY} for the server alone; valid for {DAYS} days.",
+        f"{out}: {AUTHORITY} for every node, {CERTIFICATE} and {KEY} for the server alone, which is called "
+        f"{' or '.join(names)}; valid for {DAYS} days.",
         soft_wrap=True,
     )
 

@@ -145,3 +145,31 @@ def node_prepare(
         f"{manifest['name']}. Only you can read it.",
         soft_wrap=True,
     )
+
+
+@app.command("run")
+def node_run(
+    data: Annotated[Path, typer.Option(help="The node's folder.", show_default=False)],
+    key: Annotated[Path, typer.Option(help="The node's private key.", show_default=False)],
+    server: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where nodes are let in.", show_default=False)],
+    authority: Annotated[
+        Path, typer.Option(metavar="FILE", help="The certificate that the server's is signed with.", show_default=False)
+    ],
+    part: Annotated[int, typer.Option(min=0, help="Host this part of the folder's users.")] = 0,
+    parts: Annotated[int, typer.Option(min=1, help="Of so many parts: other nodes share the folder.")] = 1,
+) -> None:
+    """Join a federation with the code that is installed here: messages for any other code are refused."""
+    from data.prepare import read_manifest
+    from federation.supernode import NodeConfig, run_node
+
+    read_manifest(data)
+    host, _, port = server.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        raise InputError(f"--server {server!r}: give a name or an address and a port, as in fedrec.example.org:8000")
+    for option, file in {"--key": key, "--authority": authority}.items():
+        if not file.is_file():
+            raise InputError(f"{option} {file} is not a file; docs/deploy.md says how it is made")
+    if part >= parts:
+        raise InputError(f"--part {part}: with --parts {parts}, parts are 0 to {parts - 1}")
+    told = {"data": str(data.resolve()), "part": part, "parts": parts}
+    raise typer.Exit(run_node(NodeConfig(server, authority, key, told)))

@@ -1,0 +1,103 @@
+"""The app that `flwr run` sends: made of the installed package, and what a node makes of one that differs."""
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.app.message import make_message
+from flwr.app.metadata import Metadata
+from flwr.cli.build import build_fab_from_disk
+from flwr.common.config import get_fab_config
+
+from federation import bundle, task
+from federation.bundle import ForeignBundle
+from tests import stranger
+
+# of Flower's, as it builds a bundle
+pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
+
+CLIENT = "federation/client_app.py"
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle") / "app"
+    bundle.write(folder)
+    return folder
+
+
+def refused(content: bytes) -> str:
+    with pytest.raises(ForeignBundle) as refusal:
+        bundle.refuse_foreign(content, bundle.installed())
+    return str(refusal.value)
+
+
+def packed(files: dict[str, bytes]) -> bytes:
+    with zipfile.ZipFile(file := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def test_the_written_app_is_what_a_clone_bundles(app: Path) -> None:
+    content = build_fab_from_disk(app)
+    bundle.refuse_foreign(content, bundle.installed())
+    clone = tomllib.loads((bundle.ROOT / "pyproject.toml").read_text())
+    assert get_fab_config(content)["tool"] == {"flwr": clone["tool"]["flwr"]}
+    assert get_fab_config(content)["project"].items() <= clone["project"].items()
+
+
+def test_other_code_is_named_and_refused(app: Path, tmp_path: Path) -> None:
+    ours = bundle.installed()
+    assert f": {CLIENT} differ;" in refused(packed(ours | {CLIENT: ours[CLIENT] + b"\n"}))
+    assert f": {CLIENT} differ;" in refused(packed(ours | {CLIENT: ours[CLIENT][:-1]}))
+    assert ": more.py differ;" in refused(packed(ours | {"more.py": b""}))
+    assert ": native.so differ;" in refused(packed(ours | {"native.so": b""}))
+    assert f": {CLIENT} differ;" in refused(packed({name: text for name, text in ours.items() if name != CLIENT}))
+    assert f"and {len(ours) - 3} more differ;" in refused(packed({}))
+    assert "stranger.py" in refused(build_fab_from_disk(stranger.write(tmp_path / "spy")))
+
+
+def test_what_is_no_bundle_is_refused_unread() -> None:
+    ours = bundle.installed()
+    assert "cannot be read" in refused(b"")
+    assert "cannot be read" in refused(packed(ours)[:-100])
+    assert CLIENT in refused(packed(ours | {CLIENT: bytes(50_000_000)}))  # 50 MB of 50 kB, of which little is read
+
+
+def test_nothing_of_a_bundle_is_run(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message for a stranger's code, with a bundle that was let pass: the installed app has no answer to it."""
+    metadata = Metadata(1, "1", 1, 2, "", "", 0.0, 60.0, "query.loot")
+    message = make_message(metadata, content=RecordDict())
+    context = Context(1, 2, {"data": "/nowhere"}, RecordDict(), {})
+    reply = task.reply_to(message, context, build_fab_from_disk(app))
+    assert isinstance(reply, Message)
+    assert isinstance(reply.error, Error)
+    assert "loot" in (reply.error.reason or "")
+
+
+def test_an_installed_package_bundles_itself(app: Path, tmp_path: Path) -> None:
+    """As from a wheel: the packages stand in site-packages, beside other things, and there is no clone."""
+    for package in bundle.PACKAGES:
+        shutil.copytree(
+            bundle.ROOT / package, tmp_path / "site" / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    (tmp_path / "site" / "other.py").touch()
+    command = [
+        sys.executable,
+        "-c",
+        "from pathlib import Path; from federation import bundle; bundle.write(Path('app'))",
+    ]
+    subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path / "site")}, check=True)
+    assert contents(tmp_path / "app") == contents(app)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
