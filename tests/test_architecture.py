@@ -44,6 +44,7 @@ ORDER = {
         "embed",
         "machine",
         "exact",
+        "nearest",
         "stacks",
         "lora",
         "model",
@@ -83,7 +84,7 @@ ORDER = {
         "processes",
     ],
     "serving": [
-        *("exact", "index", "diversity", "schema", "shelf", "engine", "store", "threads", "live"),
+        *("exact", "index", "diversity", "schema", "cost", "shelf", "engine", "store", "threads", "live"),
         *("together", "settings", "problems", "gate", "body", "routes", "log", "app"),
     ],
 }
