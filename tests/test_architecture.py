@@ -44,7 +44,6 @@ ORDER = {
         "embed",
         "machine",
         "exact",
-        "nearest",
         "stacks",
         "lora",
         "model",
@@ -85,7 +84,8 @@ ORDER = {
     ],
     "serving": [
         *("exact", "index", "diversity", "schema", "cost", "shelf", "engine", "store", "threads", "live"),
-        *("together", "settings", "problems", "gate", "body", "routes", "log", "app"),
+        *("together", "settings", "problems", "paths", "hosts", "tokens", "callers", "rates", "gate", "body"),
+        *("described", "routes", "log", "app", "server"),
     ],
 }
 """Within a package a file imports only those listed before it."""
