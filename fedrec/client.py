@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from serving.schema import (
     Answer,
     Answers,
+    Everybody,
     Feedback,
     Health,
     Kept,
@@ -17,10 +18,13 @@ from serving.schema import (
     KnownItem,
     Models,
     NewItem,
+    NewToken,
     Person,
     Problem,
     Question,
     Questions,
+    Remembered,
+    Token,
 )
 
 T = TypeVar("T", bound=BaseModel)
@@ -37,11 +41,14 @@ class ProblemError(Exception):
 class Client:
     """`with Client("https://recommend.example.org", key=…) as client: client.recommend(history=["50", "181"])`.
 
+    What is kept of a user is asked for with an admin `key`, or with that user's `token`.
+
     Every method raises `ProblemError` for what the endpoint refuses, and `httpx.HTTPError` where it cannot be reached.
     """
 
-    def __init__(self, url: str, key: str | None = None, timeout: float = 30.0) -> None:
-        headers = {"x-api-key": key} if key else {}
+    def __init__(self, url: str, key: str | None = None, timeout: float = 30.0, token: str | None = None) -> None:
+        given = {b"x-api-key": key, b"x-user-token": token}
+        headers = [(name, value.encode()) for name, value in given.items() if value]
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
 
     def __enter__(self) -> Self:
@@ -62,31 +69,39 @@ class Client:
         return self._asked(Answers, "POST", "recommend:batch", asked).answers
 
     def similar(self, item_id: str, k: int = 10) -> Answer:
-        return self._asked(Answer, "GET", f"items/{quote(item_id, safe='')}/similar", params={"k": k})
+        return self._asked(Answer, "GET", f"items/{_segment(item_id)}/similar", params={"k": k})
 
     def search(self, text: str, k: int = 10, details: bool = False) -> Answer:
         return self._asked(Answer, "GET", "search", params={"q": text, "k": k, "details": details})
 
     def item(self, item_id: str) -> KnownItem:
-        return self._asked(KnownItem, "GET", f"items/{quote(item_id, safe='')}")
+        return self._asked(KnownItem, "GET", f"items/{_segment(item_id)}")
 
     def put_item(self, item_id: str, title: str, text: str | None = None, **columns: Any) -> KnownItem:
-        """Offer an item from now on; needs an admin key, as do all below but `feedback`."""
+        """Offer an item from now on; needs an admin key, as do `drop_item`, `users`, `token` and `reload`."""
         new = NewItem(title=title, text=text, columns=columns)
-        return self._asked(KnownItem, "PUT", f"items/{quote(item_id, safe='')}", new)
+        return self._asked(KnownItem, "PUT", f"items/{_segment(item_id)}", new)
 
     def drop_item(self, item_id: str) -> None:
-        self._sent("DELETE", f"items/{quote(item_id, safe='')}")
+        self._sent("DELETE", f"items/{_segment(item_id)}")
 
     def feedback(self, feedback: Feedback) -> Kept:
         return self._asked(Kept, "POST", "feedback", feedback)
 
     def user(self, user: str) -> Person:
-        """All that is kept of a user."""
-        return self._asked(Person, "GET", f"users/{quote(user, safe='')}")
+        """All that is kept of a user; needs that user's token or an admin key, as do `feedback` and `erase_user`."""
+        return self._asked(Person, "GET", f"users/{_segment(user)}")
 
     def erase_user(self, user: str) -> None:
-        self._sent("DELETE", f"users/{quote(user, safe='')}")
+        self._sent("DELETE", f"users/{_segment(user)}")
+
+    def users(self, after: str = "", k: int = 100) -> list[Remembered]:
+        """Users of whom something is kept, in the order of their ids, from the first beyond `after`."""
+        return self._asked(Everybody, "GET", "users", params={"after": after, "k": k}).users
+
+    def token(self, user: str, seconds: int = 3600) -> Token:
+        """A token for one user's browser or app, valid for so long."""
+        return self._asked(Token, "POST", f"users/{_segment(user)}/token", NewToken(seconds=seconds))
 
     def models(self) -> list[Known]:
         return self._asked(Models, "GET", "models").models
@@ -115,3 +130,8 @@ class Client:
                 raise ProblemError(Problem.model_validate_json(reply.content))
             reply.raise_for_status()
         return reply
+
+
+def _segment(text: str) -> str:
+    """An id in a path. The dots, too: "." and ".." alone would be taken out of it on the way."""
+    return quote(text, safe="").replace(".", "%2E")

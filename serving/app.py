@@ -10,15 +10,19 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from serving.described import add_security
 from serving.gate import Gate, Meters
 from serving.live import Live, Load
 from serving.problems import add_problems, documented
+from serving.rates import Rates
 from serving.routes import Lively, Metered, Ready, add_recommend, asking, changing, remembering
 from serving.schema import Health
 from serving.settings import Settings
 from serving.store import Store
 from serving.together import Together
+from serving.tokens import Tokens
 
 STATIC = Path(__file__).parent / "static"
 
@@ -35,6 +39,7 @@ def create_app(
     Raises `InputError` where the store cannot be used.
     """
     settings, meters = settings or Settings(), Meters()
+    rates, secret = Rates(settings.rate_per_minute), settings.token_secret
     store = Store(settings.store)
 
     @asynccontextmanager
@@ -51,16 +56,20 @@ def create_app(
         description="Top-k recommendations from a history, a text, or a vector computed on the device.",
         version="1",
         lifespan=lifespan,
-        responses=documented(405),
+        responses=documented(405, 408, 421, 431),
         redoc_url=None,
     )
-    app.state.meters = meters
+    app.state.meters, app.state.rates = meters, rates
+    app.state.tokens = Tokens(secret.get_secret_value()) if secret else None
     add_recommend(app)
     for router in (asking, remembering, changing):
         app.include_router(router)
     _add_health(app)
     add_problems(app)
-    app.add_middleware(Gate, settings=settings, meters=meters)
+    add_security(app)
+    app.add_middleware(Gate, settings=settings, meters=meters, rates=rates)
+    if settings.trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(map(str, settings.trusted_proxies)))
     if settings.cors_origins:  # outside the gate: a browser asks whether it may ask without a key
         app.add_middleware(
             CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["*"], allow_headers=["*"]

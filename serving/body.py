@@ -6,12 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
+
+MOST_FAULTS = 1_000
+"""Faults of a body beyond which they are counted, and not looked at: to tell each takes longer than to find it."""
 
 
 class _Body(Request):
@@ -59,7 +63,9 @@ class Direct(Route):
                 raise HTTPException(400, "the body ended before its time") from None
             try:
                 told = kind.model_validate_json(body)
-            except ValidationError:
+            except ValidationError as error:
+                if error.error_count() > MOST_FAULTS:
+                    raise _many(error.error_count()) from None
                 await by_fastapi(scope, _again(body, receive), send)
                 return
             answer = await endpoint(told, request)
@@ -76,3 +82,8 @@ def _again(body: bytes, receive: Receive) -> Receive:
         return kept.pop() if kept else await receive()
 
     return receiving
+
+
+def _many(faults: int) -> RequestValidationError:
+    told = f"{faults:,} things are wrong with it; /docs shows what is right"
+    return RequestValidationError([{"type": "many_faults", "loc": ("body",), "msg": told}])

@@ -1,59 +1,39 @@
 """What every request passes: who may ask, how often, how much, for how long; counted and logged, without its content.
 
-A log line and a metric name the route as it is declared (`/v1/items/{item_id}`), never the path as it came.
+A log line and a metric name the route as it is documented (`/v1/items/{item_id}`), never the path as it came.
 """
 
 import asyncio
-import hashlib
-import hmac
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.problems import problem
+from serving.callers import Callers
+from serving.hosts import Hosts
+from serving.paths import routed
+from serving.problems import RETRY, problem
+from serving.rates import Rates
 from serving.settings import Settings
 
-READ, ADMIN = "read", "admin"
 OPEN = ("/healthz", "/readyz", "/", "/docs", "/openapi.json")
 """Paths that need no key: they tell nothing that is not public, and a page has to load before it can ask."""
 
 UNHURRIED = ("/v1/models:reload",)
 """Paths without a time limit: given up, they would go on all the same."""
 
-PROBES = ("/healthz", "/readyz", "/metrics")
+HEALTH = ("/healthz", "/readyz")
+"""Paths that are answered under any name: whoever watches asks by address."""
+
+PROBES = (*HEALTH, "/metrics")
 """Routes that are asked every few seconds by those who watch: they are counted, and not logged."""
 
 logger = logging.getLogger("fedrec.access")
-
-
-@dataclass(frozen=True, eq=False)
-class Keys:
-    """The digests of the keys that are known: comparing digests tells nothing of how much of a key was right."""
-
-    read: Sequence[bytes]
-    admin: Sequence[bytes]
-
-    @classmethod
-    def of(cls, settings: Settings) -> "Keys":
-        return cls([_digest(key) for key in settings.read_keys], [_digest(key) for key in settings.admin_keys])
-
-    def role(self, key: str | None) -> str | None:
-        """What a key lets its holder do; None for one that is not known. Every known key is compared."""
-        told = hashlib.sha256((key or "").encode()).digest()
-        admin = sum(hmac.compare_digest(told, known) for known in self.admin)
-        read = sum(hmac.compare_digest(told, known) for known in self.read)
-        return ADMIN if admin else READ if read else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,16 +69,16 @@ class Meters:
 class Gate:
     """ASGI middleware around the whole app."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, meters: Meters) -> None:
-        self._app, self._settings, self._meters = app, settings, meters
-        self._keys = Keys.of(settings)
-        self._rate = RateLimitItemPerMinute(settings.rate_per_minute) if settings.rate_per_minute else None
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+    def __init__(self, app: ASGIApp, settings: Settings, meters: Meters, rates: Rates) -> None:
+        self._app, self._settings, self._meters, self._rates = app, settings, meters, rates
+        self._callers, self._hosts = Callers(settings), Hosts.of(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = {**scope, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}  # servers drop its body
+        scope["path"] = routed(scope)
         started, told = time.perf_counter(), {"status": 500, "begun": False}
 
         async def sending(message: Message) -> None:
@@ -112,9 +92,10 @@ class Gate:
             self._noted(scope, int(told["status"]), time.perf_counter() - started)
 
     async def _answered(self, scope: Scope, receive: Receive, send: Send, told: dict[str, Any]) -> None:
-        refused = self._refusal(scope)
-        if refused is not None:
-            await refused(scope, receive, send)
+        try:
+            self._admit(scope)
+        except HTTPException as refused:
+            await problem(refused.status_code, refused.detail, headers=refused.headers)(scope, receive, send)
             return
         try:
             async with asyncio.timeout(None if scope["path"] in UNHURRIED else self._settings.time_limit):
@@ -123,33 +104,23 @@ class Gate:
             if told["begun"]:
                 raise
             limit = self._settings.time_limit
-            await problem(503, f"no answer within {limit:g} s; try again", headers={"retry-after": "5"})(
-                scope, receive, send
-            )
+            await problem(503, f"no answer within {limit:g} s; try again", headers=RETRY)(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> ASGIApp | None:
-        """The answer to whom is not let through; None for whoever is. Notes the caller's role in the scope."""
-        headers = {name: value for name, value in scope["headers"] if name in (b"x-api-key", b"content-length")}
-        key = headers.get(b"x-api-key", b"").decode("latin-1") or None
-        role, is_open = self._keys.role(key), _is_open(scope["path"])
-        caller = key if role and key else (scope.get("client") or ("",))[0]  # a key that is not known is nobody's
-        if not role and (is_open or not self._keys.read):
-            role = READ
-        scope.setdefault("state", {}).update(role=role, request_id=uuid4().hex)
-        if self._rate and not is_open and (wait := self._wait(self._rate, caller)):
-            return problem(429, f"more than {self._rate}; come again later", headers={"retry-after": str(wait)})
-        if role is None:
-            return problem(401, "give an API key in the header x-api-key", headers={"www-authenticate": "ApiKey"})
+    def _admit(self, scope: Scope) -> None:
+        """Note in the scope who asks. Raises `HTTPException` for a caller who is not let through."""
+        headers = {name: value for name, value in scope["headers"] if name in (b"host", b"content-length")}
+        if scope["path"] not in HEALTH and not self._hosts.allow(headers.get(b"host", b"")):
+            raise HTTPException(421, "the server is not known by this Host; add the name to its allowed_hosts")
+        is_open = _is_open(scope["path"])
+        caller = self._callers.of(scope, is_open)
+        scope.setdefault("state", {}).update(caller=caller, request_id=uuid4().hex)
+        if not is_open:
+            self._rates.charge(caller.name, 1)
+        if caller.role is None:
+            why = caller.fault or "give an API key in the header x-api-key"
+            raise HTTPException(401, why, {"www-authenticate": "Bearer" if caller.fault else "ApiKey"})
         if int(headers.get(b"content-length", b"0")) > self._settings.max_body_bytes:
-            return problem(413, self._too_large())
-        return None
-
-    def _wait(self, rate: RateLimitItemPerMinute, caller: str) -> int:
-        """Seconds until this caller may come again; 0 for one who may now."""
-        name = hashlib.sha256(caller.encode()).hexdigest()
-        if self._limiter.hit(rate, name):
-            return 0
-        return max(1, round(self._limiter.get_window_stats(rate, name).reset_time - time.time()))
+            raise HTTPException(413, self._too_large())
 
     def _too_large(self) -> str:
         return f"the body is larger than {self._settings.max_body_bytes:,} bytes; send less"
@@ -169,7 +140,7 @@ class Gate:
         return receiving
 
     def _noted(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "(none)")
+        route = getattr(scope.get("route"), "path_format", "(none)")
         self._meters.seconds.labels(route).observe(seconds)
         self._meters.answers.labels(route, str(status)).inc()
         if route not in PROBES:
@@ -178,7 +149,3 @@ class Gate:
 
 def _is_open(path: str) -> bool:
     return path in OPEN or path.startswith("/static/")
-
-
-def _digest(key: SecretStr) -> bytes:
-    return hashlib.sha256(key.get_secret_value().encode()).digest()

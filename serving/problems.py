@@ -1,5 +1,6 @@
 """RFC 9457: whatever goes wrong is told the same way, names the field, and repeats nothing that was sent."""
 
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -12,6 +13,16 @@ from starlette.exceptions import HTTPException
 from serving.engine import Refused
 from serving.schema import Fault, Problem
 from serving.shelf import Unfit
+from serving.store import Busy
+
+MOST = 10
+"""Faults told of one request."""
+
+LONGEST, LONGEST_FIELD = 1_000, 100
+"""Characters of a problem's detail, and of a field's name, which may be the caller's own word."""
+
+RETRY = {"retry-after": "5"}
+logger = logging.getLogger("fedrec")
 
 _PROBLEM: dict[str, Any] = {
     "model": Problem,
@@ -19,14 +30,17 @@ _PROBLEM: dict[str, Any] = {
 }
 _WHY = {
     400: "the body is not JSON",
-    401: "an API key is needed, or this one is not known",
-    403: "this key may not do that",
+    401: "a key or a user's token is needed, or this one is not known",
+    403: "this key or token may not do that",
     404: "not known",
     405: "another method is needed",
+    408: "the request did not arrive whole in time",
     413: "the body is too large",
+    421: "the server is not known by this Host",
     422: "a field is wrong; `errors` names it",
-    429: "too many requests; `retry-after` tells when to come again",
-    503: "the model is still loading, or the answer took too long",
+    429: "too much is asked; `retry-after` tells when to come again",
+    431: "the headers are too long",
+    503: "the model is still loading, the store is locked or full, or the answer took too long",
 }
 
 
@@ -38,7 +52,13 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def problem(
     status: int, detail: str, errors: list[Fault] | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors or [])
+    """An answer in bounds, whatever a caller's own words (the names of unknown fields) come to."""
+    told = [
+        Fault(field=_short(fault.field, LONGEST_FIELD), detail=_short(fault.detail, LONGEST))
+        for fault in (errors or [])[:MOST]
+    ]
+    title = HTTPStatus(status).phrase
+    body = Problem(title=title, status=status, detail=_short(detail, LONGEST), errors=told)
     return JSONResponse(body.model_dump(), status, headers, media_type="application/problem+json")
 
 
@@ -53,10 +73,17 @@ def add_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        faults = [Fault(field=_field(entry), detail=_detail(entry)) for entry in error.errors()]
-        unreadable = any(entry["type"] == "json_invalid" for entry in error.errors())
-        detail = "; ".join(f"{fault.field}: {fault.detail}" for fault in faults[:3])
-        return problem(400 if unreadable else 422, detail, faults)
+        entries = error.errors()
+        faults = [Fault(field=_field(entry), detail=_detail(entry)) for entry in entries[:MOST]]
+        unreadable = any(entry["type"] == "json_invalid" for entry in entries)
+        detail = "; ".join(f"{_short(fault.field, LONGEST_FIELD)}: {fault.detail}" for fault in faults[:3])
+        more = f"; and {len(entries) - 3:,} more" if len(entries) > 3 else ""
+        return problem(400 if unreadable else 422, detail + more, faults)
+
+    @app.exception_handler(Busy)
+    async def busy(_: Request, error: Busy) -> JSONResponse:
+        logger.error("%s", error)
+        return problem(503, str(error), headers=RETRY)
 
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> JSONResponse:
@@ -67,6 +94,10 @@ def add_problems(app: FastAPI) -> None:
         detail = str(error.detail)
         faults = [Fault(field="body", detail=detail)] if error.status_code == HTTPStatus.BAD_REQUEST else []
         return problem(error.status_code, detail, faults, error.headers)
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _field(entry: dict[str, Any]) -> str:

@@ -1,22 +1,29 @@
 """What can be asked under `/v1`, and by whom."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 from starlette.exceptions import HTTPException
 
+from data.ids import id_fault
 from serving.body import Direct, Route
+from serving.callers import Caller
+from serving.cost import cost
+from serving.described import FOR_ADMINS, FOR_ALL, FOR_USERS
 from serving.engine import Engine, Refused
-from serving.gate import ADMIN, Meters
+from serving.gate import Meters
 from serving.live import Live
 from serving.problems import documented
+from serving.rates import Rates
 from serving.schema import (
     MAX_K,
     Answer,
     Answers,
+    Everybody,
     Feedback,
     ItemId,
     Kept,
@@ -24,22 +31,31 @@ from serving.schema import (
     KnownItem,
     Models,
     NewItem,
+    NewToken,
     Person,
     Question,
     Questions,
+    SentId,
+    Token,
+    UserId,
 )
 from serving.shelf import Goods
-from serving.store import HIDDEN, LIKED, Busy
+from serving.store import HIDDEN, LIKED
 from serving.threads import aside
 from serving.together import Together
+from serving.tokens import Tokens
 
 LOADING = "the model is loading"
 """What a server tells that is not ready yet."""
 
 K = Annotated[int, Query(ge=1, le=MAX_K, description="how many items to answer")]
-ASKING = documented(400, 401, 413, 422, 429, 503)
+Sent = Annotated[SentId, Path(description="an id, percent-encoded: a slash in it as %2F")]
+"""An id to look up. It may break the rule for ids: what an older version took in can still be seen and erased."""
+
+ASKING = documented(400, 401, 403, 413, 422, 429, 503)
 LOOKING = documented(401, 404, 422, 429, 503)
 CHANGING = documented(400, 401, 403, 404, 413, 422, 429, 503)
+OWN = documented(401, 403, 422, 429, 503)
 
 
 async def _live(request: Request) -> Live:
@@ -55,9 +71,18 @@ async def _ready(request: Request) -> Engine:
     return live.engine
 
 
+async def _caller(request: Request) -> Caller:
+    return request.state.caller
+
+
 async def _admin(request: Request) -> None:
-    if request.scope["state"]["role"] != ADMIN:
-        raise HTTPException(403, "this needs one of the server's admin_keys, in the header x-api-key")
+    request.state.caller.require_admin()
+
+
+async def _tokens(request: Request) -> Tokens:
+    if (tokens := request.app.state.tokens) is None:
+        raise HTTPException(404, "this server has no token_secret, and makes no user tokens; set one")
+    return tokens
 
 
 async def _meters(request: Request) -> Meters:
@@ -71,17 +96,50 @@ class Desk:
     engine: Engine
     live: Live
     together: Together
+    rates: Rates
+    caller: Caller
     request_id: str
+
+    def charge(self, questions: Sequence[Question]) -> None:
+        """Count what these cost beyond the plain question that the request has been counted as."""
+        self.rates.charge(self.caller.name, sum(map(cost, questions)) - 1)
+
+    async def resolved(self, question: Question) -> Question:
+        """A question for a user who is remembered, as one with that history, and without what was hidden.
+
+        Raises `HTTPException` if the caller is neither that user nor an administrator.
+        """
+        if question.user is None:
+            return question
+        self.caller.require_user(question.user)
+        kept = await asyncio.to_thread(self.live.store.feedback_of, question.user)
+        hidden = [feedback.item_id for feedback in kept if feedback.kind == HIDDEN]
+        history = [feedback.item_id for feedback in kept if feedback.kind in LIKED]
+        return question.model_copy(update={"user": None, "history": history, "exclude": [*question.exclude, *hidden]})
 
 
 async def _desk(request: Request) -> Desk:
-    state = request.app.state
-    return Desk(await _ready(request), state.live, state.together, request.state.request_id)
+    state, own = request.app.state, request.state
+    return Desk(await _ready(request), state.live, state.together, state.rates, own.caller, own.request_id)
+
+
+def _row(engine: Engine, item_id: str) -> int:
+    """Where an item stands. Raises `Refused` for one that is not on offer, or cannot be."""
+    if (row := engine.shelf.row(item_id)) is None:
+        raise _refused("item_id", item_id) or Refused("item_id", "is not on offer", status=404)
+    return row
+
+
+def _refused(where: str, text: str) -> Refused | None:
+    fault = id_fault(text)
+    return Refused(where, fault) if fault else None
 
 
 Ready = Annotated[Engine, Depends(_ready)]
 Lively = Annotated[Live, Depends(_live)]
 Metered = Annotated[Meters, Depends(_meters)]
+Asker = Annotated[Caller, Depends(_caller)]
+Signing = Annotated[Tokens, Depends(_tokens)]
 
 asking = APIRouter(prefix="/v1", tags=["asking"], route_class=Route)
 remembering = APIRouter(prefix="/v1", tags=["remembering, by consent"], route_class=Route)
@@ -93,20 +151,11 @@ def _json(answer: Answer | Answers) -> Response:
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-def _resolved(question: Question, live: Live) -> Question:
-    """A question for a user who is remembered, as one with that history, and without what was hidden."""
-    if question.user is None:
-        return question
-    kept = live.store.feedback_of(question.user)
-    hidden = [feedback.item_id for feedback in kept if feedback.kind == HIDDEN]
-    history = [feedback.item_id for feedback in kept if feedback.kind in LIKED]
-    return question.model_copy(update={"user": None, "history": history, "exclude": [*question.exclude, *hidden]})
-
-
 async def recommend(question: Question, request: Request) -> Response:
     """The top k for a history, a text, both, or a user vector; seen items are left out unless asked for."""
     desk = await _desk(request)
-    question = _resolved(question, desk.live)
+    desk.charge([question])
+    question = await desk.resolved(question)
     if question.vector is not None and not question.diversity and desk.engine.shelf.index.quick:
         answer = desk.engine.recommend(question)  # sooner than a thread would begin
     else:
@@ -124,14 +173,16 @@ def add_recommend(app: FastAPI) -> None:
         response_model=Answer,
         responses=ASKING,
         tags=["asking"],
+        openapi_extra=FOR_ALL,
         route_class_override=Direct,
     )
 
 
-@asking.post("/recommend:batch", response_model=Answers, responses=ASKING)
+@asking.post("/recommend:batch", response_model=Answers, responses=ASKING, openapi_extra=FOR_ALL)
 async def recommend_batch(asked: Questions, desk: Annotated[Desk, Depends(_desk)]) -> Response:
     """Several questions at once; where one cannot be answered, none is."""
-    questions = [_resolved(question, desk.live) for question in asked.questions]
+    desk.charge(asked.questions)
+    questions = [await desk.resolved(question) for question in asked.questions]
     answers = await desk.together.answers(desk.engine, questions)
     for place, answer in enumerate(answers):
         if isinstance(answer, Refused):
@@ -151,24 +202,26 @@ async def search(
     details: Annotated[bool, Query(description="tell each item's columns, too")] = False,
 ) -> Response:
     """Items by text: those with it in their title first, then those that are about it."""
+    desk.charge([Question(query=q, k=k)])
     answer = await asyncio.to_thread(aside, partial(desk.engine.search, q, k, details))
     answer.request_id = desk.request_id
     return _json(answer)
 
 
-@asking.get("/items/{item_id:path}/similar", response_model=Answer, responses=LOOKING)
-def similar(item_id: str, desk: Annotated[Desk, Depends(_desk)], k: K = 10) -> Response:
+@asking.get("/items/{item_id:id}/similar", response_model=Answer, responses=LOOKING)
+def similar(item_id: Sent, desk: Annotated[Desk, Depends(_desk)], k: K = 10) -> Response:
     """The items nearest to one item."""
+    desk.charge([Question(history=["one"], k=k)])
+    _row(desk.engine, item_id)
     answer = desk.engine.similar(item_id, k)
     answer.request_id = desk.request_id
     return _json(answer)
 
 
-@asking.get("/items/{item_id:path}", responses=LOOKING)
-def item(item_id: str, engine: Ready) -> KnownItem:
+@asking.get("/items/{item_id:id}", responses=LOOKING)
+def item(item_id: Sent, engine: Ready) -> KnownItem:
     """All that is told of an item."""
-    if (row := engine.shelf.row(item_id)) is None:
-        raise Refused("item_id", "is not on offer", status=404)
+    row = _row(engine, item_id)
     told = engine.shelf.properties(row)
     return KnownItem(item_id=told["item_id"], title=told["title"], text=told["text"], columns=engine.shelf.told(row))
 
@@ -190,43 +243,64 @@ def _known(engine: Engine, live: Live) -> Known:
     )
 
 
-@remembering.post("/feedback", status_code=201, responses=ASKING)
-def feedback(told: Feedback, engine: Ready, live: Lively) -> Kept:
-    """Keep what a user did with an item, if the user has agreed. Sent again, it counts once."""
+@remembering.post("/feedback", status_code=201, responses=ASKING, openapi_extra=FOR_USERS)
+def feedback(told: Feedback, engine: Ready, live: Lively, caller: Asker) -> Kept:
+    """Keep what a user did with an item, if the user has agreed: with the user's token. Sent again, it counts once."""
+    caller.require_user(told.user)
     if engine.shelf.row(told.item_id) is None:
         raise Refused("item_id", "is not on offer")
     return live.store.note(told)
 
 
-@changing.get("/users/{user:path}", responses=CHANGING)
-def user(user: ItemId, live: Lively) -> Person:
-    """All that is kept of a user: nothing, of one who never agreed."""
-    return Person(user=user, feedback=live.store.feedback_of(user))
+@remembering.get("/users/{user:id}", responses=OWN, openapi_extra=FOR_USERS)
+def user(user: Sent, live: Lively, caller: Asker) -> Person:
+    """All that is kept of a user, with the user's token: nothing, of one who never agreed."""
+    caller.require_user(user)
+    kept = live.store.feedback_of(user)
+    if not kept and (refused := _refused("user", user)):
+        raise refused
+    return Person(user=user, feedback=kept)
 
 
-@changing.delete("/users/{user:path}", status_code=204, responses=CHANGING)
-def erase(user: ItemId, live: Lively) -> None:
-    """Forget a user."""
-    try:
-        live.store.erase(user)
-    except Busy as busy:
-        raise HTTPException(503, str(busy), {"retry-after": "5"}) from busy
+@remembering.delete("/users/{user:id}", status_code=204, responses=OWN, openapi_extra=FOR_USERS)
+def erase(user: Sent, live: Lively, caller: Asker) -> None:
+    """Forget a user, with the user's token."""
+    caller.require_user(user)
+    if not live.store.erase(user) and (refused := _refused("user", user)):
+        raise refused
 
 
-@changing.put("/items/{item_id:path}", responses=CHANGING)
+@changing.get("/users", responses=CHANGING, openapi_extra=FOR_ADMINS)
+def users(
+    live: Lively,
+    after: Annotated[str, Query(description="the last user of the page before")] = "",
+    k: Annotated[int, Query(ge=1, le=MAX_K, description="how many users to answer")] = 100,
+) -> Everybody:
+    """Of whom something is kept, also under ids that could not come in any more."""
+    return Everybody(users=live.store.users(after, k))
+
+
+@changing.post("/users/{user:id}/token", status_code=201, responses=CHANGING, openapi_extra=FOR_ADMINS)
+def token(user: UserId, tokens: Signing, new: NewToken | None = None) -> Token:
+    """A token by which one user is known, to be handed to that user's browser or app alone."""
+    signed, expires = tokens.sign(user, (new or NewToken()).seconds)
+    return Token(user=user, token=signed, expires=expires.isoformat())
+
+
+@changing.put("/items/{item_id:id}", responses=CHANGING, openapi_extra=FOR_ADMINS)
 def put_item(item_id: ItemId, new: NewItem, engine: Ready, live: Lively) -> KnownItem:
     """Offer an item from now on, by its text, or in place of the one with this id. No training is needed."""
     return item(item_id, live.put(Goods(item_id, new.title, new.text or new.title, new.columns)))
 
 
-@changing.delete("/items/{item_id:path}", status_code=204, responses=CHANGING)
-def drop_item(item_id: str, engine: Ready, live: Lively) -> None:
+@changing.delete("/items/{item_id:id}", status_code=204, responses=CHANGING, openapi_extra=FOR_ADMINS)
+def drop_item(item_id: Sent, engine: Ready, live: Lively) -> None:
     """Offer an item no more."""
     if not live.drop(item_id):
-        raise Refused("item_id", "is not on offer", status=404)
+        _row(engine, item_id)
 
 
-@changing.post("/models:reload", responses=CHANGING)
+@changing.post("/models:reload", responses=CHANGING, openapi_extra=FOR_ADMINS)
 def reload(live: Lively) -> Known:
     """Open the model's folder anew. It answers once it can; no request fails, and none sees two models."""
     try:

@@ -2,13 +2,40 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from data.ids import LONGEST_ID, id_fault
 
 MAX_K = 1000
 MAX_OFFSET = 10_000
 MAX_BATCH = 100
 MAX_COLUMNS = 20
-ItemId = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+def _regular(text: str) -> str:
+    if fault := id_fault(text):
+        raise PydanticCustomError("id", "{fault}", {"fault": fault})
+    return text
+
+
+def _decoded(text: str) -> str:
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise PydanticCustomError("id", "is not UTF-8")
+    return text
+
+
+SentId = Annotated[str, AfterValidator(_decoded)]
+"""An id to look up. Bytes that are not UTF-8 are none, and are not replaced."""
+
+ItemId = Annotated[
+    str,
+    Field(min_length=1, max_length=LONGEST_ID, description="no control characters, and neither '.' nor '..'"),
+    AfterValidator(_regular),
+]
+UserId = ItemId
+"""An id as it may come in: the same rule for items and users."""
+
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Value = Annotated[str, Field(max_length=500)] | bool | Whole | Number
@@ -52,7 +79,9 @@ class Question(Asked):
     vector: list[Number] | None = Field(
         default=None, min_length=1, max_length=10_000, description="a user vector computed where the history is"
     )
-    user: ItemId | None = Field(default=None, description="a user who has consented to be remembered: see /v1/feedback")
+    user: UserId | None = Field(
+        default=None, description="a user who has consented to be remembered (see /v1/feedback): with the user's token"
+    )
     mix: float = Field(default=0.5, ge=0, le=1, description="with a history and a query: the query's share")
     k: int = Field(default=10, ge=1, le=MAX_K, description="how many items to answer")
     offset: int = Field(
@@ -192,7 +221,7 @@ class Feedback(Asked):
         },
     )
 
-    user: ItemId
+    user: UserId
     item_id: ItemId
     kind: Literal["view", "like", "hide"] = Field(description="`hide`: never again; the others make the history")
     request_id: str = Field(default="", max_length=64, description="of the answer that showed the item")
@@ -214,6 +243,35 @@ class Person(BaseModel):
 
     user: str
     feedback: list[Kept]
+
+
+class Remembered(BaseModel):
+    """A user of whom something is kept."""
+
+    user: str
+    entries: int
+
+
+class Everybody(BaseModel):
+    """Users of whom something is kept, in the order of their ids."""
+
+    users: list[Remembered]
+
+
+class NewToken(Asked):
+    """How long a token is to be valid."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"seconds": 3600}]})
+
+    seconds: int = Field(default=3600, ge=60, le=30 * 24 * 3600, description="until it expires")
+
+
+class Token(BaseModel):
+    """Lets its holder read, write and erase what is kept of one user, until it expires."""
+
+    user: str
+    token: str = Field(description="to send as `authorization: Bearer …` or `x-user-token`")
+    expires: str
 
 
 class Known(BaseModel):

@@ -1,9 +1,10 @@
 """How the endpoint is run: from flags, then the environment (`FEDREC_…`), then a TOML file, then what is here."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, IPvAnyNetwork, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -14,7 +15,24 @@ from pydantic_settings import (
 
 from data.errors import InputError
 
-Key = Annotated[SecretStr, Field(min_length=16)]
+SECRET_BYTES = 32
+"""Bytes of a token secret at least: as many as the digest that it signs (RFC 7518, 3.2)."""
+
+
+def _sendable(key: SecretStr) -> SecretStr:
+    if not re.fullmatch("[!-~]*", key.get_secret_value()):
+        raise ValueError("a key is printable ASCII without blanks, since a header carries nothing else; choose another")
+    return key
+
+
+def _long_enough(secret: SecretStr) -> SecretStr:
+    if len(secret.get_secret_value().encode()) < SECRET_BYTES:
+        raise ValueError(f"give {SECRET_BYTES} bytes or more, such as `openssl rand -hex 32` prints")
+    return secret
+
+
+Key = Annotated[SecretStr, Field(min_length=16), AfterValidator(_sendable)]
+Secret = Annotated[SecretStr, AfterValidator(_long_enough)]
 
 
 class Settings(BaseSettings):
@@ -24,11 +42,15 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, ge=0, le=65535)
     store: Path | None = None  # SQLite file of items put in and of feedback; None: in memory, gone with the process
     read_keys: tuple[Key, ...] = ()  # who may ask; none: everybody
-    admin_keys: tuple[Key, ...] = ()  # who may change items, reload, and see or erase users; none: nobody
-    rate_per_minute: int = Field(default=0, ge=0)  # requests of a key, or else of an address; 0: as many as come
+    admin_keys: tuple[Key, ...] = ()  # who may change items, reload, and see or erase all users; none: nobody
+    token_secret: Secret | None = None  # signs the tokens by which users see and erase their own; None: no tokens
+    rate_per_minute: int = Field(default=0, ge=0)  # plain questions of a key, a user or an address; 0: as many as come
     max_body_bytes: int = Field(default=2_000_000, ge=1000)
     time_limit: float = Field(default=30.0, gt=0)  # seconds for an answer
+    receive_limit: float = Field(default=20.0, gt=0)  # seconds for a request to arrive whole
     cors_origins: tuple[str, ...] = ()  # web pages that may call from a browser; none: only those served from here
+    allowed_hosts: tuple[str, ...] = ()  # names to be addressed by; none: this machine's own if on loopback, else any
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()  # addresses whose X-Forwarded-For is believed
 
     @classmethod
     def read(cls, file: Path | None, flags: dict[str, Any]) -> "Settings":
@@ -48,10 +70,15 @@ class Settings(BaseSettings):
             return FromFile(**{name: value for name, value in flags.items() if value is not None})
         except ValidationError as error:
             first = error.errors()[0]
-            said = "is not known" if first["type"] == "extra_forbidden" else first["msg"].lower()
+            said = "is not known" if first["type"] == "extra_forbidden" else _said(first["msg"])
             known = ", ".join(cls.model_fields)
             raise InputError(f"setting {'.'.join(map(str, first['loc']))}: {said}; the settings are {known}") from None
         except SettingsError as error:  # it names the setting, and not the value
             raise InputError(f"{error}; lists are written in JSON, such as FEDREC_ADMIN_KEYS='[\"…\"]'") from None
         except ValueError as error:  # the file is no TOML
             raise InputError(f"--settings {file} is not TOML ({error}); mend it") from None
+
+
+def _said(message: str) -> str:
+    """What pydantic says, or what a rule of ours says, as the end of a sentence."""
+    return message.removeprefix("Value error, ") if message.startswith("Value error, ") else message.lower()

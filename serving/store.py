@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Lock
 
 from data.errors import InputError
-from serving.schema import Feedback, Kept
+from serving.schema import Feedback, Kept, Remembered
 from serving.shelf import Goods
 
 LIKED, HIDDEN = ("view", "like"), "hide"
@@ -25,12 +25,19 @@ CREATE TABLE IF NOT EXISTS feedback (
 """
 
 
+PATIENCE = 2.0
+"""Seconds to wait for another process that has locked the file."""
+
+
 class Busy(Exception):
-    """What is to be overwritten is still being read."""
+    """The store cannot be read or written now: it is locked or full, or what is to be overwritten is being read."""
 
 
 class Store:
-    """Safe for several threads, which take turns. What is erased is overwritten, in the file and in its log."""
+    """Safe for several threads, which take turns. What is erased is overwritten, in the file and in its log.
+
+    All methods raise `Busy` if the file cannot be read or written now; then nothing has changed.
+    """
 
     def __init__(self, path: Path | None) -> None:
         """In a file, made where there is none, or in memory. Raises `InputError` where the file is none of ours."""
@@ -39,7 +46,9 @@ class Store:
             if path:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.touch(mode=0o600)
-            self._db = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)
+            self._db = sqlite3.connect(
+                path or ":memory:", timeout=PATIENCE, check_same_thread=False, isolation_level=None
+            )
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA secure_delete = ON")
             self._db.executescript(_TABLES)
@@ -52,7 +61,7 @@ class Store:
 
     def items(self) -> Iterator[tuple[str, Goods | None]]:
         """What was put in, and, as None, what was taken out, of whatever model."""
-        with self._turn:
+        with self._used():
             rows = self._db.execute("SELECT item_id, told FROM items").fetchall()
         for item_id, told in rows:
             yield item_id, _goods(json.loads(told)) if told else None
@@ -80,9 +89,16 @@ class Store:
 
     def feedback_of(self, user: str) -> list[Kept]:
         """All that is kept of a user, oldest first."""
-        with self._turn:
+        with self._used():
             rows = self._db.execute(f"SELECT {_KEPT} FROM feedback WHERE user = ? ORDER BY number", (user,)).fetchall()
         return [_kept(row) for row in rows]
+
+    def users(self, after: str, most: int) -> list[Remembered]:
+        """Users of whom something is kept, in the order of their ids, from the first beyond `after`."""
+        query = "SELECT user, count(*) FROM feedback WHERE user > ? GROUP BY user ORDER BY user LIMIT ?"
+        with self._used():
+            rows = self._db.execute(query, (after, most)).fetchall()
+        return [Remembered(user=user, entries=entries) for user, entries in rows]
 
     def erase(self, user: str) -> int:
         """Forget a user, in the file and in its log; how many entries there were.
@@ -91,7 +107,7 @@ class Store:
         """
         with self._written():
             count = self._db.execute("DELETE FROM feedback WHERE user = ?", (user,)).rowcount
-        with self._turn:
+        with self._used():
             busy, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise Busy("forgotten, but another process reads the store, and its log cannot be emptied; try again")
@@ -100,14 +116,23 @@ class Store:
     @contextmanager
     def _written(self) -> Iterator[None]:
         """One transaction: all of it is on disk, or none."""
-        with self._turn:
+        with self._used():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # SQLite ends it by itself if the disk is full
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
+
+    @contextmanager
+    def _used(self) -> Iterator[None]:
+        with self._turn:
+            try:
+                yield
+            except sqlite3.OperationalError as error:
+                raise Busy(f"the store cannot be used now ({error}); nothing has changed, try again") from error
 
 
 _KEPT = "user, item_id, kind, request_id, at"

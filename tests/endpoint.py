@@ -10,6 +10,9 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from serving.server import configured
+from serving.settings import Settings
+
 
 def until_ready(client: httpx.Client) -> None:
     while client.get("/readyz").status_code != 200:
@@ -17,10 +20,10 @@ def until_ready(client: httpx.Client) -> None:
 
 
 @contextmanager
-def running(app: FastAPI, key: str | None = None) -> Iterator[httpx.Client]:
-    """The app, as it starts; the client sends this key with all it asks."""
+def running(app: FastAPI, key: str | None = None, settings: Settings | None = None) -> Iterator[httpx.Client]:
+    """The app, as it starts, served as `fedrec serve` does; the client sends this key with all it asks."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none"))
+        server = uvicorn.Server(configured(app, settings or Settings()))
         thread = Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -33,8 +36,8 @@ def running(app: FastAPI, key: str | None = None) -> Iterator[httpx.Client]:
 
 
 @contextmanager
-def ready(app: FastAPI, key: str | None = None) -> Iterator[httpx.Client]:
+def ready(app: FastAPI, key: str | None = None, settings: Settings | None = None) -> Iterator[httpx.Client]:
     """The app, once it answers."""
-    with running(app, key) as client:
+    with running(app, key, settings) as client:
         until_ready(client)
         yield client

@@ -93,8 +93,9 @@ ORDER = {
         "processes",
     ],
     "serving": [
-        *("exact", "index", "diversity", "schema", "shelf", "engine", "store", "threads", "live"),
-        *("together", "settings", "problems", "gate", "body", "routes", "log", "app"),
+        *("exact", "index", "diversity", "schema", "cost", "shelf", "engine", "store", "threads", "live"),
+        *("together", "settings", "problems", "paths", "hosts", "tokens", "callers", "rates", "gate", "body"),
+        *("described", "routes", "log", "app", "server"),
     ],
 }
 """Within a package a file imports only those listed before it."""

@@ -59,7 +59,7 @@ def test_a_refusal_tells_the_field(client: Client) -> None:
     with pytest.raises(ProblemError, match=r"404 Not Found: item_id") as refusal:
         client.item("gone")
     assert [fault.field for fault in refusal.value.problem.errors] == ["item_id"]
-    with pytest.raises(ProblemError, match="403 Forbidden"), Client(str(client._http.base_url), "x") as stranger:
+    with pytest.raises(ProblemError, match="401 Unauthorized"), Client(str(client._http.base_url), "é") as stranger:
         stranger.user("u")
     with pytest.raises(httpx.ConnectError), Client("http://127.0.0.1:9") as nobody:
         nobody.ready()

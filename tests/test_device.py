@@ -102,7 +102,7 @@ def test_what_cannot_be_recommended_on_the_device_is_refused(
 ) -> None:
     asked = ["recommend", run, "--shard", node]
     is_refused(fedrec(*asked), "--shard goes with --user")
-    is_refused(fedrec(*asked, "--user", "person-01", "--query", "x"), "neither --history nor --query")
+    is_refused(fedrec(*asked, "--user", "person-01", "--query", "x"), "none of --history, --item and --query")
     is_refused(fedrec("recommend", run, "--user", "person-01"), "--user goes with --shard")
     is_refused(fedrec(*asked, "--user", "person-00"), "user 'person-00' is not on this node", "'person-01'")
     known = [*asked, "--user", "person-01", "--endpoint"]

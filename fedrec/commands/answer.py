@@ -24,6 +24,10 @@ SWITCH = 0.0001
 def recommend(
     run: Run,
     history: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="Item ids, oldest first.")] = None,
+    item: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="An id of the history as it is, commas and blanks included; repeatable."),
+    ] = None,
     query: Annotated[str | None, typer.Option(metavar="TEXT", help="Free text.")] = None,
     shard: Annotated[Path | None, typer.Option(metavar="DIR", help="A node's folder, for one of its users.")] = None,
     user: Annotated[str | None, typer.Option(metavar="ID", help="With --shard: the user's id there.")] = None,
@@ -44,15 +48,17 @@ def recommend(
     from fedrec import view
 
     if shard is not None:
-        if user is None or history is not None or query is not None:
-            raise InputError("--shard goes with --user, one of its users, and with neither --history nor --query")
+        if user is None or history is not None or item or query is not None:
+            raise InputError(
+                "--shard goes with --user, one of its users, and with none of --history, --item and --query"
+            )
         from fedrec.device import recommend
 
         answer = recommend(run, shard, user, k, endpoint, api_key)
     else:
         if told := [name for name, value in (("--user", user), ("--endpoint", endpoint)) if value is not None]:
             raise InputError(f"{told[0]} goes with --shard, a node's folder; add it")
-        answer = _answer(run, _question(history, query, k))
+        answer = _answer(run, _question(_ids(history, item), query, k))
     if as_json:
         print(answer.model_dump_json(ensure_ascii=True))
         return
@@ -71,22 +77,34 @@ def _answer(run: Path, question: "Question") -> "Answer":
         raise InputError(f"--{refusal.where}: {refusal.detail}; ids stand in {run}/catalogue.parquet") from refusal
 
 
-def _question(history: str | None, query: str | None, k: int) -> "Question":
+def _ids(history: str | None, items: list[str] | None) -> list[str] | None:
+    """The ids of `--history`, which are between commas and without blanks around, or those of `--item` as they are."""
+    if history is None:
+        return items or None
+    if items:
+        raise InputError("give exactly one of --history, --item and --query")
+    return [item_id.strip() for item_id in history.split(",") if item_id.strip()]
+
+
+def _question(history: list[str] | None, query: str | None, k: int) -> "Question":
     """What the command line asks, under the same limits as over HTTP. Raises `InputError`."""
     from pydantic import ValidationError
 
     from serving.schema import Question
 
     if (history is None) == (query is None):
-        raise InputError("give exactly one of --history and --query")
-    if not (history if query is None else query).strip(" ,"):  # type: ignore[union-attr]
+        raise InputError("give exactly one of --history, --item and --query")
+    if history == [] or (query is not None and not query.strip(" ,")):
         raise InputError("--history and --query may not be empty")
-    ids = [item_id.strip() for item_id in history.split(",") if item_id.strip()] if history is not None else None
     try:
-        return Question(history=ids, query=query, k=k)
+        return Question(history=history, query=query, k=k)
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(f"--{first['loc'][0]}: {first['msg'].lower()}; shorten it") from error
+        raise InputError(f"--{first['loc'][0]}: {first['msg'].lower()}; {_mend(first['type'])}") from error
+
+
+def _mend(kind: str) -> str:
+    return "shorten it" if kind in ("string_too_long", "too_long") else "give ids of the catalogue"
 
 
 @app.command()
@@ -101,7 +119,8 @@ def serve(
         typer.Option(metavar="FILE", help="For items put in and feedback.", show_default="in memory"),
     ] = None,
     rate_per_minute: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Requests of a caller at most.", show_default="no limit")
+        int | None,
+        typer.Option(min=0, metavar="N", help="Plain questions of a caller at most.", show_default="no limit"),
     ] = None,
     max_body_bytes: Annotated[
         int | None, typer.Option(min=1000, metavar="N", help="Of a request at most.", show_default="2,000,000")
@@ -109,9 +128,26 @@ def serve(
     time_limit: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="For an answer.", show_default="30")
     ] = None,
+    receive_limit: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="For a request to arrive whole.", show_default="20")
+    ] = None,
     cors_origin: Annotated[
         list[str] | None,
         typer.Option(metavar="URL", help="A web page that may call from a browser; repeatable.", show_default="none"),
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name to be addressed by; repeatable.",
+            show_default="this machine's own on a loopback address, else any",
+        ),
+    ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS", help="Whose X-Forwarded-For is believed; repeatable, or CIDR.", show_default="none"
+        ),
     ] = None,
     settings: Annotated[
         Path | None,
@@ -130,7 +166,10 @@ def serve(
         "rate_per_minute": rate_per_minute,
         "max_body_bytes": max_body_bytes,
         "time_limit": time_limit,
+        "receive_limit": receive_limit,
         "cors_origins": cors_origin or None,
+        "allowed_hosts": allowed_host or None,
+        "trusted_proxies": trusted_proxy or None,
     }
     asked = Settings.read(settings, flags)
     with _listen(asked.host, asked.port) as listener:
@@ -140,6 +179,7 @@ def serve(
         from recsys.recommender import Recommender
         from serving.app import create_app
         from serving.log import log_requests
+        from serving.server import configured
 
         recommender = Recommender.load(run)
         first = iter([recommender])  # what is there when it starts; a reload opens the folder anew
@@ -149,8 +189,7 @@ def serve(
         view.say(f"{recommender.version} at http://{shown}:{listener.getsockname()[1]} (API at /docs, Ctrl-C stops)")
         log_requests()
         sys.setswitchinterval(SWITCH)
-        config = uvicorn.Config(app, log_config=None, access_log=False)
-        uvicorn.Server(config).run(sockets=[listener])
+        uvicorn.Server(configured(app, asked)).run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:

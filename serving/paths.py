@@ -1,0 +1,46 @@
+"""Ids in paths: a request is routed by its path as it was sent, and an id is decoded once.
+
+A server decodes `%2F` before it routes, so that `/v1/items/p1%2Fsimilar` (the item "p1/similar") and
+`/v1/items/p1/similar` (the neighbours of "p1") would look alike. A path that is not decoded cannot be mistaken.
+"""
+
+from urllib.parse import quote, unquote
+
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.types import Scope
+
+_SUFFIXES = {"/v1/items/": {"GET": "/similar"}, "/v1/users/": {"POST": "/token"}}
+"""Paths that hold an id, and the suffix that may follow it, by method. Encoded (`%2Fsimilar`) it belongs to the id."""
+
+
+class IdConvertor(Convertor[str]):
+    """One percent-encoded segment ↔ an id. Bytes that are not UTF-8 become surrogates, which no id may hold."""
+
+    regex = "[^/]*"
+
+    def convert(self, value: str) -> str:
+        return unquote(value, errors="surrogateescape")
+
+    def to_string(self, value: str) -> str:
+        return quote(value, safe="")
+
+
+register_url_convertor("id", IdConvertor())
+
+
+def routed(scope: Scope) -> str:
+    """Return the path to route by: an id in it is one percent-encoded segment, whatever slashes it was sent with."""
+    root = scope.get("root_path", "")
+    path = scope["path"].removeprefix(root)
+    prefix = next((prefix for prefix in _SUFFIXES if path.startswith(prefix)), None)
+    if prefix is None:
+        return scope["path"] if "\n" not in path else quote(scope["path"])  # a route's `$` also matches before "\n"
+    sent = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1").removeprefix(root)
+    return root + (_one_segment(sent, prefix, scope["method"]) if sent.startswith(prefix) else sent)
+
+
+def _one_segment(sent: str, prefix: str, method: str) -> str:
+    """`/v1/items/a/b/similar` → `/v1/items/a%2Fb/similar`."""
+    encoded, suffix = sent.removeprefix(prefix), _SUFFIXES[prefix].get(method, "")
+    suffix = suffix if encoded.endswith(suffix) else ""
+    return prefix + encoded.removesuffix(suffix).replace("/", "%2F") + suffix
