@@ -83,7 +83,7 @@ ORDER = {
         "processes",
     ],
     "serving": [
-        *("exact", "index", "diversity", "schema", "shelf", "engine", "store", "threads", "live"),
+        *("exact", "index", "diversity", "schema", "cost", "shelf", "engine", "store", "threads", "live"),
         *("together", "settings", "problems", "gate", "body", "routes", "log", "app"),
     ],
 }
