@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from starlette.exceptions import HTTPException
 
 from serving.body import Direct, Route
+from serving.cost import cost
 from serving.engine import Engine, Refused
 from serving.gate import ADMIN, Meters
 from serving.live import Live
@@ -107,7 +108,7 @@ async def recommend(question: Question, request: Request) -> Response:
     """The top k for a history, a text, both, or a user vector; seen items are left out unless asked for."""
     desk = await _desk(request)
     question = _resolved(question, desk.live)
-    if question.vector is not None and not question.diversity and desk.engine.shelf.index.quick:
+    if question.vector is not None and cost(question) == 1 and desk.engine.shelf.index.quick:
         answer = desk.engine.recommend(question)  # sooner than a thread would begin
     else:
         answer = await desk.together.answer(desk.engine, question)

@@ -44,6 +44,7 @@ ORDER = {
         "embed",
         "machine",
         "exact",
+        "nearest",
         "stacks",
         "lora",
         "model",
