@@ -90,6 +90,10 @@ class Encoder:
     def loaded(self) -> bool:
         return "model" in vars(self)
 
+    def load(self) -> None:
+        """Load the model now: whoever needs it first waits for seconds."""
+        _ = self.model
+
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Unit-length embeddings of free texts."""
         vectors = self.model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)

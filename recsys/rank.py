@@ -164,11 +164,6 @@ def _sampled(scores: Tensor, targets: Tensor, salts: np.ndarray) -> Tensor:
     return kept
 
 
-def top(scores: Tensor, k: int) -> Tensor:
-    """Items by falling score, the lower row first among equals: (B, N) → (B, k)."""
-    return scores.sort(dim=-1, descending=True, stable=True).indices[..., :k]
-
-
 def per_user(ranks: np.ndarray, metric: str) -> np.ndarray:
     """Each user's `mrr`, `recall@k`, `hr@k` or `ndcg@k`, for any k: (U,) → (U,). Raises `InputError` for another."""
     name, _, cutoff = metric.partition("@")

@@ -28,8 +28,10 @@ from data.ids import id_faults
 from recsys.card import AGAIN, CARD, load_finished_card, model_config
 from recsys.embed import Encoder, resolve
 from recsys.lora import Adapter, fingerprint, from_peft, is_lora, to_peft
+from recsys.machine import spread
 from recsys.model import Model, ModelConfig
-from recsys.rank import Scorer, top, user_vectors, vector_scorer
+from recsys.nearest import Found, best, contenders, doubt, exact_scores
+from recsys.rank import Scorer, user_vectors, vector_scorer
 from recsys.tensors import check_adapter, check_numbers, check_vectors, load_tensors
 from recsys.towers import Towers
 
@@ -89,19 +91,38 @@ class Recommender:
 
     def query_vector(self, text: str) -> Tensor:
         """A free text's place among the items, as if it described one: (E,)."""
-        return self.towers.item_vectors(self.encoder.encode([text]))[0]
+        return self.text_vectors([text])[0]
 
     def user_vectors(self, vectors: Tensor, histories: Sequence[np.ndarray]) -> Tensor:
-        """The user vectors after histories of rows of `vectors` (N, E): (B, E)."""
-        return user_vectors(self.towers.user_vectors, self.towers.length, vectors, histories)
+        """The user vectors after histories of rows of `vectors` (N, E): (B, E).
 
-    def recommend(
-        self, vector: Tensor, k: int = 10, exclude: Sequence[int] | np.ndarray = ()
-    ) -> list[tuple[int, float]]:
-        """The k best rows for a vector and their cosines, best first, by looking at every item."""
-        scores = self.vectors @ vector  # (N,)
-        scores[torch.from_numpy(np.asarray(exclude, dtype=np.int64))] = -torch.inf
-        return [(int(row), float(scores[row])) for row in top(scores, k) if torch.isfinite(scores[row])]
+        Each history is read in a pass of its own within one thread: to the bit, it gets the same vector in any company.
+        """
+        towers = self.towers
+
+        def read(history: np.ndarray) -> Tensor:
+            return user_vectors(towers.user_vectors, towers.length, vectors, [history])  # (1, E)
+
+        return torch.cat([torch.zeros(0, vectors.shape[1]), *spread(read, histories)])
+
+    def text_vectors(self, texts: Sequence[str]) -> Tensor:
+        """The places of free texts among the items: (B, E). Each is read in a pass of its own, as histories are."""
+        towers, encoder = self.towers, self.encoder
+        encoder.load()  # here, while the threads of `spread` go on reading histories
+
+        def read(text: str) -> Tensor:
+            return towers.item_vectors(encoder.encode([text]))  # (1, E)
+
+        return torch.cat([torch.zeros(0, self.vectors.shape[1]), *spread(read, texts)])
+
+    def recommend(self, vector: Tensor, k: int = 10, exclude: Sequence[int] | np.ndarray = ()) -> Found:
+        """The k best rows for a vector and their cosines, best first, by looking at every item. Among equals the lower
+        row comes first."""
+        left, asked = np.ones(len(self.vectors), dtype=bool), vector.numpy()
+        left[np.asarray(exclude, dtype=np.int64)] = False
+        rows = np.flatnonzero(left)
+        rows = rows[contenders((self.vectors @ vector).numpy()[rows], k, doubt(asked))]
+        return best(rows, exact_scores(self.vectors.numpy()[rows], asked), k)
 
     def scorer(self) -> Scorer:
         """This model as one that ranks, for evaluation."""

@@ -9,21 +9,18 @@ from threading import Lock
 import numpy as np
 import torch
 
+from recsys.nearest import Found, best, exact_scores
 from recsys.recommender import Recommender
-from serving.diversity import diversified
-from serving.exact import Found
+from serving.diversity import POOL, diversified
 from serving.index import Asked, Index
 from serving.schema import Answer, Question, Range, Weight
-from serving.shelf import Goods, Shelf, Unfit
-
-POOL = 200
-"""Items among which diversity chooses, at least: so long as a page ends within them, the pages before it stay."""
+from serving.shelf import POPULARITY, Goods, Shelf, Unfit
 
 REASONS = 3
 """Items of the history that an answer is explained by."""
 
-POPULARITY = "popularity"
-"""A number column of the catalogue, by which to answer who has no history."""
+UNIT = 1e-6
+"""How far from 1 the length of a unit vector in float32 may be."""
 
 Search = Callable[[Sequence[Asked]], list[Found]]
 """How several searches are made."""
@@ -190,7 +187,7 @@ class Engine:
         """What each question is answered with, pages before it included."""
         index, wide = self.shelf.index, [plan.question.offset + plan.question.k for plan in plans]
         asked = [
-            (vector, max(last, POOL) if plan.question.diversity else last, plan.allowed)
+            (vector, -(-last // POOL) * POOL if plan.question.diversity else last, plan.allowed)
             for plan, vector, last in zip(plans, vectors, wide, strict=True)
             if vector is not None
         ]
@@ -229,7 +226,8 @@ class Engine:
             text = self.read([plan.question.query])[0]
             without = [_mixed(taste, text, plan.question.mix) for taste in without]
         vectors = self.shelf.index.vectors(np.array(rows, dtype=np.int64))  # (k, E)
-        weights = (vectors @ vector)[:, None] - vectors @ np.stack(without, axis=1)  # (k, n)
+        scores = exact_scores(vectors, np.stack([vector, *without], axis=1))  # (k, 1 + n)
+        weights = scores[:, :1] - scores[:, 1:]  # (k, n)
         return [
             [
                 Weight(
@@ -252,24 +250,21 @@ class Engine:
         """Texts' places among the items."""
         if not texts:
             return []
-        recommender = self.recommender
         with self._turn:
-            return list(recommender.towers.item_vectors(recommender.encoder.encode(texts)).numpy())
+            return list(self.recommender.text_vectors(texts).numpy())
 
     def _popular(self) -> np.ndarray:
         """How popular each row is. Raises `Refused` where the catalogue does not tell."""
-        frame = self.shelf.frame
-        if POPULARITY not in frame.columns or not frame.schema[POPULARITY].is_numeric():
+        if (popular := self.shelf.popularity) is None:
             raise Refused(
                 "history", "none of these ids is on offer, and the catalogue tells no popularity; give a query"
             )
-        return frame[POPULARITY].cast(float).fill_null(0).to_numpy()
+        return popular
 
     def _most_popular(self, allowed: np.ndarray | None, count: int) -> Found:
-        popular = self._popular()
-        mask = self.shelf.index.living if allowed is None else self.shelf.index.living & allowed
-        rows = np.flatnonzero(mask)
-        return [(int(row), float(popular[row])) for row in rows[np.argsort(-popular[rows], kind="stable")][:count]]
+        living = self.shelf.index.living
+        rows = np.flatnonzero(living if allowed is None else living & allowed)
+        return best(rows, self._popular()[rows], count)
 
     def _known(self, ids: Sequence[str]) -> tuple[np.ndarray, list[str]]:
         """The rows of those on offer, in their order, and the others."""
@@ -297,15 +292,15 @@ class Engine:
 
 
 def _direction(numbers: Sequence[float]) -> np.ndarray:
-    """A vector from outside at unit length, however long it came."""
+    """A vector from outside at unit length, however long it came; one that has it, to float32's precision, as it is."""
     vector, length = np.array(numbers), math.hypot(*numbers)
     if math.isinf(length):
         return _direction((vector / np.abs(vector).max()).tolist())
-    return (vector / length).astype(np.float32)
+    return (vector if abs(length - 1) < UNIT else vector / length).astype(np.float32)
 
 
 def _mixed(taste: np.ndarray, text: np.ndarray, share: float) -> np.ndarray:
     """Between two directions; where they cancel out, the text's."""
     mixed = (1 - share) * taste + share * text
-    length = np.linalg.norm(mixed)
+    length = math.hypot(*mixed.tolist())
     return (mixed / length if length > 1e-6 else text).astype(np.float32)

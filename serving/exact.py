@@ -10,15 +10,14 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 
+from recsys.nearest import Found, best, contenders, doubt, exact_scores
+
 SPARE, MORE = 8, 4
 """Rows that are refined besides a quarter more than were asked for, and how many times as many where they are not
 enough."""
 
 MOST = 1 / 16
 """The share of all rows beyond which it takes less time to score all by their own numbers."""
-
-Found = list[tuple[int, float]]
-"""Rows and their scores, best first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,19 +39,24 @@ class Exact:
 
     def search(self, vector: np.ndarray, k: int, mask: np.ndarray | None) -> Found:
         """The k rows with the highest inner product with a unit vector (E,), among those of the mask (N,) where there
-        is one; fewer where it has fewer."""
-        doubt = 2 * self.error + 1e-5  # of two scores, by Cauchy and Schwarz; and the sums themselves round
+        is one; fewer where it has fewer. Among equals the lower row comes first."""
+        wrong = doubt(vector)
+        apart = 2 * self.error + 4 * wrong  # by Cauchy and Schwarz; and all four sums round
         parameters = None if mask is None else _only(mask)
         many = k + k // 4 + SPARE
         while many < MOST * len(self.matrix):
             scores, rows = self._refined(vector, many, parameters)
-            if rows[-1] < 0:  # there are no more than these
-                return best(rows, scores, min(k, int(np.count_nonzero(rows >= 0))))
-            if scores[k - 1] > scores[-1] + doubt:
-                return best(rows, scores, k)
+            there = int(np.count_nonzero(rows >= 0))
+            if there < many or scores[k - 1] > scores[-1] + apart:
+                return self._settled(vector, rows[:there], scores[:there], k)
             many *= MORE
         rows = np.arange(len(self.matrix)) if mask is None else np.flatnonzero(mask)
-        return best(rows, (self.matrix @ vector)[rows], k)
+        return self._settled(vector, rows, (self.matrix @ vector)[rows], k)
+
+    def _settled(self, vector: np.ndarray, rows: np.ndarray, scores: np.ndarray, k: int) -> Found:
+        """The k best of the rows by their exact scores, given rough ones."""
+        rows = rows[contenders(scores, k, doubt(vector))]
+        return best(rows, exact_scores(self.matrix[rows], vector), k)
 
     def _refined(
         self, vector: np.ndarray, many: int, parameters: faiss.SearchParameters | None
@@ -75,12 +79,3 @@ def _only(mask: np.ndarray) -> faiss.SearchParameters:
 def chosen(mask: np.ndarray) -> faiss.IDSelector:
     """For FAISS: the rows of the mask."""
     return faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # type: ignore[call-arg]
-
-
-def best(rows: np.ndarray, scores: np.ndarray, k: int) -> Found:
-    """The k highest, or all; among equals the lower row comes first."""
-    if 0 < k < len(rows) / 8:
-        kept = scores >= np.partition(scores, -k)[-k]
-        rows, scores = rows[kept], scores[kept]
-    order = np.lexsort((rows, -scores))[:k]
-    return list(zip(rows[order].tolist(), scores[order].tolist(), strict=True))

@@ -4,6 +4,10 @@ Up to `EXACT` items every search finds the very nearest. Beyond, it looks at the
 (Jégou, Douze and Schmid 2011, doi:10.1109/TPAMI.2010.57), as many as a measurement finds to be enough. Items that come
 later are few: they stand beside, in a matrix of their own, and are always looked at.
 
+The order is by score falling, then by row rising, and a page is a part of it, however long: scores of libraries, which
+round otherwise in another company, only choose who may be in it (`recsys.nearest`). An inverted file's order is the
+best `AT` of the cells looked at first, then what is found among more cells and not yet told, and so on.
+
 An index does not change: one with an item more or less is another one, which shares what is large. So searches need no
 lock, and none sees half of a change.
 """
@@ -22,15 +26,19 @@ import torch
 
 from data.errors import InputError
 from data.files import replaced_file
-from serving.exact import Exact, Found, best, chosen
+from recsys.nearest import Found, best, contenders, doubt, exact_scores
+from serving.exact import MORE, SPARE, Exact, chosen
 
 EXACT = 50_000
 """Items among which each search finds the very nearest."""
 
 AT, RECALL, WIDER = 100, 0.985, 4
 """An inverted file must find so large a share of the nearest `AT`: a little more than the 0.98 that is promised, since
-what is asked later is not what it was measured on. A search that it was not measured for looks at `WIDER` times as many
-cells, again and again, until they hold nothing better."""
+what is asked later is not what it was measured on. A search that it was not measured for, as a page beyond `AT`, looks
+at `WIDER` times as many cells, again and again, until they hold nothing better."""
+
+ASIDE = AT // 2
+"""Rows that may not be answered, at most, for a search to count as one that was measured: a history's, as a rule."""
 
 KIN = (20, 100, 500)
 """Among how many of an item's nearest the items of one taste are, where recall is measured."""
@@ -137,23 +145,21 @@ class Index:
     def search(self, vector: np.ndarray, k: int, allowed: np.ndarray | None = None) -> Found:
         """The k best of the rows that live and are `allowed`, a mask (N+M,); fewer only where fewer are left.
 
-        Exact where the index is, where few rows are allowed, and among rows that came later.
+        Exact where the index is, where few rows are allowed, and among rows that came later. The first of more are the
+        same.
         """
         vector = np.ascontiguousarray(vector, dtype=np.float32)
         if allowed is None and self._as_built:
             return self._in_base(vector, k, None)
-        mask = self._mask(allowed)
-        if allowed is not None and (count := int(mask.sum())) <= min(FEW, SHARE * len(mask)):
+        mask, first = self._mask(allowed), len(self.matrix)
+        if allowed is not None and int(mask.sum()) <= min(FEW, SHARE * len(mask)):
             rows = np.flatnonzero(mask)
-            return best(rows, self.vectors(rows) @ vector, min(k, count))
-        first = len(self.matrix)
-        found = self._in_base(vector, k, mask[:first])
-        late = np.flatnonzero(mask[first:])
+            return self._settled(vector, rows, self.vectors(rows) @ vector, k)
+        found, late = self._in_base(vector, k, mask[:first]), np.flatnonzero(mask[first:])
         if not len(late):
             return found
-        rows = np.concatenate([[row for row, _ in found], first + late]).astype(np.int64)
-        scores = np.concatenate([[score for _, score in found], (self.extra @ vector)[late]])
-        return best(rows, scores, min(k, len(rows)))
+        found += self._settled(vector, first + late, (self.extra @ vector)[late], k)
+        return sorted(found, key=lambda each: (-each[1], each[0]))[:k]
 
     def search_all(self, asked: Sequence[Asked]) -> list[Found]:
         """`search` for each of them. Where all items are looked at, that is one product for all of the vectors, which
@@ -162,14 +168,17 @@ class Index:
             return [self.search(*each) for each in asked]
         vectors = torch.from_numpy(np.stack([vector for vector, _, _ in asked]).astype(np.float32))  # (B, E)
         parts = [vectors @ torch.from_numpy(part).T for part in (self.matrix, self.extra)]
-        scores = torch.cat(parts, dim=1)  # (B, N+M)
-        for place, (_, _, allowed) in enumerate(asked):
-            scores[place, torch.from_numpy(~self._mask(allowed))] = -torch.inf
-        top = scores.topk(min(max(k for _, k, _ in asked), scores.shape[1]))
+        scores = torch.cat(parts, dim=1).numpy()  # (B, N+M)
         found = []
-        for (_, k, _), values, rows in zip(asked, top.values.tolist(), top.indices.tolist(), strict=True):
-            found.append([(row, score) for row, score in zip(rows[:k], values[:k], strict=True) if score > -torch.inf])
+        for vector, rough, (_, k, allowed) in zip(vectors.numpy(), scores, asked, strict=True):
+            rows = np.flatnonzero(self._mask(allowed))
+            found.append(self._settled(vector, rows, rough[rows], k))
         return found
+
+    def _settled(self, vector: np.ndarray, rows: np.ndarray, scores: np.ndarray, k: int) -> Found:
+        """The k best of the rows by their exact scores, given rough ones."""
+        rows = rows[contenders(scores, k, doubt(vector))]
+        return best(rows, exact_scores(self.vectors(rows), vector), k)
 
     def _mask(self, allowed: np.ndarray | None) -> np.ndarray:
         return self.living if allowed is None else self.living & allowed
@@ -183,15 +192,7 @@ class Index:
         if isinstance(self.base, Exact):
             return self.base.search(vector, k, mask)
         there = len(self.matrix) if mask is None else int(mask.sum())
-        k, cells = min(k, there), self.base.nprobe
-        selector = None if mask is None else chosen(mask)
-        found = _in_cells(self.base, vector, k, selector, cells)
-        enough = k + len(self.matrix) - there <= AT  # at worst, all that may not be answered is nearer
-        while cells < self.base.nlist and not (enough and len(found) == k):
-            cells = min(WIDER * cells, self.base.nlist)
-            before, found = found, _in_cells(self.base, vector, k, selector, cells)
-            enough = before == found
-        return found
+        return Cells(self, self.base, vector, None if mask is None else chosen(mask), there).ranked(k)
 
     def save(self, folder: Path, version: str) -> None:
         """Write what took long to build; `version` is the model's whose vectors it holds."""
@@ -223,13 +224,51 @@ class Index:
         return cls._of(np.ascontiguousarray(matrix, dtype=np.float32), base, float(about["recall"]))
 
 
-def _in_cells(base: faiss.IndexIVFFlat, vector: np.ndarray, k: int, selector: Any, cells: int) -> Found:
-    """The k best of those cells that are nearest, among the rows that FAISS's selector lets through."""
-    if not k:
-        return []
-    parameters = faiss.SearchParametersIVF(sel=selector, nprobe=cells)  # type: ignore[call-arg]
-    scores, rows = base.search(vector[None], k, params=parameters)
-    return [(row, score) for row, score in zip(rows[0].tolist(), scores[0].tolist(), strict=True) if row >= 0]
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """A search of an inverted file: `there` rows may be answered, those that FAISS's selector lets through."""
+
+    index: Index
+    base: faiss.IndexIVFFlat
+    vector: np.ndarray  # (E,)
+    selector: Any
+    there: int
+
+    def ranked(self, wanted: int) -> Found:
+        """So many of those that may be answered, or all of them; a search for more gives the same first ones.
+
+        So each look is for a number of rows, in a number of cells, that do not depend on how many are wanted.
+        """
+        ranking: Found = []
+        cells, count, sure = self.base.nprobe, AT, len(self.index.matrix) - self.there <= ASIDE
+        while len(ranking) < min(wanted, self.there):
+            if sure:
+                found = self.look(min(wanted, count), cells)
+            else:
+                found, cells = self.look_wider(min(count, self.there), cells)
+            before = {row for row, _ in ranking}
+            ranking += [each for each in found if each[0] not in before]
+            count, sure = WIDER * count, False
+        return ranking[:wanted]
+
+    def look_wider(self, count: int, cells: int) -> tuple[Found, int]:
+        """So many of the best, among ever more cells until they hold nothing better, and among how many that was."""
+        found, before = self.look(count, cells), None
+        while cells < self.base.nlist and not (found == before and len(found) == count):
+            cells = min(WIDER * cells, self.base.nlist)
+            before, found = found, self.look(count, cells)
+        return found, cells
+
+    def look(self, count: int, cells: int) -> Found:
+        """The best of so many cells, those that are nearest."""
+        wrong, many = doubt(self.vector), count + count // 4 + SPARE
+        parameters = faiss.SearchParametersIVF(sel=self.selector, nprobe=cells)  # type: ignore[call-arg]
+        while True:
+            scores, rows = (each[0] for each in self.base.search(self.vector[None], many, params=parameters))
+            found = int(np.count_nonzero(rows >= 0))
+            if found < many or scores[count - 1] > scores[-1] + 2 * wrong:  # of equals, FAISS may have left out any
+                return self.index._settled(self.vector, rows[:found], scores[:found], count)
+            many *= MORE
 
 
 def _inverted(matrix: np.ndarray) -> faiss.IndexIVFFlat:

@@ -156,7 +156,7 @@ async def recommend(question: Question, request: Request) -> Response:
     desk = await _desk(request)
     desk.charge([question])
     question = await desk.resolved(question)
-    if question.vector is not None and not question.diversity and desk.engine.shelf.index.quick:
+    if question.vector is not None and cost(question) == 1 and desk.engine.shelf.index.quick:
         answer = desk.engine.recommend(question)  # sooner than a thread would begin
     else:
         answer = await desk.together.answer(desk.engine, question)

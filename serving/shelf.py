@@ -18,6 +18,9 @@ from serving.index import Index
 TOLD = ("item_id", "title", "text")
 """Columns that every catalogue has, and nothing is filtered by."""
 
+POPULARITY = "popularity"
+"""A number column of the catalogue, by which to answer who has no history."""
+
 SEPARATOR = "|"
 """Between the values of a column that has several, as published catalogues have it."""
 
@@ -155,16 +158,55 @@ class Shelf:
     def mask(self, filters: Mapping[str, Any]) -> np.ndarray:
         """Which rows have all these properties: a bool for each. A column with several values has each of them.
 
-        A filter is a value, a list of values of which one is enough, or `{"min": …, "max": …}`, both included.
-        Raises `Unfit`.
+        A filter is a value, a list of values of which one is enough (so of an empty one none is), or
+        `{"min": …, "max": …}`, both included. What is not told of an item fits no filter. Raises `Unfit`.
         """
-        kept = pl.lit(True)
+        kept = np.ones(len(self.frame), dtype=bool)
         for column, wanted in filters.items():
             if column not in self.columns:
                 raise Unfit(column, self._known())
-            kept &= _has(pl.col(column), self.frame.schema[column], column, wanted)
-        found = self.frame.select(kept=kept.fill_null(False))["kept"].to_numpy()
-        return np.broadcast_to(found, (len(self.frame),))
+            kept &= self._within(column, wanted) if isinstance(wanted, Mapping) else self._having(column, wanted)
+        return kept
+
+    def _within(self, column: str, wanted: Mapping[str, Any]) -> np.ndarray:
+        """Which rows have a number from `min` to `max`; any row, if neither is given."""
+        if not self.frame.schema[column].is_numeric():
+            raise Unfit(column, "is not a number, and has no range; give a value or a list of values")
+        rows, told = self._told[column]
+        low, high = wanted.get("min"), wanted.get("max")
+        if low is None and high is None:
+            return np.ones(len(self.frame), dtype=bool)
+        return self._where(rows[_between(told, low, high)])
+
+    def _having(self, column: str, wanted: Any) -> np.ndarray:
+        """Which rows have one of the values: each value is looked up once, however many they are."""
+        rows, told = self._told[column]
+        kind, values = told.dtype, list(wanted) if isinstance(wanted, list | tuple) else [wanted]
+        if not (kind in (pl.String, pl.Boolean, pl.Null) or kind.is_numeric()):
+            raise Unfit(column, f"is {str(kind).lower()}, and nothing is filtered by that")
+        if strange := [value for value in values if not _is_of(kind, value)]:
+            raise Unfit(column, f"is {str(kind).lower()}, and no {type(strange[0]).__name__} is among its values")
+        return self._where(rows[told.is_in(_fitting(values, kind).implode()).to_numpy()])
+
+    def _where(self, rows: np.ndarray) -> np.ndarray:
+        """A mask of these rows."""
+        kept = np.zeros(len(self.frame), dtype=bool)
+        kept[rows] = True
+        return kept
+
+    @cached_property
+    def _told(self) -> "Values":
+        return Values(self.frame)
+
+    @cached_property
+    def popularity(self) -> np.ndarray | None:
+        """How popular each row is: (N+M,); None if the catalogue does not tell. An item of which it is not told, as
+        one that was put in without it, is no more popular than any other."""
+        if POPULARITY not in self.columns or not self.frame.schema[POPULARITY].is_numeric():
+            return None
+        told = self.frame[POPULARITY].cast(pl.Float64).to_numpy()  # a null is not a number
+        known = np.isfinite(told)
+        return np.where(known, told, min(0.0, told[known].min(initial=0.0)))
 
     def _known(self) -> str:
         return f"this catalogue has no such column; its columns are {', '.join(self.columns) or 'none'}"
@@ -173,22 +215,37 @@ class Shelf:
         return ", ".join(f"{name} ({str(self.frame.schema[name]).lower()})" for name in self.columns)
 
 
-def _has(told: pl.Expr, kind: pl.DataType, column: str, wanted: Any) -> pl.Expr:
-    several = isinstance(kind, pl.List)
-    inner = kind.inner if isinstance(kind, pl.List) else kind
-    if isinstance(wanted, Mapping):
-        if several or not inner.is_numeric():  # type: ignore[union-attr]
-            raise Unfit(column, "is not a number, and has no range; give a value or a list of values")
-        low, high = wanted.get("min"), wanted.get("max")
-        return (told >= low if low is not None else pl.lit(True)) & (told <= high if high is not None else pl.lit(True))
-    values = list(wanted) if isinstance(wanted, list | tuple) else [wanted]
-    for value in values:
-        if isinstance(value, str) != (inner == pl.String) or isinstance(value, bool) != (inner == pl.Boolean):
-            raise Unfit(column, f"is {str(inner).lower()}, and no {type(value).__name__} is among its values")
-    fitting = _fitting(values, inner)
-    if several:
-        return pl.any_horizontal([pl.lit(False), *(told.list.contains(value) for value in fitting)])
-    return told.is_in(fitting.implode())
+class Values(dict[str, tuple[np.ndarray, pl.Series]]):
+    """By column of a frame: all values that are told, (n,), and the row of each; read when first asked for."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        super().__init__()
+        self._frame = frame
+
+    def __missing__(self, column: str) -> tuple[np.ndarray, pl.Series]:
+        told, rows = self._frame[column], np.arange(len(self._frame))
+        if isinstance(told.dtype, pl.List):
+            lengths = told.list.len().fill_null(0)
+            rows, told = np.repeat(rows, lengths.to_numpy()), told.filter(lengths > 0).explode()
+        if told.dtype in (pl.Categorical, pl.Enum):
+            told = told.cast(pl.String)
+        if told.dtype.is_float():
+            told = told.fill_nan(None)
+        self[column] = rows[told.is_not_null().to_numpy()], told.drop_nulls()
+        return self[column]
+
+
+def _is_of(kind: pl.DataType, value: Any) -> bool:
+    """Whether a value is of a column's kind; of one that has no values, any is."""
+    if kind == pl.String or kind == pl.Boolean:
+        return isinstance(value, str if kind == pl.String else bool)
+    return kind == pl.Null or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _between(told: pl.Series, low: float | None, high: float | None) -> np.ndarray:
+    """Which of the numbers are not below or above the limits."""
+    kept = (pl.lit(True) if low is None else pl.first() >= low) & (pl.lit(True) if high is None else pl.first() <= high)
+    return told.to_frame().select(kept).to_series().to_numpy()
 
 
 def _fitting(values: list[Any], kind: Any) -> pl.Series:

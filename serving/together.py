@@ -1,16 +1,22 @@
-"""What arrives together is answered together: one pass of the encoder over many histories costs much less than many."""
+"""What arrives together is answered together, and in turn: who asks a hundred questions at once, or costly ones, keeps
+those who ask one waiting for no more than a pass."""
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Condition, Thread
 
+from serving.cost import cost
 from serving.engine import Engine, Refused
 from serving.schema import Answer, Question
 from serving.threads import aside
 
 MOST = 8
-"""Questions in one pass: more gain little, and while some are encoded others are read and answered."""
+"""Plain questions in one pass: more gain little, and while some are encoded others are read and answered."""
+
+WORK = 500
+"""Plain questions whose work one request may ask for: some seconds of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +43,7 @@ class Together:
     """
 
     def __init__(self) -> None:
-        self._waiting: list[Waiting] = []
+        self._requests: deque[deque[Waiting]] = deque()  # each with its questions that wait
         self._come = Condition()
         self._closed = False
         self._thread = Thread(target=self._encode, name="fedrec-encode", daemon=True)
@@ -51,12 +57,15 @@ class Together:
         return answer
 
     async def answers(self, engine: Engine, questions: Sequence[Question]) -> list[Answer | Refused]:
+        """One request's. Raises `Refused` if they are too much work together."""
+        if (work := sum(map(cost, questions))) > WORK:
+            raise Refused("questions", f"are as much work as {work:,} plain ones, and {WORK:,} are the most; ask fewer")
         if any(question.query is not None for question in questions):
             await _able_to_read(engine)
         loop = asyncio.get_running_loop()
         come = [Waiting(engine, question, loop.create_future()) for question in questions]
         with self._come:
-            self._waiting += come
+            self._requests.append(deque(come))
             self._come.notify()
         return list(await asyncio.gather(*(waiting.answer for waiting in come)))
 
@@ -79,17 +88,28 @@ class Together:
         return bool(going)
 
     def _next(self) -> list[Waiting]:
-        """The first who wait for one engine, once there are some; nobody after it is closed."""
+        """Who goes in the next pass, once somebody waits; nobody after it is closed.
+
+        Requests take turns, a question each, so long as they are for one engine and no more work than `MOST` plain
+        questions has begun.
+        """
         with self._come:
             self._come.wait_for(lambda: self._expecting() or self._closed)
-            going = [waiting for waiting in self._waiting if waiting.engine is self._waiting[0].engine][:MOST]
-            self._waiting = [waiting for waiting in self._waiting if waiting not in going]
+            going: list[Waiting] = []
+            work = 0
+            while self._requests and work < MOST and (not going or self._requests[0][0].engine is going[0].engine):
+                request = self._requests.popleft()
+                going.append(request.popleft())
+                work += cost(going[-1].question)
+                if request:
+                    self._requests.append(request)
             return going
 
     def _expecting(self) -> bool:
-        """Whether somebody waits who has not given up."""
-        self._waiting = [waiting for waiting in self._waiting if not waiting.answer.cancelled()]
-        return bool(self._waiting)
+        """Whether somebody waits who has not given up; whoever has is forgotten."""
+        waiting = (deque(each for each in request if not each.answer.cancelled()) for request in self._requests)
+        self._requests = deque(request for request in waiting if request)
+        return bool(self._requests)
 
 
 def _deliver(going: Sequence[Waiting], answers: Sequence[Answer | Refused | Failure]) -> None:

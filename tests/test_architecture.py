@@ -46,6 +46,7 @@ ORDER = {
         "embed",
         "machine",
         "exact",
+        "nearest",
         "stacks",
         "lora",
         "model",

@@ -6,7 +6,8 @@ import faiss
 import numpy as np
 import pytest
 
-from serving.exact import Exact, Found, best
+from recsys.nearest import Found, best
+from serving.exact import Exact
 
 WIDTH = 24
 

@@ -15,7 +15,7 @@ from data.catalogue import Catalogue
 from data.shard import NOTHING, Shard
 from recsys import baselines
 from recsys.model import Model
-from recsys.rank import metric_means, metric_sums, model_scorer, only, rank, top
+from recsys.rank import metric_means, metric_sums, model_scorer, only, rank
 
 
 def one_user(*events: int) -> Shard:
@@ -84,10 +84,6 @@ def test_users_who_only_train_are_not_ranked() -> None:
     score = fixed(9, 8, 0.1, 0.5, 0.7, 0.2)
     assert rank(score, shard, range(3), "test").ranks.tolist() == [1, 3]
     assert rank(score, shard, [1], "test").ranks.tolist() == []
-
-
-def test_top_prefers_the_lower_row_among_equals() -> None:
-    assert top(torch.tensor([[0.1, 0.9, 0.9, 0.5]]), 3).tolist() == [[1, 2, 3]]
 
 
 def test_metrics_by_hand() -> None:

@@ -1,0 +1,53 @@
+"""The items nearest to a vector in one order: by score falling, then by row rising.
+
+Libraries add up a product in an order that depends on its shape, on its neighbours and on the number of threads, so
+that equal vectors get scores that differ in the last bits, and another call others. Here such scores only choose who
+may be among the nearest; the scores that decide are computed without rounding, so they depend on two vectors alone.
+"""
+
+import numpy as np
+
+GRID = 2.0**26
+"""Vectors are rounded to multiples of 1/GRID first. The products of such numbers, and all their sums up to 2 in size,
+are exact in float64, whoever adds them in whichever order. The rounding is finer than float32's in a unit vector."""
+
+ROWS = 4_096
+"""Vectors that are rounded at a time: many equal scores take no more memory than few."""
+
+Found = list[tuple[int, float]]
+"""Rows and their scores, best first."""
+
+
+def on_grid(vectors: np.ndarray) -> np.ndarray:
+    """The vectors in float64, each number rounded to the grid: their inner products are exact, by any library."""
+    rounded = np.multiply(vectors, GRID, dtype=np.float64)
+    np.rint(rounded, out=rounded)
+    return np.divide(rounded, GRID, out=rounded)
+
+
+def exact_scores(vectors: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """Inner products of unit vectors (n, E) with one (E,), or with several (E, m): float64, the same in any company."""
+    asked, parts = on_grid(vector), range(0, max(1, len(vectors)), ROWS)
+    return np.concatenate([on_grid(vectors[start : start + ROWS]) @ asked for start in parts])
+
+
+def doubt(vector: np.ndarray) -> float:
+    """How far a float32 inner product of this vector (E,) with a unit vector can be from `exact_scores`.
+
+    Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1: E · 2⁻²⁴ for sums in any order; doubled
+    for the rounding to the grid and for vectors that are not quite of unit length.
+    """
+    return len(vector) * 2.0**-23 * max(1.0, float(np.linalg.norm(vector)))
+
+
+def contenders(scores: np.ndarray, k: int, doubt: float) -> np.ndarray:
+    """Places (m,) of the scores (n,) that may be among the k highest, if each of them is wrong by `doubt` at most."""
+    if k >= len(scores):
+        return np.arange(len(scores))
+    return np.flatnonzero(scores >= np.partition(scores, -k)[-k] - 2 * doubt) if k else np.zeros(0, dtype=np.int64)
+
+
+def best(rows: np.ndarray, scores: np.ndarray, k: int) -> Found:
+    """The k highest, or all; among equals the lower row comes first."""
+    order = np.lexsort((rows, -scores))[:k]
+    return list(zip(rows[order].tolist(), scores[order].tolist(), strict=True))
