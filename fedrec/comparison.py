@@ -9,10 +9,10 @@ from data.shard import Shard
 from federation.config import from_nested
 from fedrec import view
 from fedrec.evaluate import cold_items, measured, score_users
+from recsys.card import load_card
 from recsys.embed import embed, resolve
 from recsys.neighbours import has_room_for_ease
 from recsys.rank import only
-from recsys.recommender import load_card
 from recsys.tuning import BASELINES, Given, Tuned, configs, tune
 
 NAMES = ("random", "popularity", "text neighbours", "item-kNN", "EASE")
