@@ -18,17 +18,26 @@ Key = Annotated[SecretStr, Field(min_length=16)]
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="FEDREC_", extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="FEDREC_", extra="forbid", use_attribute_docstrings=True)
 
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = Field(default=8080, ge=0, le=65535)
-    store: Path | None = None  # SQLite file of items put in and of feedback; None: in memory, gone with the process
-    read_keys: tuple[Key, ...] = ()  # who may ask; none: everybody
-    admin_keys: tuple[Key, ...] = ()  # who may change items, reload, and see or erase users; none: nobody
-    rate_per_minute: int = Field(default=0, ge=0)  # requests of a key, or else of an address; 0: as many as come
+    """Port to listen on; 0 takes a free one."""
+    store: Path | None = None
+    """SQLite file of items put in and of feedback; without it they are in memory, gone with the process."""
+    read_keys: tuple[Key, ...] = ()
+    """Keys of callers who may ask; none: everybody may."""
+    admin_keys: tuple[Key, ...] = ()
+    """Keys of callers who may change items, reload, and see or erase users; none: nobody may."""
+    rate_per_minute: int = Field(default=0, ge=0)
+    """Requests a minute of a key, or else of an address; 0: no limit."""
     max_body_bytes: int = Field(default=2_000_000, ge=1000)
-    time_limit: float = Field(default=30.0, gt=0)  # seconds for an answer
-    cors_origins: tuple[str, ...] = ()  # web pages that may call from a browser; none: only those served from here
+    """Bytes of a request at most."""
+    time_limit: float = Field(default=30.0, gt=0)
+    """Seconds for an answer at most."""
+    cors_origins: tuple[str, ...] = ()
+    """Web pages that may call from a browser; none: only those served from here."""
 
     @classmethod
     def read(cls, file: Path | None, flags: dict[str, Any]) -> "Settings":
