@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval
-from pydantic import AfterValidator, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError, WithJsonSchema
 
 from data.errors import InputError
 from recsys.fit import FitConfig
@@ -19,16 +19,27 @@ Scalar = int | float | bool | str
 class ServerConfig:
     """How the server moves the adapter by the mean change. Reddi et al. 2021, arXiv:2003.00295."""
 
+    __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
+
     optimizer: Literal["fedavg", "fedavgm", "fedadam", "fedyogi"] = "fedadam"
-    server_rate: Annotated[float, Gt(0)] = 2e-3  # η
-    schedule: Literal["constant", "linear"] = "linear"  # linear: η falls to zero with the last round
-    beta1: Annotated[float, Interval(ge=0, lt=1)] = 0.9  # momentum; fedavg has none
-    beta2: Annotated[float, Interval(ge=0, lt=1)] = 0.99  # of fedadam and fedyogi
-    adaptivity: Annotated[float, Gt(0)] = 1e-4  # τ: changes much smaller than this move the adapter little
+    """The rule by which the server applies the mean change of the clients."""
+    server_rate: Annotated[float, Gt(0)] = 2e-3
+    """Length of the server's step: η in the paper."""
+    schedule: Literal["constant", "linear"] = "linear"
+    """Of the server's rate; linear: it falls to zero with the last round."""
+    beta1: Annotated[float, Interval(ge=0, lt=1)] = 0.9
+    """Momentum of the server; fedavg has none."""
+    beta2: Annotated[float, Interval(ge=0, lt=1)] = 0.99
+    """Decay of the second moment in fedadam and fedyogi."""
+    adaptivity: Annotated[float, Gt(0)] = 1e-4
+    """Of fedadam and fedyogi, τ in the paper: changes much smaller than this move the adapter little."""
+
+
+BITS = (*range(1, 9), 32)
 
 
 def _offered(bits: int) -> int:
-    if bits not in (*range(1, 9), 32):
+    if bits not in BITS:
         raise ValueError("choose 1 to 8, or 32 for numbers as they are")
     return bits
 
@@ -37,24 +48,38 @@ def _offered(bits: int) -> int:
 class RunConfig:
     """Everything that decides what a run learns."""
 
-    method: Literal["fedrec", "fedmf", "pfedrec"] = "fedrec"  # ours, or a peer that it is compared with
-    mode: Literal["federated", "central"] = "federated"  # central: a round's users are pooled into one client
+    __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
+
+    method: Literal["fedrec", "fedmf", "pfedrec"] = "fedrec"
+    """The model of this project, or a federated peer that it is compared with."""
+    mode: Literal["federated", "central"] = "federated"
+    """Each user is a client, or (central) the users of a round are pooled into one client."""
     seed: Annotated[int, Ge(0)] = 0
+    """Of all random draws: the same seed and data give the same model."""
     rounds: Annotated[int, Ge(1)] = 200
+    """Rounds of training."""
     clients_per_round: Annotated[int, Ge(1)] = 128
-    clip: Annotated[float, Gt(0)] = (
-        1.0  # no client (pooled, all are one) moves the sum by more, in L2; it steadies training
-    )
-    bits: Annotated[int, AfterValidator(_offered)] = 32  # 1 to 8: each number of a change is coded; 32: as it is
-    validate_every: Annotated[int, Ge(1)] = 20  # rounds; the best round on validation is the one that is kept
-    validation_users: Annotated[int, Ge(1)] = 2000  # ranked each time, at most; drawn once
-    held_out: Annotated[int, Interval(ge=0, le=2)] = 2  # last events of each user that nobody trains on: the validation
-    # and the test item. 1: the test item alone; 0: none, for what is to be served. Below 2 the last round is kept
-    nodes: Annotated[int, Ge(1)] = 1  # in-process nodes that share the users; real ones are as many as connect
-    node_users: Annotated[int, Ge(1)] = 10_000_000  # users that one node may bring; a node with more is left out
-    node_share: Annotated[float, Interval(gt=0, le=1)] = 1.0  # of clients_per_round, and of validation_users, that one
-    # node may fill. Below 1 the draw depends on how users are spread over nodes, and a cohort can be smaller
-    round_timeout: Annotated[float, Gt(0)] = 3600.0  # seconds to wait for a round's answers
+    """Users that are drawn for a round."""
+    clip: Annotated[float, Gt(0)] = 1.0
+    """No client (pooled, all are one) moves the sum by more, in L2; it also steadies training."""
+    bits: Annotated[int, AfterValidator(_offered), WithJsonSchema({"type": "integer", "enum": BITS})] = 32
+    """Of each number of a change that a client sends: 1 to 8 code it, 32 leaves it as it is."""
+    validate_every: Annotated[int, Ge(1)] = 20
+    """Rounds between two validations; the best round on validation is the one that is kept."""
+    validation_users: Annotated[int, Ge(1)] = 2000
+    """Users ranked in each validation, at most; drawn once."""
+    held_out: Annotated[int, Interval(ge=0, le=2)] = 2
+    """Last events of each user that nobody trains on. 2: the validation and the test item; 1: the test item alone; 0:
+    none, for a model to serve. Below 2 the last round is kept."""
+    nodes: Annotated[int, Ge(1)] = 1
+    """In-process nodes that share the users; of real ones, as many take part as connect."""
+    node_users: Annotated[int, Ge(1)] = 10_000_000
+    """Users that one node may bring; a node with more is left out."""
+    node_share: Annotated[float, Interval(gt=0, le=1)] = 1.0
+    """Of clients_per_round, and of validation_users, that one node may fill. Below 1 the draw depends on how users are
+    spread over nodes, and a cohort can be smaller."""
+    round_timeout: Annotated[float, Gt(0)] = 3600.0
+    """Seconds to wait for the answers of a round."""
     model: ModelConfig = field(default_factory=ModelConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     server: ServerConfig = field(default_factory=ServerConfig)

@@ -2,6 +2,10 @@
 
 import os
 import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from click import UsageError
@@ -23,6 +27,30 @@ for commands in (learn, answer, measure):
 app.add_typer(data.app, name="data")
 app.add_typer(node.app, name="node")
 app.add_typer(federation.app, name="federation")
+
+
+def version() -> str:
+    """The installed version; of a checkout that is run without being installed, its own."""
+    try:
+        return metadata.version("fedrec")
+    except metadata.PackageNotFoundError:
+        project = Path(__file__).parent.parent / "pyproject.toml"
+        return tomllib.loads(project.read_text("utf-8"))["project"]["version"]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"fedrec {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and stop.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

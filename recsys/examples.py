@@ -10,6 +10,7 @@ from typing import Annotated
 import numpy as np
 import torch
 from annotated_types import Ge, Gt
+from pydantic import ConfigDict
 from torch import Tensor
 
 from data.shard import EXAMPLES, HELD_OUT, Shard, check_rows
@@ -25,12 +26,20 @@ WIDTH_STEP = 32
 class PeerConfig:
     """How the peers learn; with their authors' settings."""
 
-    peer_dim: Annotated[int, Ge(1)] = 32  # of an item's vector
-    peer_negatives: Annotated[int, Ge(1)] = 4  # drawn for each of a client's own items, each round anew
-    peer_batch: Annotated[int, Ge(1)] = 256  # examples of a local step
-    peer_rate: Annotated[float, Gt(0)] = 0.1  # length of a step of the private part
-    peer_item_rate: Annotated[float, Gt(0)] = 8.0  # of a step of the shared table, times the number of items
-    peer_leak: bool = False  # draw no held-out item as a negative, as the authors' code does: it tells what is held out
+    __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
+
+    peer_dim: Annotated[int, Ge(1)] = 32
+    """Of a peer: width of an item's vector."""
+    peer_negatives: Annotated[int, Ge(1)] = 4
+    """Of a peer: items drawn for each of a client's own items, each round anew."""
+    peer_batch: Annotated[int, Ge(1)] = 256
+    """Of a peer: examples of a local step."""
+    peer_rate: Annotated[float, Gt(0)] = 0.1
+    """Of a peer: length of a step of the private part."""
+    peer_item_rate: Annotated[float, Gt(0)] = 8.0
+    """Of a peer: length of a step of the shared table, times the number of items."""
+    peer_leak: bool = False
+    """Of a peer: draw no held-out item as a negative, as the authors' code does. It tells which item is held out."""
 
 
 @dataclass(frozen=True, eq=False)

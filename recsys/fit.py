@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 from annotated_types import Ge, Gt, Interval
+from pydantic import ConfigDict
 from torch import Tensor
 
 from data.shard import DROPPED, NEGATIVES, Cohort
@@ -21,12 +22,20 @@ from recsys.model import Model
 class FitConfig:
     """What a client does with the adapter it gets."""
 
-    local_steps: Annotated[int, Ge(1)] = 1  # steps of plain gradient descent on the client's own loss
-    local_rate: Annotated[float, Gt(0)] = 1.0  # their length
-    forget: Annotated[float, Interval(ge=0, lt=1)] = 0.0  # share of the events that a client does not read in a step
-    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0  # share of what the user tower's head reads that is left out
-    negatives: Annotated[int, Ge(1)] = 512  # items that each client draws in each step
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; auto: bfloat16 where it is fast
+    __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
+
+    local_steps: Annotated[int, Ge(1)] = 1
+    """Steps of plain gradient descent on the client's own loss, each round."""
+    local_rate: Annotated[float, Gt(0)] = 1.0
+    """Length of a local step."""
+    forget: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    """Share of the events that a client does not read in a step."""
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    """Share of the input of the user tower's head that is left out in a step."""
+    negatives: Annotated[int, Ge(1)] = 512
+    """Items that each client draws in each step, to compare its own with."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of matrix products; auto: bfloat16 if the processor is fast at it."""
 
 
 @dataclass(frozen=True, eq=False)

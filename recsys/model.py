@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from annotated_types import Ge, Gt, Le
+from pydantic import ConfigDict
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -30,20 +31,32 @@ ACTIVATIONS = {"gelu": F.gelu, "gelu_new": partial(F.gelu, approximate="tanh"), 
 class ModelConfig:
     """What the model is. All who take part in a federation must agree on it."""
 
-    encoder: str = "sentence-transformers/all-MiniLM-L6-v2"  # hub id or folder
-    base: Literal["pretrained", "random"] = (
-        "pretrained"  # the user tower's frozen weights; random: what are they worth?
-    )
-    layers: Annotated[int, Ge(1)] = 2  # of the encoder, from the bottom, in the user tower
+    __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
+
+    encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
+    """The text encoder: an id on the Hugging Face hub, or a folder of its files. The default one reads English."""
+    base: Literal["pretrained", "random"] = "pretrained"
+    """Frozen weights of the user tower; random shows what the pretrained ones are worth."""
+    layers: Annotated[int, Ge(1)] = 2
+    """Layers of the encoder, from the bottom, in the user tower."""
     lora_rank: Annotated[int, Ge(1)] = 8
+    """Rank of the LoRA matrices in the user tower."""
     lora_alpha: Annotated[float, Gt(0)] = 16.0
-    lora_targets: tuple[str, ...] = ("query", "value")  # last names of linear layers
-    item_tower: Literal["curved", "linear"] = "curved"  # with or without a non-linearity inside the adapter
-    item_rank: Annotated[int, Ge(1)] = 64  # width of the item tower's adapter
-    user_rank: Annotated[int, Ge(1)] = 32  # width of the head that turns the encoder's output into a user vector
-    recency: Annotated[float, Gt(0), Le(1)] = 0.6  # weight of an event in a user's mean, against the one after it
-    history: Annotated[int, Ge(1)] = 50  # most recent events that the user tower reads
-    temperature: Annotated[float, Gt(0)] = 0.07  # scores are cosines over it
+    """LoRA's change is scaled by this over the rank."""
+    lora_targets: tuple[str, ...] = ("query", "value")
+    """Last names of the linear layers that LoRA adapts, with commas between them."""
+    item_tower: Literal["curved", "linear"] = "curved"
+    """With or without a non-linearity inside the adapter of the items."""
+    item_rank: Annotated[int, Ge(1)] = 64
+    """Width of the item tower's adapter."""
+    user_rank: Annotated[int, Ge(1)] = 32
+    """Width of the head that turns the encoder's output into a user vector."""
+    recency: Annotated[float, Gt(0), Le(1)] = 0.6
+    """Weight of an event in a user's mean, against the one after it."""
+    history: Annotated[int, Ge(1)] = 50
+    """Most recent events that the user tower reads."""
+    temperature: Annotated[float, Gt(0)] = 0.07
+    """The loss compares cosines divided by it."""
 
 
 class ItemTower(nn.Module):

@@ -36,21 +36,34 @@ Secret = Annotated[SecretStr, AfterValidator(_long_enough)]
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="FEDREC_", extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="FEDREC_", extra="forbid", use_attribute_docstrings=True)
 
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = Field(default=8080, ge=0, le=65535)
-    store: Path | None = None  # SQLite file of items put in and of feedback; None: in memory, gone with the process
-    read_keys: tuple[Key, ...] = ()  # who may ask; none: everybody
-    admin_keys: tuple[Key, ...] = ()  # who may change items, reload, and see or erase all users; none: nobody
-    token_secret: Secret | None = None  # signs the tokens by which users see and erase their own; None: no tokens
-    rate_per_minute: int = Field(default=0, ge=0)  # plain questions of a key, a user or an address; 0: as many as come
+    """Port to listen on; 0 takes a free one."""
+    store: Path | None = None
+    """SQLite file of items put in and of feedback; without it they are in memory, gone with the process."""
+    read_keys: tuple[Key, ...] = ()
+    """Keys of callers who may ask; none: everybody may."""
+    admin_keys: tuple[Key, ...] = ()
+    """Keys of callers who may change items, reload, and see or erase all users; none: nobody may."""
+    token_secret: Secret | None = None
+    """Signs the tokens by which users see and erase their own; without it there are no tokens."""
+    rate_per_minute: int = Field(default=0, ge=0)
+    """Plain questions a minute of a key, a user, or else of an address; 0: no limit."""
     max_body_bytes: int = Field(default=2_000_000, ge=1000)
-    time_limit: float = Field(default=30.0, gt=0)  # seconds for an answer
-    receive_limit: float = Field(default=20.0, gt=0)  # seconds for a request to arrive whole
-    cors_origins: tuple[str, ...] = ()  # web pages that may call from a browser; none: only those served from here
-    allowed_hosts: tuple[str, ...] = ()  # names to be addressed by; none: this machine's own if on loopback, else any
-    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()  # addresses whose X-Forwarded-For is believed
+    """Bytes of a request at most."""
+    time_limit: float = Field(default=30.0, gt=0)
+    """Seconds for an answer at most."""
+    receive_limit: float = Field(default=20.0, gt=0)
+    """Seconds for a request to arrive whole."""
+    cors_origins: tuple[str, ...] = ()
+    """Web pages that may call from a browser; none: only those served from here."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names to be addressed by; none: this machine's own if it listens on loopback, else any."""
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
+    """Addresses of proxies whose X-Forwarded-For is believed."""
 
     @classmethod
     def read(cls, file: Path | None, flags: dict[str, Any]) -> "Settings":

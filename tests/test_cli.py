@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -235,6 +236,13 @@ def test_nothing_said_is_answered_with_help(fedrec: Fedrec, arguments: list[str]
 
 
 # The good paths.
+
+
+def test_the_version_is_that_of_the_project(fedrec: Fedrec, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    assert fedrec("--version").out == f"fedrec {project['version']}\n"
+    monkeypatch.setattr("importlib.metadata.Distribution.discover", lambda **how: iter(()))  # not installed
+    assert fedrec("--version").out == f"fedrec {project['version']}\n"
 
 
 def test_data_list(fedrec: Fedrec) -> None:

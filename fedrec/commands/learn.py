@@ -23,6 +23,14 @@ def demo(
     play(PREPARED / "demo", out)
 
 
+def _list_settings(asked: bool) -> None:
+    if asked:
+        from fedrec.settings import as_toml, training
+
+        print(as_toml(training()), end="")
+        raise typer.Exit
+
+
 @app.command()
 def train(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="A prepared folder.")],
@@ -41,6 +49,12 @@ def train(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    list_settings: Annotated[
+        bool,
+        typer.Option(
+            "--settings", callback=_list_settings, is_eager=True, help="Print all settings as a TOML file, and stop."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train federated: in this process, over the same loop and records that a network would carry."""

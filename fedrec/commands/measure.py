@@ -85,16 +85,29 @@ def reproduce_command(
     view.show(view.metrics_table(f"{name}, test, full catalogue", rows(found)))
 
 
+Check = Annotated[bool, typer.Option("--check", help="Write nothing; status 1 where something differs.")]
+Root = Annotated[Path, typer.Option(help="A clone of the repository.")]
+
+
 @app.command()
-def results(
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; status 1 where something differs.")] = False,
-    root: Annotated[Path, typer.Option(help="A clone of the repository.")] = Path(),
-) -> None:
+def results(check: Check = False, root: Root = Path()) -> None:
     """Make docs/results.md, its plots and README's results from benchmarks/results."""
-    from fedrec import view
     from fedrec.results.write import differing, write
 
-    paths = differing(root) if check else write(root)
+    _report(differing(root) if check else write(root), "results", check)
+
+
+@app.command()
+def settings(check: Check = False, root: Root = Path()) -> None:
+    """Make docs/settings.md, the reference of all settings, from the classes that hold them."""
+    from fedrec.settings import differing, write
+
+    _report(differing(root) if check else write(root), "settings", check)
+
+
+def _report(paths: list[Path], command: str, check: bool) -> None:
+    from fedrec import view
+
     for path in paths:
-        view.out.print(f"{path} {'differs; run `fedrec results`' if check else 'written'}", soft_wrap=True)
+        view.out.print(f"{path} {f'differs; run `fedrec {command}`' if check else 'written'}", soft_wrap=True)
     raise typer.Exit(1 if check and paths else 0)

@@ -39,6 +39,7 @@ Made by `fedrec results` from the files in [`benchmarks/results`](../benchmarks/
   our items' vectors have: what an index of such vectors can answer.
 * **Seeds**: where several were run, a figure is their mean ± the sample standard deviation.
 * **Comparison**: paired bootstrap over users, on each user's mean over the seeds; p is one-sided.
+* **Bold**: the best of a column, or of a row of the table by events; a peer with a leak competes with nobody.
 
 `fedrec reproduce NAME` makes everything of one benchmark, from the raw data; with `--part`, one row of it. Parts are
 kept below `runs/reproduce/NAME`, and the command goes on where it was interrupted.
@@ -61,7 +62,7 @@ def _benchmark(result: Result, results: Results) -> Iterator[str]:
     counts = [f"{data[name]:,} {name}" for name in ("users", "items", "interactions")]
     yield f"{', '.join(counts)}; catalogue {data['catalogue_fingerprint'][:12]}. {data['citation']}\n"
     yield f"`{result['command']}`, seeds {', '.join(map(str, result['seeds']))}:\n"
-    lines = [row.cells(tables.METRICS) for row in models.rows(result, results.published)]
+    lines = models.cells(models.rows(result, results.published), tables.METRICS)
     yield table(["model", "trained", "NDCG@10", "Recall@10", "made by"], lines) + "\n"
     if "federated" in result:
         yield _cost(result)

@@ -1,13 +1,15 @@
 """Figures as markdown: numbers as a reader wants them, names as a reader knows them, and tables of both."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+DIGITS = 4
 
 Figure = Mapping[str, Any] | float | None
 """A metric: over seeds, or one number, or not known."""
 
 OURS = {
-    "federated": ("**fedrec, federated**", "federated"),
+    "federated": ("fedrec, federated", "federated"),
     "central": ("the same model on pooled data", "centrally"),
     "refit": ("fedrec, trained on the validation items too", "federated"),
     "alone": ("the same model, each client alone", "alone"),
@@ -23,14 +25,19 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rules, *rows])
 
 
-def figure(value: Figure, digits: int = 4) -> str:
-    """`0.0785 ± 0.0012`: the mean and the standard deviation over seeds, where there are several."""
+def figure(value: Figure, best: float | None = None) -> str:
+    """`0.0785 ± 0.0012`: the mean and the standard deviation over seeds, where there are several. In bold if `best`."""
     if value is None:
         return "–"
-    if isinstance(value, Mapping):
-        spread = "" if value["sd"] is None else f" ± {value['sd']:.{digits}f}"
-        return f"{value['mean']:.{digits}f}{spread}"
-    return f"{value:.{digits}f}"
+    spread = f" ± {value['sd']:.{DIGITS}f}" if isinstance(value, Mapping) and value["sd"] is not None else ""
+    text = f"{middle(value):.{DIGITS}f}{spread}"
+    return f"**{text}**" if round(middle(value), DIGITS) == best else text
+
+
+def best_of(values: Iterable[Figure]) -> float | None:
+    """The highest as it is printed, so that equals are equal; None if there are not two to compare."""
+    known = [round(middle(value), DIGITS) for value in values if value is not None]
+    return max(known) if len(known) > 1 else None
 
 
 def middle(value: Figure) -> float:

@@ -7,13 +7,11 @@ from typing import Any
 
 from fedrec.reproduce.preset import slug
 from fedrec.results.files import Result, title
-from fedrec.results.markdown import OURS, Figure, figure, label, middle, table
+from fedrec.results.markdown import OURS, Figure, best_of, figure, label, middle, table
+from fedrec.results.tables import LEAKING
 
 UNTRAINED = ("random", "text neighbours")
 """Baselines that learn from nobody."""
-
-LEAKING = ("pfedrec-leak",)
-"""Peers whose training can tell the held-out item: they show that the peers are fair, and compete with nobody."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +23,7 @@ class Row:
     metrics: Mapping[str, Figure]
     how: str  # the part that makes it, or who published it
     note: str = ""
-
-    def cells(self, names: Sequence[str]) -> list[str]:
-        return [self.model + self.note, self.trained, *(figure(self.metrics.get(name)) for name in names), self.how]
+    competes: bool = True  # for the best of a column
 
 
 def rows(result: Result, published: Sequence[Result]) -> list[Row]:
@@ -37,6 +33,20 @@ def rows(result: Result, published: Sequence[Result]) -> list[Row]:
         *ours,
         *sorted(chain(_peers(result), _baselines(result)), key=lambda row: -middle(row.metrics["ndcg@10"])),
         *_theirs(result, published),
+    ]
+
+
+def cells(rows: Sequence[Row], names: Sequence[str]) -> list[list[str]]:
+    """The lines of a table, the best of each metric's column in bold."""
+    best = {name: best_of(row.metrics.get(name) for row in rows if row.competes) for name in names}
+    return [
+        [
+            row.model + row.note,
+            row.trained,
+            *(figure(row.metrics.get(name), best[name] if row.competes else None) for name in names),
+            row.how,
+        ]
+        for row in rows
     ]
 
 
@@ -70,7 +80,7 @@ def _peers(result: Result, fair: bool = False) -> Iterator[Row]:
         if fair and name in LEAKING:
             continue
         sent = f" ({found['rounds']} rounds, {found['bytes_up_per_client_round'] / 1000:,.1f} kB each)"
-        yield Row(label(name), "federated", found, "`--part peers`", sent)
+        yield Row(label(name), "federated", found, "`--part peers`", sent, competes=name not in LEAKING)
 
 
 def _baselines(result: Result) -> Iterator[Row]:
@@ -90,24 +100,7 @@ def _theirs(result: Result, published: Sequence[Result]) -> Iterator[Row]:
 
 def summary(results: Sequence[Result], published: Sequence[Result]) -> str:
     """A line for each benchmark that has more models than ours: federated beside pooled data, the best peer without a
-    leak, the best baseline, and the best that is published: not what is known in another way."""
-
-    def best(rows: Iterator[Row]) -> str:
-        first = max(rows, key=lambda row: middle(row.metrics.get("ndcg@10")), default=None)
-        return f"{figure(first.metrics['ndcg@10'])} ({first.model})" if first else "–"
-
-    lines = [
-        [
-            title(result),
-            f"**{figure(result['federated']['ndcg@10'])}**" if "federated" in result else "–",
-            figure(result["central"]["ndcg@10"]) if "central" in result else "–",
-            best(_peers(result, fair=True)),
-            best(_baselines(result)),
-            best(_theirs(result, [found for found in published if "kind" not in found])),
-        ]
-        for result in results
-        if len(rows(result, published)) > 1
-    ]
+    leak, the best baseline, and the best that is published: not what is known in another way. The best is in bold."""
     header = [
         "NDCG@10",
         "fedrec, federated",
@@ -116,4 +109,22 @@ def summary(results: Sequence[Result], published: Sequence[Result]) -> str:
         "best baseline",
         "published",
     ]
-    return table(header, lines)
+    return table(header, [_line(result, published) for result in results if len(rows(result, published)) > 1])
+
+
+def _line(result: Result, published: Sequence[Result]) -> list[str]:
+    ours = [result[name]["ndcg@10"] if name in result else None for name in ("federated", "central")]
+    named = [found for found in published if "kind" not in found]
+    firsts = [_first(found) for found in (_peers(result, fair=True), _baselines(result), _theirs(result, named))]
+    best = best_of([*ours, *(value for value, _ in firsts)])
+    return [
+        title(result),
+        *(figure(value, best) for value in ours),
+        *(f"{figure(value, best)}{name}" for value, name in firsts),
+    ]
+
+
+def _first(rows: Iterator[Row]) -> tuple[Figure, str]:
+    """The highest NDCG@10, and whose it is; None and nothing if there is no row."""
+    first = max(rows, key=lambda row: middle(row.metrics.get("ndcg@10")), default=None)
+    return (first.metrics["ndcg@10"], f" ({first.model})") if first else (None, "")

@@ -121,7 +121,7 @@ def _history(figure: "Figure", groups: list[dict[str, Any]]) -> None:
     for number, model in enumerate(models):
         heights = [group["ndcg@10"][model] for group in groups]
         places = [place + (number - (len(models) - 1) / 2) * width for place in range(len(groups))]
-        ax.bar(places, heights, width, color=COLOURS[number % len(COLOURS)], label=label(model).strip("*"))
+        ax.bar(places, heights, width, color=COLOURS[number % len(COLOURS)], label=label(model))
     ax.set_xticks(range(len(groups)), [f"{span(group)}\n{group['users']:,} users" for group in groups])
     ax.set_xlabel("events before the test item")
     ax.grid(axis="x", visible=False)

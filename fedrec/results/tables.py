@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedrec.results.files import Result
-from fedrec.results.markdown import figure, label, table
+from fedrec.results.markdown import best_of, figure, label, table
 
 METRICS = ("ndcg@10", "recall@10")
+
+LEAKING = ("pfedrec-leak",)
+"""Peers whose training can tell the held-out item: they show that the peers are fair, and compete with nobody."""
 
 
 def comparisons(result: Result) -> str:
@@ -28,9 +31,12 @@ def by_history(result: Result) -> str:
     """NDCG@10 by the length of the history."""
     groups = result["by_history"]
     models = list(groups[0]["ndcg@10"])
-    lines = [
-        [span(group), f"{group['users']:,}", *(figure(group["ndcg@10"][model]) for model in models)] for group in groups
-    ]
+    lines = []
+    for group in groups:
+        found = group["ndcg@10"]
+        best = best_of(found[model] for model in models if model not in LEAKING)
+        figures = (figure(found[model], None if model in LEAKING else best) for model in models)
+        lines.append([span(group), f"{group['users']:,}", *figures])
     return table(["events before the test item", "users", *map(label, models)], lines)
 
 
@@ -42,8 +48,10 @@ def span(group: Result) -> str:
 
 def cold(result: Result) -> str:
     """Models on users whose held-out item is in no training event: among all items, and among such items alone."""
+    columns = [(among, metric) for among in ("all", "cold") for metric in METRICS]
+    best = {(among, m): best_of(found[among][m] for found in result["cold"].values()) for among, m in columns}
     lines = [
-        [label(model), *(figure(found[among][metric]) for among in ("all", "cold") for metric in METRICS)]
+        [label(model), *(figure(found[among][m], best[among, m]) for among, m in columns)]
         for model, found in sorted(result["cold"].items(), key=lambda pair: -pair[1]["all"]["ndcg@10"])
     ]
     return table(
