@@ -6,13 +6,14 @@ from typing import Annotated, Any
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
-    TomlConfigSettingsSource,
 )
 
 from data.errors import InputError
+from data.reading import read_toml
 
 Key = Annotated[SecretStr, Field(min_length=16)]
 
@@ -27,7 +28,7 @@ class Settings(BaseSettings):
     admin_keys: tuple[Key, ...] = ()  # who may change items, reload, and see or erase users; none: nobody
     rate_per_minute: int = Field(default=0, ge=0)  # requests of a key, or else of an address; 0: as many as come
     max_body_bytes: int = Field(default=2_000_000, ge=1000)
-    time_limit: float = Field(default=30.0, gt=0)  # seconds for an answer
+    time_limit: float = Field(default=30.0, gt=0, allow_inf_nan=False)  # seconds for an answer
     cors_origins: tuple[str, ...] = ()  # web pages that may call from a browser; none: only those served from here
 
     @classmethod
@@ -36,13 +37,15 @@ class Settings(BaseSettings):
         if file and not file.is_file():
             raise InputError(f"--settings {file} does not exist; give a TOML file")
 
+        table = read_toml(file, "mend it", "--settings ") if file else {}
+
         class FromFile(cls):
             @classmethod
             def settings_customise_sources(
                 cls, settings_cls: type[BaseSettings], *args: Any, **sources: PydanticBaseSettingsSource
             ) -> tuple[PydanticBaseSettingsSource, ...]:
                 given = (sources["init_settings"], sources["env_settings"])
-                return (*given, TomlConfigSettingsSource(settings_cls, file)) if file else given
+                return (*given, InitSettingsSource(settings_cls, table))
 
         try:
             return FromFile(**{name: value for name, value in flags.items() if value is not None})
@@ -53,5 +56,3 @@ class Settings(BaseSettings):
             raise InputError(f"setting {'.'.join(map(str, first['loc']))}: {said}; the settings are {known}") from None
         except SettingsError as error:  # it names the setting, and not the value
             raise InputError(f"{error}; lists are written in JSON, such as FEDREC_ADMIN_KEYS='[\"…\"]'") from None
-        except ValueError as error:  # the file is no TOML
-            raise InputError(f"--settings {file} is not TOML ({error}); mend it") from None
