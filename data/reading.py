@@ -90,7 +90,7 @@ def _finite(text: str) -> float:
     return number if math.isfinite(number := float(text)) else _refused(text)
 
 
-_WORDS: dict[type, str] = {str: "text", int: "a whole number", bool: "true or false", dict: "a table", list: "a list"}
+_WORDS: dict[type, str] = {str: "text", int: "a whole number", float: "a number", dict: "a table"}
 
 
 def require(table: Mapping[str, Any], fields: Mapping[str, type], path: Path, remedy: str) -> None:

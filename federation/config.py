@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval
@@ -54,7 +55,7 @@ class RunConfig:
     """The model of this project, or a federated peer that it is compared with."""
     mode: Literal["federated", "central"] = "federated"
     """Each user is a client, or (central) the users of a round are pooled into one client."""
-    seed: Annotated[int, Ge(0)] = 0
+    seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
     """Of all random draws: the same seed and data give the same model."""
     rounds: Annotated[int, Ge(1)] = 200
     """Rounds of training."""
@@ -140,8 +141,10 @@ def from_nested(nested: Mapping[str, Any]) -> RunConfig:
         config = _ADAPTER.validate_python(nested)
     except ValidationError as error:
         first = error.errors()[0]
-        name = next(part for part in first["loc"] if part not in _SECTIONS)
+        name = next((part for part in first["loc"] if part not in _SECTIONS), first["loc"][0])
         raise InputError(f"setting {name} = {first['input']!r}: {first['msg'].lower()}") from error
+    if endless := [name for name, value in knobs(config).items() if isinstance(value, float) and not isfinite(value)]:
+        raise InputError(f"setting {endless[0]} = {knobs(config)[endless[0]]}: a run needs a finite number")
     if config.mode == "central" and config.bits < 32:
         raise InputError(f"setting bits = {config.bits}: in central mode nobody sends a change; leave bits at 32")
     if config.keeps and config.mode == "central":

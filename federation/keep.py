@@ -11,6 +11,7 @@ import torch
 from data.errors import InputError
 from data.files import replaced_file
 from data.nodes import KEEP
+from data.reading import regular
 from federation.update import OrderRefused
 from recsys.peers import Own, Private
 
@@ -94,6 +95,7 @@ class Keep:
 
     def _load(self, file: Path) -> None:
         users = {int(salt): user for user, salt in enumerate(self._salts)}
+        regular(file, "remove it, and its users begin the run anew")
         try:
             with torch.serialization.safe_globals([Private, Own]):
                 found = torch.load(file, weights_only=True)

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from data.errors import InputError
 from data.files import replaced_file
+from data.reading import regular, require
 
 FILE = "rounds.jsonl"
 
@@ -15,14 +17,20 @@ def append(folder: Path, record: dict[str, Any]) -> None:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The records of a run's rounds. A last line cut short by a crash is left out."""
+    """The records of a run's rounds. A last line cut short by a crash is left out; `InputError` for another one."""
     path = folder / FILE
+    if not path.exists():
+        return []
+    lines = regular(path, "remove it").read_bytes().splitlines()
     records = []
-    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+    for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
+            record = json.loads(line)
+            require(record, {"round": int}, path, "remove the line")
+            records.append(record)
+        except (ValueError, RecursionError) as error:
+            if number < len(lines):
+                raise InputError(f"{path} line {number} is no round ({error}); remove the line") from error
     return records
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from data.errors import InputError
 from data.files import replaced_file
+from data.reading import regular, require
 from data.shard import DRAW
 from federation.config import RunConfig, ServerConfig
 from federation.update import Update
@@ -142,14 +143,33 @@ class State:
         if not path.exists():
             return None
         parts: dict[str, Any] = {part: {} for part in _PARTS}
+        remedy = "train again into another folder"
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(regular(path, remedy), framework="pt") as file:
                 for key in sorted(file.keys()):
                     part, name = key.split("/", 1)
                     parts[part][name] = file.get_tensor(key)
-                return cls(**json.loads(file.metadata()["numbers"]), **parts)
-        except (SafetensorError, KeyError, ValueError, OSError) as error:
-            raise InputError(f"{path} cannot be read ({error}); train again into another folder") from error
+                state = cls(**json.loads(file.metadata()["numbers"]), **parts)
+        except InputError:
+            raise
+        except (SafetensorError, KeyError, ValueError, TypeError, OSError, RecursionError) as error:
+            raise InputError(f"{path} cannot be read ({error}); {remedy}") from error
+        state._check(path, remedy)
+        return state
+
+    def _check(self, path: Path, remedy: str) -> None:
+        """Raises `InputError` where the parts are not of one adapter, or hold what no training leaves."""
+        numbers = {name: getattr(self, name) for name in ("round", "best_round", "run", "roster")}
+        require(numbers, {"round": int, "best_round": int, "run": str, "roster": str}, path, remedy)
+        dtypes = dict(zip(_PARTS, (torch.float32, torch.float64, torch.float64, torch.float32), strict=True))
+        shapes = {name: tensor.shape for name, tensor in self.adapter.items()}
+        for part, dtype in dtypes.items():
+            tensors: Adapter = getattr(self, part)
+            if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
+                raise InputError(f"{path}: {part} has other names or shapes than the adapter; {remedy}")
+            for name, tensor in tensors.items():
+                if tensor.dtype != dtype or not tensor.isfinite().all():
+                    raise InputError(f"{path}: {part}/{name} is not of finite numbers of {dtype}; {remedy}")
 
 
 _PARTS = ("adapter", "momentum", "variance", "best")

@@ -1,7 +1,6 @@
 """`fedrec train`: settings from outside, then training in this process with its progress on the terminal."""
 
 import json
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import typer
 from data.catalogue import Catalogue
 from data.errors import InputError
 from data.prepare import read_manifest
+from data.reading import read_toml
 from data.shard import Shard
 from federation import log
 from federation.config import RunConfig, from_knobs
@@ -70,12 +70,10 @@ def read_settings(file: Path | None, pairs: list[str]) -> RunConfig | None:
     table: dict[str, Any] = {}
     if file:
         try:
-            found = tomllib.loads(file.read_text("utf-8"))
+            found = read_toml(file, "mend it, or use --set", "--config ")
             table |= found["settings"] if isinstance(found.get("settings"), dict) else found
         except FileNotFoundError as error:
             raise InputError(f"--config {file} does not exist; give a TOML file of settings") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"--config {file} is not TOML: {error}; mend it, or use --set") from error
         except OSError as error:
             raise InputError(f"--config {file} cannot be read ({error.strerror}); give a TOML file") from error
     for pair in pairs:

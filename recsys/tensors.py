@@ -69,7 +69,7 @@ def check_adapter(adapter: Adapter, config: ModelConfig, width: int, folder: Pat
     layers = {found[1] for name in there if (found := _LAYER.search(name))}
     if len(layers) != config.layers:
         raise InputError(
-            f"{folder}: the adapter has {len(layers)} layers not {config.layers} as the card tells; copy the run again"
+            f"{folder}: the adapter has {len(layers)} layers, not {config.layers} as the card tells; copy the run again"
         )
 
 

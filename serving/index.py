@@ -26,6 +26,7 @@ import torch
 
 from data.errors import InputError
 from data.files import replaced_file
+from data.reading import read_json, regular, require
 from recsys.nearest import Found, best, contenders, doubt, exact_scores
 from serving.exact import MORE, SPARE, Exact, chosen
 
@@ -50,6 +51,7 @@ QUICK = 10_000
 """Items whose search takes half a millisecond."""
 
 FILE, ABOUT = "index.faiss", "index.json"
+_ABOUT = {"model_version": str, "items": int, "width": int, "sha256": str, "recall": float}
 
 Asked = tuple[np.ndarray, int, np.ndarray | None]
 """What `search` is given: a vector, how many, and which rows may be answered."""
@@ -211,17 +213,21 @@ class Index:
         """
         if not (folder / ABOUT).exists():
             return None
+        remedy = "remove it, and it is built anew"
+        about = read_json(folder / ABOUT, remedy)
+        require(about, _ABOUT, folder / ABOUT, remedy)
         try:
-            about: dict[str, Any] = json.loads((folder / ABOUT).read_text("utf-8"))
             if about["model_version"] != version or (about["items"], about["width"]) != matrix.shape:
                 return None
-            sound = _sha256(folder / FILE) == about["sha256"]
+            sound = _sha256(regular(folder / FILE, remedy)) == about["sha256"]
             base = faiss.read_index(str(folder / FILE)) if sound else None
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise InputError(f"{folder / FILE} cannot be read ({error}); remove it, and it is built anew") from error
+        except InputError:
+            raise
+        except (OSError, ValueError, RuntimeError) as error:
+            raise InputError(f"{folder / FILE} cannot be read ({error}); {remedy}") from error
         if not isinstance(base, faiss.IndexIVFFlat):
-            raise InputError(f"{folder / FILE} is not the one that {ABOUT} names; remove it, and it is built anew")
-        return cls._of(np.ascontiguousarray(matrix, dtype=np.float32), base, float(about["recall"]))
+            raise InputError(f"{folder / FILE} is not the one that {ABOUT} names; {remedy}")
+        return cls._of(np.ascontiguousarray(matrix, dtype=np.float32), base, about["recall"])
 
 
 @dataclass(frozen=True, eq=False)

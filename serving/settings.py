@@ -7,13 +7,14 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, IPvAnyNetwork, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
-    TomlConfigSettingsSource,
 )
 
 from data.errors import InputError
+from data.reading import read_toml
 
 SECRET_BYTES = 32
 """Bytes of a token secret at least: as many as the digest that it signs (RFC 7518, 3.2)."""
@@ -54,9 +55,9 @@ class Settings(BaseSettings):
     """Plain questions a minute of a key, a user, or else of an address; 0: no limit."""
     max_body_bytes: int = Field(default=2_000_000, ge=1000)
     """Bytes of a request at most."""
-    time_limit: float = Field(default=30.0, gt=0)
+    time_limit: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     """Seconds for an answer at most."""
-    receive_limit: float = Field(default=20.0, gt=0)
+    receive_limit: float = Field(default=20.0, gt=0, allow_inf_nan=False)
     """Seconds for a request to arrive whole."""
     cors_origins: tuple[str, ...] = ()
     """Web pages that may call from a browser; none: only those served from here."""
@@ -71,13 +72,15 @@ class Settings(BaseSettings):
         if file and not file.is_file():
             raise InputError(f"--settings {file} does not exist; give a TOML file")
 
+        table = read_toml(file, "mend it", "--settings ") if file else {}
+
         class FromFile(cls):
             @classmethod
             def settings_customise_sources(
                 cls, settings_cls: type[BaseSettings], *args: Any, **sources: PydanticBaseSettingsSource
             ) -> tuple[PydanticBaseSettingsSource, ...]:
                 given = (sources["init_settings"], sources["env_settings"])
-                return (*given, TomlConfigSettingsSource(settings_cls, file)) if file else given
+                return (*given, InitSettingsSource(settings_cls, table))
 
         try:
             return FromFile(**{name: value for name, value in flags.items() if value is not None})
@@ -88,8 +91,6 @@ class Settings(BaseSettings):
             raise InputError(f"setting {'.'.join(map(str, first['loc']))}: {said}; the settings are {known}") from None
         except SettingsError as error:  # it names the setting, and not the value
             raise InputError(f"{error}; lists are written in JSON, such as FEDREC_ADMIN_KEYS='[\"…\"]'") from None
-        except ValueError as error:  # the file is no TOML
-            raise InputError(f"--settings {file} is not TOML ({error}); mend it") from None
 
 
 def _said(message: str) -> str:

@@ -2,9 +2,12 @@
 
 import hashlib
 import re
+import resource
+import signal
 import socket
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -12,12 +15,23 @@ from threading import Thread
 
 import pytest
 
+import data.download
 from data.download import download, md5_of
 from data.errors import InputError
 from data.prepare import RAW, prepare, read_manifest
 from data.sources import Source, source_named
 
-BODY = bytes(range(256)) * 1000
+
+def _zip_of(size: int) -> bytes:
+    """A zip of exactly so many bytes."""
+    with BytesIO() as buffer:
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("a", bytes(range(256)) * (size // 256 - 1))
+        content = buffer.getvalue()
+    return bytes(size - len(content)) + content  # a zip may begin with anything
+
+
+BODY = _zip_of(256_000)
 MD5 = hashlib.md5(BODY).hexdigest()
 
 
@@ -28,7 +42,9 @@ class Host(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files = {"/films.zip": BODY}
         self.asked: list[str | None] = []
+        self.moved: dict[str, str] = {}  # paths, and where they are redirected to
         self.knows_ranges = True
+        self.says_length = True
         self.breaks_after: int | None = None  # bytes of a body, then the line is cut
 
     def source(self, name: str = "films.zip", md5: str | None = MD5) -> Source:
@@ -44,6 +60,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         asked = self.headers.get("Range")
         self.server.asked.append(asked)
+        if place := self.server.moved.get(self.path):
+            self.send_response(302)
+            self.send_header("Location", place)
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
         if (body := self.server.files.get(self.path)) is None:
             return self.send_error(404)
         start = int(re.fullmatch(r"bytes=(\d+)-", asked).group(1)) if asked and self.server.knows_ranges else 0  # pyright: ignore[reportOptionalMemberAccess]
@@ -53,7 +74,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
+        if self.server.says_length:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[: self.server.breaks_after])
 
@@ -208,3 +230,75 @@ def test_prepare_fetches_once_into_raw(host: Host, tmp_path: Path, monkeypatch: 
     assert (host.asked, warnings, names(tmp_path / RAW)) == ([None], [], ["tiny.zip"])
     manifest = read_manifest(tmp_path / "films")
     assert (manifest["users"], manifest["source_md5"]) == (1, source.md5)
+
+
+# ---- servers that answer something else
+
+
+@pytest.mark.parametrize("page", [b"<!doctype html><p>Please sign in", b""], ids=["page", "nothing"])
+def test_a_page_in_place_of_a_zip_is_refused_and_fetched_anew(host: Host, page: bytes, tmp_path: Path) -> None:
+    """A file that changes over time has no MD5; a page that an older version kept is not taken for it either."""
+    (tmp_path / "films.zip").write_bytes(page)
+    host.files["/films.zip"] = page
+    with pytest.raises(
+        InputError, match=rf"/films\.zip is no zip but begins with {re.escape(repr(page)[:-1])}.*removed"
+    ):
+        fetch(host.source(md5=None), tmp_path)
+    host.files["/films.zip"] = BODY
+    assert fetch(host.source(md5=None), tmp_path)[0].read_bytes() == BODY
+
+
+def test_a_file_that_changes_over_time_is_not_continued(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "films.zip.part").write_bytes(b"of last year")
+    assert fetch(host.source(md5=None), tmp_path)[0].read_bytes() == BODY
+    assert host.asked == [None]
+
+
+@pytest.mark.parametrize("place", ["/round.zip", "http://[half/", "ftp://127.0.0.1/films.zip"])
+def test_a_redirection_that_leads_nowhere_is_told(host: Host, place: str, tmp_path: Path) -> None:
+    host.moved["/round.zip"] = place
+    with pytest.raises(
+        InputError, match=r"/round\.zip could not be fetched \([^\n]+\); try again [^\n]+--source PATH$"
+    ):
+        fetch(host.source("round.zip"), tmp_path)
+
+
+def test_a_redirection_is_followed(host: Host, tmp_path: Path) -> None:
+    host.moved["/old.zip"] = "/films.zip"
+    assert fetch(host.source("old.zip"), tmp_path)[0].read_bytes() == BODY
+
+
+def test_more_than_any_dataset_has_is_not_fetched(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where the server says how much it is nor where it goes on without end."""
+    monkeypatch.setattr(data.download, "MOST_BYTES", 100_000)
+    for host.says_length in (True, False):
+        with pytest.raises(InputError, match=r"could not be fetched \(it has more than the 100,000 bytes of any"):
+            fetch(host.source(), tmp_path)
+        assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 100_000
+
+
+def test_a_server_that_does_not_speak_tls_is_told(host: Host, tmp_path: Path) -> None:
+    source = host.source()
+    assert source.url
+    with pytest.raises(InputError, match=r"https://[^\n]* could not be fetched \([^\n]*SSL[^\n]*--source PATH$"):
+        fetch(replace(source, url=source.url.replace("http:", "https:")), tmp_path)
+
+
+def test_a_full_disk_is_told_and_the_part_is_kept(host: Host, tmp_path: Path) -> None:
+    """A limit of this process stands for it: the system answers a write in the same way."""
+    before, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(InputError, match=r"could not be fetched \([^\n]*File too large\); try again to continue"):
+            fetch(host.source(), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert (tmp_path / "films.zip.part").read_bytes() == BODY[:100_000]
+    assert fetch(host.source(), tmp_path)[0].read_bytes() == BODY
+
+
+def test_a_folder_that_is_a_file_is_told(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "raw").touch()
+    with pytest.raises(InputError, match=r"could not be fetched \([^\n]*File exists[^\n]*raw"):
+        fetch(host.source(), tmp_path / "raw")

@@ -172,7 +172,7 @@ def test_what_took_long_to_build_is_saved_and_checked(clusters: np.ndarray, tmp_
     with pytest.raises(InputError, match=r"index.faiss is not the one .* remove it"):
         Index.load(tmp_path, clusters, "films-1")
     (tmp_path / ABOUT).write_text("{")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match=r"index.json is not JSON .* remove it"):
         Index.load(tmp_path, clusters, "films-1")
 
 

@@ -86,6 +86,14 @@ def test_uneven_shares_are_drawn_by_the_seed(toy: Path, fedrec: Fedrec, tmp_path
     assert max(sizes) > 3
 
 
+def test_shares_are_drawn_by_a_seed_of_any_length_and_come_out_even_at_the_largest(
+    toy: Path, fedrec: Fedrec, tmp_path: Path
+) -> None:
+    done = fedrec("node", "split", toy, "--nodes", 2, "--dirichlet", "1e6", "--seed", 2**200, "--out", "out")
+    assert (done.code, done.err) == (0, "")
+    assert sum(len(users) for users in dealt(tmp_path / "out")) == 12
+
+
 def test_a_node_for_each_value_of_a_column(toy: Path, fedrec: Fedrec, tmp_path: Path) -> None:
     taste = ["cooks" if user < 6 else "flies" for user in range(12)]
     pl.DataFrame({"who": PEOPLE, "taste": taste}).write_csv(tmp_path / "people.csv")
@@ -107,7 +115,9 @@ def test_a_node_for_each_value_of_a_column(toy: Path, fedrec: Fedrec, tmp_path: 
         (["--nodes", "2", "--by", "people.csv"], ["--nodes", "--by"]),
         (["--by", "people.csv"], ["--column"]),
         (["--by", "absent.csv", "--column", "taste"], ["absent.csv is no file"]),
-        (["--nodes", "2", "--dirichlet", "0"], ["--dirichlet", "0"]),
+        *((["--nodes", "2", "--dirichlet", x], [f"--dirichlet {x}: give a number"]) for x in ("0", "-1", "inf", "nan")),
+        (["--nodes", "2", "--dirichlet", "1e308"], ["--dirichlet 1e+308", "1,000,000 at most"]),
+        (["--nodes", "0"], ["--nodes", "0"]),
     ],
 )
 def test_a_split_that_cannot_be_is_refused(

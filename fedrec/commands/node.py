@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from data.formats import Reading
     from data.nodes import Hand
 
+EVEN = 1_000_000
+"""Of a concentration as large as this the shares are even, but for a thousandth."""
+
 app = typer.Typer(no_args_is_help=True, help="A federation's folders: what the server may know, and each node's own.")
 
 
@@ -99,8 +102,10 @@ def _hands(
     assert nodes is not None
     if dirichlet is None:
         return evenly(len(ids), nodes)
-    if not dirichlet > 0:
-        raise InputError(f"--dirichlet {dirichlet:g}: give a number above 0; 100 is nearly even, 0.1 most uneven")
+    if not 0 < dirichlet <= EVEN:
+        raise InputError(
+            f"--dirichlet {dirichlet:g}: give a number above 0, {EVEN:,} at most; 100 is nearly even, 0.1 most uneven"
+        )
     return unevenly(len(ids), nodes, dirichlet, seed)
 
 

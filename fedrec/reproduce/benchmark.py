@@ -1,6 +1,5 @@
 """A benchmark from the raw data to its results: prepare, make the parts that are missing, collect what they found."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import typer
 
 from data.prepare import MANIFEST, read_manifest
+from data.reading import read_json, require
 from fedrec import view
 from fedrec.reproduce import apart, collect, join
 from fedrec.reproduce.compare import by_history, comparisons, ranks_of
@@ -108,7 +108,8 @@ def reproduce(benchmark: Benchmark, names: Sequence[str], results: Path) -> Figu
 def _write(benchmark: Benchmark, found: Figures, path: Path) -> None:
     """To `path`, with what the file there tells of parts that were made elsewhere; beside the parts where that is not
     of the same benchmark, or of the same models."""
-    told = json.loads(path.read_text("utf-8")) if path.is_file() else {"part_seconds": {}}
+    told = read_json(path, "move it away, and it is made anew") if path.exists() else {"part_seconds": {}}
+    require(told, {"part_seconds": dict}, path, "move it away, and it is made anew")
     missing = told["part_seconds"].keys() - found["part_seconds"].keys()
     lost = {part.name: part.model for part in benchmark.parts() if part.name in missing}
     if lost and (joined := join.joined(told, found, lost)):

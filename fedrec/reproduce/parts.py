@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data.reading import open_array, read_bytes
 from federation.config import RunConfig, knobs
 from federation.train import circumstances
 from fedrec.evaluate import save_ranks
@@ -87,14 +88,14 @@ def keep_ranks(folder: Path, ranks: np.ndarray) -> None:
 
 
 def load_ranks(folder: Path) -> np.ndarray:
-    return np.load(folder / RANKS, allow_pickle=False)
+    return open_array(folder / RANKS, f"remove {folder}, and it is made anew")
 
 
 def _record(folder: Path) -> dict[str, Any]:
     """Empty where there is none, or where a hand has damaged it: the part is then made anew."""
     try:
-        record = json.loads((folder / RECORD).read_text("utf-8"))
-    except (OSError, ValueError):
+        record = json.loads(read_bytes(folder / RECORD, "remove it"))
+    except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 

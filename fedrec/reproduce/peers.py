@@ -1,10 +1,10 @@
 """Parts that train a federated peer: its private parts live in this process, so an interrupted one begins anew."""
 
 import shutil
-import tomllib
 from functools import partial
 
 from data.errors import InputError
+from data.reading import read_toml
 from federation.client_app import open_node
 from federation.config import RunConfig, from_knobs, knobs
 from federation.server import State
@@ -34,7 +34,7 @@ def peers(preset: Preset) -> list[Part]:
 
 def _config(preset: Preset, name: str, seed: int) -> RunConfig:
     settings = PEERS[name]
-    authors = tomllib.loads((PRESETS / "peers" / f"{settings['method']}.toml").read_text("utf-8"))
+    authors = read_toml(PRESETS / "peers" / f"{settings['method']}.toml", "fetch the repository again")
     return from_knobs(authors | settings | preset.peers.get(name, {}) | {"seed": seed})
 
 

@@ -1,13 +1,13 @@
 """Presets: what a benchmark is made of, read from `benchmarks/NAME.toml` or a file of one's own."""
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from data.errors import InputError
+from data.reading import read_toml
 from federation.config import RunConfig, from_knobs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +22,7 @@ NAME = "[A-Za-z0-9][A-Za-z0-9._-]*"
 Settings = dict[str, Any]
 """What `fedrec train --config` takes, and as it judges it."""
 Seed = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def slug(name: str) -> str:
@@ -38,8 +39,8 @@ class _Table(BaseModel):
 class Device(_Table):
     """What validation may choose from where every client trains a copy of its own."""
 
-    steps: tuple[int, ...] = Field(default=(5, 10, 20), min_length=1)
-    rates: tuple[float, ...] = Field(default=(0.01, 0.03), min_length=1)
+    steps: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(5, 10, 20), min_length=1)
+    rates: tuple[Rate, ...] = Field(default=(0.01, 0.03), min_length=1)
     parts: tuple[tuple[str, ...], ...] = (("item", "user"),)  # of the adapter, that are the client's own
 
 
@@ -125,11 +126,9 @@ def _named(name: str, folder: Path) -> Path:
 
 def _read(path: Path) -> Preset | Ablation:
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        table = read_toml(path, "mend it", "--preset ")
     except OSError as error:
         raise InputError(f"--preset {path} cannot be read ({error.strerror}); give a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not TOML: {error}; mend it") from error
     found = _validated(table, path)
     _refuse_reserved(found, path)
     return found

@@ -1,12 +1,11 @@
 """The files that results are made from: one of each benchmark, and one of what others have published."""
 
-import json
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data.errors import InputError
+from data.reading import read_json, read_toml
 from fedrec.reproduce.preset import PUBLISHED
 
 RESULTS = Path("benchmarks/results")
@@ -30,16 +29,13 @@ def read_results(root: Path) -> Results:
     if not (root / PUBLISHED_FIGURES).is_file():
         raise InputError(f"{root / PUBLISHED_FIGURES} is missing; run this in a clone of the repository, or name it")
     found = [_read(path) for path in sorted((root / RESULTS).glob("*.json"))]
-    published = tomllib.loads((root / PUBLISHED_FIGURES).read_text("utf-8"))["figure"]
+    published = read_toml(root / PUBLISHED_FIGURES, "fetch the repository again")["figure"]
     by_size = sorted((f for f in found if "variants" not in f), key=lambda found: found["data"]["interactions"])
     return Results(by_size, [f for f in found if "variants" in f], published)
 
 
 def _read(path: Path) -> Result:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); make it again with `fedrec reproduce`") from error
+    return read_json(path, "make it again with `fedrec reproduce`")
 
 
 def title(result: Result) -> str:
