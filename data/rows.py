@@ -10,6 +10,7 @@ from data.columns import as_text
 from data.errors import InputError
 from data.formats import Rows, TableFile
 from data.ids import id_fault, id_faults
+from data.lines import line_of
 from data.times import can_be_times, has_zone, ordered_times
 
 OPTIONS = {
@@ -95,7 +96,7 @@ def without_bad_rows(
 
 def _first_fault(file: TableFile, found: Rows, columns: dict[str, str], bad: pl.Series) -> str:
     """The first bad row: its place, and what is wrong with it."""
-    faults = [(found.first[0], f"{file.line(found.first[0])}: {found.first[1]}")] if found.first else []
+    faults = [(found.first[0], f"{line_of(file.path, found.first[0])}: {found.first[1]}")] if found.first else []
     if bad.any():
         row = int(bad.arg_max() or 0)
         line, place = file.place(row)

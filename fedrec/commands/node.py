@@ -10,7 +10,7 @@ from data.errors import InputError
 from fedrec.commands.options import BadRows, Encoding, EventColumn, Json, Quote, Separator, Strict
 
 if TYPE_CHECKING:
-    from data.formats import Reading
+    from data.lines import Reading
     from data.nodes import Hand
 
 app = typer.Typer(no_args_is_help=True, help="A federation's folders: what the server may know, and each node's own.")
@@ -46,7 +46,7 @@ def node_split(
     """Try a federation on one machine: a public folder for the server, and a private one for each node."""
     from rich.table import Table
 
-    from data.formats import Reading
+    from data.lines import Reading
     from data.nodes import SERVER, split
     from data.people import load_people
     from data.popularity import COUNTED
@@ -128,7 +128,7 @@ def node_prepare(
 
     Which events and users count, and whether there are times, the public folder says: it is as its data were prepared.
     """
-    from data.formats import Reading
+    from data.lines import Reading
     from data.nodes import prepare_node
     from data.tables import Tables
     from fedrec import view
