@@ -16,7 +16,17 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from data.errors import InputError
-from data.lines import DEFAULT_READING, Reading, Record, csv_records, json_records, line_of, text_lines, unreadable
+from data.lines import (
+    DEFAULT_READING,
+    Reading,
+    Record,
+    begins,
+    csv_records,
+    json_records,
+    line_of,
+    text_lines,
+    unreadable,
+)
 
 PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson", ".json")
 OTHERS = (".xlsx", ".xls", ".ods", ".zip", ".bz2", ".xz", ".7z", ".zst", ".feather", ".arrow", ".orc", ".avro", ".db")
@@ -56,7 +66,9 @@ class TableFile:
 
     @property
     def format(self) -> str:
-        """Its suffix in lower case, without the one of compression."""
+        """Its suffix in lower case, without the one of compression; parquet is known by its first bytes, too."""
+        if begins(self.path, b"PAR1"):
+            return ".parquet"
         return [".csv", *(suffix.lower() for suffix in self.path.suffixes if suffix.lower() != ".gz")][-1]
 
     @property

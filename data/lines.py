@@ -111,7 +111,7 @@ def json_records(path: Path, reading: Reading) -> Iterator[Record]:
 def text_lines(path: Path, reading: Reading) -> Iterator[str]:
     """Lines of text with their ends. Raises `InputError` for a byte that is not of the encoding."""
     encoding = "utf-8-sig" if reading.is_utf8 else reading.encoding
-    opened = gzip.open if path.suffix.lower() == ".gz" else open
+    opened = gzip.open if begins(path, b"\x1f\x8b") else open
     try:
         with opened(path, "rt", encoding=encoding, errors="surrogateescape", newline="") as text:
             for number, line in enumerate(text, start=1):
@@ -124,6 +124,11 @@ def text_lines(path: Path, reading: Reading) -> Iterator[str]:
                 yield line
     except (OSError, EOFError, UnicodeError, zlib.error) as error:
         raise unreadable(path, error) from error
+
+
+def begins(path: Path, mark: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(mark)) == mark
 
 
 def line_of(path: Path, number: int) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from data.account import Account, shortened
+from data.account import Account, listed, shortened
 from data.columns import as_text
 from data.errors import InputError
 from data.formats import Rows, TableFile
@@ -59,7 +59,7 @@ def check_columns(file: TableFile, there: list[str], columns: Mapping[str, str],
         if name not in there:
             option = options.get(column, "--text-columns")
             raise InputError(
-                f"{file.path} has no column {name!r}, but {', '.join(there)}; name one of them with {option}"
+                f"{file.path} has no column {name!r}, but {listed(there)}; name one of them with {option}"
                 + _separated_otherwise(there)
             )
         if f"{name}_duplicated_0" in there:

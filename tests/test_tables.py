@@ -81,6 +81,8 @@ CSV = HEAD + "u,a,3\nu,b,4\n"
         ("log.jsonl", JSON, LENIENT),
         ("log.ndjson", "\n" + JSON, LENIENT),
         ("log.json.gz", gzip.compress(JSON.encode()), LENIENT),
+        ("packed.csv", gzip.compress(CSV.encode()), LENIENT),
+        ("packed.jsonl", gzip.compress(JSON.encode()), LENIENT),
     ],
 )
 def test_a_table_is_read_in_any_format(name: str, content: str | bytes, reading: Reading, tmp_path: Path) -> None:
@@ -89,8 +91,8 @@ def test_a_table_is_read_in_any_format(name: str, content: str | bytes, reading:
     assert lines == []
 
 
-@pytest.mark.parametrize("name", ["log.parquet", "log.pq", "log.PARQUET"])
-def test_parquet_has_three_names(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["log.parquet", "log.pq", "log.PARQUET", "log.csv"])
+def test_parquet_is_known_by_its_name_and_by_its_first_bytes(name: str, tmp_path: Path) -> None:
     pl.DataFrame(ROWS, schema=["user_id", "item_id", "timestamp"], orient="row").write_parquet(tmp_path / name)
     assert read(own(tmp_path / name))[0].interactions.rows() == ROWS
 
@@ -119,6 +121,12 @@ def test_a_way_of_reading_that_cannot_be_is_refused(options: dict[str, Any], say
 def test_a_header_in_one_column_is_told_of_its_separator(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no column 'user_id', but user_id;item_id;timestamp; .* --separator ';'"):
         read(own(table(tmp_path / "log.csv", CSV.replace(",", ";"))))
+
+
+def test_a_file_that_is_no_table_is_refused_in_one_line(tmp_path: Path) -> None:
+    names = ",".join(["a\x07b", "", "x" * 99, *map(str, range(99))])
+    with pytest.raises(InputError, match=r"no column 'user_id', but 'a\\x07b', '', 'x{60}…', 0, .* and 72 more; name"):
+        read(own(table(tmp_path / "log.csv", names + "\n1\n")))
 
 
 def test_a_column_that_stands_there_twice_is_refused(tmp_path: Path) -> None:
