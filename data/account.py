@@ -15,6 +15,12 @@ def shortened(value: object) -> str:
     return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}…") if value is not None else "None"
 
 
+def listed(names: list[str], most: int = 30) -> str:
+    """Show names of columns on one line: those of a file that is no table may hold anything."""
+    shown = [name if name.isprintable() and 0 < len(name) <= SHOWN else shortened(name) for name in names[:most]]
+    return ", ".join(shown) + f" and {len(names) - most:,} more" * (len(names) > most)
+
+
 @dataclass
 class Account:
     """Counts for the manifest, and lines for the terminal of who owns the data: examples stand in the lines alone."""

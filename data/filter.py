@@ -36,8 +36,8 @@ def kept_users(found: Histories, divided: Histories, rules: Rules, account: Acco
     if kept.any() and (most := int(found.lengths[kept].max())) > LONG:
         user = found.users[int(np.flatnonzero(kept & (found.lengths == most))[0])]
         account.remark(
-            f"longest history: {most:,} events, of user {shortened(user)}; `fedrec data import` leaves out longer ones "
-            "than --max-events"
+            f"longest history: {most:,} events, of user {shortened(user)}; `fedrec data import --max-events N` leaves "
+            "longer ones out"
         )
     return kept
 

@@ -4,13 +4,9 @@ Polars reads a file that is sound. Only a file that it refuses is read line by l
 line alone.
 """
 
-import codecs
 import csv
-import gzip
 import io
 import json
-import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -19,8 +15,18 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from data.account import shortened
 from data.errors import InputError
+from data.lines import (
+    DEFAULT_READING,
+    Reading,
+    Record,
+    begins,
+    csv_records,
+    json_records,
+    line_of,
+    text_lines,
+    unreadable,
+)
 
 PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson", ".json")
 OTHERS = (".xlsx", ".xls", ".ods", ".zip", ".bz2", ".xz", ".7z", ".zst", ".feather", ".arrow", ".orc", ".avro", ".db")
@@ -30,51 +36,10 @@ EVERY_COLUMN = pl.QueryOptFlags(projection_pushdown=False)
 HEAD = 1_000
 """Lines of a JSON lines file that tell its columns."""
 
-OBJECT = json.JSONDecoder(parse_float=str, parse_constant=lambda name: None)
-"""Fractions stay the text that they are, to the last digit."""
-
 CHUNK = 100_000
 """JSON lines that are held as Python objects at a time."""
 
 Unreadable = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How text files are read, and how much of a file may be bad."""
-
-    separator: str | None = None  # of CSV; None: a tab in .tsv, else a comma
-    encoding: str = "utf-8"
-    quote: str = '"'  # around CSV fields that hold the separator; "none": no mark is special
-    bad_rows: float = 0.01  # share of a file's rows
-
-    def __post_init__(self) -> None:
-        """Raises `InputError` naming the option that cannot be."""
-        if self.between is not None and not (len(self.between) == 1 and self.between.isascii()):
-            raise InputError(f"--separator {self.separator!r}: give one ASCII character, or 'tab'")
-        if self.quote != "none" and not (len(self.quote) == 1 and self.quote.isascii()):
-            raise InputError(f"--quote {self.quote!r}: give one ASCII character, or 'none'")
-        if not 0 <= self.bad_rows <= 1:
-            raise InputError(f"--bad-rows {self.bad_rows:g}: give a share between 0 and 1")
-        try:
-            "".encode(self.encoding)
-        except (LookupError, ValueError) as error:
-            raise InputError(f"--encoding {self.encoding!r} is not known; try utf-8, cp1252 or latin-1") from error
-
-    @property
-    def between(self) -> str | None:
-        return "\t" if self.separator in ("tab", r"\t") else self.separator
-
-    @property
-    def mark(self) -> str | None:
-        return None if self.quote == "none" else self.quote
-
-    @property
-    def is_utf8(self) -> bool:
-        return codecs.lookup(self.encoding).name in ("utf-8", "utf-8-sig")
-
-
-DEFAULT_READING = Reading()
 
 
 class Rows(NamedTuple):
@@ -83,15 +48,6 @@ class Rows(NamedTuple):
     frame: pl.DataFrame
     broken: int = 0
     first: tuple[int, str] | None = None  # the first broken line: its number, and what is wrong
-
-
-class Record(NamedTuple):
-    """A line of a text file (several, if a quoted field holds line breaks): its fields, or what is wrong."""
-
-    line: int
-    fields: Any
-    fault: str | None = None
-    lines: int = 1
 
 
 @dataclass(frozen=True)
@@ -110,7 +66,9 @@ class TableFile:
 
     @property
     def format(self) -> str:
-        """Its suffix in lower case, without the one of compression."""
+        """Its suffix in lower case, without the one of compression; parquet is known by its first bytes, too."""
+        if begins(self.path, b"PAR1"):
+            return ".parquet"
         return [".csv", *(suffix.lower() for suffix in self.path.suffixes if suffix.lower() != ".gz")][-1]
 
     @property
@@ -120,13 +78,13 @@ class TableFile:
     def columns(self) -> list[str]:
         """The names of its columns. Raises `InputError`."""
         if self.format in JSON_LINES:
-            return self._named(_keys([each.fields for each in islice(self._json_records(), HEAD) if not each.fault]))
+            return self._named(_keys([each.fields for each in islice(self._records(), HEAD) if not each.fault]))
         try:
             return self._scan().collect_schema().names()
         except Unreadable as error:
             if self.format not in PARQUET and (header := self._header()):
                 return header
-            raise self._broken(error) from error
+            raise unreadable(self.path, error) from error
 
     def rows(self, columns: dict[str, str] | None = None) -> Rows:
         """These columns (our name → the file's), or all under their own names. Raises `InputError`."""
@@ -137,41 +95,45 @@ class TableFile:
             return Rows(_collected(self._scan(), selected))
         except Unreadable as error:
             if self.format in PARQUET:
-                raise self._broken(error) from error
+                raise unreadable(self.path, error) from error
         return self._csv_rows(selected)
 
     def place(self, row: int) -> tuple[int, str]:
         """Where the row of that number stands: as a number, and in words."""
         if self.format in PARQUET:
             return row + 1, f"{self.path} row {row + 1}"
-        records = self._json_records() if self.format in JSON_LINES else islice(self._csv_records(), 1, None)
-        line = next(islice((record.line for record in records if not record.fault), row, None))
-        return line, self.line(line)
-
-    def line(self, number: int) -> str:
-        return f"{self.path} line {number}"
+        before = row + (self.format not in JSON_LINES)  # a CSV file begins with its header
+        line = next(islice((record.line for record in self._records() if not record.fault), before, None))
+        return line, line_of(self.path, line)
 
     def _named(self, columns: list[str]) -> list[str]:
         """These columns of JSON lines. Raises `InputError` if there are none."""
-        if not columns and (fault := next((each for each in self._json_records() if each.fault), None)):
-            raise InputError(f"{self.line(fault.line)}: {fault.fault}")
+        if not columns and (fault := next((each for each in self._records() if each.fault), None)):
+            raise InputError(f"{line_of(self.path, fault.line)}: {fault.fault}")
         return columns
+
+    def _records(self) -> Iterator[Record]:
+        """The lines of a text file."""
+        if self.format in JSON_LINES:
+            return json_records(self.path, self.reading)
+        return csv_records(self.path, self.separator, self.reading)
 
     def _scan(self) -> pl.LazyFrame:
         """Rows that are not blank. Text is text: no type is guessed."""
         if self.format in PARQUET:
             return pl.scan_parquet(self.path)
-        source = self.path if self.reading.is_utf8 else io.BytesIO("".join(self._lines()).encode())
+        lines = text_lines(self.path, self.reading)
+        source = self.path if self.reading.is_utf8 else io.BytesIO("".join(lines).encode())
         return _scan_csv(source, self.separator, self.reading.mark)
 
     def _header(self) -> list[str]:
-        return next((record.fields for record in self._csv_records() if not record.fault), [])
+        return next((record.fields for record in self._records() if not record.fault), [])
 
     def _csv_rows(self, selected: Any) -> Rows:
         """A CSV file read line by line."""
         broken, first, clean = 0, None, io.StringIO()
         writer = csv.writer(clean)
-        for record in self._csv_records():
+        for record in self._records():
             if record.fault:
                 broken, first = broken + record.lines, first or (record.line, record.fault)
             else:
@@ -180,36 +142,11 @@ class TableFile:
             scan = _scan_csv(io.BytesIO(clean.getvalue().encode()), ",", '"')
             return Rows(_collected(scan, selected), broken, first)
         except Unreadable as error:
-            raise self._broken(error) from error
-
-    def _csv_records(self) -> Iterator[Record]:
-        """The header, then all rows, each with as many fields as the header; blank lines are none."""
-        mark = self.reading.mark
-        quoting = csv.QUOTE_MINIMAL if mark else csv.QUOTE_NONE
-        reader = csv.reader(self._lines(), delimiter=self.separator, quotechar=mark, quoting=quoting, strict=True)
-        width = 0
-        while True:
-            line = reader.line_num + 1
-            try:
-                fields = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                fault = f"a quotation mark that does not close its field ({error}); --quote none reads marks as text"
-                yield Record(line, None, fault, max(1, reader.line_num - line + 1))
-                continue
-            if not any(fields):
-                continue
-            width = width or len(fields)
-            if len(fields) > width:
-                found = shortened(self.separator.join(fields))
-                yield Record(line, None, f"{len(fields)} fields where {width} belong ({found})")
-            else:
-                yield Record(line, fields + [""] * (width - len(fields)))
+            raise unreadable(self.path, error) from error
 
     def _json_rows(self, columns: dict[str, str] | None) -> Rows:
         broken, first, chunks, lists = 0, None, [], set[str]()
-        records = self._json_records()
+        records = self._records()
         while chunk := list(islice(records, CHUNK)):
             bad = [record for record in chunk if record.fault]
             broken, first = broken + len(bad), first or next(((each.line, str(each.fault)) for each in bad), None)
@@ -222,41 +159,6 @@ class TableFile:
         self._named(frame.columns)
         several = [_as_list(frame[name]) for name in frame.columns if name in lists]
         return Rows(frame.with_columns(several), broken, first)
-
-    def _json_records(self) -> Iterator[Record]:
-        """An object for each line that is not blank."""
-        for number, line in enumerate(self._lines(), start=1):
-            if not line.strip():
-                continue
-            try:
-                value = OBJECT.decode(line)
-            except (ValueError, RecursionError):
-                value = None
-            if isinstance(value, dict):
-                yield Record(number, value)
-            else:
-                yield Record(number, None, f"no JSON object ({shortened(line.strip())}); a line holds one row each")
-
-    def _lines(self) -> Iterator[str]:
-        """Lines of text with their ends. Raises `InputError` for a byte that is not of the encoding."""
-        encoding = "utf-8-sig" if self.reading.is_utf8 else self.reading.encoding
-        opened = gzip.open if self.path.suffix.lower() == ".gz" else open
-        try:
-            with opened(self.path, "rt", encoding=encoding, errors="surrogateescape", newline="") as text:
-                for number, line in enumerate(text, start=1):
-                    if not line.isascii() and (stray := re.search("[\udc80-\udcff]", line)):
-                        byte = ord(stray.group()) - 0xDC00
-                        raise InputError(
-                            f"{self.line(number)}: byte 0x{byte:02x} is not {self.reading.encoding}; name the file's "
-                            "encoding with --encoding (cp1252 and latin-1 are common)"
-                        )
-                    yield line
-        except (OSError, EOFError, UnicodeError, zlib.error) as error:
-            raise self._broken(error) from error
-
-    def _broken(self, error: BaseException) -> InputError:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return InputError(f"{self.path} cannot be read ({reason}); mend it or give another file")
 
 
 def _scan_csv(source: Path | io.BytesIO, separator: str, mark: str | None) -> pl.LazyFrame:

@@ -20,9 +20,10 @@ from data.catalogue import Catalogue
 from data.errors import InputError
 from data.files import replaced_folder
 from data.filter import kept_users, note_repeats
-from data.formats import Reading, TableFile
+from data.formats import TableFile
 from data.histories import histories
 from data.items import POPULARITY
+from data.lines import Reading
 from data.people import load_people, save_people
 from data.popularity import COUNTED, NONE
 from data.prepare import MANIFEST, counts_of, read_manifest, rows_of, shard_of

@@ -5,11 +5,12 @@ from typing import Any
 
 import polars as pl
 
-from data.account import Account, shortened
+from data.account import Account, listed, shortened
 from data.columns import as_text
 from data.errors import InputError
 from data.formats import Rows, TableFile
 from data.ids import id_fault, id_faults
+from data.lines import line_of
 from data.times import can_be_times, has_zone, ordered_times
 
 OPTIONS = {
@@ -58,7 +59,7 @@ def check_columns(file: TableFile, there: list[str], columns: Mapping[str, str],
         if name not in there:
             option = options.get(column, "--text-columns")
             raise InputError(
-                f"{file.path} has no column {name!r}, but {', '.join(there)}; name one of them with {option}"
+                f"{file.path} has no column {name!r}, but {listed(there)}; name one of them with {option}"
                 + _separated_otherwise(there)
             )
         if f"{name}_duplicated_0" in there:
@@ -95,7 +96,7 @@ def without_bad_rows(
 
 def _first_fault(file: TableFile, found: Rows, columns: dict[str, str], bad: pl.Series) -> str:
     """The first bad row: its place, and what is wrong with it."""
-    faults = [(found.first[0], f"{file.line(found.first[0])}: {found.first[1]}")] if found.first else []
+    faults = [(found.first[0], f"{line_of(file.path, found.first[0])}: {found.first[1]}")] if found.first else []
     if bad.any():
         row = int(bad.arg_max() or 0)
         line, place = file.place(row)

@@ -7,8 +7,9 @@ import polars as pl
 
 from data.account import Account, shortened
 from data.errors import InputError
-from data.formats import DEFAULT_READING, Reading, TableFile
+from data.formats import TableFile
 from data.items import read_items
+from data.lines import DEFAULT_READING, Reading
 from data.raw import Frames
 from data.rows import read_table
 from data.rules import DEFAULT_RULES, Rules

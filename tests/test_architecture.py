@@ -36,7 +36,7 @@ ORDER = {
         "atomic",
         "unisrec",
         "sources",
-        *("account", "columns", "formats", "rows", "items", "tables", "filter", "popularity"),
+        *("account", "columns", "lines", "formats", "rows", "items", "tables", "filter", "popularity"),
         "download",
         "prepare",
         "nodes",

@@ -20,7 +20,7 @@ from data.account import Account
 from data.catalogue import Catalogue
 from data.columns import typed
 from data.errors import InputError
-from data.formats import Reading
+from data.lines import Reading
 from data.nodes import prepare_node
 from data.prepare import prepare_tables, read_manifest
 from data.raw import Frames
@@ -31,7 +31,9 @@ from data.tables import Tables, read_tables
 from data.times import can_be_times, ordered_times
 from recsys.recommender import Recommender
 from serving.engine import Engine
+from serving.index import Index
 from serving.schema import Question
+from serving.shelf import Goods, Shelf
 from tests.terminal import Fedrec, is_refused
 from tests.test_prepare import histories
 from tests.world import toy_interactions, toy_items
@@ -79,6 +81,8 @@ CSV = HEAD + "u,a,3\nu,b,4\n"
         ("log.jsonl", JSON, LENIENT),
         ("log.ndjson", "\n" + JSON, LENIENT),
         ("log.json.gz", gzip.compress(JSON.encode()), LENIENT),
+        ("packed.csv", gzip.compress(CSV.encode()), LENIENT),
+        ("packed.jsonl", gzip.compress(JSON.encode()), LENIENT),
     ],
 )
 def test_a_table_is_read_in_any_format(name: str, content: str | bytes, reading: Reading, tmp_path: Path) -> None:
@@ -87,8 +91,8 @@ def test_a_table_is_read_in_any_format(name: str, content: str | bytes, reading:
     assert lines == []
 
 
-@pytest.mark.parametrize("name", ["log.parquet", "log.pq", "log.PARQUET"])
-def test_parquet_has_three_names(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["log.parquet", "log.pq", "log.PARQUET", "log.csv"])
+def test_parquet_is_known_by_its_name_and_by_its_first_bytes(name: str, tmp_path: Path) -> None:
     pl.DataFrame(ROWS, schema=["user_id", "item_id", "timestamp"], orient="row").write_parquet(tmp_path / name)
     assert read(own(tmp_path / name))[0].interactions.rows() == ROWS
 
@@ -117,6 +121,12 @@ def test_a_way_of_reading_that_cannot_be_is_refused(options: dict[str, Any], say
 def test_a_header_in_one_column_is_told_of_its_separator(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no column 'user_id', but user_id;item_id;timestamp; .* --separator ';'"):
         read(own(table(tmp_path / "log.csv", CSV.replace(",", ";"))))
+
+
+def test_a_file_that_is_no_table_is_refused_in_one_line(tmp_path: Path) -> None:
+    names = ",".join(["a\x07b", "", "x" * 99, *map(str, range(99))])
+    with pytest.raises(InputError, match=r"no column 'user_id', but 'a\\x07b', '', 'x{60}…', 0, .* and 72 more; name"):
+        read(own(table(tmp_path / "log.csv", names + "\n1\n")))
 
 
 def test_a_column_that_stands_there_twice_is_refused(tmp_path: Path) -> None:
@@ -170,7 +180,16 @@ def test_a_bad_row_is_left_out_and_told_or_refused(row: str, fault: str, tmp_pat
         read(own(path, reading=Reading(bad_rows=0.24)))
 
 
-@pytest.mark.parametrize("row", ["{", "[1]", '{"user_id": "u", "item_id": "x"}', '{"item_id": "x", "timestamp": 5}'])
+@pytest.mark.parametrize(
+    "row",
+    [
+        "{",
+        "[1]",
+        '{"user_id": "u\\ud800", "item_id": "x", "timestamp": 5}',
+        '{"user_id": "u", "item_id": "x"}',
+        '{"item_id": "x", "timestamp": 5}',
+    ],
+)
 def test_a_bad_line_of_json_is_left_out_and_told(row: str, tmp_path: Path) -> None:
     frames, (line,) = read(own(table(tmp_path / "log.jsonl", JSON + row + "\n")))
     assert frames.interactions.rows() == ROWS
@@ -316,6 +335,23 @@ def test_columns_are_what_a_filter_can_compare(values: pl.Series, kept: list[Any
     found = typed(values)
     assert found is not None
     assert found.to_list() == kept
+
+
+def test_kept_columns_filter_and_take_new_items(tmp_path: Path) -> None:
+    items = table(tmp_path / "items.csv", ITEMS.replace("Bug", "Bug|Pest").replace("Bee,,", "Bee,Bug,"))
+    log = table(tmp_path / "log.csv", HEAD + "u,a,1\nu,b,2\nu,c,3\n")
+    prepare_tables(own(log, items), tmp_path / "out", "log")
+    catalogue = Catalogue.load(tmp_path / "out")
+    shelf = Shelf.of(catalogue, Index.over(np.eye(3, 8, dtype=np.float32)))
+
+    def found(**filters: Any) -> list[str]:
+        return [catalogue.ids[row] for row in np.flatnonzero(shelf.mask(filters))]
+
+    assert found(genre="Bug") == ["a", "b"]
+    assert found(genre=["Pest"]) == found(year={"min": 1990}) == found(new=True) == found(ean="00123") == ["a"]
+    assert found(price={"min": 1, "max": 2}) == ["a", "b"]
+    goods = Goods("d", "Dor", "Dor", {"genre": "Bug|New", "year": 2026, "price": 3, "new": True, "popularity": 1})
+    assert shelf.fitted(goods).row(0, named=True)["genre"] == ["Bug", "New"]
 
 
 def test_lists_in_json_are_lists_and_read_with_commas(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def data_import(
     as_json: Json = False,
 ) -> None:
     """Your own tables into a prepared folder, as `data prepare` does with published ones."""
-    from data.formats import Reading
+    from data.lines import Reading
     from data.prepare import prepare_tables
     from data.rules import Rules
     from data.split import LEAVE_ONE_OUT, split_of

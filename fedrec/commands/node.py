@@ -10,7 +10,7 @@ from data.errors import InputError
 from fedrec.commands.options import BadRows, Encoding, EventColumn, Json, Quote, Separator, Strict
 
 if TYPE_CHECKING:
-    from data.formats import Reading
+    from data.lines import Reading
     from data.nodes import Hand
 
 EVEN = 1_000_000
@@ -47,7 +47,7 @@ def node_split(
     as_json: Json = False,
 ) -> None:
     """Try a federation on one machine: a public folder for the server, and a private one for each node."""
-    from data.formats import Reading
+    from data.lines import Reading
     from data.nodes import SERVER, split
     from data.people import load_people
     from data.popularity import COUNTED
@@ -131,7 +131,7 @@ def node_prepare(
 
     Which events and users count, and whether there are times, the public folder says: it is as its data were prepared.
     """
-    from data.formats import Reading
+    from data.lines import Reading
     from data.nodes import prepare_node
     from data.tables import Tables
     from fedrec import view
