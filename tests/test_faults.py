@@ -107,7 +107,7 @@ def test_more_lies(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
         join(made, lies)
         with made.running():
             pass
-        records = finished(made, 5)
+        records = finished(made, 7)
     are_refused(lies, records)
     assert records[3]["bytes_up"] > 10 * records[2]["bytes_up"]
     assert records[6]["validation"]["users"] == 8
