@@ -85,18 +85,14 @@ class Federation:
         config: Mapping[str, Scalar],
         threads: int = 1,
         port: int | None = None,
-        surroundings: Mapping[str, str] | None = None,
     ) -> None:
-        """Start a node with this node config; its key is made and registered when it comes for the first time.
-
-        It finds the SuperLink at its own port unless at another, and what is in its `surroundings`, environment
-        variables, goes before what all processes have.
-        """
+        """Start a node with this node config; its key is made and registered when it comes for the first time. It
+        calls the SuperLink at its own port unless at another."""
         self.admit(name)
         command = ["fedrec", "node", "run", "--server", f"localhost:{port or self.port}"]
         command += ["--authority", str(self.certificates / AUTHORITY), "--key", str(self.keys / name)]
         command += [word for option, value in config.items() for word in (f"--{option}", str(value))]
-        self.start(name, command, threads, surroundings)
+        self.start(name, command, threads)
 
     def admit(self, name: str) -> None:
         """Make a node's key and register it, if it has none."""
@@ -146,7 +142,10 @@ class Federation:
     def start(
         self, name: str, command: list[str], threads: int = 1, surroundings: Mapping[str, str] | None = None
     ) -> None:
-        """Start one of Flower's commands or ours under this name. It ends when the thread that calls this does."""
+        """Start one of Flower's commands or ours under this name. It ends when the thread that calls this does.
+
+        What is in `surroundings`, environment variables, goes before what all processes have.
+        """
         with self.log(name).open("ab") as output:
             self._logged[name] = output.tell()
             self.running[name] = subprocess.Popen(

@@ -1,6 +1,5 @@
 """A node that runs installed code only: Flower's SuperNode without its own executor, and ours in its place."""
 
-import json
 import secrets
 import signal
 import socket
@@ -13,12 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import httpx
-from flwr.proto.runtime_pb2 import AcquireTaskRequest
-from flwr.supercore.constant import TaskType
-from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
-from flwr.supercore.runtime import RuntimeHttpClient
-
 from data.errors import InputError
 from federation.bundle import toml
 from federation.tether import tethered
@@ -29,11 +22,8 @@ if TYPE_CHECKING:
 Process = subprocess.Popen[bytes]
 
 BIN = Path(sys.executable).parent
-POLL = 0.1
-"""Seconds between two questions whether a message has come."""
-
-APPS = [TaskType.CLIENT_APP, TaskType.AGENT_APP]
-"""Every kind of task that a SuperNode makes of a message. All are answered by the installed ClientApp, or refused."""
+EVERY = 0.1
+"""Seconds between two looks at the processes."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +37,10 @@ class NodeConfig:
 
 
 def run_node(config: NodeConfig) -> int:
-    """Run a SuperNode and answer its messages until it ends, or until SIGTERM or Ctrl-C; its exit status."""
+    """Run a SuperNode and answer its messages until it ends, or until SIGTERM or Ctrl-C; its exit status.
+
+    Raises `InputError` if what is installed here cannot answer messages.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with TemporaryDirectory(prefix="fedrec-node-") as folder:  # for this user's eyes only
         secret = Path(folder) / "secret"
@@ -55,7 +48,7 @@ def run_node(config: NodeConfig) -> int:
         address = f"127.0.0.1:{free_port()}"
         supernode = subprocess.Popen(tethered(_command(config, address, secret)))
         try:
-            _answer_messages(supernode, address, secret.read_bytes())
+            _answer_messages(supernode, address, secret)
         except KeyboardInterrupt:
             return 0
         finally:
@@ -72,62 +65,27 @@ def _command(config: NodeConfig, address: str, secret: Path) -> list[str]:
     return [*command, "--node-config", key_values(config.told)]
 
 
-def _answer_messages(supernode: Process, address: str, secret: bytes) -> None:
-    """Give each message that the SuperNode has received a process of its own.
+def _answer_messages(supernode: Process, address: str, secret: Path) -> None:
+    """Have a process wait for a message and answer it, and then the next one: SuperNodes take in one at a time.
 
-    A process is started ahead of its message: its imports take longer than most answers. Raises `InputError` if it
-    ends before it has one.
+    It is started ahead of its message, since its imports take longer than most answers.
     """
-    client = _client(address, secret)
-    waiting: Process | None = _process()
-    busy: list[Process] = []
+    process = _process(address, secret)
     try:
         while supernode.poll() is None:
-            if waiting and waiting.poll() is not None:
-                raise InputError("this node cannot answer messages; the lines above say why: mend the installation")
-            busy = [process for process in busy if process.poll() is None]
-            if token := _acquire(client):
-                busy.append(_handed(waiting or _process(), {"address": address, "token": token}))
-                waiting = None
-            elif not waiting and not busy:
-                waiting = _process()
-            time.sleep(POLL)
+            if (status := process.poll()) is not None:
+                if status > 0:
+                    raise InputError("this node cannot answer messages; the lines above say why: mend the installation")
+                process = _process(address, secret)  # it has answered, or was killed
+            time.sleep(EVERY)
     finally:
-        for process in [*busy, *([waiting] if waiting else [])]:
-            process.kill()
-        client.close()
+        process.kill()
+        process.wait()
 
 
-def _client(address: str, secret: bytes) -> RuntimeHttpClient:
-    return RuntimeHttpClient.from_server_address(
-        server_address=address,
-        insecure=True,  # on this machine's loopback
-        root_certificates=None,
-        interceptors=[
-            RuntimeVersionHttpInterceptor(component_name="SuperExec"),
-            SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods={"/flwr.proto.Runtime/AcquireTask"}),
-        ],
-    )
-
-
-def _acquire(client: RuntimeHttpClient) -> str:
-    """The token of a message that waits, or nothing: also while the SuperNode starts and ends."""
-    try:
-        return client.AcquireTask(AcquireTaskRequest(supported_task_types=APPS)).token
-    except httpx.TransportError:
-        return ""
-
-
-def _process() -> Process:
+def _process(address: str, secret: Path) -> Process:
     """-P: the working folder is not on the path, so that no file in it is taken for an installed one."""
-    return subprocess.Popen([sys.executable, "-P", "-m", "federation.task"], stdin=subprocess.PIPE)
-
-
-def _handed(process: Process, task: Mapping[str, str]) -> Process:
-    assert process.stdin
-    with process.stdin as line:
-        line.write(json.dumps(task).encode() + b"\n")
-    return process
+    return subprocess.Popen([sys.executable, "-P", "-m", "federation.task", address, str(secret)])
 
 
 def free_port() -> int:

@@ -100,7 +100,7 @@ ORDER = {
     ],
 }
 """Within a package a file imports only those listed before it."""
-FLOWER = {"wire", "rounds", "train", "client_app", "task", "supernode", "server_app", "local", "simulation"}
+FLOWER = {"wire", "rounds", "train", "client_app", "task", "server_app", "local", "simulation"}
 SLOW = {"sentence_transformers", "peft", "transformers"}
 FILES = [path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))]
 
