@@ -89,7 +89,7 @@ class Callers:
 
 
 def _address(scope: Scope) -> str:
-    return (scope.get("client") or ("",))[0]
+    return f"address {(scope.get('client') or ('',))[0]}"
 
 
 def _digest(key: SecretStr) -> bytes:

@@ -1,6 +1,7 @@
 """The server around the app: HTTP/1.1 whose requests arrive whole, in time, and with heads that fit.
 
-Uvicorn waits for the rest of a request for as long as its sender likes, and keeps a head of any length.
+Uvicorn waits as long as a caller likes for the rest of a request or for an answer to be read, and keeps a head of any
+length.
 """
 
 import asyncio
@@ -18,6 +19,9 @@ from serving.settings import Settings
 LONGEST_HEAD = 65_536
 """Bytes of a request line and its headers."""
 
+MOST_WAITING = 100
+"""Requests on one connection that wait for the answers to those before them."""
+
 
 def configured(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """How uvicorn runs the app: nothing is believed of a caller's headers, and nothing of a request is logged."""
@@ -29,12 +33,12 @@ def configured(app: FastAPI, settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         proxy_headers=False,
-        server_header=False,
     )
 
 
 class PunctualProtocol(HttpToolsProtocol):
-    """A connection that is closed if a request on it takes longer than `receive_limit` seconds to arrive.
+    """A connection that is closed if a request on it takes longer than `receive_limit` seconds to arrive, or if so long
+    nothing of an answer is read.
 
     The time begins when the connection is made, or with a further request's first byte.
     """
@@ -43,6 +47,7 @@ class PunctualProtocol(HttpToolsProtocol):
         super().__init__(*args, **more)
         self._receive_limit = receive_limit
         self._late: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
         self._chunk = 0  # bytes that are being read
         self._head: int | None = 0  # bytes of the head that arrives, after the chunk it begins in; None: none does
 
@@ -53,6 +58,8 @@ class PunctualProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._chunk = len(data)
         super().data_received(data)
+        if len(self.pipeline) > MOST_WAITING:
+            self.transport.abort()
         if self._head is not None:
             self._head += self._chunk
             if self._head > LONGEST_HEAD:
@@ -71,8 +78,17 @@ class PunctualProtocol(HttpToolsProtocol):
         super().on_message_complete()
         self._arrived()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(self._receive_limit, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._read()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._arrived()
+        self._read()
         super().connection_lost(exc)
 
     def _expect(self) -> None:
@@ -83,6 +99,11 @@ class PunctualProtocol(HttpToolsProtocol):
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+    def _read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _give_up(self) -> None:
         self._refuse(408, f"the request did not arrive whole within {self._receive_limit:g} s; send it again")

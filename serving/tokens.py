@@ -37,6 +37,6 @@ class Tokens:
             )
         except jwt.ExpiredSignatureError:
             raise BadToken("this user token has expired; get another") from None
-        except jwt.InvalidTokenError:
+        except (jwt.InvalidTokenError, RecursionError):  # its header is read before the signature
             raise BadToken(f"this user token is not signed for this server ({ALGORITHM}; sub, aud and exp)") from None
         return claims["sub"]

@@ -1,5 +1,6 @@
 """What is kept of a user is read and written with that user's token or an admin key, and by nobody else."""
 
+import base64
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -89,6 +90,7 @@ def test_another_users_token_is_refused_whether_or_not_anything_is_kept(http: ht
         (None, "needs that user's token"),
         ("", "needs that user's token"),
         ("no.token.at-all", "not signed for this server"),
+        (base64.urlsafe_b64encode(b"[" * 20_000).decode() + ".e30.x", "not signed for this server"),
         ("é", "not signed for this server"),
         (signed(BOB, secret="another secret, and as long as the right one"), "not signed for this server"),
         (signed(BOB, exp=int(time.time()) - 60), "has expired"),
