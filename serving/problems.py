@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from serving.engine import Refused
+from serving.filters import Unfit
 from serving.schema import Fault, Problem
-from serving.shelf import Unfit
 
 _PROBLEM: dict[str, Any] = {
     "model": Problem,

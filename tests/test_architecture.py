@@ -84,7 +84,20 @@ ORDER = {
         "processes",
     ],
     "serving": [
-        *("exact", "index", "diversity", "schema", "cost", "shelf", "engine", "store", "threads", "live"),
+        *(
+            "exact",
+            "index",
+            "diversity",
+            "schema",
+            "cost",
+            "filters",
+            "titles",
+            "shelf",
+            "engine",
+            "store",
+            "threads",
+            "live",
+        ),
         *("together", "settings", "problems", "gate", "body", "routes", "log", "app"),
     ],
 }
