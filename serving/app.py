@@ -11,6 +11,7 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from serving.documentation import add_documentation
 from serving.gate import Gate, Meters
 from serving.live import Live, Load
 from serving.problems import add_problems, documented
@@ -52,6 +53,7 @@ def create_app(
         version="1",
         lifespan=lifespan,
         responses=documented(405),
+        docs_url=None,
         redoc_url=None,
     )
     app.state.meters = meters
@@ -91,4 +93,5 @@ def _add_health(app: FastAPI) -> None:
         """For people. What it loads and whom it asks is here, and nowhere else."""
         return FileResponse(STATIC / "index.html", headers={"content-security-policy": "default-src 'self'"})
 
+    add_documentation(app)
     app.mount("/static", StaticFiles(directory=STATIC))

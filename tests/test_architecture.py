@@ -98,7 +98,7 @@ ORDER = {
             "threads",
             "live",
         ),
-        *("together", "settings", "problems", "gate", "body", "routes", "log", "app"),
+        *("together", "settings", "problems", "gate", "body", "routes", "log", "documentation", "app"),
     ],
 }
 """Within a package a file imports only those listed before it."""

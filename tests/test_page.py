@@ -193,3 +193,17 @@ def test_a_server_that_wants_a_key_is_given_one(browser: Browser, run: Path) -> 
         watch(page, "The soup")
         expect(page.locator(".card")).to_have_count(12)
         context.close()
+
+
+def test_the_documentation_comes_from_the_server_alone(page: Page, url: str) -> None:
+    """Without the internet, too; nobody else learns who reads it, and no script runs that is not the server's."""
+    answer = page.goto(f"{url}docs" if url.endswith("/") else f"{url}/docs")
+    assert answer
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert "script-src" not in answer.headers["content-security-policy"]
+    expect(page.locator(".opblock-summary-path").filter(has_text="/v1/recommend")).to_have_count(2)
+    page.locator(".opblock-summary-path").filter(has_text="/healthz").click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("button", name="Execute").click()
+    expect(page.locator(".live-responses-table .response-col_status").last).to_contain_text("200")
+    picture(page, "docs")
