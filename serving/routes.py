@@ -29,7 +29,7 @@ from serving.schema import (
     Question,
     Questions,
 )
-from serving.shelf import Goods
+from serving.shelf import POPULARITY, Goods
 from serving.store import HIDDEN, LIKED, Busy
 from serving.threads import aside
 from serving.together import Together
@@ -188,6 +188,8 @@ def _known(engine: Engine, live: Live) -> Known:
         since=live.since,
         name=recommender.card["data"]["name"],
         recall=engine.shelf.index.recall,
+        mode=recommender.card["config"].get("mode"),
+        fallback=None if engine.shelf.popularity is None else POPULARITY,
     )
 
 

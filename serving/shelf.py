@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -17,7 +17,7 @@ from serving.filters import TOLD, Columns, Unfit
 from serving.index import Index
 from serving.titles import Titles
 
-POPULARITY = "popularity"
+POPULARITY: Literal["popularity"] = "popularity"
 """A number column of the catalogue, by which to answer who has no history."""
 
 SEPARATOR = "|"

@@ -508,6 +508,7 @@ def test_where_a_reload_fails_the_old_model_goes_on(recommender: Recommender) ->
         assert ids(client.post("/v1/recommend", json={"query": "x"}))
         (model,) = client.get("/v1/models").json()["models"]
         assert (model["model_version"], model["items"], model["recall"]) == (recommender.version, 24, 1.0)
+        assert (model["mode"], model["fallback"]) == ("federated", None)
 
 
 def test_encoders_compute_within_one_thread_whoever_asks(admin: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
