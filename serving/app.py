@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from serving.described import add_security
+from serving.documentation import add_documentation
 from serving.gate import Gate, Meters
 from serving.live import Live, Load
 from serving.problems import add_problems, documented
@@ -57,6 +58,7 @@ def create_app(
         version="1",
         lifespan=lifespan,
         responses=documented(405, 408, 421, 431),
+        docs_url=None,
         redoc_url=None,
     )
     app.state.meters, app.state.rates = meters, rates
@@ -100,4 +102,5 @@ def _add_health(app: FastAPI) -> None:
         """For people. What it loads and whom it asks is here, and nowhere else."""
         return FileResponse(STATIC / "index.html", headers={"content-security-policy": "default-src 'self'"})
 
+    add_documentation(app)
     app.mount("/static", StaticFiles(directory=STATIC))

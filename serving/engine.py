@@ -12,9 +12,10 @@ import torch
 from recsys.nearest import Found, best, exact_scores
 from recsys.recommender import Recommender
 from serving.diversity import POOL, diversified
+from serving.filters import Unfit
 from serving.index import Asked, Index
 from serving.schema import Answer, Question, Range, Weight
-from serving.shelf import POPULARITY, Goods, Shelf, Unfit
+from serving.shelf import POPULARITY, Goods, Shelf
 
 REASONS = 3
 """Items of the history that an answer is explained by."""
@@ -115,16 +116,9 @@ class Engine:
     def search(self, text: str, k: int, details: bool = False) -> Answer:
         """Items whose title holds the text, those that begin with it first; then those that are about it."""
         started = time.perf_counter()
-        titled = self._titled(text.casefold(), k)
+        titled = [(row, 1.0) for row in self.shelf.titled(text)[:k]]
         about = self.shelf.index.search(self.read([text])[0], k, self._without([row for row, _ in titled]))
         return self._told((titled + about)[:k], started, details=details)
-
-    def _titled(self, text: str, k: int) -> Found:
-        titles = self.shelf.lower_titles
-        at = titles.str.find(text, literal=True)
-        rows = [row for row in np.flatnonzero(at.is_not_null().to_numpy()) if self.shelf.index.living[row]]
-        rows.sort(key=lambda row: (at[int(row)], len(titles[int(row)]), row))
-        return [(int(row), 1.0) for row in rows[:k]]
 
     def _planned(self, question: Question) -> Plan | Refused:
         try:

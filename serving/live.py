@@ -9,8 +9,9 @@ from threading import Lock
 
 from recsys.recommender import Recommender
 from serving.engine import Engine
+from serving.filters import Unfit
 from serving.index import EXACT, Index
-from serving.shelf import Goods, Unfit
+from serving.shelf import Goods
 from serving.store import Store
 from serving.threads import aside
 

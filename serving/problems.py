@@ -11,8 +11,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from serving.engine import Refused
+from serving.filters import Unfit
 from serving.schema import Fault, Problem
-from serving.shelf import Unfit
 from serving.store import Busy
 
 MOST = 10

@@ -39,7 +39,7 @@ from serving.schema import (
     Token,
     UserId,
 )
-from serving.shelf import Goods
+from serving.shelf import POPULARITY, Goods
 from serving.store import HIDDEN, LIKED
 from serving.threads import aside
 from serving.together import Together
@@ -240,6 +240,8 @@ def _known(engine: Engine, live: Live) -> Known:
         since=live.since,
         name=recommender.card["data"]["name"],
         recall=engine.shelf.index.recall,
+        mode=recommender.card["config"].get("mode"),
+        fallback=None if engine.shelf.popularity is None else POPULARITY,
     )
 
 

@@ -135,7 +135,10 @@ class Weight(BaseModel):
 class Item(BaseModel):
     item_id: str
     title: str
-    score: float = Field(description="cosine of the item's vector and the question's, -1 to 1; or the popularity")
+    score: float = Field(
+        description="cosine of the item's vector and the question's, -1 to 1; with `fallback`, the popularity; of a "
+        "title that holds the text of a search, 1"
+    )
     because: list[Weight] | None = Field(default=None, description="where `explain` was asked")
     columns: dict[str, Any] | None = Field(default=None, description="where `details` were asked")
 
@@ -282,6 +285,11 @@ class Known(BaseModel):
     since: str
     name: str
     recall: float = Field(description="share of the nearest 100 that the index finds; measured")
+    mode: Literal["federated", "central"] | None = Field(default=None, description="how it was trained")
+    fallback: Literal["popularity"] | None = Field(
+        default=None,
+        description="what a question is answered by in whose history no item is known; none: it is refused",
+    )
 
 
 class Models(BaseModel):

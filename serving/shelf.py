@@ -7,18 +7,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
 from data.catalogue import Catalogue
+from serving.filters import TOLD, Columns, Unfit
 from serving.index import Index
+from serving.titles import Titles
 
-TOLD = ("item_id", "title", "text")
-"""Columns that every catalogue has, and nothing is filtered by."""
-
-POPULARITY = "popularity"
+POPULARITY: Literal["popularity"] = "popularity"
 """A number column of the catalogue, by which to answer who has no history."""
 
 SEPARATOR = "|"
@@ -30,14 +29,6 @@ CHUNKS = 64
 SPENT = 1_000
 """Rows of items that were put in and replaced or taken out since, beyond which they are swept, once they are also half
 of all that were put in: a catalogue that is told anew every night does not grow."""
-
-
-class Unfit(Exception):
-    """A filter or a property that this catalogue cannot have: which column, and why."""
-
-    def __init__(self, column: str, detail: str) -> None:
-        super().__init__(f"{column}: {detail}")
-        self.column, self.detail = column, detail
 
 
 @dataclass(frozen=True)
@@ -63,6 +54,7 @@ class Shelf:
     catalogue: Catalogue
     index: Index
     frame: pl.DataFrame  # the catalogue's rows, then a row for each item that was put in
+    _titles: Titles
     places: Mapping[str, int | None] = field(default_factory=dict)  # of what changed since; None: taken out
 
     @classmethod
@@ -74,7 +66,8 @@ class Shelf:
             and kind == pl.String
             and catalogue.frame[name].str.contains(SEPARATOR, literal=True).any()
         ]
-        return cls(catalogue, index, catalogue.frame.with_columns(pl.col(several).str.split(SEPARATOR)))
+        frame = catalogue.frame.with_columns(pl.col(several).str.split(SEPARATOR))
+        return cls(catalogue, index, frame, Titles(catalogue))
 
     def __len__(self) -> int:
         return len(self.index)
@@ -93,10 +86,10 @@ class Shelf:
         titles = self.catalogue.titles
         return titles[row] if row < len(titles) else self.frame.item(row, "title")
 
-    @cached_property
-    def lower_titles(self) -> pl.Series:
-        """All titles in lower case, by row."""
-        return self.frame["title"].str.to_lowercase()
+    def titled(self, text: str) -> list[int]:
+        """Rows on offer whose title holds the text, however it is written: those that begin with it first."""
+        rows = self._titles.holding(text, self.frame["title"][len(self.catalogue) :])["row"].to_numpy()
+        return rows[self.index.living[rows]].tolist()
 
     def properties(self, row: int) -> dict[str, Any]:
         """All that is told of an item."""
@@ -109,7 +102,7 @@ class Shelf:
     @property
     def columns(self) -> list[str]:
         """What can be filtered by."""
-        return [name for name in self.frame.columns if name not in TOLD]
+        return self._columns.names
 
     def put(self, goods: Sequence[Goods], vectors: np.ndarray) -> "Shelf":
         """With these items, of different ids, each in place of one with its id; vectors: (n, E).
@@ -139,8 +132,8 @@ class Shelf:
     def fitted(self, goods: Goods) -> pl.DataFrame:
         """An item as a row of the frame. Raises `Unfit`."""
         row = {name: goods.row().get(name) for name in self.frame.columns}
-        if unknown := [name for name in goods.columns if name not in self.columns]:
-            raise Unfit(unknown[0], self._known())
+        for name in goods.columns:
+            self._columns.checked(name)
         for name, value in row.items():
             if isinstance(self.frame.schema[name], pl.List) and isinstance(value, str):
                 row[name] = value.split(SEPARATOR)
@@ -156,47 +149,12 @@ class Shelf:
         return replace(self, index=self.index.removed([row]), places={**self.places, item_id: None})
 
     def mask(self, filters: Mapping[str, Any]) -> np.ndarray:
-        """Which rows have all these properties: a bool for each. A column with several values has each of them.
-
-        A filter is a value, a list of values of which one is enough (so of an empty one none is), or
-        `{"min": …, "max": …}`, both included. What is not told of an item fits no filter. Raises `Unfit`.
-        """
-        kept = np.ones(len(self.frame), dtype=bool)
-        for column, wanted in filters.items():
-            if column not in self.columns:
-                raise Unfit(column, self._known())
-            kept &= self._within(column, wanted) if isinstance(wanted, Mapping) else self._having(column, wanted)
-        return kept
-
-    def _within(self, column: str, wanted: Mapping[str, Any]) -> np.ndarray:
-        """Which rows have a number from `min` to `max`; any row, if neither is given."""
-        if not self.frame.schema[column].is_numeric():
-            raise Unfit(column, "is not a number, and has no range; give a value or a list of values")
-        rows, told = self._told[column]
-        low, high = wanted.get("min"), wanted.get("max")
-        if low is None and high is None:
-            return np.ones(len(self.frame), dtype=bool)
-        return self._where(rows[_between(told, low, high)])
-
-    def _having(self, column: str, wanted: Any) -> np.ndarray:
-        """Which rows have one of the values: each value is looked up once, however many they are."""
-        rows, told = self._told[column]
-        kind, values = told.dtype, list(wanted) if isinstance(wanted, list | tuple) else [wanted]
-        if not (kind in (pl.String, pl.Boolean, pl.Null) or kind.is_numeric()):
-            raise Unfit(column, f"is {str(kind).lower()}, and nothing is filtered by that")
-        if strange := [value for value in values if not _is_of(kind, value)]:
-            raise Unfit(column, f"is {str(kind).lower()}, and no {type(strange[0]).__name__} is among its values")
-        return self._where(rows[told.is_in(_fitting(values, kind).implode()).to_numpy()])
-
-    def _where(self, rows: np.ndarray) -> np.ndarray:
-        """A mask of these rows."""
-        kept = np.zeros(len(self.frame), dtype=bool)
-        kept[rows] = True
-        return kept
+        """Which rows have all these properties: see `Columns`. Raises `Unfit`."""
+        return self._columns.mask(filters)
 
     @cached_property
-    def _told(self) -> "Values":
-        return Values(self.frame)
+    def _columns(self) -> Columns:
+        return Columns(self.frame)
 
     @cached_property
     def popularity(self) -> np.ndarray | None:
@@ -208,48 +166,5 @@ class Shelf:
         known = np.isfinite(told)
         return np.where(known, told, min(0.0, told[known].min(initial=0.0)))
 
-    def _known(self) -> str:
-        return f"this catalogue has no such column; its columns are {', '.join(self.columns) or 'none'}"
-
     def _kinds(self) -> str:
         return ", ".join(f"{name} ({str(self.frame.schema[name]).lower()})" for name in self.columns)
-
-
-class Values(dict[str, tuple[np.ndarray, pl.Series]]):
-    """By column of a frame: all values that are told, (n,), and the row of each; read when first asked for."""
-
-    def __init__(self, frame: pl.DataFrame) -> None:
-        super().__init__()
-        self._frame = frame
-
-    def __missing__(self, column: str) -> tuple[np.ndarray, pl.Series]:
-        told, rows = self._frame[column], np.arange(len(self._frame))
-        if isinstance(told.dtype, pl.List):
-            lengths = told.list.len().fill_null(0)
-            rows, told = np.repeat(rows, lengths.to_numpy()), told.filter(lengths > 0).explode()
-        if told.dtype in (pl.Categorical, pl.Enum):
-            told = told.cast(pl.String)
-        if told.dtype.is_float():
-            told = told.fill_nan(None)
-        self[column] = rows[told.is_not_null().to_numpy()], told.drop_nulls()
-        return self[column]
-
-
-def _is_of(kind: pl.DataType, value: Any) -> bool:
-    """Whether a value is of a column's kind; of one that has no values, any is."""
-    if kind == pl.String or kind == pl.Boolean:
-        return isinstance(value, str if kind == pl.String else bool)
-    return kind == pl.Null or (isinstance(value, int | float) and not isinstance(value, bool))
-
-
-def _between(told: pl.Series, low: float | None, high: float | None) -> np.ndarray:
-    """Which of the numbers are not below or above the limits."""
-    kept = (pl.lit(True) if low is None else pl.first() >= low) & (pl.lit(True) if high is None else pl.first() <= high)
-    return told.to_frame().select(kept).to_series().to_numpy()
-
-
-def _fitting(values: list[Any], kind: Any) -> pl.Series:
-    """Those that a column of this kind can hold: no item has any other."""
-    if kind.is_integer():
-        values = [value for value in values if value == int(value)]
-    return pl.Series(values, dtype=kind, strict=False).drop_nulls()

@@ -94,9 +94,9 @@ ORDER = {
         "processes",
     ],
     "serving": [
-        *("exact", "index", "diversity", "schema", "cost", "shelf", "engine", "store", "threads", "live"),
-        *("together", "settings", "problems", "paths", "hosts", "tokens", "callers", "rates", "gate", "body"),
-        *("described", "routes", "log", "app", "server"),
+        *("exact", "index", "diversity", "schema", "cost", "filters", "titles", "shelf", "engine", "store", "threads"),
+        *("live", "together", "settings", "problems", "paths", "hosts", "tokens", "callers", "rates", "gate", "body"),
+        *("described", "routes", "log", "documentation", "app", "server"),
     ],
 }
 """Within a package a file imports only those listed before it."""

@@ -29,6 +29,7 @@ from recsys.embed import Encoder
 from recsys.recommender import Recommender
 from recsys.towers import Towers
 from serving.app import create_app
+from serving.cost import cost
 from serving.engine import Engine, Plan, Refused
 from serving.schema import Answer, Question
 from serving.settings import Settings
@@ -209,6 +210,52 @@ def test_who_has_given_up_is_not_encoded_and_who_waits_at_the_end_is(
     answers = asyncio.run(ask())
     assert all(answer.items for answer in answers)
     assert passes == [["soup"], ["baker", "oven"]]
+
+
+def test_who_asks_one_waits_for_a_pass_and_not_for_all_that_others_ask(
+    recommender: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests take turns, and a pass begins no more work than a few plain questions are."""
+    engine, passes, may_go_on = Engine.of(recommender), list[list[Question]](), Event()
+    recommend_all = Engine.recommend_all
+
+    def recorded(engine: Engine, questions: Sequence[Question]) -> list[Answer | Refused]:
+        passes.append(list(questions))
+        may_go_on.wait()
+        return recommend_all(engine, questions)
+
+    monkeypatch.setattr(Engine, "recommend_all", recorded)
+    costly = Question(history=WATCHED * 9, explain=True)
+    plain, one = Question(history=WATCHED), Question(history=WATCHED[:1])
+
+    async def ask() -> None:
+        together = Together()
+        first = asyncio.create_task(together.answer(engine, one))
+        while not passes:
+            await asyncio.sleep(0.01)
+        asked = [[plain] * 20, [costly] * 3, [one]]
+        waiting = []
+        for questions in asked:
+            waiting.append(asyncio.create_task(together.answers(engine, questions)))
+            await asyncio.sleep(0.01)
+        may_go_on.set()
+        answers = await asyncio.gather(first, *waiting)
+        assert [len(each) for each in answers[1:]] == [20, 3, 1]  # type: ignore[arg-type]
+        together.close()
+
+    asyncio.run(ask())
+    assert passes[:4] == [[one], [plain, costly], [one, plain, costly], [plain, costly]]
+    assert [len(each) for each in passes[4:]] == [8, 8, 1]
+    assert cost(costly) == 11
+
+
+def test_a_request_for_too_much_work_is_refused(admin: httpx.Client) -> None:
+    """What it would take is known before: a hundred histories of fifty, each explained."""
+    costly = {"history": WATCHED * 9, "explain": True, "diversity": 0.5, "k": 20}
+    refused = admin.post("/v1/recommend:batch", json={"questions": [costly] * 100})
+    is_problem(refused, 422, "questions")
+    assert "as much work as 1,200 plain ones, and 500 are the most" in refused.json()["detail"]
+    assert admin.post("/v1/recommend:batch", json={"questions": [costly] * 3}).status_code == 200
 
 
 class LateEncoder(Encoder):
@@ -461,6 +508,7 @@ def test_where_a_reload_fails_the_old_model_goes_on(recommender: Recommender) ->
         assert ids(client.post("/v1/recommend", json={"query": "x"}))
         (model,) = client.get("/v1/models").json()["models"]
         assert (model["model_version"], model["items"], model["recall"]) == (recommender.version, 24, 1.0)
+        assert (model["mode"], model["fallback"]) == ("federated", None)
 
 
 def test_encoders_compute_within_one_thread_whoever_asks(admin: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:

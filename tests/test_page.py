@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import polars as pl
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from data.catalogue import Catalogue
 from recsys.recommender import Recommender
 from serving.app import create_app
 from serving.settings import Settings
@@ -83,6 +85,7 @@ def picture(page: Page, name: str) -> None:
 def test_what_is_recommended_follows_the_history(page: Page) -> None:
     expect(page.locator("#model")).to_contain_text("24 items")
     expect(page.locator("#empty")).to_be_visible()
+    expect(page.locator("footer")).to_contain_text("trained by federated learning")
     watch(page, "The soup", "The bread")
     expect(page.locator(".card")).to_have_count(12)
     cooking = titles(page)
@@ -97,6 +100,34 @@ def test_what_is_recommended_follows_the_history(page: Page) -> None:
     expect(page.locator("#history li")).to_have_count(3)
     expect(page.locator(".card h3").first).not_to_have_text(cooking[0])
     assert titles(page)[0] != cooking[0]
+
+
+def test_who_is_new_sees_what_is_popular_and_how_the_model_was_trained(browser: Browser, run: Path) -> None:
+    """Here of a model that was trained centrally, over a catalogue that tells how popular an item is."""
+    films = Recommender.load(run)
+    frame = films.catalogue.frame.with_columns(popularity=pl.int_range(pl.len()) * 7)
+    card = films.card | {"config": films.card["config"] | {"mode": "central"}}
+    pooled = Recommender(Catalogue(frame), films.vectors, films.adapter, card)
+    with ready(create_app(lambda: pooled)) as client:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(str(client.base_url))
+        expect(page.get_by_role("heading", name="Popular")).to_be_visible()
+        expect(page.locator("footer")).to_contain_text("trained centrally, on histories that were pooled")
+        expect(page.locator(".card")).to_have_count(12)
+        expect(page.locator(".card h3").first).to_have_text("The alien")
+        expect(page.locator(".card .about").first).to_have_text("2013 · Space")
+        expect(page.locator(".card .score").first).to_have_attribute("title", "popularity 161")
+        expect(page.locator("#scale")).to_contain_text("the most popular one")
+        expect(page.get_by_role("slider")).to_have_count(0)
+        picture(page, "popular")
+        page.get_by_role("button", name="Hide The alien").click()
+        expect(page.locator(".card h3").first).to_have_text("The meteor")
+        watch(page, "The soup")
+        expect(page.get_by_role("heading", name="For me")).to_be_visible()
+        expect(page.locator("#scale")).to_contain_text("it is no probability")
+        expect(page.get_by_role("slider")).to_be_visible()
+        context.close()
 
 
 def test_likes_join_the_history_and_what_is_hidden_goes(page: Page) -> None:
@@ -193,3 +224,17 @@ def test_a_server_that_wants_a_key_is_given_one(browser: Browser, run: Path) -> 
         watch(page, "The soup")
         expect(page.locator(".card")).to_have_count(12)
         context.close()
+
+
+def test_the_documentation_comes_from_the_server_alone(page: Page, url: str) -> None:
+    """Without the internet, too; nobody else learns who reads it, and no script runs that is not the server's."""
+    answer = page.goto(f"{url}docs" if url.endswith("/") else f"{url}/docs")
+    assert answer
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert "script-src" not in answer.headers["content-security-policy"]
+    expect(page.locator(".opblock-summary-path").filter(has_text="/v1/recommend")).to_have_count(2)
+    page.locator(".opblock-summary-path").filter(has_text="/healthz").click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("button", name="Execute").click()
+    expect(page.locator(".live-responses-table .response-col_status").last).to_contain_text("200")
+    picture(page, "docs")

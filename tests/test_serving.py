@@ -214,13 +214,12 @@ def test_http_similar(client: httpx.Client, engine: Engine) -> None:
 def test_callers_at_once_get_what_each_gets_alone(client: httpx.Client) -> None:
     questions = [{"history": [film]} for film in WATCHED] + [{"query": word} for word in SPACE[:6]]
 
-    def scores(question: dict[str, Any]) -> dict[str, float]:
+    def scores(question: dict[str, Any]) -> list[tuple[str, float]]:
         items = client.post("/v1/recommend", json=question).raise_for_status().json()["items"]
-        return {item["item_id"]: item["score"] for item in items}
+        return [(item["item_id"], item["score"]) for item in items]
 
-    with ThreadPoolExecutor(6) as pool:  # in company a sum is added up in another order
-        for together, question in zip(pool.map(scores, questions), questions, strict=True):
-            assert together == pytest.approx(scores(question), abs=1e-5)
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(scores, questions)) == [scores(question) for question in questions]
 
 
 @pytest.mark.parametrize(
@@ -316,7 +315,6 @@ def test_health_and_readiness(client: httpx.Client, recommender: Recommender) ->
 
 
 def test_the_api_describes_itself(client: httpx.Client) -> None:
-    assert "/openapi.json" in client.get("/docs").raise_for_status().text
     described = client.get("/openapi.json").raise_for_status().json()
     assert described["paths"].keys() == {
         *("/v1/recommend", "/v1/recommend:batch", "/v1/search", "/v1/items/{item_id}", "/v1/items/{item_id}/similar"),

@@ -1,13 +1,17 @@
 """What is on offer: filters by the catalogue's columns, items that come and go."""
 
+import math
+from datetime import date
+
 import numpy as np
 import polars as pl
 import pytest
 
 from data.catalogue import Catalogue
 from serving import shelf as shelves
+from serving.filters import Columns, Unfit
 from serving.index import Index
-from serving.shelf import Goods, Shelf, Unfit
+from serving.shelf import Goods, Shelf
 
 FILMS = pl.DataFrame(
     {
@@ -38,7 +42,10 @@ def shelf() -> Shelf:
         ({"genres": "Horror"}, "ac"),
         ({"genres": ["Space", "Children"]}, "ab"),
         ({"genres": []}, ""),
+        ({"year": []}, ""),
+        ({"colour": []}, ""),
         ({"genres": "Horr"}, ""),
+        ({"genres": ["Horror", "Horror", "x"] * 300}, "ac"),
         ({"year": 2**200}, ""),
         ({"year": [1995.5, 1e300]}, ""),
         ({"year": {"min": -1e300, "max": 1e300}}, "abc"),
@@ -67,6 +74,60 @@ def test_a_filter_that_cannot_be_is_refused(shelf: Shelf, filters: dict[str, obj
     with pytest.raises(Unfit, match=said) as unfit:
         shelf.mask(filters)
     assert unfit.value.column == column
+
+
+@pytest.mark.parametrize("filters", [{"genres": []}, {"year": []}, {"genres": "Western"}, {"year": {"min": 3000}}])
+def test_what_nothing_fits_is_found_nowhere_also_after_items_were_put_in(shelf: Shelf, filters: dict) -> None:
+    goods = [
+        Goods("e", "Eden", "Eden", {"genres": [], "year": None}),
+        Goods("f", "Fargo", "Fargo", {"genres": "Crime"}),
+    ]
+    more = shelf.put(goods, np.eye(4, dtype=np.float32)[:2])
+    assert more.mask(filters).tolist() == [False] * 6
+    assert more.mask({"genres": "Crime"}).tolist() == [False] * 5 + [True]
+    assert more.mask({"year": {}}).all()
+
+
+@pytest.mark.parametrize(
+    ("column", "wanted", "kept"),
+    [
+        (pl.Series([1, 2, None], dtype=pl.UInt8), {"min": -5, "max": 1}, [True, False, False]),
+        (pl.Series([1, 2, None], dtype=pl.UInt8), [2, -1, 300, 2.5, 2**62], [False, True, False]),
+        (pl.Series([1.5, float("nan"), None]), {"min": 0}, [True, False, False]),
+        (pl.Series([1.5, float("nan"), None]), {}, [True, True, True]),
+        (pl.Series([[1, 2], [], None]), [2], [True, False, False]),
+        (pl.Series(["a", "b", None], dtype=pl.Categorical), ["b"], [False, True, False]),
+        (pl.Series(["caf\u00e9", "cafe\u0301", "cafe"]), "cafe\u0301", [True, True, False]),
+        (pl.Series([None, None, None]), ["x", 3, True], [False, False, False]),
+        (pl.Series([None, None, None], dtype=pl.Int64), {"min": 3}, [False, False, False]),
+    ],
+)
+def test_columns_of_every_kind_can_be_filtered_by(column: pl.Series, wanted: object, kept: list[bool]) -> None:
+    assert Columns(pl.DataFrame({"column": column})).mask({"column": wanted}).tolist() == kept
+
+
+@pytest.mark.parametrize("wanted", [1, 1.5, "2020-01-01", [1.5]])
+@pytest.mark.parametrize("values", [[date(2020, 1, 1)], [{"a": 1}], [[["a"]]]])
+def test_by_what_cannot_be_compared_nothing_is_filtered(values: list, wanted: object) -> None:
+    with pytest.raises(Unfit, match=r"^column: is .* nothing is filtered by that"):
+        Columns(pl.DataFrame({"column": values})).mask({"column": wanted})
+
+
+def test_of_no_rows_none_fits() -> None:
+    assert Columns(FILMS.clear()).mask({"year": [1979], "genres": ["Horror"]}).tolist() == []
+    assert Columns(FILMS.clear()).mask({"year": {"min": 1979}}).tolist() == []
+
+
+def test_of_whom_it_is_not_told_is_no_more_popular_than_others() -> None:
+    vectors = np.eye(4, dtype=np.float32)
+    for told, wanted in [([3, 1, None, 2], [3, 1, 0, 2, 0]), ([-3.0, math.nan, None, math.inf], [-3, -3, -3, -3, -3])]:
+        frame = FILMS.with_columns(popularity=pl.Series(told, strict=False))
+        more = Shelf.of(Catalogue(frame), Index.over(vectors)).put([Goods("e", "Eden", "Eden")], vectors[:1])
+        assert more.popularity is not None
+        assert more.popularity.tolist() == wanted
+    for column in (["much", "less", None, "none"], [None] * 4, [True, False, True, None]):
+        shelf = Shelf.of(Catalogue(FILMS.with_columns(popularity=pl.Series(column))), Index.over(vectors))
+        assert shelf.popularity is None
 
 
 def test_items_come_and_go(shelf: Shelf) -> None:

@@ -3,7 +3,13 @@
 const at = (id) => document.getElementById(id);
 const mine = { history: [], hidden: [] }; // items as the endpoint tells them, oldest first
 const WAIT = 180; // milliseconds without a key before a search is asked
+const POPULARITY = "popularity"; // a column by which who has no history yet is answered
+const TRAINED = { // how the model was, by its card
+  federated: "· trained by federated learning: from the sum of what clients learned, each from its own history",
+  central: "· trained centrally, on histories that were pooled",
+};
 let key = sessionStorage.getItem("fedrec-key") ?? "";
+let fallback = null; // what the endpoint answers by where there is no history
 
 class Refusal extends Error {
   constructor(status, detail) { super(detail); this.status = status; }
@@ -24,7 +30,7 @@ let asked = 0;
 async function recommend() {
   const turn = ++asked;
   show.history();
-  if (!mine.history.length) { show.items({ items: [] }); return; }
+  if (!mine.history.length && !fallback) { show.items({ items: [] }); return; }
   at("recommended").ariaBusy = "true";
   try {
     const answer = await ask("v1/recommend", {
@@ -57,7 +63,8 @@ function hide(item) {
 
 // What is seen.
 
-const about = (item) => Object.values(item.columns ?? {}).flat().filter((value) => value !== null).slice(0, 5).join(" · ");
+const described = (item) => Object.entries(item.columns ?? {}).filter(([name]) => name !== POPULARITY).map(([, value]) => value);
+const about = (item) => described(item).flat().filter((value) => value !== null).slice(0, 5).join(" · ");
 const told = (item) => (about(item) ? `${item.title}, ${about(item)}` : item.title);
 
 function button(text, label, act) {
@@ -82,12 +89,19 @@ const show = {
     at("clear").hidden = !mine.history.length && !mine.hidden.length;
   },
 
-  items({ items }) {
+  items({ items, fallback: popular }) {
     const best = Math.max(...items.map((item) => item.score), 1e-9);
+    at("recommended-title").textContent = popular ? "Popular" : "For me";
+    at("variety").hidden = Boolean(popular);
+    at("scale").hidden = !items.length;
+    at("scale").textContent = popular
+      ? "Popular with everybody, until the history says what is for you. A bar compares with the most popular one."
+      : "A bar compares an item's score with the best one shown; it is no probability.";
     at("items").replaceChildren(...items.map((item) => {
       const card = at("card").content.firstElementChild.cloneNode(true);
       card.querySelector("h3").textContent = item.title;
       card.querySelector(".about").textContent = about(item);
+      card.querySelector(".score").title = popular ? `popularity ${item.score}` : `score (cosine) ${item.score.toFixed(3)}`;
       card.querySelector(".score span").style.width = `${Math.max(4, 100 * item.score / best)}%`;
       const reasons = (item.because ?? []).filter((reason) => reason.weight > 0).slice(0, 2);
       card.querySelector(".why").textContent = reasons.length ? `Because of ${reasons.map((r) => r.title).join(" and ")}` : "";
@@ -176,13 +190,15 @@ at("key").onsubmit = (event) => {
   sessionStorage.setItem("fedrec-key", key);
   show.problem(null);
   begin();
-  recommend();
 };
 
 async function begin() {
   try {
     const { models: [model] } = await ask("v1/models");
     at("model").textContent = `${model.items.toLocaleString("en")} items · ${model.model_version}`;
+    at("trained").textContent = TRAINED[model.mode] ?? "";
+    fallback = model.fallback;
+    recommend();
   } catch (problem) {
     if (problem.status === 503) { setTimeout(begin, 500); return; } // it is loading
     show.problem(problem);

@@ -1,0 +1,72 @@
+"""Titles are found however they, and those who look for them, are written."""
+
+import unicodedata
+
+import numpy as np
+import polars as pl
+import pytest
+
+from data.catalogue import Catalogue
+from serving.index import Index
+from serving.shelf import Goods, Shelf
+from serving.titles import folded
+
+TITLES = [
+    "Der große Spaß",
+    "Grosse Pointe",
+    "Cafe\u0301 noir",
+    "Le Café",
+    "ΟΔΥΣΣΕΙΑ",
+    "Ｆｉｌｍ",
+    "ﬁnal cut",
+    "İstanbul",
+]
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    frame = pl.DataFrame({"item_id": [f"t{row}" for row in range(len(TITLES))], "title": TITLES, "text": TITLES})
+    return Shelf.of(Catalogue(frame), Index.over(np.eye(len(TITLES), dtype=np.float32)))
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("große", [1, 0]),
+        ("GROSSE", [1, 0]),
+        ("spass", [0]),
+        ("café", [2, 3]),
+        ("cafe\u0301", [2, 3]),
+        ("cafe", []),
+        ("οδυσσεια", [4]),
+        ("οδυσσειας"[:-1], [4]),
+        ("film", [5]),
+        ("FINAL", [6]),
+        ("i\u0307stanbul", [7]),
+        (".*", []),
+    ],
+)
+def test_both_sides_are_folded_alike(shelf: Shelf, text: str, rows: list[int]) -> None:
+    assert shelf.titled(text) == rows
+    assert shelf.titled(unicodedata.normalize("NFD", text)) == rows
+
+
+def test_items_put_in_are_found_by_their_titles_until_they_are_taken_out(shelf: Shelf) -> None:
+    vectors = np.eye(len(TITLES), dtype=np.float32)[:2]
+    more = shelf.put([Goods("new", "Groß", "x"), Goods("t0", "Der grosse Ernst", "x")], vectors)
+    assert more.titled("gross") == [8, 1, 9]
+    assert more.titled("spaß") == []
+    assert more.drop("new").titled("gross") == [1, 9]
+    assert shelf.titled("gross") == [1, 0]
+
+
+def test_titles_of_the_catalogue_are_folded_once(shelf: Shelf) -> None:
+    shelf.titled("x")
+    later = shelf.drop("t1").put([Goods("new", "x", "x")], np.eye(len(TITLES), dtype=np.float32)[:1])
+    assert later._titles._folded is shelf._titles._folded
+
+
+@pytest.mark.parametrize("text", [*TITLES, "ŉ", "ǰ", "ΐ", "ᾳ", "\u0345α", "Å"])
+def test_folding_again_changes_nothing_and_forms_do_not_matter(text: str) -> None:
+    for form in ("NFC", "NFD", "NFKC", "NFKD"):
+        assert folded(unicodedata.normalize(form, text)) == folded(text) == folded(folded(text))
