@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 
 from data.errors import InputError
+from data.locks import lock_beside, locked
 from data.sources import Source
 
 Progress = Callable[[int, int | None], None]
@@ -27,10 +28,20 @@ def download(source: Source, folder: Path, progress: Progress) -> Path:
     if source.url is None:
         raise InputError(f"{source.name} has nothing to download")
     target = folder / source.url.rsplit("/", 1)[-1]
-    if target.is_file() and md5_of(target) == (source.md5 or md5_of(target)):
+    if _is_whole(target, source):
         return target
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(lock_beside(target)):
+        return target if _is_whole(target, source) else _downloaded(source, target, progress)
+
+
+def _is_whole(target: Path, source: Source) -> bool:
+    return target.is_file() and source.md5 in (None, md5_of(target))
+
+
+def _downloaded(source: Source, target: Path, progress: Progress) -> Path:
+    assert source.url, "a source that is downloaded has a place"
     part = target.with_name(f"{target.name}.part")
-    part.parent.mkdir(parents=True, exist_ok=True)
     try:
         _fetch(source.url, part, progress)
     except (httpx.HTTPError, OSError) as error:

@@ -7,7 +7,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,20 @@ import polars as pl
 
 from data.catalogue import FILE as CATALOGUE
 from data.catalogue import Catalogue
+from data.contents import refuse_occupied
 from data.errors import InputError
-from data.files import replaced_folder
+from data.files import check_place, replaced_folder
+from data.fingerprint import save_key
 from data.histories import histories
+from data.people import FILE as PEOPLE
 from data.people import load_people, save_people
-from data.prepare import MANIFEST, counts_of, read_manifest, rows_of, shard_of
+from data.prepare import MANIFEST, PREPARED, counts_of, keep_along, read_manifest, rows_of, shard_of
 from data.shard import DEALT, FOLDER, Shard
 from data.split import Split
 from data.tables import Tables, read_table, read_tables
 
 SERVER = "server"
-KEEP = "keep"
-"""In a node's folder: what its users' clients keep from round to round, which goes along when it is made anew."""
+NODE = replace(PREPARED, kind="node's folder", mark=PEOPLE)
 
 OF_THE_WHOLE = ("users", "interactions", "repeats_dropped", "short_users_dropped", "training_only_users")
 """What a dataset's manifest tells of everybody: it is not handed on."""
@@ -75,11 +77,10 @@ def _enough(users: int, nodes: int) -> None:
 
 def split(data: Path, out: Path, hands: list[Hand]) -> list[Path]:
     """Write the server's folder and the nodes', in one step; returns the nodes'. Raises `InputError`."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out {out} is not empty; choose another folder")
+    check_place(out, refuse_occupied)
     manifest, shard, ids = read_manifest(data), Shard.load(data), load_people(data)
     names = [f"node-{number:0{len(str(len(hands) - 1))}}" for number in range(len(hands))]
-    with replaced_folder(out) as folder:
+    with replaced_folder(out, refuse_occupied) as folder:
         publish(data, folder / SERVER, manifest, {})
         for name, hand in zip(names, hands, strict=True):
             write_node(data, folder / name, manifest, shard.of(hand.users), ids[hand.users])
@@ -96,12 +97,18 @@ def publish(data: Path, folder: Path, manifest: dict[str, Any], own: dict[str, i
     (folder / MANIFEST).write_text(json.dumps(told | own, indent=2) + "\n")
 
 
-def write_node(public: Path, folder: Path, manifest: dict[str, Any], shard: Shard, ids: pl.Series) -> None:
-    """A node's folder: the public side, and the histories of its own users, for its owner's eyes only."""
+def write_node(
+    public: Path, folder: Path, manifest: dict[str, Any], shard: Shard, ids: pl.Series, before: Path | None = None
+) -> None:
+    """A node's folder: the public side, and the histories of its own users, for its owner's eyes only.
+
+    Its key for fingerprints is its own: that of the folder `before`, which it takes the place of, or a new one.
+    """
     publish(public, folder, manifest, counts_of(shard))
     folder.chmod(0o700)
     shard.save(folder)
     save_people(folder, ids)
+    save_key(folder, before=before)
     for path in (folder / FOLDER).iterdir():
         path.chmod(0o600)
 
@@ -113,8 +120,7 @@ def prepare_node(public: Path, tables: Tables, out: Path, warn: Callable[[str], 
     rule = _rule(manifest)
     if catalogue.fingerprint != manifest["catalogue_fingerprint"]:
         raise InputError(f"{public}: the catalogue is not the one that was prepared; copy it again")
-    if out.exists() and not (out / FOLDER).is_dir() and any(out.iterdir() if out.is_dir() else [out]):
-        raise InputError(f"--out {out} exists and is no node's folder; choose another")
+    check_place(out, NODE.check)
     events = read_tables(tables).interactions
     known = events.filter(pl.col("item_id").is_in(catalogue.ids))
     if known.is_empty():
@@ -135,10 +141,9 @@ def prepare_node(public: Path, tables: Tables, out: Path, warn: Callable[[str], 
         warn(f"{short:,} users have fewer than {manifest['min_events']} events, and are left out")
     known_salts = _salts(out)
     ids, shard = shard_of(found, kept, lambda user: known_salts.get(user) or secrets.randbits(64))
-    with replaced_folder(out) as folder:
-        write_node(public, folder, manifest, shard, ids)
-        if (out / KEEP).is_dir():
-            shutil.copytree(out / KEEP, folder / KEEP)
+    with replaced_folder(out, NODE.check) as folder:
+        write_node(public, folder, manifest, shard, ids, before=out)
+        keep_along(out, folder)
     return read_manifest(out)
 
 

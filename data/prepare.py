@@ -1,6 +1,7 @@
 """Frames → a prepared folder: the public catalogue, one private shard, and a manifest that says how it was made."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,21 +11,37 @@ import numpy as np
 import polars as pl
 
 from data.atomic import holds_atomic
+from data.catalogue import FILE as CATALOGUE
 from data.catalogue import Catalogue
+from data.contents import Contents
 from data.download import Progress, download, md5_of
 from data.errors import InputError
-from data.files import replaced_folder
+from data.files import check_place, replaced_folder
+from data.fingerprint import FILE as KEY
+from data.fingerprint import save_key
 from data.histories import Histories, histories
+from data.names import plain_name
+from data.people import FILE as PEOPLE
 from data.people import save_people
 from data.raw import Frames, Root, open_root
-from data.shard import Shard, salt_of
+from data.shard import FILES, Shard, salt_of
 from data.sources import Source
 from data.split import LEAVE_ONE_OUT, Split
+from data.swap import is_unfinished
 from data.tables import Tables, read_tables
 
 MANIFEST = "manifest.json"
 RAW = Path("var/raw")
 """Where downloads are kept, below the working folder."""
+
+KEEP = "keep"
+"""In a node's folder: what its users' clients keep from round to round, which goes along when it is made anew."""
+
+PREPARED = Contents(
+    "prepared dataset",
+    MANIFEST,
+    (MANIFEST, CATALOGUE, "embeddings-*.safetensors", *FILES, PEOPLE, KEY, f"{KEEP}/part-*-of-*.pt"),
+)
 
 
 @dataclass(frozen=True)
@@ -54,13 +71,15 @@ def prepare(source: Source, out: Path, given: Path | None, progress: Progress, w
 
     Raises `InputError`, and then leaves `out` as it was.
     """
-    _refuse_other(out)
+    check_place(out, PREPARED.check)
     if source.by_hand and not given:
         raise InputError(f"{source.name} cannot be fetched: {source.by_hand}; pass your zip or folder with --source")
     path = given or (download(source, RAW, progress) if source.url else Path())
     md5 = md5_of(path) if path.is_file() else None
     root = open_root(path)
+    published = source.name
     if given and source.md5 and md5 and md5 != source.md5:
+        published = published if holds_atomic(root, source.name) else None
         warn(f"{given} {_unlike(source, root, md5)}; going on with your copy")
     frames = source.read(root)
     if source.texts:
@@ -75,6 +94,7 @@ def prepare(source: Source, out: Path, given: Path | None, progress: Progress, w
         citation=source.citation,
         split=source.split,
         texts=source.texts,
+        published=published,
     )
 
 
@@ -98,14 +118,10 @@ def _unlike(source: Source, root: Root, md5: str) -> str:
 
 def prepare_tables(tables: Tables, out: Path, name: str, split: Split = LEAVE_ONE_OUT) -> Manifest:
     """Prepare anyone's own tables into `out`. Raises `InputError`, and then leaves `out` as it was."""
-    _refuse_other(out)
+    plain_name(name, "--name")
+    check_place(out, PREPARED.check)
     path = tables.interactions
     return write(read_tables(tables), out, name=name, source=path.name, md5=md5_of(path), split=split)
-
-
-def _refuse_other(out: Path) -> None:
-    if out.exists() and not (out / MANIFEST).is_file() and any(out.iterdir() if out.is_dir() else [out]):
-        raise InputError(f"--out {out} exists and is no prepared dataset; choose another folder")
 
 
 def write(
@@ -119,8 +135,12 @@ def write(
     min_events: int = 3,
     split: Split = LEAVE_ONE_OUT,
     texts: tuple[str, ...] = (),
+    published: str | None = None,
 ) -> Manifest:
-    """Filter, order and write frames. A user needs a training, a validation and a test event: three at least."""
+    """Filter, order and write frames. A user needs a training, a validation and a test event: three at least.
+
+    `published` is the dataset's name if anyone can have its histories. Raises `InputError`.
+    """
     if min_events < 3:
         raise InputError(f"min_events = {min_events}; a user needs three: to train, to validate and to test")
     items, missing = _with_undescribed(frames)
@@ -149,12 +169,20 @@ def write(
         citation=citation,
         text_columns=list(texts),
     )
-    with replaced_folder(out) as folder:
+    with replaced_folder(out, PREPARED.check) as folder:
         catalogue.save(folder)
         shard.save(folder)
         save_people(folder, ids)
+        save_key(folder, published, before=out)
+        keep_along(out, folder)
         (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
     return manifest
+
+
+def keep_along(old: Path, new: Path) -> None:
+    """Copy what a folder's clients keep from round to round into the folder that takes its place."""
+    if (old / KEEP).is_dir():
+        shutil.copytree(old / KEEP, new / KEEP, ignore=shutil.ignore_patterns(".*"))
 
 
 def counts_of(shard: Shard) -> dict[str, int]:
@@ -169,6 +197,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / MANIFEST).read_text())
     except (FileNotFoundError, NotADirectoryError) as error:
+        if is_unfinished(folder.resolve()):
+            raise InputError(
+                f"{folder} is being replaced; try again, or prepare it again if its writer was killed"
+            ) from error
         raise InputError(
             f"{folder} is not a prepared dataset ({MANIFEST} is missing); make one with `fedrec data prepare NAME`"
         ) from error

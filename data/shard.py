@@ -12,8 +12,10 @@ from typing import NoReturn
 import numpy as np
 
 from data.errors import InputError
+from data.files import unreplaced
 
 FOLDER = "shard"
+FILES = tuple(f"{FOLDER}/{name}.npy" for name in ("starts", "items", "salts"))
 DRAW, NEGATIVES, CROPS, SAMPLED, ROTATIONS = 1, 2, 3, 4, 5
 EXAMPLES, STARTS = 6, 7  # of the peers' clients
 FORGOTTEN, DROPPED, DEALT = 8, 9, 10
@@ -209,19 +211,21 @@ class Shard:
     @classmethod
     def load(cls, folder: Path) -> "Shard":
         """Open a shard without reading it. Raises `InputError` where a file is missing or damaged."""
-        columns = {}
-        for name in ("starts", "items", "salts"):
-            path = folder / FOLDER / f"{name}.npy"
-            try:
-                columns[name] = np.load(path, mmap_mode="r", allow_pickle=False)
-            except FileNotFoundError as error:
-                raise InputError(f"{path} is missing; prepare the data again with `fedrec data prepare`") from error
-            except (ValueError, OSError, EOFError) as error:
-                raise InputError(f"{path} cannot be read ({error}); prepare the data again") from error
+        with unreplaced(folder / FOLDER):
+            columns = {name: _column(folder / FOLDER / f"{name}.npy") for name in ("starts", "items", "salts")}
         if len(columns["starts"]) != len(columns["salts"]) + 1 or columns["starts"][-1] != len(columns["items"]):
             raise InputError(f"the files under {folder / FOLDER} do not belong together; prepare the data again")
         bounds, items, salts = columns.values()
         return cls(bounds[:-1], bounds[1:], items, salts)
+
+
+def _column(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing; prepare the data again with `fedrec data prepare`") from error
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path} cannot be read ({error}); prepare the data again") from error
 
 
 def _places(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

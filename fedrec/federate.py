@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.live import Live
 from rich.table import Table
 
-from data.errors import InputError
+from data.contents import refuse_occupied
+from data.locks import in_use
 from data.nodes import SERVER, evenly, split
 from data.people import load_people
 from data.prepare import read_manifest
@@ -27,8 +28,12 @@ def up(data: Path, nodes: int, folder: Path) -> None:
     Raises `InputError` where the folder is taken, or the processes do not start.
     """
     read_manifest(data)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"--folder {folder} is not empty; choose another, or remove it")
+    refuse_occupied(folder, "--folder", "choose another, or remove it")
+    with in_use(folder):
+        _up(data, nodes, folder)
+
+
+def _up(data: Path, nodes: int, folder: Path) -> None:
     folders = split(data, folder / DATA, evenly(len(load_people(data)), nodes))
     view.say(f"Dealt the users to {nodes} nodes; starting a SuperLink, then the nodes, each with a key of its own")
     configs = {path.name: {"data": str(path.resolve())} for path in folders}

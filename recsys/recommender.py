@@ -34,6 +34,8 @@ CARD = "card.json"
 VECTORS = "item_vectors.safetensors"
 TOWERS = "towers.safetensors"
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+FILES = (VECTORS, TOWERS, PEFT_CONFIG, PEFT_WEIGHTS)
+"""Of the artifact, beside its card and its catalogue."""
 
 
 @dataclass(frozen=True, eq=False)

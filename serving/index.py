@@ -11,6 +11,7 @@ lock, and none sees half of a change.
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch
 
 from data.errors import InputError
 from data.files import replaced_file
+from data.locks import lock_beside, locked
 from serving.exact import Exact, Found, best, chosen
 
 EXACT = 50_000
@@ -196,11 +198,12 @@ class Index:
     def save(self, folder: Path, version: str) -> None:
         """Write what took long to build; `version` is the model's whose vectors it holds."""
         assert not isinstance(self.base, Exact), "this is built sooner than it is read"
-        with replaced_file(folder / FILE) as path:
-            faiss.write_index(self.base, str(path))
         about = {"model_version": version, "width": self.width, "items": len(self.matrix), "recall": self.recall}
-        with replaced_file(folder / ABOUT) as path:
-            path.write_text(json.dumps(about | {"sha256": _sha256(folder / FILE)}, indent=2) + "\n")
+        with locked(lock_beside(folder / FILE)):  # two files of one endpoint
+            with replaced_file(folder / FILE) as path:
+                faiss.write_index(self.base, str(path))
+            with replaced_file(folder / ABOUT) as path:
+                path.write_text(json.dumps(about | {"sha256": _sha256(folder / FILE)}, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path, matrix: np.ndarray, version: str) -> "Index | None":
@@ -211,7 +214,7 @@ class Index:
         if not (folder / ABOUT).exists():
             return None
         try:
-            about: dict[str, Any] = json.loads((folder / ABOUT).read_text())
+            about = _about(folder)
             if about["model_version"] != version or (about["items"], about["width"]) != matrix.shape:
                 return None
             sound = _sha256(folder / FILE) == about["sha256"]
@@ -279,6 +282,15 @@ def _questions(matrix: np.ndarray, count: int) -> list[np.ndarray]:
         np.stack([matrix[rng.choice(rows, 10, replace=False)].mean(0) for rows in kin[:, :among]]) for among in KIN
     ]
     return [items, *(taste / np.linalg.norm(taste, axis=1, keepdims=True) for taste in tastes)]
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """Read what is told of a saved index. If another endpoint is saving one, its two files are waited for."""
+    about: dict[str, Any] = json.loads((folder / ABOUT).read_text())
+    if _sha256(folder / FILE) != about["sha256"]:
+        with suppress(OSError), locked(lock_beside(folder / FILE)):  # without the right to write it is damaged
+            about = json.loads((folder / ABOUT).read_text())
+    return about
 
 
 def _sha256(path: Path) -> str:

@@ -402,7 +402,7 @@ def test_a_preset_that_is_wrong_is_refused_before_any_work(
 
 def test_a_name_that_is_unknown_is_refused(fedrec: Fedrec, folder: Path, tmp_path: Path) -> None:
     is_refused(fedrec("reproduce", "bogus"), "benchmark 'bogus'", "choose one of ablation", "--preset")
-    is_refused(fedrec("reproduce", "../bogus"), "benchmark '../bogus' is no name")
+    is_refused(fedrec("reproduce", "../bogus"), "benchmark '../bogus' holds a slash")
     is_refused(fedrec("reproduce", "tiny", "--preset", "absent.toml"), "absent.toml cannot be read")
     asked = ["reproduce", "tiny", "--preset", folder / "tiny.toml", "--part", "bogus"]
     is_refused(fedrec(*asked), "--part 'bogus'", "choose of federated, federated-0, federated-1, central")

@@ -95,11 +95,12 @@ def data_import(
     as_json: Json = False,
 ) -> None:
     """Your own tables into a prepared folder, as `data prepare` does with published ones."""
+    from data.names import plain_name
     from data.prepare import prepare_tables
     from data.split import LEAVE_ONE_OUT, split_of
     from data.tables import Tables
 
-    out = out or PREPARED / name
+    out = out or PREPARED / plain_name(name, "--name")
     tables = Tables(interactions, items, user_column, item_column, time_column, _names(text_columns))
     _prepared(prepare_tables(tables, out, name, split_of(split.value, cold_share, LEAVE_ONE_OUT)), out, as_json)
 

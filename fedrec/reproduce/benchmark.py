@@ -8,6 +8,8 @@ from typing import Any
 
 import typer
 
+from data.errors import InputError
+from data.locks import lock_beside, locked
 from data.prepare import MANIFEST, read_manifest
 from fedrec import view
 from fedrec.reproduce import apart, collect, join
@@ -93,6 +95,8 @@ class Benchmark:
 
 def reproduce(benchmark: Benchmark, names: Sequence[str], results: Path) -> Figures:
     """Make the parts and write what all finished ones found, also where making them was interrupted."""
+    path = results / f"{benchmark.name}.json"
+    _told(path)
     try:
         benchmark.make(names)
     except KeyboardInterrupt as interrupt:
@@ -101,14 +105,16 @@ def reproduce(benchmark: Benchmark, names: Sequence[str], results: Path) -> Figu
     finally:
         if (benchmark.dataset.folder() / MANIFEST).is_file():
             found = benchmark.collected()
-            _write(benchmark, found, results / f"{benchmark.name}.json")
+            results.mkdir(parents=True, exist_ok=True)
+            with locked(lock_beside(path)):
+                _write(benchmark, found, path)
     return found
 
 
 def _write(benchmark: Benchmark, found: Figures, path: Path) -> None:
     """To `path`, with what the file there tells of parts that were made elsewhere; beside the parts where that is not
     of the same benchmark, or of the same models."""
-    told = json.loads(path.read_text()) if path.is_file() else {"part_seconds": {}}
+    told = _told(path)
     missing = told["part_seconds"].keys() - found["part_seconds"].keys()
     lost = {part.name: part.model for part in benchmark.parts() if part.name in missing}
     if lost and (joined := join.joined(told, found, lost)):
@@ -119,3 +125,16 @@ def _write(benchmark: Benchmark, found: Figures, path: Path) -> None:
         path = benchmark.out / path.name
     save_json(path, found)
     view.say(f"Wrote {path}")
+
+
+def _told(path: Path) -> Figures:
+    """What the results' file tells already. Raises `InputError` if it is of another kind, which is not replaced."""
+    try:
+        told = json.loads(path.read_text())
+        if isinstance(told["part_seconds"], dict):
+            return told
+    except FileNotFoundError:
+        return {"part_seconds": {}}
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise InputError(f"{path} holds no results of a benchmark; move it away, or name another folder with --results")
