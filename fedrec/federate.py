@@ -10,7 +10,7 @@ from rich.table import Table
 
 from data.contents import refuse_occupied
 from data.locks import in_use
-from data.nodes import SERVER, evenly, split
+from data.nodes import SERVER, Hand, evenly, split
 from data.people import load_people
 from data.prepare import read_manifest
 from federation.processes import APP, LINK, Federation, federation
@@ -29,12 +29,14 @@ def up(data: Path, nodes: int, folder: Path) -> None:
     """
     read_manifest(data)
     refuse_occupied(folder, "--folder", "choose another, or remove it")
+    hands = evenly(len(load_people(data)), nodes)
     with in_use(folder):
-        _up(data, nodes, folder)
+        _up(data, hands, folder)
 
 
-def _up(data: Path, nodes: int, folder: Path) -> None:
-    folders = split(data, folder / DATA, evenly(len(load_people(data)), nodes))
+def _up(data: Path, hands: list[Hand], folder: Path) -> None:
+    nodes = len(hands)
+    folders = split(data, folder / DATA, hands)
     view.say(f"Dealt the users to {nodes} nodes; starting a SuperLink, then the nodes, each with a key of its own")
     configs = {path.name: {"data": str(path.resolve())} for path in folders}
     for ending in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: no process may outlive this one
