@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 
 from data.errors import InputError
+from data.locks import lock_beside, locked
 from data.raw import MOST_BYTES
 from data.reading import regular
 from data.sources import Source
@@ -31,8 +32,19 @@ def download(source: Source, folder: Path, progress: Progress) -> Path:
     if source.url is None:
         raise InputError(f"{source.name} has nothing to download")
     target = folder / source.url.rsplit("/", 1)[-1]
-    if target.is_file() and (md5_of(target) == source.md5 if source.md5 else zipfile.is_zipfile(target)):
+    if _is_whole(target, source):
         return target
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(lock_beside(target)):
+        return target if _is_whole(target, source) else _downloaded(source, target, progress)
+
+
+def _is_whole(target: Path, source: Source) -> bool:
+    return target.is_file() and (md5_of(target) == source.md5 if source.md5 else zipfile.is_zipfile(target))
+
+
+def _downloaded(source: Source, target: Path, progress: Progress) -> Path:
+    assert source.url, "a source that is downloaded has a place"
     part = target.with_name(f"{target.name}.part")
     try:
         part.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,19 @@ import polars as pl
 from data.account import Account, shortened
 from data.catalogue import FILE as CATALOGUE
 from data.catalogue import Catalogue
+from data.contents import refuse_occupied
 from data.errors import InputError
-from data.files import replaced_folder
+from data.files import check_place, replaced_folder
 from data.filter import kept_users, note_repeats
+from data.fingerprint import save_key
 from data.formats import TableFile
 from data.histories import histories
 from data.items import POPULARITY
 from data.lines import Reading
+from data.people import FILE as PEOPLE
 from data.people import load_people, save_people
 from data.popularity import COUNTED, NONE
-from data.prepare import MANIFEST, counts_of, read_manifest, rows_of, shard_of
+from data.prepare import MANIFEST, PREPARED, counts_of, keep_along, read_manifest, rows_of, shard_of
 from data.rows import read_table
 from data.rules import Rules
 from data.shard import DEALT, FOLDER, Shard
@@ -34,8 +37,7 @@ from data.split import Split
 from data.tables import Tables, read_tables
 
 SERVER = "server"
-KEEP = "keep"
-"""In a node's folder: what its users' clients keep from round to round, which goes along when it is made anew."""
+NODE = replace(PREPARED, kind="node's folder", mark=PEOPLE)
 
 OF_THE_WHOLE = (
     *("users", "interactions", "training_only_users", "events_read", "bad_rows", "other_events_dropped"),
@@ -93,13 +95,12 @@ def split(data: Path, out: Path, hands: list[Hand], popularity: bool = True) -> 
 
     The catalogue in all of them tells how popular items are, if it was counted and unless `popularity` is False.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out {out} is not empty; choose another folder")
+    check_place(out, refuse_occupied)
     manifest, shard, ids = read_manifest(data), Shard.load(data), load_people(data)
     if not popularity and manifest.get("popularity") == COUNTED:
         manifest["popularity"] = NONE
     names = [f"node-{number:0{len(str(len(hands) - 1))}}" for number in range(len(hands))]
-    with replaced_folder(out) as folder:
+    with replaced_folder(out, refuse_occupied) as folder:
         publish(data, folder / SERVER, manifest, {})
         for name, hand in zip(names, hands, strict=True):
             write_node(data, folder / name, manifest, shard.of(hand.users), ids[hand.users])
@@ -126,13 +127,18 @@ def write_node(
     shard: Shard,
     ids: pl.Series,
     steps: dict[str, int] | None = None,
+    before: Path | None = None,
 ) -> None:
     """A node's folder: the public side, and the histories of its own users, for its owner's eyes only. The manifest
-    counts these users and, if their table was read here, the steps of reading it."""
+    counts these users and, if their table was read here, the steps of reading it.
+
+    Its key for fingerprints is its own: that of the folder `before`, which it takes the place of, or a new one.
+    """
     publish(public, folder, manifest, counts_of(shard) | (steps or {}))
     folder.chmod(0o700)
     shard.save(folder)
     save_people(folder, ids)
+    save_key(folder, before=before)
     for path in (folder / FOLDER).iterdir():
         path.chmod(0o600)
 
@@ -149,8 +155,7 @@ def prepare_node(
     split, rules, account = _split(manifest), Rules.of_manifest(manifest), Account(warn, strict)
     if catalogue.fingerprint != manifest["catalogue_fingerprint"]:
         raise InputError(f"{public}: the catalogue is not the one that was prepared; copy it again")
-    if out.exists() and not (out / FOLDER).is_dir() and any(out.iterdir() if out.is_dir() else [out]):
-        raise InputError(f"--out {out} exists and is no node's folder; choose another")
+    check_place(out, NODE.check)
     known = _known(read_tables(tables, rules, account).interactions, catalogue, tables.interactions, account)
     found = histories(known, rows_of(known["item_id"], catalogue.frame["item_id"]), split.repeats)
     note_repeats(known, found, account)
@@ -163,10 +168,9 @@ def prepare_node(
         )
     known_salts = _salts(out)
     ids, shard = shard_of(found, kept, lambda user: known_salts.get(user) or secrets.randbits(64))
-    with replaced_folder(out) as folder:
-        write_node(public, folder, manifest, shard, ids, account.counts)
-        if (out / KEEP).is_dir():
-            shutil.copytree(out / KEEP, folder / KEEP)
+    with replaced_folder(out, NODE.check) as folder:
+        write_node(public, folder, manifest, shard, ids, account.counts, before=out)
+        keep_along(out, folder)
     return read_manifest(out)
 
 

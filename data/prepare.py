@@ -1,6 +1,7 @@
 """Frames → a prepared folder: the public catalogue, one private shard, and a manifest that says how it was made."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,25 +12,41 @@ import polars as pl
 
 from data.account import Account, shortened
 from data.atomic import holds_atomic
+from data.catalogue import FILE as CATALOGUE
 from data.catalogue import Catalogue
+from data.contents import Contents
 from data.download import Progress, download, md5_of
 from data.errors import InputError
-from data.files import replaced_folder
+from data.files import check_place, replaced_folder
 from data.filter import kept_users, note_repeats
+from data.fingerprint import FILE as KEY
+from data.fingerprint import save_key
 from data.histories import Histories, histories
+from data.names import plain_name
+from data.people import FILE as PEOPLE
 from data.people import save_people
 from data.popularity import COUNTED, counted, popularity_from
 from data.raw import Frames, Root, open_root
 from data.reading import read_json, require
 from data.rules import DEFAULT_RULES, Rules
-from data.shard import Shard, salt_of
+from data.shard import FILES, Shard, salt_of
 from data.sources import Source
 from data.split import LEAVE_ONE_OUT, Split
+from data.swap import is_unfinished
 from data.tables import Tables, read_tables
 
 MANIFEST = "manifest.json"
 RAW = Path("var/raw")
 """Where downloads are kept, below the working folder."""
+
+KEEP = "keep"
+"""In a node's folder: what its users' clients keep from round to round, which goes along when it is made anew."""
+
+PREPARED = Contents(
+    "prepared dataset",
+    MANIFEST,
+    (MANIFEST, CATALOGUE, "embeddings-*.safetensors", *FILES, PEOPLE, KEY, f"{KEEP}/part-*-of-*.pt"),
+)
 
 
 @dataclass(frozen=True)
@@ -70,13 +87,15 @@ def prepare(source: Source, out: Path, given: Path | None, progress: Progress, w
 
     Raises `InputError`, and then leaves `out` as it was.
     """
-    _refuse_other(out)
+    check_place(out, PREPARED.check)
     if source.by_hand and not given:
         raise InputError(f"{source.name} cannot be fetched: {source.by_hand}; pass your zip or folder with --source")
     path = given or (download(source, RAW, progress) if source.url else Path())
     md5 = md5_of(path) if path.is_file() else None
     root = open_root(path, warn)
+    published = source.name
     if given and source.md5 and md5 and md5 != source.md5:
+        published = published if holds_atomic(root, source.name) else None
         warn(f"{given} {_unlike(source, root, md5)}; going on with your copy")
     frames = source.read(root)
     if source.texts:
@@ -93,6 +112,7 @@ def prepare(source: Source, out: Path, given: Path | None, progress: Progress, w
         texts=source.texts,
         rules=source.rules,
         account=Account(warn, source.rules.strict),
+        published=published,
     )
 
 
@@ -123,16 +143,12 @@ def prepare_tables(
     warn: Callable[[str], None] = lambda line: None,
 ) -> Manifest:
     """Prepare anyone's own tables into `out`. Raises `InputError`, and then leaves `out` as it was."""
-    _refuse_other(out)
+    plain_name(name, "--name")
+    check_place(out, PREPARED.check)
     path, account = tables.interactions, Account(warn, rules.strict)
     frames = read_tables(tables, rules, account)
     md5 = md5_of(path)
     return write(frames, out, name=name, source=path.name, md5=md5, split=split, rules=rules, account=account)
-
-
-def _refuse_other(out: Path) -> None:
-    if out.exists() and not (out / MANIFEST).is_file() and any(out.iterdir() if out.is_dir() else [out]):
-        raise InputError(f"--out {out} exists and is no prepared dataset; choose another folder")
 
 
 def write(
@@ -147,8 +163,12 @@ def write(
     texts: tuple[str, ...] = (),
     rules: Rules = DEFAULT_RULES,
     account: Account | None = None,
+    published: str | None = None,
 ) -> Manifest:
-    """Filter, order and write frames; each step is told in the account before anything is written."""
+    """Filter, order and write frames; each step is told in the account before anything is written.
+
+    `published` is the dataset's name if anyone can have its histories. Raises `InputError`.
+    """
     account = account or Account(strict=rules.strict)
     items = split.marked(_with_undescribed(frames, account))
     catalogue = Catalogue(items)
@@ -188,10 +208,12 @@ def write(
         citation=citation,
         text_columns=list(texts),
     )
-    with replaced_folder(out) as folder:
+    with replaced_folder(out, PREPARED.check) as folder:
         Catalogue(items).save(folder)
         shard.save(folder)
         save_people(folder, ids)
+        save_key(folder, published, before=out)
+        keep_along(out, folder)
         (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", "utf-8")
     return manifest
 
@@ -199,6 +221,12 @@ def write(
 _OF_TABLES = ("bad_rows", "other_events_dropped", "items_without_text", "bad_item_rows", "item_columns_dropped")
 _NOTHING_READ = dict.fromkeys(_OF_TABLES, 0)
 """Steps of reading tables, which published datasets do not take."""
+
+
+def keep_along(old: Path, new: Path) -> None:
+    """Copy what a folder's clients keep from round to round into the folder that takes its place."""
+    if (old / KEEP).is_dir():
+        shutil.copytree(old / KEEP, new / KEEP, ignore=shutil.ignore_patterns(".*"))
 
 
 def counts_of(shard: Shard) -> dict[str, int]:
@@ -214,6 +242,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = read_json(path, remedy)
     except (FileNotFoundError, NotADirectoryError) as error:
+        if is_unfinished(folder.resolve()):
+            raise InputError(
+                f"{folder} is being replaced; try again, or prepare it again if its writer was killed"
+            ) from error
         raise InputError(
             f"{folder} is not a prepared dataset ({MANIFEST} is missing); make one with `fedrec data prepare NAME`"
         ) from error

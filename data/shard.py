@@ -12,9 +12,11 @@ from typing import NoReturn
 import numpy as np
 
 from data.errors import InputError
+from data.files import unreplaced
 from data.reading import open_array
 
 FOLDER = "shard"
+FILES = tuple(f"{FOLDER}/{name}.npy" for name in ("starts", "items", "salts"))
 DRAW, NEGATIVES, CROPS, SAMPLED, ROTATIONS = 1, 2, 3, 4, 5
 EXAMPLES, STARTS = 6, 7  # of the peers' clients
 FORGOTTEN, DROPPED, DEALT = 8, 9, 10
@@ -216,13 +218,23 @@ class Shard:
     def load(cls, folder: Path) -> "Shard":
         """Open a shard; its events stay on the disk. Raises `InputError` where a file is missing or damaged: it says
         nothing of a user, since a server may get to read it."""
-        files = [folder / FOLDER / f"{name}.npy" for name in ("starts", "items", "salts")]
-        bounds, items, salts = (open_array(file, "prepare the data again with `fedrec data prepare`") for file in files)
+        files, remedy = [folder / file for file in FILES], "prepare the data again with `fedrec data prepare`"
+        with unreplaced(folder / FOLDER):
+            bounds, items, salts = (open_array(file, remedy) for file in files)
         if len(bounds) != len(salts) + 1 or bounds[-1] != len(items):
             raise InputError(f"the files under {folder / FOLDER} do not belong together; prepare the data again")
         if bounds[0] != 0 or (len(salts) and np.diff(bounds).min() <= HELD_OUT["train"]):
             raise InputError(f"{files[0]}: a history has no event to train on; prepare the data again")
         return cls(bounds[:-1], bounds[1:], items, salts)
+
+
+def _column(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing; prepare the data again with `fedrec data prepare`") from error
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path} cannot be read ({error}); prepare the data again") from error
 
 
 def _places(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

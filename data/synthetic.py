@@ -14,9 +14,10 @@ import numpy as np
 import polars as pl
 
 from data import demo_vocabulary as vocabulary
+from data.contents import refuse_occupied
 from data.download import Progress
 from data.errors import InputError
-from data.files import replaced_folder
+from data.files import check_place, replaced_folder
 
 INTERACTIONS, ITEMS = "interactions.csv", "items.csv"
 GENRES = len(vocabulary.GENRES)
@@ -49,13 +50,12 @@ def synthesise(config: SyntheticConfig, out: Path, progress: Progress) -> int:
 
     Memory holds twelve bytes for each interaction, and a chunk of rows.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out {out} is not empty; choose another folder")
+    check_place(out, refuse_occupied)
     rng = np.random.default_rng(config.seed)
     lengths = draw_lengths(config, rng)
     items = describe(config.items, rng)
     total, done = int(lengths.sum()), 0
-    with replaced_folder(out) as folder:
+    with replaced_folder(out, refuse_occupied) as folder:
         items.sort("item_id").write_csv(folder / ITEMS)
         with (folder / INTERACTIONS).open("wb") as file:
             for chunk in draw_events(lengths, items["item_id"].to_numpy(), rng):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from data.catalogue import Catalogue
-from data.shard import Shard
+from data.files import unreplaced
+from data.shard import FOLDER, Shard
 from federation.compress import Coding
 from federation.config import RunConfig
 from federation.keep import Keep, keep_file
@@ -36,7 +37,8 @@ class Node:
     def open(cls, folder: Path, config: RunConfig, part: int = 0, parts: int = 1, lasting: bool = False) -> "Node":
         """The node that hosts part `part` of the users in a prepared folder; what it keeps of them is `lasting` where
         it is in a file there. Raises `InputError`."""
-        public, shard = public_side(folder, config.model.encoder), Shard.load(folder).part(part, parts)
+        with unreplaced(folder / FOLDER):
+            public, shard = public_side(folder, config.model.encoder), Shard.load(folder).part(part, parts)
         keep = Keep(keep_file(folder, part, parts), shard.salts) if lasting else Keep()
         return cls(shard, public, config, keep)
 

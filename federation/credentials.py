@@ -32,7 +32,8 @@ def certify(folder: Path, hosts: Sequence[str]) -> list[str]:
     already holds certificates: whoever trusts them would no longer be let in.
     """
     alternatives = list(dict.fromkeys(_alternative(host) for host in hosts))
-    _vacant(folder / AUTHORITY)
+    for name in (AUTHORITY, CERTIFICATE, KEY):
+        _vacant(folder / name)
     authority_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     authority_name = _name("fedrec development authority")
     authority = (
@@ -65,6 +66,7 @@ def node_key(path: Path) -> Path:
     Both as `ssh-keygen -t ecdsa -b 384` makes them. Raises `InputError` where there is a key already.
     """
     _vacant(path)
+    _vacant(path.with_name(f"{path.name}.pub"))
     key, public = ec.generate_private_key(ec.SECP384R1()), path.with_name(f"{path.name}.pub")
     private = serialization.PrivateFormat.OpenSSH
     _write(path, key.private_bytes(serialization.Encoding.PEM, private, serialization.NoEncryption()), 0o600)
@@ -136,10 +138,17 @@ def _host_within(host: str) -> str | None:
 
 def _vacant(path: Path) -> None:
     if path.exists():
-        raise InputError(f"{path} is there already; whoever trusts it goes on doing so: choose another folder")
+        raise _taken(path)
+
+
+def _taken(path: Path) -> InputError:
+    return InputError(f"{path} is there already; whoever trusts it goes on doing so: choose another folder")
 
 
 def _write(path: Path, content: bytes, rights: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=rights)
+    try:
+        path.touch(mode=rights, exist_ok=False)
+    except FileExistsError as error:  # made meanwhile by another command
+        raise _taken(path) from error
     path.write_bytes(content)

@@ -10,7 +10,7 @@ import torch
 
 from data.errors import InputError
 from data.files import replaced_file
-from data.nodes import KEEP
+from data.prepare import KEEP
 from data.reading import regular
 from federation.update import OrderRefused
 from recsys.peers import Own, Private

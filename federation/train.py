@@ -1,35 +1,64 @@
 """A whole training job over any Grid: start or resume, run the rounds, evaluate the best, write the artifact."""
 
+import logging
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from flwr.serverapp import Grid
 
+from data.catalogue import FILE as CATALOGUE
 from data.catalogue import Catalogue
+from data.contents import Contents, is_vacant
 from data.errors import InputError
+from data.fingerprint import fingerprint_of, same_key
+from data.locks import in_use
 from data.prepare import read_manifest
 from federation import log, wire
 from federation.client import learner
 from federation.config import RunConfig, from_nested, knobs
 from federation.rounds import Observer, addressed, ask, run, take_census
-from federation.server import Roster, State
+from federation.server import STATE, Roster, State
 from federation.update import Order
 from recsys.card import load_card
 from recsys.embed import Encoder, embed, resolve
 from recsys.lora import fingerprint
 from recsys.machine import described
 from recsys.model import Model
-from recsys.recommender import CARD, Recommender, save_json
+from recsys.recommender import CARD, FILES, Recommender, save_json
 
 METRICS = "metrics.json"
+RUN = Contents("run", CARD, (CARD, METRICS, log.FILE, STATE, CATALOGUE, *FILES, "index.faiss", "index.json"))
+"""With the index that an endpoint may leave there."""
+
+logger = logging.getLogger("fedrec")
 LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "flwr", "faiss-cpu", "polars", "numpy")
 
 
-def open_run(out: Path, data: Path, config: RunConfig | None, resume: bool, start: Path | None = None) -> RunConfig:
+@dataclass(frozen=True)
+class TrainedOn:
+    """The histories that a run trains on, as far as the process that opens the run can tell."""
+
+    fingerprint: str | None = None  # None: they are on other machines, or in a folder without a key
+    others_meant: bool = False  # a run may go on with them that began on others
+
+    @classmethod
+    def of(cls, data: Path, others_meant: bool = False) -> Self:
+        """Those in a prepared folder. Raises `InputError` if its shard is damaged."""
+        return cls(fingerprint_of(data), others_meant)
+
+
+def open_run(
+    out: Path,
+    data: Path,
+    config: RunConfig | None,
+    resume: bool,
+    start: Path | None = None,
+    histories: TrainedOn = TrainedOn(),
+) -> RunConfig:
     """Make the run's folder and card, or open the ones of an interrupted run; returns the run's config.
 
     A new run begins from the adapter of the run in `start`, if there is one, whatever items that knew. With `resume`,
@@ -46,9 +75,10 @@ def open_run(out: Path, data: Path, config: RunConfig | None, resume: bool, star
             raise InputError(f"{out} was trained on other items than {data} holds; resume with the data it began with")
         if card["data"]["split"] != manifest["split"]:
             raise InputError(f"{out} began in another split than {data} has; resume with the data it began with")
-        return _begun(out, card, config, first)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out {out} is not empty; add --resume to go on with it, or choose another folder")
+        begun = _begun(out, card, config, first)
+        _go_on_with(histories, out, card, data)
+        return begun
+    _refuse_taken(out)
     config = config or RunConfig()
     if config.held_out < 2 and "cold" in catalogue.frame.columns:
         raise InputError(
@@ -59,12 +89,52 @@ def open_run(out: Path, data: Path, config: RunConfig | None, resume: bool, star
     Model(config.model, encoder)  # what the encoder cannot give is refused before anything is written
     if first:
         _fits(first, config, encoder)
+        _tell_of_start(first, manifest, histories)
     card = new_card(config, manifest, encoder, first)
-    out.mkdir(parents=True, exist_ok=True)
-    if first:  # before the card: whatever can be resumed knows where it began
-        State.start(first.adapter, config.server).save(out)
-    save_json(out / CARD, card)
+    card["data"]["histories"] = histories.fingerprint
+    with in_use(out):
+        _refuse_taken(out)  # by a run that began meanwhile
+        if first:  # before the card: whatever can be resumed knows where it began
+            State.start(first.adapter, config.server).save(out)
+        save_json(out / CARD, card)
     return config
+
+
+def _refuse_taken(out: Path) -> None:
+    """Raise `InputError` if a folder holds more than a beginning that was killed before it had a card."""
+    if not is_vacant(out, but=(STATE,)):
+        raise InputError(f"--out {out} is not empty; add --resume to go on with it, or choose another folder")
+
+
+def _go_on_with(histories: TrainedOn, out: Path, card: dict[str, Any], data: Path) -> None:
+    """Note in the card of a run that goes on if it does so with other histories. Raises `InputError` if that is not
+    meant."""
+    was, now = card["data"].get("histories"), histories.fingerprint
+    if was == now or not was or not now:
+        if was or now:
+            logger.warning("whether %s began on the histories in %s cannot be told; going on with these", out, data)
+        return
+    if not histories.others_meant:
+        differ = "other histories than" if same_key(was, now) else "histories that cannot be compared with those that"
+        raise InputError(
+            f"{out} began on {differ} {data} holds{'' if same_key(was, now) else ', prepared anew or elsewhere'}; "
+            "resume with the data it began with, or add --other-histories if these are meant"
+        )
+    card["data"] |= {"histories": now, "earlier_histories": [*card["data"].get("earlier_histories", []), was]}
+    with in_use(out):
+        save_json(out / CARD, card)
+
+
+def _tell_of_start(first: Recommender, manifest: dict[str, Any], histories: TrainedOn) -> None:
+    """Warn if the run to start from learned from other histories of the same items."""
+    told, now = first.card["data"], histories.fingerprint
+    same_items = told["catalogue_fingerprint"] == manifest["catalogue_fingerprint"]
+    if same_items and now and told.get("histories") not in (None, now):
+        logger.warning(
+            "%s learned from other histories of these items: if what is held out here was among them, this run's "
+            "metrics are too high",
+            first.version,
+        )
 
 
 def _begun(out: Path, card: dict[str, Any], config: RunConfig | None, first: Recommender | None) -> RunConfig:
@@ -113,8 +183,14 @@ def train(grid: Grid, out: Path, data: Path, config: RunConfig, observe: Observe
 
     `data` is a prepared folder, of which only the public side is used: the catalogue, and its embeddings, which are
     made there if they are absent. No shard is opened here. A peer's run gets metrics and a card, but no artifact:
-    without its users' private parts, which stay on the nodes, what it learned ranks nothing.
+    without its users' private parts, which stay on the nodes, what it learned ranks nothing. Raises `InputError` if
+    another process trains into `out`.
     """
+    with in_use(out):
+        _train(grid, out, data, config, observe)
+
+
+def _train(grid: Grid, out: Path, data: Path, config: RunConfig, observe: Observer) -> None:
     catalogue = Catalogue.load(data)
     encoder = resolve(config.model.encoder)
     model, public = Model(config.model, encoder, config.seed), embed(catalogue, encoder, data)

@@ -19,15 +19,12 @@ NAMES = ("random", "popularity", "text neighbours", "item-kNN", "EASE")
 """Those of `BASELINES` that need no training in epochs."""
 
 
-def compare_baselines(run: Path, given: Path | None, prepared: Path, protocol: str) -> dict[str, dict[str, Any]]:
+def compare_baselines(run: Path, data: Path, protocol: str) -> dict[str, dict[str, Any]]:
     """Each baseline's settings and test metrics, on the users and under the protocol that `run` is evaluated with.
 
     The run and its data have been found to belong together: `evaluate_run` raises what is wrong with them.
     """
-    card = load_card(run)
-    return measure_baselines(
-        given or prepared / str(card["data"]["name"]), from_nested(card["config"]).model.encoder, protocol
-    )
+    return measure_baselines(data, from_nested(load_card(run)["config"]).model.encoder, protocol)
 
 
 def measure_baselines(data: Path, encoder: str, protocol: str = "full") -> dict[str, dict[str, Any]]:

@@ -1,16 +1,19 @@
 """`fedrec demo`: the whole job on the generated dataset, shown as it goes."""
 
-import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from rich.table import Table
 
 from data.catalogue import Catalogue
+from data.contents import is_vacant
 from data.errors import InputError
+from data.locks import in_use
 from data.prepare import MANIFEST, prepare
 from data.shard import Shard
 from data.sources import source_named
 from federation.config import from_knobs
+from federation.train import RUN
 from fedrec import view
 from fedrec.comparison import measure_baselines
 from fedrec.evaluate import measured, score_users
@@ -25,10 +28,19 @@ SHOWN_USER = 7
 COMPARISON = "comparison.json"
 """The demo's table as data, beside the run's own metrics."""
 
+DEMO = replace(RUN, kind="run of the demo", patterns=(*RUN.patterns, COMPARISON))
+
 
 def play(data: Path, out: Path) -> None:
     """Prepare, embed, train, compare, recommend. Raises `InputError` where `out` holds something else."""
-    _make_room(out)
+    _refuse_other(out)
+    with in_use(out):
+        _refuse_other(out)
+        DEMO.clear(out)
+        _play(data, out)
+
+
+def _play(data: Path, out: Path) -> None:
     source = source_named("demo")
     view.say(": films and users generated from a seed (data/demo.py tells how)", heading="1. Data")
     manifest = prepare(source, data, None, lambda done, total: None, view.warn)
@@ -55,11 +67,12 @@ def play(data: Path, out: Path) -> None:
     )
 
 
-def _make_room(out: Path) -> None:
-    if (out / CARD).is_file() and load_card(out).get("data", {}).get("name") == "demo":
-        shutil.rmtree(out)
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+def _refuse_other(out: Path) -> None:
+    """Raise `InputError` if `out` holds anything but an earlier run of the demo."""
+    named = (out / CARD).is_file() and load_card(out).get("data", {}).get("name") == "demo"
+    if not (named or is_vacant(out)):
         raise InputError(f"--out {out} holds something that is no run of the demo; choose another folder")
+    DEMO.check(out)
 
 
 def _show_user(recommender: Recommender, shard: Shard, user: int) -> None:

@@ -1,5 +1,7 @@
 """`fedrec evaluate`: rank a run's held-out items where the prepared histories are at hand."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +10,29 @@ import numpy as np
 from data.catalogue import Catalogue
 from data.errors import InputError
 from data.files import replaced_file
+from data.fingerprint import fingerprint_of, same_key
+from data.names import name_fault
 from data.prepare import read_manifest
 from data.shard import Shard
 from federation.config import from_nested
+from fedrec import view
+from recsys.card import load_card
 from recsys.rank import Ranking, Scorer, metric_means, metric_sums, only, rank
 from recsys.recommender import Recommender
 
 
-def evaluate_run(run: Path, given: Path | None, prepared: Path, protocol: str, ranks: Path | None) -> dict[str, Any]:
-    """Metrics by split and protocol, on `given` or on the dataset of the card's name under `prepared`.
+@dataclass(frozen=True)
+class Given:
+    """The data to measure a run on."""
 
-    Raises `InputError` where run and data do not belong together.
-    """
-    recommender, data = opened(run, given, prepared)
+    folder: Path | None  # None: the dataset of the card's name below `prepared`
+    prepared: Path
+    other_histories: bool = False  # they may be others than those that the run was trained on
+
+
+def evaluate_run(run: Path, given: Given, protocol: str, ranks: Path | None) -> dict[str, Any]:
+    """Metrics by split and protocol. Raises `InputError` where run and data do not belong together."""
+    recommender, data = opened(run, given)
     if ranks and ranks.resolve().is_relative_to(run.resolve()):
         raise InputError(f"--ranks {ranks} lies in the run; ranks are private and stay out of the artifact")
     splits = measured_splits(recommender, run)
@@ -60,17 +72,54 @@ def cold_items(catalogue: Catalogue, data: Path) -> np.ndarray:
     return catalogue.frame["cold"].to_numpy()
 
 
-def opened(run: Path, given: Path | None, prepared: Path) -> tuple[Recommender, Path]:
+def opened(run: Path, given: Given) -> tuple[Recommender, Path]:
     """A run, and the prepared folder it was trained on. Raises `InputError` where they do not belong together."""
     recommender = Recommender.load(run)
-    data = given or prepared / str(recommender.card["data"]["name"])
+    data = folder_of(run, given)
     if not data.is_dir():
         raise InputError(f"{data} is not there; name the prepared folder with --data")
     if Catalogue.load(data).fingerprint != recommender.catalogue.fingerprint:
         raise InputError(f"{run} was trained on other items than {data} holds; name its own with --data")
     if read_manifest(data)["split"] != recommender.card["data"]["split"]:
         raise InputError(f"{run} was trained in another split than {data} has; name its own with --data")
+    if not given.other_histories:
+        refuse_other_histories(run, recommender.card["data"], data)
     return recommender, data
+
+
+def folder_of(run: Path, given: Given) -> Path:
+    """Return the prepared folder to measure a run on: the one that is given, or that of the name in the run's card.
+
+    Raises `InputError` if that name, which may come from anywhere, is no folder's.
+    """
+    if given.folder:
+        return given.folder
+    name = str(load_card(run)["data"]["name"])
+    if fault := name_fault(name):
+        raise InputError(f"{run}: the dataset's name {name!r} {fault}; name the prepared folder with --data")
+    return given.prepared / name
+
+
+def refuse_other_histories(run: Path, told: Mapping[str, Any], data: Path) -> None:
+    """Raise `InputError` if a card's data are known to be other histories than those in `data`; say so if that cannot
+    be known."""
+    was, now = told.get("histories"), fingerprint_of(data)
+    if not was:
+        view.warn(f"{run} does not tell which histories it was trained on; see to it that they are those in {data}")
+    elif not now:
+        view.warn(f"{data} has no key to tell its histories by; see to it that {run} was trained on them")
+    elif was == now and told.get("earlier_histories"):
+        view.warn(f"{run} was also trained on others than the histories in {data}; its metrics may be too high")
+    elif was != now and same_key(was, now):
+        raise InputError(
+            f"{run} was trained on other histories than {data} holds, maybe on what is held out there; name its own "
+            "with --data, or add --other-histories if these are meant"
+        )
+    elif was != now:
+        raise InputError(
+            f"whether {run} was trained on the histories in {data} cannot be told, as they were prepared anew or "
+            "elsewhere; name its own folder or a copy of it with --data, or add --other-histories if these are meant"
+        )
 
 
 def score_users(score: Scorer, shard: Shard, split: str, protocol: str = "full") -> Ranking:

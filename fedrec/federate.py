@@ -8,8 +8,9 @@ from pathlib import Path
 from rich.live import Live
 from rich.table import Table
 
-from data.errors import InputError
-from data.nodes import SERVER, evenly, split
+from data.contents import refuse_occupied
+from data.locks import in_use
+from data.nodes import SERVER, Hand, evenly, split
 from data.people import load_people
 from data.prepare import read_manifest
 from federation.processes import LINK, Federation, federation
@@ -27,9 +28,15 @@ def up(data: Path, nodes: int, folder: Path) -> None:
     Raises `InputError` where the folder is taken, or the processes do not start.
     """
     read_manifest(data)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"--folder {folder} is not empty; choose another, or remove it")
-    folders = split(data, folder / DATA, evenly(len(load_people(data)), nodes))
+    refuse_occupied(folder, "--folder", "choose another, or remove it")
+    hands = evenly(len(load_people(data)), nodes)
+    with in_use(folder):
+        _up(data, hands, folder)
+
+
+def _up(data: Path, hands: list[Hand], folder: Path) -> None:
+    nodes = len(hands)
+    folders = split(data, folder / DATA, hands)
     view.say(f"Dealt the users to {nodes} nodes; starting a SuperLink, then the nodes, each with a key of its own")
     configs = {path.name: {"data": str(path.resolve())} for path in folders}
     for ending in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: no process may outlive this one

@@ -8,7 +8,7 @@ from data.catalogue import Catalogue
 from data.errors import InputError
 from data.shard import Shard
 from federation.config import RunConfig, from_nested
-from fedrec.evaluate import opened
+from fedrec.evaluate import Given, opened
 from recsys.embed import embed, resolve
 from recsys.lora import Adapter
 from recsys.machine import device
@@ -37,12 +37,12 @@ class Choices:
         return cls(read.steps, read.rates, [tuple(name.strip() for name in part.split(",")) for part in parts])
 
 
-def personalise_run(run: Path, given: Path | None, prepared: Path, alone: bool, choices: Choices) -> dict[str, Any]:
+def personalise_run(run: Path, given: Given, alone: bool, choices: Choices) -> dict[str, Any]:
     """Every trial with its metrics on validation, the choice, and the choice's metrics on the test, ranked once.
 
     From the run's adapter, or with `alone` from the one that a model starts with. Raises `InputError`.
     """
-    recommender, data = opened(run, given, prepared)
+    recommender, data = opened(run, given)
     config = from_nested(recommender.card["config"])
     if not alone and "validation" not in config.measured:
         raise InputError(

@@ -14,19 +14,24 @@ from data.shard import Shard
 from federation import log
 from federation.config import RunConfig, from_knobs
 from federation.local import LocalGrid
-from federation.train import METRICS, open_run, train
+from federation.train import METRICS, TrainedOn, open_run, train
 from fedrec import view
 from recsys.embed import embed, resolve
 
 
 def train_here(
-    data: Path, out: Path, config: RunConfig | None, resume: bool, start: Path | None = None
+    data: Path,
+    out: Path,
+    config: RunConfig | None,
+    resume: bool,
+    start: Path | None = None,
+    other_histories: bool = False,
 ) -> dict[str, Any]:
     """Train in this process with progress on the terminal; the run's metrics."""
     if not resume:
         read_manifest(data)
         _someone_learns(Shard.load(data), config or RunConfig())
-    config = open_run(out, data, config, resume, start)
+    config = open_run(out, data, config, resume, start, TrainedOn.of(data, other_histories))
     if resume and config.keeps:
         raise InputError(f"{out}: the private parts of {config.method} are lost; train anew, into another --out")
     try:

@@ -40,6 +40,8 @@ TOWERS = "towers.safetensors"
 logger = logging.getLogger("fedrec")
 
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+FILES = (VECTORS, TOWERS, PEFT_CONFIG, PEFT_WEIGHTS)
+"""Of the artifact, beside its card and its catalogue."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ lock, and none sees half of a change.
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,7 @@ import torch
 
 from data.errors import InputError
 from data.files import replaced_file
+from data.locks import lock_beside, locked
 from data.reading import read_json, regular, require
 from recsys.nearest import Found, best, contenders, doubt, exact_scores
 from serving.exact import MORE, SPARE, Exact, chosen
@@ -51,6 +53,7 @@ QUICK = 10_000
 """Items whose search takes half a millisecond."""
 
 FILE, ABOUT = "index.faiss", "index.json"
+REMEDY = "remove it, and it is built anew"
 _ABOUT = {"model_version": str, "items": int, "width": int, "sha256": str, "recall": float}
 
 Asked = tuple[np.ndarray, int, np.ndarray | None]
@@ -199,11 +202,12 @@ class Index:
     def save(self, folder: Path, version: str) -> None:
         """Write what took long to build; `version` is the model's whose vectors it holds."""
         assert not isinstance(self.base, Exact), "this is built sooner than it is read"
-        with replaced_file(folder / FILE) as path:
-            faiss.write_index(self.base, str(path))
         about = {"model_version": version, "width": self.width, "items": len(self.matrix), "recall": self.recall}
-        with replaced_file(folder / ABOUT) as path:
-            path.write_text(json.dumps(about | {"sha256": _sha256(folder / FILE)}, indent=2) + "\n", "utf-8")
+        with locked(lock_beside(folder / FILE)):  # two files of one endpoint
+            with replaced_file(folder / FILE) as path:
+                faiss.write_index(self.base, str(path))
+            with replaced_file(folder / ABOUT) as path:
+                path.write_text(json.dumps(about | {"sha256": _sha256(folder / FILE)}, indent=2) + "\n", "utf-8")
 
     @classmethod
     def load(cls, folder: Path, matrix: np.ndarray, version: str) -> "Index | None":
@@ -213,20 +217,18 @@ class Index:
         """
         if not (folder / ABOUT).exists():
             return None
-        remedy = "remove it, and it is built anew"
-        about = read_json(folder / ABOUT, remedy)
-        require(about, _ABOUT, folder / ABOUT, remedy)
         try:
+            about = _about(folder)
             if about["model_version"] != version or (about["items"], about["width"]) != matrix.shape:
                 return None
-            sound = _sha256(regular(folder / FILE, remedy)) == about["sha256"]
+            sound = _sha256(regular(folder / FILE, REMEDY)) == about["sha256"]
             base = faiss.read_index(str(folder / FILE)) if sound else None
         except InputError:
             raise
         except (OSError, ValueError, RuntimeError) as error:
-            raise InputError(f"{folder / FILE} cannot be read ({error}); {remedy}") from error
+            raise InputError(f"{folder / FILE} cannot be read ({error}); {REMEDY}") from error
         if not isinstance(base, faiss.IndexIVFFlat):
-            raise InputError(f"{folder / FILE} is not the one that {ABOUT} names; {remedy}")
+            raise InputError(f"{folder / FILE} is not the one that {ABOUT} names; {REMEDY}")
         return cls._of(np.ascontiguousarray(matrix, dtype=np.float32), base, about["recall"])
 
 
@@ -324,6 +326,21 @@ def _questions(matrix: np.ndarray, count: int) -> list[np.ndarray]:
         np.stack([matrix[rng.choice(rows, 10, replace=False)].mean(0) for rows in kin[:, :among]]) for among in KIN
     ]
     return [items, *(taste / np.linalg.norm(taste, axis=1, keepdims=True) for taste in tastes)]
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """Read what is told of a saved index. If another endpoint is saving one, its two files are waited for."""
+    about = _told(folder)
+    if _sha256(regular(folder / FILE, REMEDY)) != about["sha256"]:
+        with suppress(OSError), locked(lock_beside(folder / FILE)):  # without the right to write it is damaged
+            about = _told(folder)
+    return about
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    about = read_json(folder / ABOUT, REMEDY)
+    require(about, _ABOUT, folder / ABOUT, REMEDY)
+    return about
 
 
 def _sha256(path: Path) -> str:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 
+from data.errors import InputError
 from recsys.recommender import Recommender
 from serving.engine import Engine
 from serving.filters import Unfit
@@ -91,7 +92,7 @@ class Live:
         logger.info("index of %s items: recall %.4f with %s cells a search", len(matrix), index.recall, index.probes)
         try:
             index.save(self._folder, recommender.version)
-        except OSError as error:  # it can be built again; the next start only takes longer
+        except (OSError, InputError) as error:  # it can be built again; the next start only takes longer
             logger.warning("the index could not be saved: %s", error)
         return index
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -177,6 +178,15 @@ def test_a_whole_file_is_not_fetched_again(host: Host, md5: str | None, tmp_path
     (tmp_path / "films.zip").write_bytes(BODY)
     path, told = fetch(host.source(md5=md5), tmp_path)
     assert (path, told, host.asked) == (tmp_path / "films.zip", [], [])
+
+
+def test_who_wants_the_same_file_meanwhile_waits_and_has_it(host: Host, tmp_path: Path) -> None:
+    """Two that wrote one part would leave neither whole."""
+    with ThreadPoolExecutor(3) as many:
+        found = list(many.map(lambda _: download(host.source(), tmp_path, lambda done, total: None), range(3)))
+    assert found == [tmp_path / "films.zip"] * 3
+    assert host.asked == [None]
+    assert (names(tmp_path), (tmp_path / "films.zip").read_bytes()) == (["films.zip"], BODY)
 
 
 def test_a_file_with_another_md5_is_fetched_again(host: Host, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The index against a twin that looks at everything, through any life of additions, removals and filters."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from data.errors import InputError
+from data.files import replaced_file
+from data.locks import lock_beside, locked
 from serving import exact
 from serving import index as indexes
 from serving.diversity import diversified
@@ -179,6 +182,21 @@ def test_what_took_long_to_build_is_saved_and_checked(clusters: np.ndarray, tmp_
     (tmp_path / ABOUT).write_text("{")
     with pytest.raises(InputError, match=r"index.json is not JSON .* remove it"):
         Index.load(tmp_path, clusters, "films-1")
+
+
+def test_an_index_that_another_endpoint_is_saving_is_waited_for(clusters: np.ndarray, tmp_path: Path) -> None:
+    """Between its two files they do not belong together."""
+    index = Index.over(clusters)
+    index.save(tmp_path, "films-1")
+    about = (tmp_path / ABOUT).read_text()
+    (tmp_path / ABOUT).write_text(json.dumps(json.loads(about) | {"sha256": "of the one before"}))
+    with ThreadPoolExecutor(1) as beside:
+        with locked(lock_beside(tmp_path / FILE)):
+            found = beside.submit(Index.load, tmp_path, clusters, "films-1")
+            wait([found], timeout=0.2)  # long enough for who does not wait to fail
+            with replaced_file(tmp_path / ABOUT) as path:
+                path.write_text(about)
+        assert found.result() is not None
 
 
 def test_an_index_of_another_width_is_not_taken(clusters: np.ndarray, tmp_path: Path) -> None:

@@ -20,9 +20,10 @@ from data import demo
 from data.catalogue import FILE, Catalogue
 from data.errors import InputError
 from data.files import replaced_file, replaced_folder
+from data.fingerprint import FILE as KEY
 from data.histories import BLOCK, Histories
 from data.histories import histories as gather
-from data.prepare import MANIFEST, prepare, prepare_tables, read_manifest, write
+from data.prepare import MANIFEST, PREPARED, prepare, prepare_tables, read_manifest, write
 from data.raw import Frames, open_root
 from data.rules import Rules
 from data.shard import Shard, salt_of
@@ -281,6 +282,7 @@ def test_prepare_records_where_the_data_came_from(tmp_path: Path) -> None:
     assert sorted(contents(tmp_path / "out")) == [
         "catalogue.parquet",
         "manifest.json",
+        "shard/fingerprint.key",
         "shard/items.npy",
         "shard/salts.npy",
         "shard/starts.npy",
@@ -365,11 +367,13 @@ def test_a_copy_that_differs_from_the_published_one_is_told(tmp_path: Path) -> N
     (warning,) = attempt(replace(TINY, md5="0" * 32), tmp_path / "other", given)
     assert warning == f"{given} has MD5 {md5}, not the publisher's {'0' * 32}; going on with your copy"
     assert attempt(replace(TINY, md5=md5), tmp_path / "same", given) == []
-    assert contents(tmp_path / "other") == contents(tmp_path / "same")
+    other, same = contents(tmp_path / "other"), contents(tmp_path / "same")
+    assert (other.pop(KEY)[:8], same.pop(KEY)) == (b"private ", b"published tiny\n")
+    assert other == same
 
 
 def crash_in_folder(out: Path) -> None:
-    with replaced_folder(out) as folder:
+    with replaced_folder(out, PREPARED.check) as folder:
         (folder / "half").write_text("half")
         raise OSError("disk full")
 
@@ -408,7 +412,7 @@ def test_what_a_killed_writer_of_a_file_left_is_swept(tmp_path: Path) -> None:
     process = get_context("spawn").Process(target=killed_while_it_writes, args=(tmp_path / "state",))
     process.start()
     process.join()
-    assert len(list(tmp_path.rglob("*"))) == 3
+    assert len(list(tmp_path.rglob("*"))) == 4  # its lock, its folder, and the two files in it
     with replaced_file(tmp_path / "state") as path:
         path.write_text("whole")
     assert [(path.name, path.read_text()) for path in tmp_path.rglob("*")] == [("state", "whole")]

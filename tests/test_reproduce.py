@@ -390,6 +390,7 @@ def test_a_spread_of_one_has_no_deviation() -> None:
         (("ridge = [1.0, 30.0]", "ridge = 1.0"), ["baselines.ease.ridge = 1.0", "valid list"]),
         (("[peers.fedmf]", "[peers.bogus]"), ["peers.bogus is not known", "the peers are fedmf, pfedrec"]),
         (('data = "ml-100k"', 'data = "bogus"'), ["dataset 'bogus'", "choose one of"]),
+        (("[settings]", '[start]\nbenchmark = "../.."\n[settings]'), ["start.benchmark", "holds a slash"]),
         (("[settings]", "[settings"), ["tiny.toml is not TOML", "mend it"]),
     ],
 )
@@ -404,11 +405,40 @@ def test_a_preset_that_is_wrong_is_refused_before_any_work(
 
 def test_a_name_that_is_unknown_is_refused(fedrec: Fedrec, folder: Path, tmp_path: Path) -> None:
     is_refused(fedrec("reproduce", "bogus"), "benchmark 'bogus'", "choose one of ablation", "--preset")
-    is_refused(fedrec("reproduce", "../bogus"), "benchmark '../bogus' is no name")
+    is_refused(fedrec("reproduce", "../bogus"), "benchmark '../bogus' holds a slash")
     is_refused(fedrec("reproduce", "tiny", "--preset", "absent.toml"), "absent.toml cannot be read")
     asked = ["reproduce", "tiny", "--preset", folder / "tiny.toml", "--part", "bogus"]
     is_refused(fedrec(*asked), "--part 'bogus'", "choose of federated, federated-0, federated-1, central")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("[variant.plain]", '[variant."../plain"]'), ["variant", "'../plain' holds a slash"]),
+        (("[variant.plain]", '[variant.""]'), ["variant", "'' is empty"]),
+        (('base = "tiny"', 'base = "../tiny"'), ["base", "'../tiny' holds a slash"]),
+        (('["title"]', '["../../title"]'), ["'data-../../title' holds a slash"]),
+    ],
+)
+def test_a_variant_leads_to_no_folder_but_one_beside_the_others(
+    fedrec: Fedrec, films: Path, folder: Path, tmp_path: Path, change: tuple[str, str], words: list[str]
+) -> None:
+    shutil.copy(folder / "tiny.toml", tmp_path)
+    assert change[0] in VARIED
+    (tmp_path / "varied.toml").write_text(VARIED.replace(*change))
+    asked = ["reproduce", "varied", "--preset", "varied.toml", "--source", films, "--out", "parts"]
+    is_refused(fedrec(*asked, "--results", "."), *words)
+    assert not list(tmp_path.glob("data*"))
+
+
+def test_a_file_that_holds_no_results_is_not_replaced(
+    fedrec: Fedrec, films: Path, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.json").write_text('{"mine": 1}')
+    asked = ["reproduce", "tiny", "--preset", folder / "tiny.toml", "--source", films, "--out", "parts"]
+    is_refused(fedrec(*asked, "--results", "."), "tiny.json holds no results of a benchmark; move it away")
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.json"]
 
 
 @pytest.mark.parametrize("change", [("base", "basis"), ("settings.lora_rank", "setting.lora_rank")])

@@ -13,7 +13,7 @@ from data.rules import Rules
 from data.shard import Shard, salt_of
 from federation.config import RunConfig, from_knobs
 from federation.local import LocalGrid
-from federation.train import open_run, train
+from federation.train import TrainedOn, open_run, train
 from recsys.embed import Embeddings, resolve
 from recsys.recommender import Recommender
 
@@ -44,7 +44,7 @@ def small_config(**changes: object) -> RunConfig:
 
 def begun(out: Path, data: Path, config: RunConfig, start: Path | None = None, resume: bool = False) -> Recommender:
     """A run that was opened, new or to go on with, and trained to its end."""
-    config = open_run(out, data, config, resume, start)
+    config = open_run(out, data, config, resume, start, TrainedOn.of(data))
     train(LocalGrid.over(data, config), out, data, config, lambda record: None)
     return Recommender.load(out)
 

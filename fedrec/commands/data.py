@@ -128,13 +128,14 @@ def data_import(
 ) -> None:
     """Your own tables into a prepared folder, as `data prepare` does with published ones."""
     from data.lines import Reading
+    from data.names import plain_name
     from data.prepare import prepare_tables
     from data.rules import Rules
     from data.split import LEAVE_ONE_OUT, split_of
     from data.tables import Tables
     from fedrec import view
 
-    out = out or PREPARED / name
+    out = out or PREPARED / plain_name(name, "--name")
     tables = Tables(
         *(interactions, items, user_column, item_column, time_column, _names(text_columns)),
         items_id=items_id_column,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fedrec.commands.options import PREPARED, Data, Json, Protocol, Run
+from fedrec.commands.options import PREPARED, Data, Json, OtherHistories, Protocol, Run
 
 app = typer.Typer()
 
@@ -55,13 +55,16 @@ def train(
             "--settings", callback=_list_settings, is_eager=True, help="Print all settings as a TOML file, and stop."
         ),
     ] = False,
+    other_histories: Annotated[
+        bool, typer.Option("--other-histories", help="With --resume: on other histories than it began on.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train federated: in this process, over the same loop and records that a network would carry."""
     from fedrec import view
     from fedrec.train import read_settings, train_here
 
-    metrics = train_here(data, out, read_settings(config, settings or []), resume, start)
+    metrics = train_here(data, out, read_settings(config, settings or []), resume, start, other_histories)
     if as_json:
         print(json.dumps(metrics | {"run": str(out)}))
         return
@@ -89,15 +92,17 @@ def evaluate(
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also fit popularity, item-kNN, EASE and others on the same data.")
     ] = False,
+    other_histories: OtherHistories = False,
     as_json: Json = False,
 ) -> None:
     """Rank every held-out item with a trained run: NDCG, Recall, HR, MRR and catalogue coverage."""
     from fedrec import view
     from fedrec.comparison import compare_baselines
-    from fedrec.evaluate import evaluate_run
+    from fedrec.evaluate import Given, evaluate_run, folder_of
 
-    found = evaluate_run(run, data, PREPARED, protocol.value, ranks)
-    others = compare_baselines(run, data, PREPARED, protocol.value) if baselines else {}
+    given = Given(data, PREPARED, other_histories)
+    found = evaluate_run(run, given, protocol.value, ranks)
+    others = compare_baselines(run, folder_of(run, given), protocol.value) if baselines else {}
     if as_json:
         print(json.dumps(found | ({"baselines": others} if baselines else {})))
         return
@@ -118,14 +123,16 @@ def personalise(
         list[str] | None,
         typer.Option(metavar="NAME,…", help="Parameters that are the client's own; again to try others."),
     ] = None,
+    other_histories: OtherHistories = False,
     as_json: Json = False,
 ) -> None:
     """Each client fine-tunes a copy for itself: settings chosen on validation, then the test ranked once."""
     from fedrec import view
+    from fedrec.evaluate import Given
     from fedrec.personal import Choices, personalise_run
 
     choices = Choices.read(steps, rates, part or ["item,user"])
-    found = personalise_run(run, data, PREPARED, alone, choices)
+    found = personalise_run(run, Given(data, PREPARED, other_histories), alone, choices)
     if as_json:
         print(json.dumps(found))
         return

@@ -14,6 +14,11 @@ Data = Annotated[
 ]
 
 
+OtherHistories = Annotated[
+    bool, typer.Option("--other-histories", help="Also on other histories than the run was trained on.")
+]
+
+
 class Protocol(StrEnum):
     """Against what the held-out item is ranked."""
 

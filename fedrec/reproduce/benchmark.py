@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from data.locks import lock_beside, locked
 from data.prepare import MANIFEST, read_manifest
 from data.reading import read_json, require
 from fedrec import view
@@ -93,6 +94,8 @@ class Benchmark:
 
 def reproduce(benchmark: Benchmark, names: Sequence[str], results: Path) -> Figures:
     """Make the parts and write what all finished ones found, also where making them was interrupted."""
+    path = results / f"{benchmark.name}.json"
+    _told(path)
     try:
         benchmark.make(names)
     except KeyboardInterrupt as interrupt:
@@ -101,15 +104,16 @@ def reproduce(benchmark: Benchmark, names: Sequence[str], results: Path) -> Figu
     finally:
         if (benchmark.dataset.folder() / MANIFEST).is_file():
             found = benchmark.collected()
-            _write(benchmark, found, results / f"{benchmark.name}.json")
+            results.mkdir(parents=True, exist_ok=True)
+            with locked(lock_beside(path)):
+                _write(benchmark, found, path)
     return found
 
 
 def _write(benchmark: Benchmark, found: Figures, path: Path) -> None:
     """To `path`, with what the file there tells of parts that were made elsewhere; beside the parts where that is not
     of the same benchmark, or of the same models."""
-    told = read_json(path, "move it away, and it is made anew") if path.exists() else {"part_seconds": {}}
-    require(told, {"part_seconds": dict}, path, "move it away, and it is made anew")
+    told = _told(path)
     missing = told["part_seconds"].keys() - found["part_seconds"].keys()
     lost = {part.name: part.model for part in benchmark.parts() if part.name in missing}
     if lost and (joined := join.joined(told, found, lost)):
@@ -120,3 +124,11 @@ def _write(benchmark: Benchmark, found: Figures, path: Path) -> None:
         path = benchmark.out / path.name
     save_json(path, found)
     view.say(f"Wrote {path}")
+
+
+def _told(path: Path) -> Figures:
+    """What the results' file tells already. Raises `InputError` if it is of another kind, which is not replaced."""
+    remedy = "move it away, or name another folder with --results"
+    told = read_json(path, remedy) if path.exists() else {"part_seconds": {}}
+    require(told, {"part_seconds": dict}, path, remedy)
+    return told

@@ -1,7 +1,6 @@
 """A benchmark's parts: each has a folder of its own, is made once, and goes on where it was interrupted."""
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from data.contents import Contents
+from data.locks import in_use
 from data.reading import open_array, read_bytes
 from federation.config import RunConfig, knobs
+from federation.train import RUN as OF_A_RUN
 from federation.train import circumstances
 from fedrec.evaluate import save_ranks
 from recsys.recommender import save_json
@@ -19,6 +21,14 @@ from recsys.recommender import save_json
 RECORD = "part.json"
 RANKS = "ranks.npy"
 """Each user's rank of the test item: private, so it stays in the part's folder."""
+
+HISTORIES = "histories"
+"""In a record's stamp of its data: their fingerprint."""
+
+RUN = "run"
+"""Below a training part's folder: the artifact."""
+
+CONTENTS = Contents("part of a benchmark", RECORD, (RECORD, RANKS, *(f"{RUN}/{file}" for file in OF_A_RUN.patterns)))
 
 Figures = dict[str, Any]
 """What a part found out, ready for JSON. Nothing in it is about one user."""
@@ -68,10 +78,19 @@ def finished(part: Part, folder: Path, stamp: Mapping[str, Any] | None) -> dict[
 
 
 def perform(part: Part, place: Place, stamp: Mapping[str, Any] | None) -> None:
-    """Make a part, or go on making it; what was begun with other settings or data is thrown away."""
+    """Make a part, or go on making it; what was begun with other settings or data is thrown away.
+
+    Raises `InputError` if its folder holds something else, or if another process makes it.
+    """
+    CONTENTS.check(place.folder, "--out")
+    with in_use(place.folder):
+        _perform(part, place, stamp)
+
+
+def _perform(part: Part, place: Place, stamp: Mapping[str, Any] | None) -> None:
     record = _record(place.folder)
     if not _same(record, part, stamp):
-        shutil.rmtree(place.folder, ignore_errors=True)
+        CONTENTS.clear(place.folder)
         record = {"settings": part.settings, "data": stamp, "finished": False, "seconds": 0.0}
         save_json(place.folder / RECORD, record)
     started = time.perf_counter()
@@ -105,4 +124,11 @@ def _same(record: Mapping[str, Any], part: Part, stamp: Mapping[str, Any] | None
     asked = json.loads(json.dumps({"settings": part.settings, "data": stamp}))  # as JSON gives it back
     settings = record.get("settings", {})
     since = {name: value for name, value in knobs(RunConfig()).items() if name in asked["settings"]}
-    return since | settings == asked["settings"] and record.get("data") == asked["data"]
+    return since | settings == asked["settings"] and _same_data(record.get("data"), asked["data"])
+
+
+def _same_data(told: dict[str, Any] | None, asked: dict[str, Any] | None) -> bool:
+    """Whether two stamps are of the same data. Earlier records do not tell of the histories."""
+    if told and asked and HISTORIES not in told:
+        asked = {name: value for name, value in asked.items() if name != HISTORIES}
+    return told == asked

@@ -1,6 +1,5 @@
 """Parts that train a federated peer: its private parts live in this process, so an interrupted one begins anew."""
 
-import shutil
 from functools import partial
 
 from data.errors import InputError
@@ -8,7 +7,8 @@ from data.reading import read_toml
 from federation.client_app import open_node
 from federation.config import RunConfig, from_knobs, knobs
 from federation.server import State
-from federation.train import open_run
+from federation.train import RUN as RUN_FILES
+from federation.train import TrainedOn, open_run
 from fedrec.evaluate import measured
 from fedrec.reproduce.parts import Figures, Part, Place, keep_ranks
 from fedrec.reproduce.preset import PRESETS, Preset
@@ -44,8 +44,9 @@ def _part(name: str, config: RunConfig) -> Part:
 
 def _train(config: RunConfig, place: Place) -> Figures:
     out = place.folder / RUN
-    shutil.rmtree(out, ignore_errors=True)
-    train_shown(place.data, out, open_run(out, place.data, config, resume=False))
+    RUN_FILES.clear(out)
+    opened = open_run(out, place.data, config, resume=False, histories=TrainedOn.of(place.data))
+    train_shown(place.data, out, opened)
     test = _ranked(config, place, "test", "full")
     keep_ranks(place.folder, test.ranks)
     return {

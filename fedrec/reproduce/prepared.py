@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from data.download import md5_of
+from data.fingerprint import fingerprint_of
+from data.names import plain_name
 from data.prepare import MANIFEST, prepare, read_manifest
 from data.sources import Source, source_named
 from data.split import Split
 from fedrec import view
-from fedrec.reproduce.parts import USUAL, Part, Preparation
+from fedrec.reproduce.parts import HISTORIES, USUAL, Part, Preparation
 
 STAMP = ("name", "users", "items", "interactions", "split", "catalogue_fingerprint")
 """Of the manifest: what tells whether a part was made on the same data."""
@@ -25,7 +27,7 @@ class Dataset:
     out: Path
 
     def folder(self, preparation: Preparation = USUAL) -> Path:
-        return self.out / f"data{preparation.suffix}"
+        return self.out / plain_name(f"data{preparation.suffix}", "the prepared folder")
 
     def prepare(self, parts: Iterable[Part]) -> None:
         """Prepare it in every way that these parts want, where that is not done yet."""
@@ -47,7 +49,7 @@ class Dataset:
         if not (folder / MANIFEST).is_file():
             return None
         manifest = read_manifest(folder)
-        return {name: manifest[name] for name in STAMP}
+        return {name: manifest[name] for name in STAMP} | {HISTORIES: fingerprint_of(folder)}
 
 
 def _source(name: str, preparation: Preparation) -> Source:

@@ -1,12 +1,12 @@
 """Presets: what a benchmark is made of, read from `benchmarks/NAME.toml` or a file of one's own."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from data.errors import InputError
+from data.names import plain_name
 from data.reading import read_toml
 from federation.config import RunConfig, from_knobs
 
@@ -16,7 +16,7 @@ PRESETS = ROOT / "benchmarks"
 PUBLISHED = "published"
 """The file there that is no preset: others' numbers."""
 
-NAME = "[A-Za-z0-9][A-Za-z0-9._-]*"
+Name = Annotated[str, AfterValidator(lambda name: plain_name(name, "the name"))]
 """Of a benchmark or a variant: files are called after it."""
 
 Settings = dict[str, Any]
@@ -54,7 +54,7 @@ class Cold(_Table):
 class Start(_Table):
     """A warm start: what a run on another dataset learned, as the beginning of this one's."""
 
-    benchmark: str  # whose first federated run is the start; it is to be made first, beside this one's parts
+    benchmark: Name  # whose first federated run is the start; it is to be made first, beside this one's parts
 
 
 class Preset(_Table):
@@ -91,11 +91,11 @@ class Ablation(_Table):
     """Variants of a preset's run, each trained once and measured."""
 
     title: str = ""
-    base: str  # the preset that they vary
+    base: Name  # the preset that they vary
     seed: Seed = 0
     against_bytes: bool = False  # also plotted: quality against what a client sends
     settings: Settings = {}  # of all variants, over the preset's
-    variant: dict[Annotated[str, Field(pattern=f"^{NAME}$")], Variant] = Field(min_length=1)
+    variant: dict[Name, Variant] = Field(min_length=1)
 
 
 def read_preset(name: str, file: Path | None = None) -> tuple[Preset | Ablation, Preset]:
@@ -103,8 +103,7 @@ def read_preset(name: str, file: Path | None = None) -> tuple[Preset | Ablation,
 
     An ablation's base stands beside it, or is one of ours. Raises `InputError` where a file is absent or no preset.
     """
-    if not re.fullmatch(NAME, name):
-        raise InputError(f"benchmark {name!r} is no name; write letters, digits, '.', '_' and '-'")
+    plain_name(name, "benchmark")
     path = file or _named(name, PRESETS)
     found = _read(path)
     if isinstance(found, Preset):

@@ -8,15 +8,12 @@ from data.catalogue import Catalogue
 from data.errors import InputError
 from data.shard import Shard
 from federation.config import RunConfig, knobs
-from federation.train import open_run
+from federation.train import TrainedOn, open_run
 from fedrec.evaluate import cold_items, measured, score_users
-from fedrec.reproduce.parts import Figures, Part, Place, keep_ranks
+from fedrec.reproduce.parts import RUN, Figures, Part, Place, keep_ranks
 from fedrec.train import train_shown
 from recsys.rank import Scorer, only
 from recsys.recommender import CARD, Recommender
-
-RUN = "run"
-"""Below a training part's folder: the artifact."""
 
 
 def training(family: str, model: str, name: str, config: RunConfig) -> Part:
@@ -38,8 +35,12 @@ def _train(config: RunConfig, place: Place) -> Figures:
 def trained(config: RunConfig, place: Place, start: Path | None = None) -> Recommender:
     """The run of a part, from its beginning or from where it was interrupted; `start` is a run to begin from."""
     out = place.folder / RUN
-    train_shown(place.data, out, open_run(out, place.data, config, (out / CARD).is_file(), start))
+    train_shown(place.data, out, _opened(out, place, config, start))
     return Recommender.load(out)
+
+
+def _opened(out: Path, place: Place, config: RunConfig, start: Path | None) -> RunConfig:
+    return open_run(out, place.data, config, (out / CARD).is_file(), start, TrainedOn.of(place.data))
 
 
 def scored(score: Scorer, place: Place, splits: Sequence[str]) -> Figures:

@@ -24,8 +24,8 @@ def write(root: Path) -> list[Path]:
     for picture in _pictures(results):
         path = root / PLOTS / picture.file
         if picture.stamp not in _read(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save(picture, path)
+            with replaced_file(path) as partial:
+                save(picture, partial)
             changed.append(path)
     return changed
 
