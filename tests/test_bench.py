@@ -9,7 +9,7 @@ import pytest
 from data.errors import InputError
 from data.synthetic import SyntheticConfig
 from federation.config import RunConfig
-from fedrec.bench import engine, report, scale, serving, world
+from fedrec.bench import encoder, engine, report, scale, serving, world
 from fedrec.bench.clock import alternate, extra_memory, peak_memory, ratio
 from serving.engine import Engine
 from tests.world import small_config
@@ -66,6 +66,18 @@ def test_the_parts_are_reported(tiny: RunConfig, capsys: pytest.CaptureFixture[s
     assert {"versions", "machine", "settings"} <= found.keys()
     report.show(found)
     assert "large/small" in capsys.readouterr().out
+
+
+def test_the_encoder_is_measured_by_length(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, value in {"TEXTS": 2, "TURNS": 1, "JOINED": (1, 3)}.items():
+        monkeypatch.setattr(encoder, name, value)
+    found = encoder.measure(RunConfig().model.encoder)
+    short, long = found["lengths"]
+    assert 5 < short["tokens"] < long["tokens"] < 4 * short["tokens"]
+    assert short["milliseconds"] > 0
+    assert {"versions", "machine", "encoder", "threads"} <= found.keys()
+    report.show_encoder(found)
+    assert "ms of one core" in capsys.readouterr().out
 
 
 def test_a_profile_shares_out_the_whole_time(tiny: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:

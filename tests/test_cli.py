@@ -213,8 +213,9 @@ def test_a_port_in_use_is_known_at_once(fedrec: Fedrec, run: Path) -> None:
         is_refused(fedrec("serve", run, "--port", port), f"--port {port}", "in use", "choose another")
 
 
-def test_a_host_that_is_none_is_refused(fedrec: Fedrec, run: Path) -> None:
-    is_refused(fedrec("serve", run, "--host", "256.0.0.1", "--port", "0"), "--host 256.0.0.1", "choose another")
+@pytest.mark.parametrize("host", ["256.0.0.1", f"{'a' * 64}.org"])
+def test_a_host_that_is_none_is_refused(fedrec: Fedrec, run: Path, host: str) -> None:
+    is_refused(fedrec("serve", run, "--host", host, "--port", "0"), f"--host {host}", "choose another")
 
 
 def test_a_store_that_cannot_be_is_refused_before_it_listens(fedrec: Fedrec, run: Path, tmp_path: Path) -> None:

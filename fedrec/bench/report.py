@@ -70,6 +70,14 @@ def show_serving(found: dict[str, Any]) -> None:
         _tree(part, found[part])
 
 
+def show_encoder(found: dict[str, Any]) -> None:
+    """Milliseconds a text, by its length."""
+    table = view.table("tokens of a text", "ms of one core", title=found["encoder"])
+    for row in found["lengths"]:
+        table.add_row(f"{row['tokens']:g}", f"{row['milliseconds']:g}")
+    view.show(table)
+
+
 def show_profile(rows: list[dict[str, Any]], count: int = 20) -> None:
     """Operations by their own share of a block's time."""
     table = view.table("operation", "calls", "own", "with inner", title="one block of clients, one thread")

@@ -201,8 +201,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(128)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a name with a part of more than 63 characters is the latter
         if listener:
             listener.close()
-        raise InputError(f"--host {host} --port {port} cannot be used ({error.strerror}); choose another") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"--host {host} --port {port} cannot be used ({reason}); choose another") from error
     return listener

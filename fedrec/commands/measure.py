@@ -54,6 +54,22 @@ def bench_serving(run: Run, as_json: Json = False) -> None:
     print(json.dumps(found, indent=2)) if as_json else report.show_serving(found)
 
 
+@bench_app.command("encoder")
+def bench_encoder(
+    encoder: Annotated[
+        str | None, typer.Option(help="A hub id or a folder.", show_default="the default of the setting `encoder`")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What it costs to embed a text: processor time on one thread."""
+    from fedrec.bench import encoder as bench
+    from fedrec.bench import report
+    from recsys.model import ModelConfig
+
+    found = bench.measure(encoder or ModelConfig().encoder) | {"command": " ".join(["fedrec", *sys.argv[1:]])}
+    print(json.dumps(found, indent=2)) if as_json else report.show_encoder(found)
+
+
 @app.command("reproduce")
 def reproduce_command(
     name: Annotated[str, typer.Argument(help="A benchmark: benchmarks/NAME.toml.")],
