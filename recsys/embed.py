@@ -24,9 +24,9 @@ from data.reading import read_json, regular, require
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+_FETCH = "fetch the encoder again"
 _DESCRIBED = {
-    "hidden_size": int,
     "hidden_act": str,
     "layer_norm_eps": float,
     "num_attention_heads": int,
@@ -76,15 +76,18 @@ class Encoder:
                 ) from error
 
     @cached_property
-    def described(self) -> dict[str, Any]:
-        """Its config. Raises `InputError` where that is missing or damaged."""
-        path, remedy = self.folder / "config.json", "fetch the encoder again"
+    def config(self) -> dict[str, Any]:
+        """Raises `InputError` where it is missing or damaged."""
         try:
-            config = read_json(path, remedy)
+            return read_json(self.folder / CONFIG, _FETCH)
         except FileNotFoundError as error:
-            raise InputError(f"{path} is missing; {remedy}") from error
-        require(config, _DESCRIBED, path, remedy)
-        return config
+            raise InputError(f"{self.folder / CONFIG} is missing; {_FETCH}") from error
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The config, with all that the user tower needs of it. Raises `InputError`."""
+        require(self.config, _DESCRIBED, self.folder / CONFIG, _FETCH)
+        return self.config
 
     @property
     def loaded(self) -> bool:
@@ -194,7 +197,7 @@ def embed(
 ) -> Embeddings:
     """Embed every item's text, or read what an earlier call left in `folder` for the same texts and weights."""
     stamp = Embeddings.stamp_of(catalogue, encoder)
-    shape = (len(catalogue), encoder.described["hidden_size"])
+    shape = (len(catalogue), encoder.config.get("hidden_size"))
     if folder and (found := _read_cache(_cache(folder, encoder.sha256), stamp, shape)) is not None:
         return Embeddings(found, stamp, catalogue.warm)
     blocks = []
@@ -207,11 +210,12 @@ def embed(
     return made
 
 
-def _read_cache(cache: Path, stamp: dict[str, str], shape: tuple[int, int]) -> Tensor | None:
+def _read_cache(cache: Path, stamp: dict[str, str], shape: tuple[int, Any]) -> Tensor | None:
     """What an earlier call left; None where it is absent, of other texts, or damaged: then it is made again."""
     try:
         with safe_open(regular(cache, "remove it"), framework="pt") as file:
-            if file.metadata() != stamp or tuple(file.get_slice("matrix").get_shape()) != shape:
+            there = tuple(file.get_slice("matrix").get_shape())
+            if file.metadata() != stamp or there != (shape[0], shape[1] or there[-1]):
                 return None
             matrix = file.get_tensor("matrix")
     except (FileNotFoundError, SafetensorError):

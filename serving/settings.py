@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     @classmethod
     def read(cls, file: Path | None, flags: dict[str, Any]) -> "Settings":
         """Raises `InputError` naming the setting that is wrong, and never its value: it may be a key."""
-        if file and not file.is_file():
+        if file and not file.exists():
             raise InputError(f"--settings {file} does not exist; give a TOML file")
 
         table = read_toml(file, "mend it", "--settings ") if file else {}

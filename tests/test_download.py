@@ -247,7 +247,7 @@ def test_prepare_fetches_once_into_raw(host: Host, tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("page", [b"<!doctype html><p>Please sign in", b""], ids=["page", "nothing"])
 def test_a_page_in_place_of_a_zip_is_refused_and_fetched_anew(host: Host, page: bytes, tmp_path: Path) -> None:
-    """A file that changes over time has no MD5; a page that an older version kept is not taken for it either."""
+    """Of a file that changes over time there is no MD5; a page that was kept for it is not taken for it either."""
     (tmp_path / "films.zip").write_bytes(page)
     host.files["/films.zip"] = page
     with pytest.raises(

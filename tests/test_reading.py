@@ -54,7 +54,7 @@ def test_what_is_no_file_is_refused_at_once(name: str, kind: str, toy: Path, tmp
     shutil.copytree(toy / FOLDER, tmp_path / FOLDER)
     (path := tmp_path / name).unlink(missing_ok=True)
     (os.mkfifo if kind == "pipe" else os.mkdir)(path)
-    with pytest.raises(InputError, match=rf"{name}(?: is a {kind}, where a file belongs; | does not exist)"):
+    with pytest.raises(InputError, match=rf"{name} is a {kind}, where a file belongs; "):
         READERS[name](path)
 
 
@@ -228,6 +228,25 @@ def test_embeddings_of_another_shape_or_kind_are_made_anew(
     catalogue = Catalogue.load(data)
     save_file({"matrix": wrong}, cache, metadata=embed(catalogue, encoder, data).stamp)
     assert torch.equal(embed(catalogue, encoder, data).matrix, embeddings)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "config.json is missing"),
+        ("[]", "config.json holds list where a table belongs"),
+        ('{"hidden_act": "gelu"}', "config.json has no layer_norm_eps"),
+        ('{"hidden_act": 7}', "config.json: hidden_act is 7, where text belongs"),
+    ],
+)
+def test_an_encoder_without_its_config_is_refused(content: str | None, says: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content, "utf-8")
+    broken = Encoder("mine", "local", "0", tmp_path)
+    with pytest.raises(InputError, match=rf"{says}; fetch the encoder again"):
+        _ = broken.described
+    with pytest.raises(InputError, match=r"^encoder 'mine' cannot be opened"):
+        broken.encode(["a"])
 
 
 # ---- a run
