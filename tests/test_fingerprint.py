@@ -17,7 +17,8 @@ from data.nodes import NODE, evenly, split
 from data.prepare import write
 from data.raw import Frames
 from federation.train import TrainedOn, open_run
-from recsys.recommender import load_card, save_json
+from recsys.card import load_card
+from recsys.recommender import save_json
 from tests.terminal import Fedrec, is_refused
 from tests.world import begun, small_config, toy_interactions, toy_items, write_toy
 
