@@ -11,6 +11,21 @@ LONG = 1_000
 """Events beyond which the longest history is told: few people have so many, and many a bot."""
 
 
+def note_undescribed(unknown: pl.Series, occurring: int, described: pl.Series, account: Account) -> None:
+    """Tell the items that occur and are not described, beside one that is: its id may be meant to be the same."""
+    line = f"items without description, known by their id alone: {len(unknown):,} of {occurring:,} that occur"
+    bare = unknown.str.strip_chars().str.strip_suffix(".0")
+    alike = bare.is_in(described.implode())
+    row = int(alike.arg_max() or 0)
+    if len(unknown):
+        line += f"; one is {shortened(unknown[row])}"
+    if len(described):
+        line += f", a described one is {shortened(bare[row] if alike.any() else described[0])}"
+    if alike.any():
+        line += f"; {int(alike.sum()):,} would be described without a blank or '.0' at an end"
+    account.note("items_without_description", len(unknown), line)
+
+
 def note_repeats(interactions: pl.DataFrame, found: Histories, account: Account) -> None:
     """Tell the later events of a user with an item that the user already had."""
     count = len(interactions) - len(found.items)

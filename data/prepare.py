@@ -18,7 +18,7 @@ from data.contents import Contents
 from data.download import Progress, download, md5_of
 from data.errors import InputError
 from data.files import check_place, replaced_folder
-from data.filter import kept_users, note_repeats
+from data.filter import kept_users, note_repeats, note_undescribed
 from data.fingerprint import FILE as KEY
 from data.fingerprint import save_key
 from data.histories import Histories, histories
@@ -266,10 +266,7 @@ def _with_undescribed(frames: Frames, account: Account) -> pl.DataFrame:
     ids = frames.interactions["item_id"]
     occurring = pl.DataFrame({"item_id": ids[ids.hash().arg_unique()]})
     unknown = occurring.join(items, on="item_id", how="anti", maintain_order="left")
-    line = f"items without description, known by their id alone: {len(unknown):,} of {len(occurring):,} that occur"
-    example = f"; one is {shortened(unknown['item_id'].first())}"
-    example += f", a described one is {shortened(items['item_id'].first())}" if len(items) else ""
-    account.note("items_without_description", len(unknown), line + example)
+    note_undescribed(unknown["item_id"], len(occurring), items["item_id"], account)
     named = unknown.with_columns(title=pl.col("item_id"), text=pl.col("item_id"))
     return pl.concat([items, named], how="diagonal")
 

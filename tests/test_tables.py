@@ -419,6 +419,18 @@ def test_every_step_is_told_with_a_count_and_an_example(fedrec: Fedrec, tmp_path
     assert not [name for name in ("ann", "bob", "uma", "bot") if name in held]
 
 
+@pytest.mark.parametrize("ending", [".0", " "])
+def test_ids_that_differ_by_their_ends_are_shown_beside_each_other(ending: str, tmp_path: Path) -> None:
+    rows = "".join(f"u,{item}{ending},{item}\n" for item in (9, 2, 3, 4))
+    items = table(tmp_path / "items.csv", "item_id,title\n1,Ant\n2,Bee\n3,Cat\n")
+    lines: list[str] = []
+    prepare_tables(own(table(tmp_path / "log.csv", HEAD + rows), items), tmp_path / "out", "log", warn=lines.append)
+    assert lines == [
+        f"items without description, known by their id alone: 4 of 4 that occur; one is '2{ending}', a "
+        "described one is '2'; 2 would be described without a blank or '.0' at an end"
+    ]
+
+
 def test_strict_refuses_what_would_be_left_out_unasked_and_writes_nothing(fedrec: Fedrec, tmp_path: Path) -> None:
     table(tmp_path / "shop.csv", SHOP)
     table(tmp_path / "items.csv", "item_id,title\n" + "".join(f"{item},{item}{item}\n" for item in "abcdef"))
