@@ -9,7 +9,7 @@ LISTED = 1_000
 """Ids (of a history, of `exclude`, of `include`) or values of filters that take about as long to look up."""
 
 VARIED = 100
-"""Items that take about as long to choose by variety."""
+"""Items that take about as long to choose by variety, or to tell the reasons of."""
 
 READ, LEFT_OUT = 50, 5
 """Events of a history that a model reads, as a rule; and how many of them are left out in turn in that time."""
@@ -27,7 +27,7 @@ def cost(question: Question) -> int:
     listed = len(question.history or ()) + len(question.exclude) + len(question.include or ()) + values
     total = 1 + shown // PAGE + listed // LISTED
     if question.diversity:
-        total += shown // VARIED
+        total += 1 + shown // VARIED
     if question.explain:
-        total += -(-min(events, READ) // LEFT_OUT)
+        total += -(-min(events, READ) // LEFT_OUT) + question.k // VARIED
     return total
