@@ -164,23 +164,9 @@ async def recommend(question: Question, request: Request) -> Response:
     return _json(answer)
 
 
-def add_recommend(app: FastAPI) -> None:
-    """On the app itself, and read directly: FastAPI's way into an included router takes as long as a search."""
-    app.router.add_api_route(
-        "/v1/recommend",
-        recommend,
-        methods=["POST"],
-        response_model=Answer,
-        responses=ASKING,
-        tags=["asking"],
-        openapi_extra=FOR_ALL,
-        route_class_override=Direct,
-    )
-
-
-@asking.post("/recommend:batch", response_model=Answers, responses=ASKING, openapi_extra=FOR_ALL)
-async def recommend_batch(asked: Questions, desk: Annotated[Desk, Depends(_desk)]) -> Response:
+async def recommend_batch(asked: Questions, request: Request) -> Response:
     """Several questions at once; where one cannot be answered, none is."""
+    desk = await _desk(request)
     desk.charge(asked.questions)
     questions = [await desk.resolved(question) for question in asked.questions]
     answers = await desk.together.answers(desk.engine, questions)
@@ -189,6 +175,24 @@ async def recommend_batch(asked: Questions, desk: Annotated[Desk, Depends(_desk)
             raise Refused(f"questions.{place}.{answer.where}", answer.detail)
         answer.request_id = f"{desk.request_id}-{place}"
     return _json(Answers.model_construct(answers=answers))
+
+
+def add_recommend(app: FastAPI) -> None:
+    """On the app itself, and read directly: FastAPI's way into an included router takes as long as a search."""
+    for path, endpoint, answer in (
+        ("/v1/recommend", recommend, Answer),
+        ("/v1/recommend:batch", recommend_batch, Answers),
+    ):
+        app.router.add_api_route(
+            path,
+            endpoint,
+            methods=["POST"],
+            response_model=answer,
+            responses=ASKING,
+            tags=["asking"],
+            openapi_extra=FOR_ALL,
+            route_class_override=Direct,
+        )
 
 
 @asking.get("/search", response_model=Answer, responses=LOOKING)
