@@ -1,8 +1,9 @@
 """Where torch computes.
 
 libgomp keeps a team of threads for every thread that has computed, and once these teams are more than the cores, their
-members sleep after each product: an answer by history then takes half as long again. So answers are computed in one
-thread (`Together`), and all else in threads that end, and their teams with them.
+members sleep after each product. So histories and texts are encoded by threads that need no team
+(`recsys.machine.spread`), answers are searched for in one thread (`Together`), all else is done in threads that end,
+and their teams with them.
 """
 
 from collections.abc import Callable
