@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from data.errors import InputError
 from fedrec.commands.options import PREPARED, Data, Json, OtherHistories, Protocol, Run
 
 app = typer.Typer()
@@ -64,6 +65,8 @@ def train(
     from fedrec import view
     from fedrec.train import read_settings, train_here
 
+    if other_histories and not resume:
+        raise InputError("--other-histories goes with --resume: a new run takes the histories that DATA holds")
     metrics = train_here(data, out, read_settings(config, settings or []), resume, start, other_histories)
     if as_json:
         print(json.dumps(metrics | {"run": str(out)}))
