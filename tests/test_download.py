@@ -27,7 +27,7 @@ def _zip_of(size: int) -> bytes:
     """A zip of exactly so many bytes."""
     with BytesIO() as buffer:
         with zipfile.ZipFile(buffer, "w") as archive:
-            archive.writestr("a", bytes(range(256)) * (size // 256 - 1))
+            archive.writestr(zipfile.ZipInfo("a"), bytes(range(256)) * (size // 256 - 1))
         content = buffer.getvalue()
     return bytes(size - len(content)) + content  # a zip may begin with anything
 
