@@ -130,8 +130,11 @@ def test_the_endpoint_is_measured_whole(
     assert len(found["bars"]) == 9
     assert found["history"].keys() == {"p50_ms", "fixed_ms", "bare_ms", "ratio", "without_pause"}
     assert {"versions", "machine", "run"} <= found.keys()
+    assert found["memory_mib"] > 100  # Python with torch alone is larger
     report.show_serving(found)
-    assert "start to ready" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "start to ready" in printed
+    assert f"{found['memory_mib']:,} MiB" in printed
 
 
 def test_a_mixed_answer_is_seen(run: Path) -> None:

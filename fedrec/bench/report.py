@@ -68,6 +68,7 @@ def show_serving(found: dict[str, Any]) -> None:
     view.show(table)
     for part in ("vector", "history", "throughput", "sustained", "reload", "index", "start"):
         _tree(part, found[part])
+    view.out.print(f"the server's memory after all questions: {found['memory_mib']:,} MiB")
 
 
 def show_encoder(found: dict[str, Any]) -> None:

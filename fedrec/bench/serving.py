@@ -20,6 +20,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+import psutil
 
 from federation.train import circumstances
 from fedrec.bench.clock import alternate, ratio
@@ -88,6 +89,7 @@ def measure(run: Path, say: Say) -> dict[str, Any]:
             found["throughput"] = throughput(server, bench)
             say(f"{LOAD:.0%} of that for {SECONDS:g} seconds")
             found["sustained"] = sustained(server, bench, found["throughput"]["answers_per_second"]["together"])
+            found["memory_mib"] = round(psutil.Process(server.process.pid).memory_info().rss / 2**20)
         say(f"{RELOADS} reloads under load")
         found["reload"] = reloads(bench, folder)
     say(f"an index of {ITEMS:,} items")
