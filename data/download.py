@@ -34,9 +34,16 @@ def download(source: Source, folder: Path, progress: Progress) -> Path:
     target = folder / source.url.rsplit("/", 1)[-1]
     if _is_whole(target, source):
         return target
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(lock_beside(target)):
-        return target if _is_whole(target, source) else _downloaded(source, target, progress)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(lock_beside(target)):
+            return target if _is_whole(target, source) else _downloaded(source, target, progress)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(
+            f"{source.url} could not be fetched ({reason}); try again to continue where it stopped, "
+            f"or get it by other means and pass --source PATH"
+        ) from error
 
 
 def _is_whole(target: Path, source: Source) -> bool:
@@ -46,17 +53,9 @@ def _is_whole(target: Path, source: Source) -> bool:
 def _downloaded(source: Source, target: Path, progress: Progress) -> Path:
     assert source.url, "a source that is downloaded has a place"
     part = target.with_name(f"{target.name}.part")
-    try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        if not source.md5:
-            part.unlink(missing_ok=True)
-        _fetch(source.url, part, progress)
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(
-            f"{source.url} could not be fetched ({reason}); try again to continue where it stopped, "
-            f"or get it by other means and pass --source PATH"
-        ) from error
+    if not source.md5:
+        part.unlink(missing_ok=True)
+    _fetch(source.url, part, progress)
     if source.md5 and (found := md5_of(part)) != source.md5:
         part.unlink()
         raise InputError(

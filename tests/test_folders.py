@@ -21,6 +21,8 @@ from data.names import LONGEST_NAME, name_fault, plain_name
 from data.prepare import PREPARED, write
 from data.raw import Frames
 from fedrec.reproduce.parts import CONTENTS as PART
+from recsys.card import load_card
+from recsys.recommender import save_json
 from tests.terminal import Fedrec, is_refused
 from tests.world import toy_interactions, toy_items, write_toy
 
@@ -115,7 +117,8 @@ def test_a_folder_of_another_kind_is_no_part(toy: Path) -> None:
 
 def test_a_demo_in_which_something_else_lies_is_not_replaced(run: Path, fedrec: Fedrec, tmp_path: Path) -> None:
     (out := tmp_path / "demo").mkdir()
-    (out / "card.json").write_text('{"data": {"name": "demo"}}')
+    card = load_card(run)
+    save_json(out / "card.json", card | {"data": card["data"] | {"name": "demo"}})
     (out / "store.db").write_text("feedback of users")
     is_refused(
         fedrec("demo", "--out", out), "demo holds store.db, which is no file of a run of the demo", "move it away"

@@ -9,7 +9,7 @@ import typer
 
 from data.locks import lock_beside, locked
 from data.prepare import MANIFEST, read_manifest
-from data.reading import read_json, require
+from data.reading import read_json
 from fedrec import view
 from fedrec.reproduce import apart, collect, join
 from fedrec.reproduce.compare import by_history, comparisons, ranks_of
@@ -130,5 +130,6 @@ def _told(path: Path) -> Figures:
     """What the results' file tells already. Raises `InputError` if it is of another kind, which is not replaced."""
     remedy = "move it away, or name another folder with --results"
     told = read_json(path, remedy) if path.exists() else {"part_seconds": {}}
-    require(told, {"part_seconds": dict}, path, remedy)
+    if not isinstance(told.get("part_seconds"), dict):
+        raise InputError(f"{path} holds no results of a benchmark; {remedy}")
     return told
