@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from data.errors import InputError
 from data.locks import lock_beside, locked
 from data.prepare import MANIFEST, read_manifest
 from data.reading import read_json
