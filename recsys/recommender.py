@@ -28,12 +28,12 @@ from data.ids import id_faults
 from recsys.card import AGAIN, CARD, load_finished_card, model_config
 from recsys.embed import Encoder, resolve
 from recsys.lora import Adapter, fingerprint, from_peft, is_lora, to_peft
-from recsys.machine import spread
+from recsys.machine import spread, workers
 from recsys.model import Model, ModelConfig
 from recsys.nearest import Found, best, contenders, doubt, exact_scores
 from recsys.rank import Scorer, user_vectors, vector_scorer
 from recsys.tensors import check_adapter, check_numbers, check_vectors, load_tensors
-from recsys.towers import Towers
+from recsys.towers import PASS, Towers
 
 VECTORS = "item_vectors.safetensors"
 TOWERS = "towers.safetensors"
@@ -98,14 +98,16 @@ class Recommender:
     def user_vectors(self, vectors: Tensor, histories: Sequence[np.ndarray]) -> Tensor:
         """The user vectors after histories of rows of `vectors` (N, E): (B, E).
 
-        Each history is read in a pass of its own within one thread: to the bit, it gets the same vector in any company.
+        They are read in passes, as many as there are workers, each within one thread: to the bit, a history gets the
+        same vector in any company.
         """
-        towers = self.towers
+        towers, size = self.towers, min(PASS, -(-len(histories) // workers()))
 
-        def read(history: np.ndarray) -> Tensor:
-            return user_vectors(towers.user_vectors, towers.length, vectors, [history])  # (1, E)
+        def read(start: int) -> Tensor:
+            return user_vectors(towers.user_vectors, towers.length, vectors, histories[start : start + size])  # (b, E)
 
-        return torch.cat([torch.zeros(0, vectors.shape[1]), *spread(read, histories)])
+        starts = range(0, len(histories), size or 1)
+        return torch.cat([torch.zeros(0, vectors.shape[1]), *spread(read, starts)])
 
     def text_vectors(self, texts: Sequence[str]) -> Tensor:
         """The places of free texts among the items: (B, E). Each is read in a pass of its own, as histories are."""

@@ -23,6 +23,11 @@ LAYER = (
 )
 """The parts of a layer of BERT (Devlin et al. 2018, arXiv:1810.04805), each a weight and a bias."""
 
+PASS = 8
+"""Histories of a pass at most. Every product over their last places has so many rows, filled up with zeros: libraries add
+up a product of one row in another order than one of eight. So, within one thread, a history gets the same vector, to
+the bit, in any pass."""
+
 
 class Towers:
     """Nothing of it changes, so threads may share it. Its vectors differ from `Model`'s by rounding alone."""
@@ -53,17 +58,25 @@ class Towers:
     @torch.inference_mode()
     def user_vectors(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """Unit user vectors after the last event of right-aligned histories: (B, L, E), (B, L) → (B, E)."""
-        learned = F.linear(F.linear(self._read(vectors, mask), self._down), self._up)  # (B, E)
-        return F.normalize(recent_mean(vectors, mask, self._recency, last=1)[:, 0] + learned, dim=-1)
+        passes = zip(vectors.split(PASS), mask.split(PASS), strict=True)
+        return torch.cat([self._user_vectors(*histories) for histories in passes])
+
+    def _user_vectors(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        """The same of one pass of at most `PASS` histories."""
+        count = len(vectors)
+        if mask.shape[1] < PASS:  # histories so short that one alone has fewer rows than a product of eight
+            vectors, mask = _filled(vectors), _filled(mask)
+        learned = F.linear(F.linear(self._read(vectors, mask), self._down), self._up)[: len(vectors)]  # (B, E)
+        return F.normalize(recent_mean(vectors, mask, self._recency, last=1)[:, 0] + learned, dim=-1)[:count]
 
     def _read(self, vectors: Tensor, mask: Tensor) -> Tensor:
-        """What the encoder makes of the last event: (B, D)."""
+        """What the encoder makes of the last events of a pass, and of the rows that fill it up: (PASS, D)."""
         states = vectors + F.embedding(positions(mask), self._weights[PLACES]) + self._weights[KIND][0]
         states, may = self._normed(states, "embeddings.LayerNorm"), attended(mask)  # (B, L, D), (B, L, L)
         *before, last = (f"encoder.layer.{layer}" for layer in range(self._layers))
         for layer in before:
             states = self._after(layer, states, self._attention(layer, states, may))
-        return self._after(last, states[:, -1], self._last_attention(last, states, may[:, -1]))
+        return self._after(last, _filled(states[:, -1]), self._last_attention(last, states, may[:, -1]))
 
     def _attention(self, layer: str, states: Tensor, may: Tensor) -> Tensor:
         """What each place reads of those that it may: (B, L, D), (B, L, L) → (B, L, D)."""
@@ -72,7 +85,7 @@ class Towers:
         return F.scaled_dot_product_attention(query, key, value, may.unsqueeze(1)).transpose(1, 2).flatten(-2)
 
     def _last_attention(self, layer: str, states: Tensor, may: Tensor) -> Tensor:
-        """What the last place reads of those that it may: (B, L, D), (B, L) → (B, D).
+        """What the last place reads of those that it may: (B, L, D), (B, L) → (PASS, D).
 
         One place asks, so no keys and values are made of the others: W_k moves over to the query, W_v to what is read.
         A key's bias is the same for all places, and softmax does not see it.
@@ -80,10 +93,11 @@ class Towers:
         weight, bias = (self._weights[f"{layer}.attention.self.{kind}"] for kind in ("weight", "bias"))
         to_query, to_key, to_value = weight.unflatten(0, (3, self._heads, -1))  # (H, d, D) each
         query_bias, _, value_bias = bias.unflatten(0, (3, self._heads, -1))  # (H, d)
-        query = torch.einsum("bx,hdx->bhd", states[:, -1], to_query) + query_bias
-        asked = torch.einsum("bhd,hdx->bhx", query, to_key) / query.shape[-1] ** 0.5
+        query = torch.einsum("bx,hdx->bhd", _filled(states[:, -1]), to_query) + query_bias
+        asked = torch.einsum("bhd,hdx->bhx", query, to_key)[: len(states)] / query.shape[-1] ** 0.5
         scores = (asked @ states.transpose(1, 2)).masked_fill(~may.unsqueeze(1), -torch.inf)  # (B, H, L)
-        return (torch.einsum("bhx,hdx->bhd", scores.softmax(-1) @ states, to_value) + value_bias).flatten(1)
+        read = _filled(scores.softmax(-1) @ states)  # (PASS, H, D)
+        return (torch.einsum("bhx,hdx->bhd", read, to_value) + value_bias).flatten(1)
 
     def _after(self, layer: str, states: Tensor, read: Tensor) -> Tensor:
         """What a layer makes of states and of what they read, place by place: (…, D) twice → (…, D)."""
@@ -98,6 +112,11 @@ class Towers:
     def _normed(self, x: Tensor, name: str) -> Tensor:
         weight, bias = self._weights[f"{name}.weight"], self._weights[f"{name}.bias"]
         return F.layer_norm(x, weight.shape, weight, bias, self._epsilon)
+
+
+def _filled(rows: Tensor) -> Tensor:
+    """Rows of a pass and zeros below them: (B, …) → (PASS, …)."""
+    return torch.cat([rows, rows.new_zeros(PASS - len(rows), *rows.shape[1:])])
 
 
 def _frozen(config: ModelConfig, encoder: Encoder, seed: int) -> dict[str, Tensor]:

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from data.errors import InputError
 from recsys.embed import Encoder
 from recsys.lora import Adapter
+from recsys.machine import spread
 from recsys.model import Model
-from recsys.towers import Towers
+from recsys.towers import PASS, Towers
 from tests.world import small_config
 
 TYPICAL = {"layers": 2, "lora_targets": "query,key,value,dense"}
@@ -48,6 +49,22 @@ def agree(model: Model, towers: Towers, adapter: Adapter) -> None:
     found = towers.user_vectors(vectors, mask), towers.item_vectors(vectors[3])
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours.double(), theirs, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("length", [1, 2, 8, 9, 17, 50])
+def test_a_history_gets_the_same_bits_in_any_pass(encoder: Encoder, length: int) -> None:
+    config = replace(small_config().model, **TYPICAL, history=50)
+    towers = Towers(config, encoder, bent(Model(config, encoder, seed=0)), seed=0)
+    generator = torch.Generator().manual_seed(length)
+    vectors = F.normalize(torch.randn(PASS + 3, length, 384, generator=generator), dim=-1)
+    mask = torch.arange(length) >= torch.arange(PASS + 3).unsqueeze(1) % length
+
+    def read(rows: list[int]) -> Tensor:
+        return next(spread(lambda rows: towers.user_vectors(vectors[rows], mask[rows]), [rows]))
+
+    alone = torch.cat([read([row]) for row in range(PASS + 3)])
+    for rows in ([4, 1], [2, 7, 0, 5, 3], list(range(PASS)), list(reversed(range(PASS + 3)))):
+        assert torch.equal(read(rows), alone[rows])
 
 
 @pytest.mark.parametrize(
