@@ -24,9 +24,9 @@ LAYER = (
 """The parts of a layer of BERT (Devlin et al. 2018, arXiv:1810.04805), each a weight and a bias."""
 
 PASS = 8
-"""Histories of a pass at most. Every product over their last places has so many rows, filled up with zeros: libraries add
-up a product of one row in another order than one of eight. So, within one thread, a history gets the same vector, to
-the bit, in any pass."""
+"""Histories of a pass at most. Every product over their last places has so many rows, filled up with zeros, because
+libraries add up a product of one row in another order than one of eight. So, within one thread, a history gets the same
+vector, to the bit, in any pass."""
 
 
 class Towers:
