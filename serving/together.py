@@ -12,7 +12,7 @@ from serving.engine import Engine, Refused
 from serving.schema import Answer, Question
 from serving.threads import aside
 
-MOST = 16
+MOST = 8
 """Plain questions in one pass: more gain little, and while some are encoded others are read and answered."""
 
 WORK = 500
