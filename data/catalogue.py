@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 import psutil
 
-from data.errors import InputError
-from data.files import replaced_file
+from fedrec.data.errors import InputError
+from fedrec.data.storage.atomic_files import replaced_file
 
 FILE = "catalogue.parquet"
 SMALLEST = 16

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.errors import InputError
-from data.shard import FOLDER, Shard
+from fedrec.data.errors import InputError
+from fedrec.data.shard import FOLDER, Shard
 
 FILE = f"{FOLDER}/fingerprint.key"
 PRIVATE, PUBLISHED = "private", "published"

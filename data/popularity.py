@@ -3,8 +3,8 @@
 import numpy as np
 import polars as pl
 
-from data.items import POPULARITY
-from data.shard import Shard
+from fedrec.data.readers.items import POPULARITY
+from fedrec.data.shard import Shard
 
 COUNTED, GIVEN, NONE = "counted", "given", "none"
 """Where the column comes from: training events, the table of items, or nowhere."""

@@ -10,42 +10,44 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from data.account import Account, shortened
-from data.atomic import holds_atomic
-from data.catalogue import FILE as CATALOGUE
-from data.catalogue import Catalogue
-from data.contents import Contents
-from data.download import Progress, download, md5_of
-from data.errors import InputError
-from data.files import check_place, replaced_folder
-from data.filter import kept_users, note_repeats, note_undescribed
-from data.fingerprint import FILE as KEY
-from data.fingerprint import save_key
-from data.histories import Histories, histories
-from data.names import plain_name
-from data.people import FILE as PEOPLE
-from data.people import save_people
-from data.popularity import COUNTED, counted, popularity_from
-from data.raw import Frames, Root, open_root
-from data.reading import read_json, require
-from data.rules import DEFAULT_RULES, Rules
-from data.shard import FILES, Shard, salt_of
-from data.sources import Source
-from data.split import LEAVE_ONE_OUT, Split
-from data.swap import is_unfinished
-from data.tables import Tables, read_tables
+from fedrec.data.catalogue import FILE as CATALOGUE
+from fedrec.data.catalogue import Catalogue
+from fedrec.data.errors import InputError
+from fedrec.data.fingerprint import FILE as KEY
+from fedrec.data.fingerprint import save_key
+from fedrec.data.histories import Histories, histories
+from fedrec.data.popularity import COUNTED, counted, popularity_from
+from fedrec.data.progress import Progress
+from fedrec.data.randomness import salt_of
+from fedrec.data.readers.download import download, md5_of
+from fedrec.data.readers.filter import kept_users, note_repeats, note_undescribed
+from fedrec.data.readers.raw import Frames, Root, open_root
+from fedrec.data.readers.reading_report import Account, shortened
+from fedrec.data.readers.recbole import holds_atomic
+from fedrec.data.readers.rules import DEFAULT_RULES, Rules
+from fedrec.data.readers.sources import Source
+from fedrec.data.readers.tables import Tables, read_tables
+from fedrec.data.shard import FILES, Shard
+from fedrec.data.split import LEAVE_ONE_OUT, Split
+from fedrec.data.storage.atomic_files import check_place, replaced_folder
+from fedrec.data.storage.contents import Contents
+from fedrec.data.storage.names import plain_name
+from fedrec.data.storage.reading import read_json, require
+from fedrec.data.storage.swap import is_unfinished
+from fedrec.data.user_ids import FILE as PEOPLE
+from fedrec.data.user_ids import save_people
 
 MANIFEST = "manifest.json"
 RAW = Path("var/raw")
 """Where downloads are kept, below the working folder."""
 
-KEEP = "keep"
+CLIENT_STATE = "keep"
 """In a node's folder: what its users' clients keep from round to round, which goes along when it is made anew."""
 
 PREPARED = Contents(
     "prepared dataset",
     MANIFEST,
-    (MANIFEST, CATALOGUE, "embeddings-*.safetensors", *FILES, PEOPLE, KEY, f"{KEEP}/part-*-of-*.pt"),
+    (MANIFEST, CATALOGUE, "embeddings-*.safetensors", *FILES, PEOPLE, KEY, f"{CLIENT_STATE}/part-*-of-*.pt"),
 )
 
 
@@ -96,12 +98,12 @@ def prepare(source: Source, out: Path, given: Path | None, progress: Progress, w
     published = source.name
     if given and source.md5 and md5 and md5 != source.md5:
         published = published if holds_atomic(root, source.name) else None
-        warn(f"{given} {_unlike(source, root, md5)}; going on with your copy")
+        warn(f"{given} {_checksum_warning(source, root, md5)}; going on with your copy")
     frames = source.read(root)
     if source.texts:
-        frames = _told_by(frames, source.texts)
+        frames = _rebuild_text(frames, source.texts)
     origin = given.name if given else source.url or "generated"
-    return write(
+    return write_dataset(
         frames,
         out,
         name=source.name + source.split.suffix,
@@ -116,7 +118,7 @@ def prepare(source: Source, out: Path, given: Path | None, progress: Progress, w
     )
 
 
-def _told_by(frames: Frames, columns: tuple[str, ...]) -> Frames:
+def _rebuild_text(frames: Frames, columns: tuple[str, ...]) -> Frames:
     """The frames, the items' text made anew of these columns in their order; an item that has none has its title."""
     items = frames.items
     if unknown := [column for column in columns if column not in items.columns]:
@@ -128,7 +130,7 @@ def _told_by(frames: Frames, columns: tuple[str, ...]) -> Frames:
     return frames._replace(items=told)
 
 
-def _unlike(source: Source, root: Root, md5: str) -> str:
+def _checksum_warning(source: Source, root: Root, md5: str) -> str:
     if holds_atomic(root, source.name):
         return "holds RecBole's copy, another layout than the publisher's: there is no MD5 to check it by"
     return f"has MD5 {md5}, not the publisher's {source.md5}"
@@ -148,10 +150,10 @@ def prepare_tables(
     path, account = tables.interactions, Account(warn, rules.strict)
     frames = read_tables(tables, rules, account)
     md5 = md5_of(path)
-    return write(frames, out, name=name, source=path.name, md5=md5, split=split, rules=rules, account=account)
+    return write_dataset(frames, out, name=name, source=path.name, md5=md5, split=split, rules=rules, account=account)
 
 
-def write(
+def write_dataset(
     frames: Frames,
     out: Path,
     *,
@@ -225,8 +227,8 @@ _NOTHING_READ = dict.fromkeys(_OF_TABLES, 0)
 
 def keep_along(old: Path, new: Path) -> None:
     """Copy what a folder's clients keep from round to round into the folder that takes its place."""
-    if (old / KEEP).is_dir():
-        shutil.copytree(old / KEEP, new / KEEP, ignore=shutil.ignore_patterns(".*"))
+    if (old / CLIENT_STATE).is_dir():
+        shutil.copytree(old / CLIENT_STATE, new / CLIENT_STATE, ignore=shutil.ignore_patterns(".*"))
 
 
 def counts_of(shard: Shard) -> dict[str, int]:

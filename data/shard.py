@@ -3,7 +3,6 @@
 Shapes: C clients, B examples of a client, L events of a history, U users on the node, T events in all.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,17 +10,13 @@ from typing import NoReturn
 
 import numpy as np
 
-from data.errors import InputError
-from data.files import unreplaced
-from data.reading import open_array
+from fedrec.data.errors import InputError
+from fedrec.data.randomness import Stream, random_stream, ticket_of
+from fedrec.data.storage.atomic_files import unreplaced
+from fedrec.data.storage.reading import open_array
 
 FOLDER = "shard"
 FILES = tuple(f"{FOLDER}/{name}.npy" for name in ("starts", "items", "salts"))
-DRAW, NEGATIVES, CROPS, SAMPLED, ROTATIONS = 1, 2, 3, 4, 5
-EXAMPLES, STARTS = 6, 7  # of the peers' clients
-FORGOTTEN, DROPPED, DEALT = 8, 9, 10
-"""What a generator is for: the first number of every seed, so that no two draws share a stream."""
-
 LENGTH_STEP = 8
 """Histories are padded to the next multiple of it, and one: the event that is only predicted."""
 
@@ -31,23 +26,6 @@ the one before it the validation item; what a split ranks is the first event it 
 
 NOTHING = -1
 """In both held-out places of a user who only trains: in a split by cold items not everybody has had some."""
-
-
-def salt_of(user_id: str) -> int:
-    """A user's own number, from which all of the user's random draws derive. It never leaves the node.
-
-    It is made from the id alone, so that a published dataset gives the same model anywhere. Whoever can guess ids
-    can make their salts and tickets too: a node with real people behind its ids draws salts at random instead.
-    """
-    return int.from_bytes(hashlib.blake2b(user_id.encode(), digest_size=8, person=b"salt").digest())
-
-
-def ticket_of(salt: int) -> int:
-    """What the server may know of a user: a pseudonym by which it draws, as hard to undo as the salt is to guess.
-
-    Tickets order the users the same way however they are spread over nodes.
-    """
-    return int.from_bytes(hashlib.blake2b(int(salt).to_bytes(8), digest_size=8, person=b"ticket").digest())
 
 
 def check_rows(rows: np.ndarray, items: int) -> None:
@@ -77,7 +55,7 @@ class Cohort:
         """The cohort with this share of its events not read, only predicted: drawn by each client (its salt)."""
         if not share:
             return self
-        rngs = (np.random.default_rng([FORGOTTEN, seed, round, step, salt]) for salt in self.salts.tolist())
+        rngs = (random_stream(Stream.EVENT_DROPOUT, seed, round, step, salt) for salt in self.salts.tolist())
         return replace(self, read=self.mask & np.stack([rng.random(self.mask.shape[1:]) >= share for rng in rngs]))
 
     def blocks(self, events: int, clients: int) -> Iterator[tuple[np.ndarray, "Cohort"]]:
@@ -182,7 +160,7 @@ class Shard:
         starts, ends, salts = self.starts[users], self.ends[users] - held_out, self.salts[users]
         spare = ends - starts - length
         for client in np.flatnonzero(spare > 0):
-            rng = np.random.default_rng([CROPS, seed, round, int(salts[client])])
+            rng = random_stream(Stream.TRAINING_WINDOWS, seed, round, salts[client])
             ends[client] = starts[client] + rng.integers(spare[client] + 1) + length
         return Cohort.cut(self.items, starts, ends, salts, length)
 
@@ -226,15 +204,6 @@ class Shard:
         if bounds[0] != 0 or (len(salts) and np.diff(bounds).min() <= HELD_OUT["train"]):
             raise InputError(f"{files[0]}: a history has no event to train on; prepare the data again")
         return cls(bounds[:-1], bounds[1:], items, salts)
-
-
-def _column(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing; prepare the data again with `fedrec data prepare`") from error
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path} cannot be read ({error}); prepare the data again") from error
 
 
 def _places(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

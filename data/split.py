@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from data.errors import InputError
-from data.histories import Histories
-from data.shard import NOTHING
+from fedrec.data.errors import InputError
+from fedrec.data.histories import Histories
+from fedrec.data.shard import NOTHING
 
 RULES = ("leave-one-out", "cold-items")
 COLD_SHARE = 0.1

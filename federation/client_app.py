@@ -9,10 +9,10 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from data.errors import InputError
-from federation import wire
-from federation.client import Node
-from federation.config import RunConfig, from_run_config
+from fedrec.data.errors import InputError
+from fedrec.federation import wire
+from fedrec.federation.config import RunConfig, from_run_config
+from fedrec.federation.node import Node
 
 app = ClientApp()
 logger = logging.getLogger("fedrec")

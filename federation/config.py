@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Interval
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError, WithJsonSchema
 
-from data.errors import InputError
-from recsys.fit import FitConfig
-from recsys.model import ModelConfig
-from recsys.peers import PeerConfig
+from fedrec.data.errors import InputError
+from fedrec.recsys.model.two_tower import ModelConfig
+from fedrec.recsys.training.federated_baselines import PeerConfig
+from fedrec.recsys.training.local_training import FitConfig
 
 Scalar = int | float | bool | str
 
@@ -106,24 +106,24 @@ _SECTIONS = {item.name: item.default_factory for item in fields(RunConfig) if is
 _ADAPTER = TypeAdapter(RunConfig)
 
 
-def knobs(config: RunConfig | ModelConfig | FitConfig | ServerConfig | PeerConfig) -> dict[str, Scalar]:
+def to_flat(config: RunConfig | ModelConfig | FitConfig | ServerConfig | PeerConfig) -> dict[str, Scalar]:
     """The flat table of a config: name → int, float, bool or str."""
     table: dict[str, Scalar] = {}
     for item in fields(config):
         value = getattr(config, item.name)
         if is_dataclass(value):
-            table |= knobs(value)  # type: ignore[arg-type]
+            table |= to_flat(value)  # type: ignore[arg-type]
         else:
             table[item.name] = ",".join(value) if isinstance(value, tuple) else value
     return table
 
 
-def from_knobs(table: Mapping[str, Any]) -> RunConfig:
+def from_flat(table: Mapping[str, Any]) -> RunConfig:
     """Build a config from a flat table; knobs that are left out keep their defaults.
 
     Raises `InputError` for a name that is not known or a value that does not fit.
     """
-    known = knobs(RunConfig())
+    known = to_flat(RunConfig())
     nested: dict[str, Any] = {section: {} for section in _SECTIONS}
     for name, value in table.items():
         if name not in known:
@@ -143,8 +143,8 @@ def from_nested(nested: Mapping[str, Any]) -> RunConfig:
         first = error.errors()[0]
         name = next((part for part in first["loc"] if part not in _SECTIONS), first["loc"][0])
         raise InputError(f"setting {name} = {first['input']!r}: {first['msg'].lower()}") from error
-    if endless := [name for name, value in knobs(config).items() if isinstance(value, float) and not isfinite(value)]:
-        raise InputError(f"setting {endless[0]} = {knobs(config)[endless[0]]}: a run needs a finite number")
+    if endless := [name for name, value in to_flat(config).items() if isinstance(value, float) and not isfinite(value)]:
+        raise InputError(f"setting {endless[0]} = {to_flat(config)[endless[0]]}: a run needs a finite number")
     if config.mode == "central" and config.bits < 32:
         raise InputError(f"setting bits = {config.bits}: in central mode nobody sends a change; leave bits at 32")
     if config.keeps and config.mode == "central":
@@ -156,11 +156,11 @@ def from_nested(nested: Mapping[str, Any]) -> RunConfig:
     return config
 
 
-PLACES: dict[str, Scalar] = {"data": "", "out": "", "start": "", "resume": False}
+RUN_PATHS: dict[str, Scalar] = {"data": "", "out": "", "start": "", "resume": False}
 """What Flower's server app is told beside the knobs: the prepared folder, the run's folder, a run to begin from if
 any, whether to resume."""
 
 
 def from_run_config(table: Mapping[str, Any]) -> RunConfig:
     """Build a config from Flower's run config, which holds the places too. Raises `InputError`."""
-    return from_knobs({name: value for name, value in table.items() if name not in PLACES})
+    return from_flat({name: value for name, value in table.items() if name not in RUN_PATHS})

@@ -13,14 +13,14 @@ import numpy as np
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from data.errors import InputError
-from federation import log, wire
-from federation.answers import checked
-from federation.config import RunConfig
-from federation.server import Roster, State, absorb, draw
-from federation.update import Order, Update
-from recsys.lora import Adapter
-from recsys.rank import metric_means
+from fedrec.data.errors import InputError
+from fedrec.federation import round_log, wire
+from fedrec.federation.config import RunConfig
+from fedrec.federation.messages import Order, Update
+from fedrec.federation.server import Roster, State, sample_clients, server_step
+from fedrec.federation.validate_update import validate_update
+from fedrec.recsys.evaluation.ranking import metric_means
+from fedrec.recsys.model.lora import Adapter
 
 SCORE = "ndcg@10"
 """The validation metric that chooses the round to keep."""
@@ -35,7 +35,7 @@ logger = logging.getLogger("fedrec")
 
 
 @dataclass
-class Tally:
+class RoundReport:
     """What came back from one exchange: the sum of the good answers, and an account of the rest."""
 
     clients_asked: int = 0
@@ -67,19 +67,19 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, folder: Pat
     Nodes that come later are asked from the next round on; whoever validates is drawn of those who were there first.
     With the same users from the first round to the last, an interrupted run comes to the same model.
     """
-    first, validated = roster, draw(roster, config.validation_users, config.seed, 0, config.node_share)
+    first, validated = roster, sample_clients(roster, config.validation_users, config.seed, 0, config.node_share)
     if state.roster not in ("", roster.fingerprint):
         logger.warning("the nodes host other users than before; going on with these %s", len(roster))
     asked = set(map(int, roster.nodes))
     while state.round < config.rounds:
         started = time.perf_counter()
         number = state.round + 1
-        roster = enlisted(grid, roster, asked, config)
-        drawn = draw(roster, config.clients_per_round, config.seed, number, config.node_share)
+        roster = with_new_nodes(grid, roster, asked, config)
+        drawn = sample_clients(roster, config.clients_per_round, config.seed, number, config.node_share)
         order = Order(number, drawn, config.clip, best=state.best_round, run=state.run)
-        tally = ask(grid, wire.TRAIN, addressed(roster, order), state.adapter, config)
+        tally = request_updates(grid, wire.TRAIN, orders_per_node(roster, order), state.adapter, config)
         total = tally.total
-        state = replace(absorb(state, total, config), roster=roster.fingerprint)
+        state = replace(server_step(state, total, config), roster=roster.fingerprint)
         if not all(tensor.isfinite().all() for tensor in state.adapter.values()):
             raise InputError(
                 f"round {number} moved the adapter beyond what float32 can hold; train again, into another folder, "
@@ -91,7 +91,7 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, folder: Pat
             state = state.kept() if total else state
         elif number % config.validate_every == 0 or number == config.rounds:
             order = Order(number, validated, split="validation", run=state.run)
-            evaluation = ask(grid, wire.EVALUATE, addressed(first, order), state.adapter, config)
+            evaluation = request_updates(grid, wire.EVALUATE, orders_per_node(first, order), state.adapter, config)
             metrics = evaluation.metrics
             tally.bytes_down += evaluation.bytes_down
             tally.bytes_up += evaluation.bytes_up
@@ -107,7 +107,7 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, folder: Pat
             "seconds": round(time.perf_counter() - started, 3),
             "clients_per_second": round(tally.clients_answered / trained, 1),
         }
-        log.append(folder, record)
+        round_log.append(folder, record)
         state.save(folder)
         observe(record)
     return state
@@ -150,7 +150,7 @@ def take_census(grid: Grid, config: RunConfig, stamp: Mapping[str, str], poll: f
     return roster
 
 
-def enlisted(grid: Grid, roster: Roster, asked: set[int], config: RunConfig) -> Roster:
+def with_new_nodes(grid: Grid, roster: Roster, asked: set[int], config: RunConfig) -> Roster:
     """The roster with the nodes that have come since: each is asked for its users once, and noted in `asked`."""
     new = sorted(set(grid.get_node_ids()) - asked)
     asked.update(new)
@@ -182,10 +182,10 @@ def _joined(roster: Roster, census: Mapping[int, np.ndarray]) -> tuple[Roster, l
 def _census(grid: Grid, nodes: Sequence[int], stamp: Mapping[str, str], config: RunConfig) -> dict[int, np.ndarray]:
     """The tickets of those nodes that can take part."""
     census: dict[int, np.ndarray] = {}
-    for node, reply in exchange(grid, wire.CENSUS, {node: RecordDict() for node in nodes}, "0", config).items():
+    for node, reply in send_and_receive(grid, wire.CENSUS, {node: RecordDict() for node in nodes}, "0", config).items():
         try:
-            content, room = _content(reply), wire.census_room(config.node_users)
-            if (received := wire.size(content)) > room:
+            content, room = _content(reply), wire.max_census_bytes(config.node_users)
+            if (received := wire.payload_bytes(content)) > room:
                 raise ValueError(f"its census has {received:,} bytes, where {room:,} are enough for {_most(config)}")
             tickets = wire.decode_census(content, stamp)
             if len(tickets) > config.node_users:
@@ -200,20 +200,22 @@ def _most(config: RunConfig) -> str:
     return f"node_users = {config.node_users}"
 
 
-def addressed(roster: Roster, order: Order) -> dict[int, Order]:
+def orders_per_node(roster: Roster, order: Order) -> dict[int, Order]:
     """An order to places of the roster, as one for each node that hosts some of them."""
     return {node: replace(order, users=users) for node, users in roster.per_node(order.users).items()}
 
 
-def ask(grid: Grid, kind: str, orders: Mapping[int, Order], adapter: Adapter, config: RunConfig) -> Tally:
+def request_updates(
+    grid: Grid, kind: str, orders: Mapping[int, Order], adapter: Adapter, config: RunConfig
+) -> RoundReport:
     """Send each node its order and take in what comes back in time. A bad answer is refused and counted."""
-    tally = Tally(clients_asked=sum(len(order.users) for order in orders.values()))
+    tally = RoundReport(clients_asked=sum(len(order.users) for order in orders.values()))
     contents = {node: wire.encode_order(order, adapter) for node, order in orders.items()}
-    tally.bytes_down = sum(wire.size(content) for content in contents.values())
+    tally.bytes_down = sum(wire.payload_bytes(content) for content in contents.values())
     number = next((str(order.round) for order in orders.values()), "")
     template = adapter if kind == wire.TRAIN else {}
-    room = wire.room(template)
-    replies = exchange(grid, kind, contents, number, config)
+    room = wire.max_answer_bytes(template)
+    replies = send_and_receive(grid, kind, contents, number, config)
     for node in sorted(contents.keys() - replies.keys()):
         tally.absences.append(f"node {node}: no answer within {config.round_timeout:g} s")
         logger.warning("round %s: %s", number, tally.absences[-1])
@@ -221,10 +223,12 @@ def ask(grid: Grid, kind: str, orders: Mapping[int, Order], adapter: Adapter, co
         order = orders[node]
         try:
             content = _content(reply)
-            tally.bytes_up += (received := wire.size(content))
+            tally.bytes_up += (received := wire.payload_bytes(content))
             if received > room:
                 raise ValueError(f"answered with {received:,} bytes, where {room:,} are enough")
-            tally.updates.append(checked(wire.decode_update(content, template, config.bits), order, template, config))
+            tally.updates.append(
+                validate_update(wire.decode_update(content, template, config.bits), order, template, config)
+            )
             tally.clients_answered += len(order.users)
         except ValueError as error:
             tally.clients_refused += len(order.users)
@@ -233,7 +237,7 @@ def ask(grid: Grid, kind: str, orders: Mapping[int, Order], adapter: Adapter, co
     return tally
 
 
-def exchange(
+def send_and_receive(
     grid: Grid, kind: str, contents: Mapping[int, RecordDict], number: str, config: RunConfig
 ) -> dict[int, Message]:
     """One message to each node; the first reply of each that was asked, in the order of the nodes."""

@@ -14,13 +14,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from data.errors import InputError
-from data.files import replaced_file
-from data.reading import regular, require
-from data.shard import DRAW
-from federation.config import RunConfig, ServerConfig
-from federation.update import Update
-from recsys.lora import Adapter
+from fedrec.data.errors import InputError
+from fedrec.data.randomness import Stream, random_stream
+from fedrec.data.storage.atomic_files import replaced_file
+from fedrec.data.storage.reading import regular, require
+from fedrec.federation.config import RunConfig, ServerConfig
+from fedrec.federation.messages import Update
+from fedrec.recsys.model.lora import Adapter
 
 STATE = "state.safetensors"
 
@@ -69,13 +69,13 @@ class Roster:
         return {int(node): self.users[drawn][self.nodes[drawn] == node] for node in np.unique(self.nodes[drawn])}
 
 
-def draw(roster: Roster, count: int, seed: int, round: int, share: float = 1.0) -> np.ndarray:
+def sample_clients(roster: Roster, count: int, seed: int, round: int, share: float = 1.0) -> np.ndarray:
     """`count` places of the roster, drawn uniformly without replacement; all of them where it has fewer.
 
     With a `share` below 1 no node gets more than this part of the `count` (but always one): as users come up in random
     order, those of a node that has its part are passed over. So the draw depends on who hosts whom.
     """
-    generator = np.random.default_rng([DRAW, seed, round])
+    generator = random_stream(Stream.SAMPLE_CLIENTS, seed, round)
     if share == 1:
         return np.sort(generator.choice(len(roster), size=min(count, len(roster)), replace=False))
     order = generator.permutation(len(roster))
@@ -175,7 +175,7 @@ class State:
 _PARTS = ("adapter", "momentum", "variance", "best")
 
 
-def absorb(state: State, total: Update | None, config: RunConfig) -> State:
+def server_step(state: State, total: Update | None, config: RunConfig) -> State:
     """The next state, from the sum of a round's updates. If nobody answered (None), or nobody had an example to learn
     from, the adapter stays as it is.
 

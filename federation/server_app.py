@@ -11,16 +11,16 @@ from flwr.app.user_config import UserConfig
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.exit import ExitCode
 
-from data.errors import InputError
-from federation import log
-from federation.config import from_run_config
-from federation.train import open_run, train
+from fedrec.data.errors import InputError
+from fedrec.federation import round_log
+from fedrec.federation.config import from_run_config
+from fedrec.federation.training_run import open_run, train
 
 app = ServerApp()
 logger = logging.getLogger("flwr")
 
 
-class Stopped(AppExitException):
+class RunStopped(AppExitException):
     """What ends a run for a reason that its operator can mend."""
 
     exit_code = ExitCode.SERVERAPP_EXCEPTION
@@ -32,7 +32,9 @@ def main(grid: Grid, context: Context) -> None:
         _train(grid, context.run_config)
     except (InputError, OSError) as error:
         sys.tracebacklimit = 0  # Flower logs the exception that ends an app; there is no fault in the code to be found
-        raise Stopped(f"stopped: {error}; every round in the log is saved, resume=true goes on with the next") from None
+        raise RunStopped(
+            f"stopped: {error}; every round in the log is saved, resume=true goes on with the next"
+        ) from None
 
 
 def _train(grid: Grid, table: UserConfig) -> None:
@@ -51,7 +53,7 @@ def _report(record: dict[str, Any]) -> None:
         "round %s: loss %s%s, %s of %s clients answered, %s refused%s",
         record["round"],
         "–" if record["loss"] is None else f"{record['loss']:.4f}",
-        log.without_loss(record),
+        round_log.without_loss(record),
         record["clients_answered"],
         record["clients_asked"],
         record["clients_refused"],

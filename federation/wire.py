@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from federation.compress import Codes, Coding, rows
-from federation.quantise import WIDTH
-from federation.update import Order, OrderRefused, Update
-from recsys.lora import Adapter
+from fedrec.federation.compression.eden import CompressedUpdate, Eden, rows
+from fedrec.federation.compression.quantise import WIDTH
+from fedrec.federation.messages import Order, OrderRefused, Update
+from fedrec.recsys.model.lora import Adapter
 
 ROOM_BESIDE, ROOM_FOR_TENSOR = 16_384, 1_024
 """Bytes for metrics, and for a tensor's name and header: several times what they take."""
@@ -35,7 +35,7 @@ def decode_adapter(record: ArrayRecord) -> Adapter:
     return {name: torch.from_numpy(array.numpy().copy()) for name, array in record.items()}
 
 
-def narrowed(deltas: Adapter) -> Adapter:
+def to_float32_if_exact(deltas: Adapter) -> Adapter:
     """float32 where that loses nothing, as for the change of a single user; float64 for a sum that needs it."""
     return {
         name: narrow if torch.equal((narrow := tensor.float()).double(), tensor) else tensor
@@ -86,7 +86,7 @@ def encode_update(update: Update) -> RecordDict:
     if update.codes:
         content["codes"] = encode_codes(update.codes)
     else:
-        content["deltas"] = encode_adapter(narrowed(update.deltas))
+        content["deltas"] = encode_adapter(to_float32_if_exact(update.deltas))
     return content
 
 
@@ -117,7 +117,7 @@ def _whole(value: object) -> int:
     return value
 
 
-def encode_codes(codes: Codes) -> ConfigRecord:
+def encode_codes(codes: CompressedUpdate) -> ConfigRecord:
     """One client's codes as bytes: a bit for each sign, a float32 for each scale, and the levels without gaps."""
     levels = np.unpackbits(codes.levels.cpu().numpy().reshape(-1, 1), axis=1)[:, -codes.coding.bits :]
     parts = {
@@ -128,7 +128,7 @@ def encode_codes(codes: Codes) -> ConfigRecord:
     return ConfigRecord({name: part.tobytes() for name, part in parts.items()})
 
 
-def decode_codes(record: ConfigRecord, rows: int, bits: int) -> Codes:
+def decode_codes(record: ConfigRecord, rows: int, bits: int) -> CompressedUpdate:
     """Raises `ValueError` where the bytes are not so many rows with so many bits a number."""
     sizes = {"flips": WIDTH // 8, "scales": 4 * rows, "levels": rows * WIDTH * bits // 8}
     parts: Any = dict(record)
@@ -137,8 +137,8 @@ def decode_codes(record: ConfigRecord, rows: int, bits: int) -> Codes:
     flips, levels = (np.unpackbits(np.frombuffer(parts[name], dtype=np.uint8)) for name in ("flips", "levels"))
     whole = np.zeros((rows * WIDTH, 8), dtype=np.uint8)
     whole[:, -bits:] = levels.reshape(-1, bits)
-    return Codes(
-        Coding(bits, torch.from_numpy(flips.astype(bool)).view(1, WIDTH)),
+    return CompressedUpdate(
+        Eden(bits, torch.from_numpy(flips.astype(bool)).view(1, WIDTH)),
         torch.from_numpy(np.packbits(whole)).view(1, rows, WIDTH),
         torch.from_numpy(np.frombuffer(parts["scales"], dtype="<f4").astype(np.float32)).view(1, rows),
     )
@@ -173,17 +173,17 @@ def decode_census(content: RecordDict, stamp: Mapping[str, str]) -> np.ndarray:
     return tickets
 
 
-def room(template: Adapter) -> int:
+def max_answer_bytes(template: Adapter) -> int:
     """More bytes than any update of such tensors needs: what is longer is not worth decoding."""
     return ROOM_BESIDE + sum(ROOM_FOR_TENSOR + 8 * tensor.numel() for tensor in template.values())
 
 
-def census_room(users: int) -> int:
+def max_census_bytes(users: int) -> int:
     """More bytes than a census of so many users needs."""
     return ROOM_BESIDE + 8 * users
 
 
-def size(content: RecordDict) -> int:
+def payload_bytes(content: RecordDict) -> int:
     """Bytes of a message's payload."""
     arrays = sum(record.count_bytes() for record in content.array_records.values())
     configs = sum(record.count_bytes() for record in content.config_records.values())

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 from click import UsageError
 
-from data.errors import InputError
-from fedrec.commands import answer, data, federation, learn, measure, node
+from fedrec.commands import answer, data, federation, harness, learn, node
+from fedrec.data.errors import InputError
 from fedrec.terminal import check_arguments, discard_unread_output, flush_output, print_anything
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -22,8 +22,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Federated recommendations: histories stay home, small adapters travel, an endpoint answers.",
 )
-for commands in (learn, answer, measure):
+for commands in (learn, answer):
     app.add_typer(commands.app)
+app.add_typer(harness.harness_app())
 app.add_typer(data.app, name="data")
 app.add_typer(node.app, name="node")
 app.add_typer(federation.app, name="federation")

@@ -7,24 +7,24 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel
 
-from serving.schema import (
+from fedrec.serving.schema import (
     Answer,
     Answers,
     Everybody,
     Feedback,
     Health,
-    Kept,
-    Known,
     KnownItem,
+    ModelInfo,
     Models,
     NewItem,
     NewToken,
-    Person,
     Problem,
     Question,
     Questions,
     Remembered,
+    StoredFeedback,
     Token,
+    UserData,
 )
 
 T = TypeVar("T", bound=BaseModel)
@@ -85,12 +85,12 @@ class Client:
     def drop_item(self, item_id: str) -> None:
         self._sent("DELETE", f"items/{_segment(item_id)}")
 
-    def feedback(self, feedback: Feedback) -> Kept:
-        return self._asked(Kept, "POST", "feedback", feedback)
+    def feedback(self, feedback: Feedback) -> StoredFeedback:
+        return self._asked(StoredFeedback, "POST", "feedback", feedback)
 
-    def user(self, user: str) -> Person:
+    def user(self, user: str) -> UserData:
         """All that is kept of a user; needs that user's token or an admin key, as do `feedback` and `erase_user`."""
-        return self._asked(Person, "GET", f"users/{_segment(user)}")
+        return self._asked(UserData, "GET", f"users/{_segment(user)}")
 
     def erase_user(self, user: str) -> None:
         self._sent("DELETE", f"users/{_segment(user)}")
@@ -103,12 +103,12 @@ class Client:
         """A token for one user's browser or app, valid for so long."""
         return self._asked(Token, "POST", f"users/{_segment(user)}/token", NewToken(seconds=seconds))
 
-    def models(self) -> list[Known]:
+    def models(self) -> list[ModelInfo]:
         return self._asked(Models, "GET", "models").models
 
-    def reload(self) -> Known:
+    def reload(self) -> ModelInfo:
         """Have the model's folder opened anew."""
-        return self._asked(Known, "POST", "models:reload")
+        return self._asked(ModelInfo, "POST", "models:reload")
 
     def ready(self) -> Health:
         """Raises `ProblemError` while the model is loading."""

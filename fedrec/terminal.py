@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import TextIO
 
-from data.errors import InputError
+from fedrec.data.errors import InputError
 
 PLAIN = {"–": "-", "—": "-", "−": "-", "…": ".", "‘": "'", "’": "'", "“": '"', "”": '"', "×": "x", "·": "."}
 """What stands for a character in an encoding that lacks it, if Unicode knows no plainer form. One for one: columns of

@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from data.errors import InputError
-from data.reading import read_json, require
-from recsys.model import ModelConfig
+from fedrec.data.errors import InputError
+from fedrec.data.storage.reading import read_json, require
+from fedrec.recsys.model.two_tower import ModelConfig
 
 CARD = "card.json"
 AGAIN = "copy the run again"

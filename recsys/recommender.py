@@ -21,19 +21,19 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data.catalogue import Catalogue
-from data.errors import InputError
-from data.files import replaced_file
-from data.ids import id_faults
-from recsys.card import AGAIN, CARD, load_finished_card, model_config
-from recsys.embed import Encoder, resolve
-from recsys.lora import Adapter, fingerprint, from_peft, is_lora, to_peft
-from recsys.machine import spread, workers
-from recsys.model import Model, ModelConfig
-from recsys.nearest import Found, best, contenders, doubt, exact_scores
-from recsys.rank import Scorer, user_vectors, vector_scorer
-from recsys.tensors import check_adapter, check_numbers, check_vectors, load_tensors
-from recsys.towers import PASS, Towers
+from fedrec.data.catalogue import Catalogue
+from fedrec.data.errors import InputError
+from fedrec.data.ids import id_faults
+from fedrec.data.storage.atomic_files import replaced_file
+from fedrec.recsys.card import AGAIN, CARD, load_finished_card, model_config
+from fedrec.recsys.embeddings import Encoder, resolve
+from fedrec.recsys.evaluation.ranking import Scorer, user_vectors, vector_scorer
+from fedrec.recsys.hardware import parallel_map, workers
+from fedrec.recsys.model.inference import PASS, InferenceModel
+from fedrec.recsys.model.lora import Adapter, fingerprint, from_peft, is_lora, to_peft
+from fedrec.recsys.model.two_tower import Model, ModelConfig
+from fedrec.recsys.nearest import Found, best, contenders, doubt, exact_scores
+from fedrec.recsys.tensors import check_adapter, check_numbers, check_vectors, load_tensors
 
 VECTORS = "item_vectors.safetensors"
 TOWERS = "towers.safetensors"
@@ -75,9 +75,9 @@ class Recommender:
         return Model(self._config, self.encoder, self.card["seed"])
 
     @cached_property
-    def towers(self) -> Towers:
+    def towers(self) -> InferenceModel:
         try:
-            return Towers(self._config, self.encoder, self.adapter, self.card["seed"])
+            return InferenceModel(self._config, self.encoder, self.adapter, self.card["seed"])
         except (KeyError, RuntimeError) as error:
             raise InputError(
                 f"{self.version}: the adapter does not fit {self.encoder.name} ({error}); {AGAIN}"
@@ -107,17 +107,17 @@ class Recommender:
             return user_vectors(towers.user_vectors, towers.length, vectors, histories[start : start + size])  # (b, E)
 
         starts = range(0, len(histories), size or 1)
-        return torch.cat([torch.zeros(0, vectors.shape[1]), *spread(read, starts)])
+        return torch.cat([torch.zeros(0, vectors.shape[1]), *parallel_map(read, starts)])
 
     def text_vectors(self, texts: Sequence[str]) -> Tensor:
         """The places of free texts among the items: (B, E). Each is read in a pass of its own, as histories are."""
         towers, encoder = self.towers, self.encoder
-        encoder.load()  # here, while the threads of `spread` go on reading histories
+        encoder.load()  # here, while the threads of `parallel_map` go on reading histories
 
         def read(text: str) -> Tensor:
             return towers.item_vectors(encoder.encode([text]))  # (1, E)
 
-        return torch.cat([torch.zeros(0, self.vectors.shape[1]), *spread(read, texts)])
+        return torch.cat([torch.zeros(0, self.vectors.shape[1]), *parallel_map(read, texts)])
 
     def recommend(self, vector: Tensor, k: int = 10, exclude: Sequence[int] | np.ndarray = ()) -> Found:
         """The k best rows for a vector and their cosines, best first, by looking at every item. Among equals the lower

@@ -9,10 +9,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from data.errors import InputError
-from data.reading import regular
-from recsys.lora import Adapter, is_lora
-from recsys.model import ModelConfig
+from fedrec.data.errors import InputError
+from fedrec.data.storage.reading import regular
+from fedrec.recsys.model.lora import Adapter, is_lora
+from fedrec.recsys.model.two_tower import ModelConfig
 
 _LAYER = re.compile(r"\.layer\.(\d+)\.")
 

@@ -1,6 +1,6 @@
 """How much work a question asks for, known before any of it is done."""
 
-from serving.schema import Question
+from fedrec.serving.schema import Question
 
 PAGE = 1_000
 """Items whose search and answer take about as long as the rest of a plain question."""

@@ -9,13 +9,13 @@ from threading import Lock
 import numpy as np
 import torch
 
-from recsys.nearest import Found, best, exact_scores
-from recsys.recommender import Recommender
-from serving.diversity import POOL, diversified
-from serving.filters import Unfit
-from serving.index import Asked, Index
-from serving.schema import Answer, Question, Range, Weight
-from serving.shelf import POPULARITY, Goods, Shelf
+from fedrec.recsys.nearest import Found, best, exact_scores
+from fedrec.recsys.recommender import Recommender
+from fedrec.serving.index.diversity import POOL, diversified
+from fedrec.serving.index.filters import ColumnError
+from fedrec.serving.index.vector_index import Asked, Index
+from fedrec.serving.live_catalogue import POPULARITY, ItemRecord, LiveCatalogue
+from fedrec.serving.schema import Answer, Question, Range, Weight
 
 REASONS = 3
 """Items of the history that an answer is explained by."""
@@ -27,7 +27,7 @@ Search = Callable[[Sequence[Asked]], list[Found]]
 """How several searches are made."""
 
 
-class Refused(Exception):
+class UnanswerableError(Exception):
     """A question that is well formed and still cannot be answered: which field, and why."""
 
     def __init__(self, where: str, detail: str, status: int = 422) -> None:
@@ -54,14 +54,14 @@ class Engine:
     """Nothing of it changes: one that offers other items is another engine. Threads take turns at the text encoder."""
 
     recommender: Recommender
-    shelf: Shelf
+    shelf: LiveCatalogue
     _turn: Lock = field(default_factory=Lock, repr=False)
 
     @classmethod
     def of(cls, recommender: Recommender, index: Index | None = None) -> "Engine":
         """Over the items that the recommender knows; their index is built where none is given."""
         index = index or Index.over(recommender.vectors.numpy())
-        return cls(recommender, Shelf.of(recommender.catalogue, index))
+        return cls(recommender, LiveCatalogue.of(recommender.catalogue, index))
 
     def warm(self) -> "Engine":
         """Load what reads histories, so that the first caller does not wait for it."""
@@ -76,8 +76,8 @@ class Engine:
         """Load what reads texts: that takes longer than all the rest, and vectors and histories do not need it."""
         self.read(["ready?"])
 
-    def put(self, goods: Sequence[Goods]) -> "Engine":
-        """One that offers these items, too, each at its text's place. Raises `Unfit`."""
+    def put(self, goods: Sequence[ItemRecord]) -> "Engine":
+        """One that offers these items, too, each at its text's place. Raises `ColumnError`."""
         if not goods:
             return self
         return replace(self, shelf=self.shelf.put(goods, np.stack(self.read([each.text for each in goods]))))
@@ -87,29 +87,32 @@ class Engine:
         return replace(self, shelf=self.shelf.drop(item_id))
 
     def recommend(self, question: Question) -> Answer:
-        """The search takes the calling thread alone. Raises `Refused` naming the field that cannot be answered."""
+        """The search takes the calling thread alone. Raises `UnanswerableError` naming the field."""
         (answer,) = self._recommend([question], lambda asked: [self.shelf.index.search(*each) for each in asked])
-        if isinstance(answer, Refused):
+        if isinstance(answer, UnanswerableError):
             raise answer
         return answer
 
-    def recommend_all(self, questions: Sequence[Question]) -> list[Answer | Refused]:
+    def recommend_all(self, questions: Sequence[Question]) -> list[Answer | UnanswerableError]:
         """An answer or a refusal for each; histories and texts are encoded together, and searches made together."""
         return self._recommend(questions, self.shelf.index.search_all)
 
-    def _recommend(self, questions: Sequence[Question], search: Search) -> list[Answer | Refused]:
+    def _recommend(self, questions: Sequence[Question], search: Search) -> list[Answer | UnanswerableError]:
         started = time.perf_counter()
         plans = [self._planned(question) for question in questions]
         asked = [plan for plan in plans if isinstance(plan, Plan)]
         vectors = self._vectors(asked)
         found = iter(zip(vectors, self._found(asked, vectors, search), strict=True))
-        return [plan if isinstance(plan, Refused) else self._answered(plan, *next(found), started) for plan in plans]
+        return [
+            plan if isinstance(plan, UnanswerableError) else self._answered(plan, *next(found), started)
+            for plan in plans
+        ]
 
     def similar(self, item_id: str, k: int) -> Answer:
-        """The items nearest to an item. Raises `Refused` with status 404 for one that is not known."""
+        """The items nearest to an item. Raises `UnanswerableError` with status 404 for one that is not known."""
         started = time.perf_counter()
         if (row := self.shelf.row(item_id)) is None:
-            raise Refused("item_id", "is not on offer", status=404)
+            raise UnanswerableError("item_id", "is not on offer", status=404)
         found = self.shelf.index.search(self.shelf.index.vector(row), k, self._without([row]))
         return self._told(found, started)
 
@@ -120,13 +123,13 @@ class Engine:
         about = self.shelf.index.search(self.read([text])[0], k, self._without([row for row, _ in titled]))
         return self._told((titled + about)[:k], started, details=details)
 
-    def _planned(self, question: Question) -> Plan | Refused:
+    def _planned(self, question: Question) -> Plan | UnanswerableError:
         try:
             return self._plan(question)
-        except Refused as refusal:
+        except UnanswerableError as refusal:
             return refusal
-        except Unfit as unfit:
-            return Refused(f"filters.{unfit.column}", unfit.detail)
+        except ColumnError as unfit:
+            return UnanswerableError(f"filters.{unfit.column}", unfit.detail)
 
     def _plan(self, question: Question) -> Plan:
         history, strangers = self._known(question.history or [])
@@ -135,9 +138,11 @@ class Engine:
             excluded = np.concatenate([excluded, history])
         included, most = (None, []) if question.include is None else self._known(question.include)
         if question.vector is not None and len(question.vector) != self.shelf.index.width:
-            raise Refused("vector", f"has {len(question.vector)} numbers where this model has {self.shelf.index.width}")
+            raise UnanswerableError(
+                "vector", f"has {len(question.vector)} numbers where this model has {self.shelf.index.width}"
+            )
         if question.vector is not None and not any(question.vector):
-            raise Refused("vector", "is all zeros; it points nowhere")
+            raise UnanswerableError("vector", "is all zeros; it points nowhere")
         if question.history is not None and question.query is None and not len(history):
             self._popular()  # or it is refused
         allowed = self._allowed(question, excluded, included)
@@ -248,9 +253,9 @@ class Engine:
             return list(self.recommender.text_vectors(texts).numpy())
 
     def _popular(self) -> np.ndarray:
-        """How popular each row is. Raises `Refused` where the catalogue does not tell."""
+        """How popular each row is. Raises `UnanswerableError` where the catalogue does not tell."""
         if (popular := self.shelf.popularity) is None:
-            raise Refused(
+            raise UnanswerableError(
                 "history", "none of these ids is on offer, and the catalogue tells no popularity; give a query"
             )
         return popular

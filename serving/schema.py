@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from data.ids import LONGEST_ID, id_fault
+from fedrec.data.ids import LONGEST_ID, id_fault
 
 MAX_K = 1000
 MAX_OFFSET = 10_000
@@ -42,20 +42,20 @@ Value = Annotated[str, Field(max_length=500)] | bool | Whole | Number
 Values = Annotated[list[Value], Field(max_length=1000)]
 
 
-class Asked(BaseModel):
+class RequestModel(BaseModel):
     """What comes from outside: a field that is not known is refused."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Range(Asked):
+class Range(RequestModel):
     """Numbers from `min` to `max`, both included; one of them may be left out."""
 
     min: Number | None = None
     max: Number | None = None
 
 
-class Question(Asked):
+class Question(RequestModel):
     """A request for the top k: from a history, a text, both mixed, a user vector made on the device, or a user whose
     history is kept here by consent."""
 
@@ -115,7 +115,7 @@ class Question(Asked):
         return self
 
 
-class Questions(Asked):
+class Questions(RequestModel):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={"examples": [{"questions": [{"history": ["50", "181"], "k": 5}, {"query": "a heist"}]}]},
@@ -175,7 +175,7 @@ class Answers(BaseModel):
     answers: list[Answer]
 
 
-class NewItem(Asked):
+class NewItem(RequestModel):
     """An item to put in, or to put in place of the one with the same id."""
 
     model_config = ConfigDict(
@@ -214,7 +214,7 @@ class KnownItem(BaseModel):
     columns: dict[str, Any]
 
 
-class Feedback(Asked):
+class Feedback(RequestModel):
     """What a user who wants to be remembered did with an item. Sent again, it counts once."""
 
     model_config = ConfigDict(
@@ -231,7 +231,7 @@ class Feedback(Asked):
     consent: Literal[True] = Field(description="the user has agreed that this is kept here")
 
 
-class Kept(BaseModel):
+class StoredFeedback(BaseModel):
     """Feedback as it is kept."""
 
     user: str
@@ -241,11 +241,11 @@ class Kept(BaseModel):
     at: str
 
 
-class Person(BaseModel):
+class UserData(BaseModel):
     """All that is kept of a user."""
 
     user: str
-    feedback: list[Kept]
+    feedback: list[StoredFeedback]
 
 
 class Remembered(BaseModel):
@@ -261,7 +261,7 @@ class Everybody(BaseModel):
     users: list[Remembered]
 
 
-class NewToken(Asked):
+class NewToken(RequestModel):
     """How long a token is to be valid."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"seconds": 3600}]})
@@ -277,7 +277,7 @@ class Token(BaseModel):
     expires: str
 
 
-class Known(BaseModel):
+class ModelInfo(BaseModel):
     """A model, and whether it is the one that answers."""
 
     model_version: str
@@ -293,7 +293,7 @@ class Known(BaseModel):
 
 
 class Models(BaseModel):
-    models: list[Known]
+    models: list[ModelInfo]
 
 
 class Health(BaseModel):
@@ -302,7 +302,7 @@ class Health(BaseModel):
     items: int | None = None
 
 
-class Fault(BaseModel):
+class FieldError(BaseModel):
     """One thing wrong with a request."""
 
     field: str
@@ -316,4 +316,4 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
-    errors: list[Fault] = Field(default_factory=list)
+    errors: list[FieldError] = Field(default_factory=list)

@@ -13,8 +13,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from data.errors import InputError
-from data.reading import read_toml
+from fedrec.data.errors import InputError
+from fedrec.data.storage.reading import read_toml
 
 SECRET_BYTES = 32
 """Bytes of a token secret at least: as many as the digest that it signs (RFC 7518, 3.2)."""

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 
-from data.errors import InputError
-from serving.schema import Feedback, Kept, Remembered
-from serving.shelf import Goods
+from fedrec.data.errors import InputError
+from fedrec.serving.live_catalogue import ItemRecord
+from fedrec.serving.schema import Feedback, Remembered, StoredFeedback
 
 LIKED, HIDDEN = ("view", "like"), "hide"
 """What makes a history, and what is never shown again."""
@@ -29,14 +29,14 @@ PATIENCE = 2.0
 """Seconds to wait for another process that has locked the file."""
 
 
-class Busy(Exception):
+class StoreBusyError(Exception):
     """The store cannot be read or written now: it is locked or full, or what is to be overwritten is being read."""
 
 
 class Store:
     """Safe for several threads, which take turns. What is erased is overwritten, in the file and in its log.
 
-    All methods raise `Busy` if the file cannot be read or written now; then nothing has changed.
+    All methods raise `StoreBusyError` if the file cannot be read or written now; then nothing has changed.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -59,14 +59,14 @@ class Store:
         with self._turn:
             self._db.close()
 
-    def items(self) -> Iterator[tuple[str, Goods | None]]:
+    def items(self) -> Iterator[tuple[str, ItemRecord | None]]:
         """What was put in, and, as None, what was taken out, of whatever model."""
         with self._used():
             rows = self._db.execute("SELECT item_id, told FROM items").fetchall()
         for item_id, told in rows:
             yield item_id, _goods(json.loads(told)) if told else None
 
-    def put(self, goods: Goods) -> None:
+    def put(self, goods: ItemRecord) -> None:
         with self._written():
             self._db.execute("REPLACE INTO items VALUES (?, ?)", (goods.item_id, goods.told()))
 
@@ -75,7 +75,7 @@ class Store:
         with self._written():
             self._db.execute("REPLACE INTO items VALUES (?, NULL)", (item_id,))
 
-    def note(self, feedback: Feedback) -> Kept:
+    def note(self, feedback: Feedback) -> StoredFeedback:
         """Keep feedback, once: sent again, the first is answered."""
         key = (feedback.user, feedback.item_id, feedback.kind, feedback.request_id)
         with self._written():
@@ -87,7 +87,7 @@ class Store:
             row = self._db.execute(f"SELECT {_KEPT} FROM feedback WHERE {where}", key).fetchone()
         return _kept(row)
 
-    def feedback_of(self, user: str) -> list[Kept]:
+    def feedback_of(self, user: str) -> list[StoredFeedback]:
         """All that is kept of a user, oldest first."""
         with self._used():
             rows = self._db.execute(f"SELECT {_KEPT} FROM feedback WHERE user = ? ORDER BY number", (user,)).fetchall()
@@ -103,14 +103,16 @@ class Store:
     def erase(self, user: str) -> int:
         """Forget a user, in the file and in its log; how many entries there were.
 
-        Raises `Busy` where another process reads the file, so that its log cannot be emptied yet.
+        Raises `StoreBusyError` where another process reads the file, so that its log cannot be emptied yet.
         """
         with self._written():
             count = self._db.execute("DELETE FROM feedback WHERE user = ?", (user,)).rowcount
         with self._used():
             busy, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
-            raise Busy("forgotten, but another process reads the store, and its log cannot be emptied; try again")
+            raise StoreBusyError(
+                "forgotten, but another process reads the store, and its log cannot be emptied; try again"
+            )
         return count
 
     @contextmanager
@@ -132,16 +134,18 @@ class Store:
             try:
                 yield
             except sqlite3.OperationalError as error:
-                raise Busy(f"the store cannot be used now ({error}); nothing has changed, try again") from error
+                raise StoreBusyError(
+                    f"the store cannot be used now ({error}); nothing has changed, try again"
+                ) from error
 
 
 _KEPT = "user, item_id, kind, request_id, at"
 
 
-def _kept(row: tuple[str, ...]) -> Kept:
-    return Kept(**dict(zip(_KEPT.split(", "), row, strict=True)))
+def _kept(row: tuple[str, ...]) -> StoredFeedback:
+    return StoredFeedback(**dict(zip(_KEPT.split(", "), row, strict=True)))
 
 
-def _goods(told: dict) -> Goods:
+def _goods(told: dict) -> ItemRecord:
     item_id, title, text = (told.pop(name) for name in ("item_id", "title", "text"))
-    return Goods(item_id, title, text, told)
+    return ItemRecord(item_id, title, text, told)

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import polars as pl
 
-from data.catalogue import Catalogue
+from fedrec.data.catalogue import Catalogue
 
 
 def folded(text: str) -> str:

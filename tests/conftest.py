@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.catalogue import Catalogue
-from data.prepare import prepare
-from data.shard import Shard
-from data.sources import source_named
 from fedrec.cli import main
-from recsys.embed import Encoder, embed, resolve
-from recsys.model import Model
-from tests.terminal import Fedrec, Outcome
-from tests.world import begun, small_config, write_toy
+from fedrec.data.catalogue import Catalogue
+from fedrec.data.prepare import prepare
+from fedrec.data.readers.sources import source_named
+from fedrec.data.shard import Shard
+from fedrec.recsys.embeddings import Encoder, embed, resolve
+from fedrec.recsys.model.two_tower import Model
+from tests.support.cli import Fedrec, Outcome
+from tests.support.toy_world import begun, small_config, write_toy
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

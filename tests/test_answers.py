@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from federation.answers import checked
-from federation.update import Order, Update
-from recsys.rank import metric_sums
-from tests.world import small_config
+from fedrec.federation.messages import Order, Update
+from fedrec.federation.validate_update import validate_update
+from fedrec.recsys.evaluation.ranking import metric_sums
+from tests.support.toy_world import small_config
 
 TEMPLATE = {"a": torch.zeros(2)}
 ASKED = Order(3, np.arange(4), clip=0.5)
@@ -25,12 +25,12 @@ NONE = torch.zeros(2, dtype=torch.float64)
 
 
 def trained(change: Tensor = LONG, **sums: float) -> Update:
-    return checked(Update(3, 4, {"a": change}, LEARNED | sums), ASKED, TEMPLATE, small_config())
+    return validate_update(Update(3, 4, {"a": change}, LEARNED | sums), ASKED, TEMPLATE, small_config())
 
 
 def ranked(**sums: float) -> Update:
     found = RANKS | {name.replace("_", "@"): value for name, value in sums.items()}
-    return checked(Update(3, 4, {}, found), replace(ASKED, split="test"), {}, small_config())
+    return validate_update(Update(3, 4, {}, found), replace(ASKED, split="test"), {}, small_config())
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_score_of_nobody_is_refused() -> None:
     """Nobody ranked, and all of them best: it would choose the round."""
     nobody = dict.fromkeys(RANKS, 4.0) | {"users": 0.0}
     with pytest.raises(ValueError, match="recall@5 of 0 ranked users"):
-        checked(Update(3, 4, {}, nobody), replace(ASKED, split="test"), {}, small_config())
+        validate_update(Update(3, 4, {}, nobody), replace(ASKED, split="test"), {}, small_config())
 
 
 @settings(max_examples=200, deadline=None)
@@ -101,4 +101,4 @@ def test_every_ranking_is_accepted(ranks: list[int], more: int) -> None:
     """Also if some of those who were asked have no held-out item."""
     asked = len(ranks) + more
     update = Update(3, asked, {}, metric_sums(np.array(ranks, dtype=np.int64)))
-    assert checked(update, Order(3, np.arange(asked), split="test"), {}, small_config()) is update
+    assert validate_update(update, Order(3, np.arange(asked), split="test"), {}, small_config()) is update

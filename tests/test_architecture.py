@@ -1,118 +1,67 @@
-"""The house: who may import whom, what stays out of module level, and one table of knobs."""
+"""The architecture: which room may import which, what stays out of module level, and one table of settings."""
 
 import ast
 import tomllib
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-from federation.config import PLACES, RunConfig, from_knobs, knobs
+from fedrec.federation.config import RunConfig, from_flat, to_flat
 
 ROOT = Path(__file__).resolve().parent.parent
 MAY_IMPORT = {
-    "data": set(),
+    "data": set[str](),
     "recsys": {"data"},
     "federation": {"recsys", "data"},
     "serving": {"recsys", "data"},
     "fedrec": {"data", "recsys", "federation", "serving"},
+    "benchmarks": {"data", "recsys", "federation", "serving", "fedrec"},
 }
-ORDER = {
-    "data": [
-        "errors",
-        "ids",
-        "names",
-        "locks",
-        "contents",
-        "swap",
-        "files",
-        "reading",
-        "catalogue",
-        "histories",
-        "shard",
-        "fingerprint",
-        "people",
-        "split",
-        "demo_vocabulary",
-        "demo",
-        "raw",
-        *("rules", "times"),
-        "films",
-        "atomic",
-        "unisrec",
-        "sources",
-        *("account", "columns", "lines", "formats", "rows", "items", "tables", "filter", "popularity"),
-        "download",
-        "prepare",
-        "nodes",
-        "synthetic",
-    ],
-    "recsys": [
-        "embed",
-        "machine",
-        "exact",
-        "nearest",
-        "stacks",
-        "lora",
-        "model",
-        "loss",
-        "fit",
-        "rank",
-        "towers",
-        "learner",
-        "examples",
-        "peers",
-        "significance",
-        "groups",
-        "personal",
-        "baselines",
-        "neighbours",
-        "sasrec",
-        "tuning",
-        "card",
-        "tensors",
-        "recommender",
-    ],
-    "federation": [
-        "config",
-        "bundle",
-        "tether",
-        "quantise",
-        "compress",
-        "update",
-        "keep",
-        "orders",
-        "client",
-        "server",
-        "answers",
-        "wire",
-        "log",
-        "rounds",
-        "train",
-        "client_app",
-        "task",
-        "supernode",
-        "server_app",
-        "local",
-        "simulation",
-        "credentials",
-        "processes",
-    ],
-    "serving": [
-        *("exact", "index", "diversity", "schema", "cost", "filters", "titles", "shelf", "engine", "store", "threads"),
-        *("live", "together", "settings", "problems", "paths", "hosts", "tokens", "callers", "rates", "gate", "body"),
-        *("described", "routes", "log", "documentation", "app", "server"),
-    ],
+"""The rooms, and the rooms that each may import."""
+
+FLOWER = {
+    "federation/wire.py",
+    "federation/rounds.py",
+    "federation/training_run.py",
+    "federation/client_app.py",
+    "federation/server_app.py",
+    "federation/local_grid.py",
+    "federation/deployment/message_process.py",
+    "benchmarks/speed/flower_simulation.py",
 }
-"""Within a package a file imports only those listed before it."""
-FLOWER = {"wire", "rounds", "train", "client_app", "task", "server_app", "local", "simulation"}
 SLOW = {"sentence_transformers", "peft", "transformers"}
-FILES = [path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))]
+FILES = [path for room in MAY_IMPORT for path in sorted((ROOT / room).rglob("*.py"))]
+
+
+def module_of(path: Path) -> str:
+    """The dotted name that a file is imported by."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    dotted = ".".join(parts if parts[0] in ("fedrec", "benchmarks") else ("fedrec", *parts))
+    return dotted.removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def room_of(module: str) -> str:
+    """The room of one of our modules: `fedrec.data.shard` is in `data`, `fedrec.cli` in `fedrec`."""
+    first, _, rest = module.partition(".")
+    second = rest.partition(".")[0]
+    return second if first == "fedrec" and second in MAY_IMPORT else first
+
+
+def wing_of(module: str) -> str:
+    """A file's folder within its room; a file that lies in the room itself is a wing of its own."""
+    parts = module.split(".")
+    depth = 3 if room_of(module) not in ("fedrec", "benchmarks") else 2
+    return ".".join(parts[:depth])
 
 
 def imports(path: Path, top_level: bool = False) -> Iterator[str]:
-    """Dotted names that a file imports; with `top_level`, only when it is itself imported."""
-    tree = ast.parse(path.read_text())
+    """Dotted names that a file imports; with `top_level`, only those that its own import imports."""
+    tree = ast.parse(path.read_text("utf-8"))
     for node in tree.body if top_level else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -122,22 +71,39 @@ def imports(path: Path, top_level: bool = False) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def our_imports(path: Path) -> set[str]:
+    """The files of the project that a file imports, by their module names."""
+    return {name for name in imports(path) if name in MODULES and name not in ("fedrec", module_of(path))}
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_point_one_way(path: Path) -> None:
-    package = path.parent.relative_to(ROOT).parts[0]
-    earlier = ORDER.get(package, [])
-    before = set(earlier[: earlier.index(path.stem)]) if path.stem in earlier else set()
+    room = room_of(module_of(path))
+    for name in our_imports(path):
+        assert room_of(name) in MAY_IMPORT[room] | {room}, f"{path.name} imports {name}"
     for name in imports(path):
-        room, _, rest = name.partition(".")
-        if room in MAY_IMPORT and room != package:
-            assert room in MAY_IMPORT[package], f"{path.name} imports {name}"
-        if room == package and rest and package in ORDER:
-            assert rest.split(".")[0] in before, f"{path.name} imports {name}, which is not listed before it"
-        if room == "flwr":
-            assert package == "federation", f"{path.name} imports {name}"
-            assert path.stem in FLOWER, f"{path.name} imports {name}"
-        assert room not in {"pickle", "shelve", "dill", "cloudpickle"}, f"{path.name} imports {name}"
-        assert room != "joblib" or name in {"joblib", "joblib.cpu_count"}, f"{path.name} imports {name}"
+        outside = name.split(".")[0]
+        assert outside not in {"data", "recsys", "federation", "serving"}, (
+            f"{path.name} imports {name}: say fedrec.{name}"
+        )
+        if outside == "flwr":
+            assert path.relative_to(ROOT).as_posix() in FLOWER, f"{path.name} imports {name}"
+        assert outside not in {"pickle", "shelve", "dill", "cloudpickle"}, f"{path.name} imports {name}"
+        assert outside != "joblib" or name in {"joblib", "joblib.cpu_count"}, f"{path.name} imports {name}"
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    graph = {module: our_imports(path) for module, path in MODULES.items()}
+    assert list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
+def test_no_wing_imports_itself_by_way_of_others() -> None:
+    graph: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        if module not in ("fedrec", *(f"fedrec.{room}" for room in MAY_IMPORT)):
+            wings = {wing_of(name) for name in our_imports(path)}
+            graph.setdefault(wing_of(module), set()).update(wings - {wing_of(module)})
+    assert list(TopologicalSorter(graph).static_order())
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -145,12 +111,19 @@ def test_slow_imports_wait_until_they_are_needed(path: Path) -> None:
     assert not SLOW & {name.split(".")[0] for name in imports(path, top_level=True)}
 
 
+def test_no_test_imports_a_test() -> None:
+    """What several tests need is in `tests/support`."""
+    tests = sorted((ROOT / "tests").rglob("*.py"))
+    found = {path.name: name for path in tests for name in imports(path) if name.startswith("tests.test_")}
+    assert found == {}
+
+
 TEXT = {"read_text": 0, "write_text": 1}
-"""Methods of paths that take an encoding, and how many arguments stand before it."""
+"""Methods of paths that take an encoding, and the number of arguments before it."""
 
 
 def unencoded(path: Path) -> Iterator[str]:
-    """Calls in a file that read or write text in the encoding of whatever locale the process has."""
+    """Calls in a file that read or write text in the encoding of the process's locale."""
     for call in (node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)):
         name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
         named = {keyword.arg: getattr(keyword.value, "value", None) for keyword in call.keywords}
@@ -166,24 +139,22 @@ def test_text_is_read_and_written_in_a_named_encoding() -> None:
     assert [place for path in FILES for place in unencoded(path)] == []
 
 
-def test_every_file_has_its_place_in_the_order() -> None:
-    for package, order in ORDER.items():
-        assert {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__"} == set(order)
-
-
-def test_the_table_in_pyproject_is_the_dataclasses() -> None:
-    table = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
-    assert table == PLACES | knobs(RunConfig())
-
-
-def test_knobs_round_trip() -> None:
+def test_flat_settings_round_trip() -> None:
     changed = {"rounds": 3, "lora_targets": "query,key", "server_rate": 0.5, "mode": "central", "layers": 1}
-    config = from_knobs(changed)
+    config = from_flat(changed)
     assert config.model.lora_targets == ("query", "key")
-    assert knobs(config) == knobs(RunConfig()) | changed
-    assert from_knobs({name: str(value) for name, value in knobs(config).items()}) == config
+    assert to_flat(config) == to_flat(RunConfig()) | changed
+    assert from_flat({name: str(value) for name, value in to_flat(config).items()}) == config
 
 
-@pytest.mark.parametrize("folder", [*MAY_IMPORT, "tests", "notebooks"])
-def test_every_folder_is_a_package(folder: str) -> None:
+@pytest.mark.parametrize("folder", ["data", "recsys", "federation", "serving"])
+def test_a_room_is_a_folder_of_the_repository_and_a_package_of_fedrec(folder: str) -> None:
+    """The link in `fedrec/` is all that Python, the type checker, an editor and the wheel need to find it."""
     assert (ROOT / folder / "__init__.py").is_file()
+    assert (ROOT / "fedrec" / folder).is_symlink()
+    assert (ROOT / "fedrec" / folder).resolve() == ROOT / folder
+
+
+def test_the_clone_declares_no_second_top_level_package() -> None:
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"]["find"]
+    assert packages == {"include": ["fedrec*"]}

@@ -6,29 +6,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.errors import InputError
-from data.synthetic import SyntheticConfig
-from federation.config import RunConfig
-from fedrec.bench import encoder, engine, report, scale, serving, world
-from fedrec.bench.clock import alternate, extra_memory, peak_memory, ratio
-from serving.engine import Engine
-from tests.world import small_config
+from benchmarks.speed import cohort_engine, encoder, endpoint, printing, scale, worlds
+from benchmarks.speed.clock import alternate, extra_memory, peak_memory, ratio
+from fedrec.data.errors import InputError
+from fedrec.data.synthetic.random_tables import SyntheticConfig
+from fedrec.federation.config import RunConfig
+from fedrec.serving.engine import Engine
+from tests.support.toy_world import small_config
 
 TINY = SyntheticConfig(users=30, items=600, interactions=300, seed=0)
 
 
 @pytest.fixture
 def data(tmp_path: Path, tiny: RunConfig) -> Path:
-    return world.make(TINY, tmp_path, tiny)
+    return worlds.make(TINY, tmp_path, tiny)
 
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     """Small settings, and everything that is measured as small."""
-    monkeypatch.setattr(engine, "WORLD", TINY)
+    monkeypatch.setattr(cohort_engine, "WORLD", TINY)
     for name, value in {"CLIENTS": 12, "LONE": 4, "TURNS": 1, "FLOWER_ROUNDS": 3, "LENGTHS": (4,)}.items():
-        monkeypatch.setattr(engine, name, value)
-    monkeypatch.setattr(engine, "SIZES", (64,))
+        monkeypatch.setattr(cohort_engine, name, value)
+    monkeypatch.setattr(cohort_engine, "SIZES", (64,))
     for name in ("SMALL", "LARGE", "ML_1M"):
         monkeypatch.setattr(scale, name, TINY)
     for name, value in {"CLIENTS": 6, "ROUNDS": 2, "TURNS": 1}.items():
@@ -37,34 +37,34 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> RunConfig:
 
 
 def test_engine_and_loop_give_the_same_sum(data: Path, tiny: RunConfig) -> None:
-    bench = engine.Bench(data, tiny)
-    found = engine.compare(bench)
+    bench = cohort_engine.Bench(data, tiny)
+    found = cohort_engine.compare(bench)
     assert found["same_update"]["loop"] < 1e-5
     assert found["ratios"].keys() == {"engine/central", "engine/loop"}
     assert all(figures["clients_per_second"] > 0 for figures in found["ways"].values())
 
 
 def test_another_sum_is_seen(data: Path, tiny: RunConfig) -> None:
-    bench = engine.Bench(data, tiny)
-    assert engine.difference(bench.engine(bench.order(4)), bench.loop(bench.order(5))) > 1e-3
+    bench = cohort_engine.Bench(data, tiny)
+    assert cohort_engine.difference(bench.engine(bench.order(4)), bench.loop(bench.order(5))) > 1e-3
 
 
 @pytest.mark.timeout(300)
 def test_flowers_simulation_ends_in_the_same_model(data: Path, tiny: RunConfig, tmp_path: Path) -> None:
-    bench = engine.Bench(data, tiny)
-    found = engine.with_flower(engine.compare(bench), bench, tmp_path)
+    bench = cohort_engine.Bench(data, tiny)
+    found = cohort_engine.with_flower(cohort_engine.compare(bench), bench, tmp_path)
     assert found["same_update"]["flower"] == 0
     assert found["ratios"]["engine/flower"] > 0
 
 
 def test_the_parts_are_reported(tiny: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
-    found = report.run(replace(tiny, seed=3), ["scale"], "fedrec bench engine --part scale")
+    found = printing.run(replace(tiny, seed=3), ["scale"], "fedrec bench engine --part scale")
     assert found["scale"]["prepare"]["rows"] > 0
     assert found["scale"]["train"]["rounds"] == 2
     assert found["scale"]["ranking"]["items"] == TINY.items
     assert (found["seed"], found["command"]) == (3, "fedrec bench engine --part scale")
     assert {"versions", "machine", "settings"} <= found.keys()
-    report.show(found)
+    printing.show(found)
     assert "large/small" in capsys.readouterr().out
 
 
@@ -76,21 +76,21 @@ def test_the_encoder_is_measured_by_length(monkeypatch: pytest.MonkeyPatch, caps
     assert 5 < short["tokens"] < long["tokens"] < 4 * short["tokens"]
     assert short["milliseconds"] > 0
     assert {"versions", "machine", "encoder", "threads"} <= found.keys()
-    report.show_encoder(found)
+    printing.show_encoder(found)
     assert "ms of one core" in capsys.readouterr().out
 
 
 def test_a_profile_shares_out_the_whole_time(tiny: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = engine.profile(tiny)
+    rows = cohort_engine.profile(tiny)
     assert sum(row["own"] for row in rows) == pytest.approx(1)
-    report.show_profile(rows)
+    printing.show_profile(rows)
     assert "clip and sum" in "".join(row["operation"] for row in rows)
 
 
 def test_a_missing_simulation_runtime_is_named(tiny: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install"):
-        engine.measure(tiny, lambda text: None)
+        cohort_engine.measure(tiny, lambda text: None)
 
 
 def test_turns_alternate_and_the_first_is_not_counted() -> None:
@@ -120,10 +120,10 @@ def test_the_endpoint_is_measured_whole(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in {"QUESTIONS": 8, "TURNS": 1, "CALLERS": 3, "SECONDS": 0.5, "RELOADS": 3, "HISTORY": 5}.items():
-        monkeypatch.setattr(serving, name, value)
+        monkeypatch.setattr(endpoint, name, value)
     for name, value in {"ITEMS": 2000, "KINDS": 40, "FAMILIES": 4}.items():
-        monkeypatch.setattr(serving, name, value)
-    found = serving.measure(run, lambda text: None)
+        monkeypatch.setattr(endpoint, name, value)
+    found = endpoint.measure(run, lambda text: None)
     assert found["reload"]["answers"] > 0
     assert found["reload"]["wrong"] == found["sustained"]["errors"] == 0
     assert found["index"]["recall"] == 1  # so few items are all looked at
@@ -131,7 +131,7 @@ def test_the_endpoint_is_measured_whole(
     assert found["history"].keys() == {"p50_ms", "fixed_ms", "bare_ms", "ratio", "without_pause"}
     assert {"versions", "machine", "run"} <= found.keys()
     assert found["memory_mib"] > 100  # Python with torch alone is larger
-    report.show_serving(found)
+    printing.show_serving(found)
     printed = capsys.readouterr().out
     assert "start to ready" in printed
     assert f"{found['memory_mib']:,} MiB" in printed
@@ -139,8 +139,8 @@ def test_the_endpoint_is_measured_whole(
 
 def test_a_mixed_answer_is_seen(run: Path) -> None:
     """The two versions that take turns under load answer every question otherwise."""
-    bench = serving.Bench.of(run)
-    one, other = (Engine.of(version) for version in (bench.recommender, serving.another(bench.recommender)))
+    bench = endpoint.Bench.of(run)
+    one, other = (Engine.of(version) for version in (bench.recommender, endpoint.another(bench.recommender)))
     for question in bench.histories()[:5]:
         a, b = one.recommend(question), other.recommend(question)
         assert a.model_version != b.model_version

@@ -16,9 +16,9 @@ from flwr.app.metadata import Metadata
 from flwr.cli.build import build_fab_from_disk
 from flwr.common.config import get_fab_config
 
-from federation import bundle, task
-from federation.bundle import ForeignBundle
-from tests import stranger
+from fedrec.federation.deployment import app_bundle, message_process
+from fedrec.federation.deployment.app_bundle import ForeignBundle
+from tests.support import foreign_app
 
 # of Flower's, as it builds a bundle
 pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
@@ -29,13 +29,13 @@ CLIENT = "federation/client_app.py"
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle") / "app"
-    bundle.write(folder)
+    app_bundle.write(folder)
     return folder
 
 
 def refused(content: bytes) -> str:
     with pytest.raises(ForeignBundle) as refusal:
-        bundle.refuse_foreign(content, bundle.installed())
+        app_bundle.refuse_foreign(content, app_bundle.installed())
     return str(refusal.value)
 
 
@@ -48,25 +48,25 @@ def packed(files: dict[str, bytes]) -> bytes:
 
 def test_the_written_app_is_what_a_clone_bundles(app: Path) -> None:
     content = build_fab_from_disk(app)
-    bundle.refuse_foreign(content, bundle.installed())
-    clone = tomllib.loads((bundle.ROOT / "pyproject.toml").read_text())
+    app_bundle.refuse_foreign(content, app_bundle.installed())
+    clone = tomllib.loads((app_bundle.ROOT / "pyproject.toml").read_text())
     assert get_fab_config(content)["tool"] == {"flwr": clone["tool"]["flwr"]}
     assert get_fab_config(content)["project"].items() <= clone["project"].items()
 
 
 def test_other_code_is_named_and_refused(app: Path, tmp_path: Path) -> None:
-    ours = bundle.installed()
+    ours = app_bundle.installed()
     assert f": {CLIENT} differ;" in refused(packed(ours | {CLIENT: ours[CLIENT] + b"\n"}))
     assert f": {CLIENT} differ;" in refused(packed(ours | {CLIENT: ours[CLIENT][:-1]}))
     assert ": more.py differ;" in refused(packed(ours | {"more.py": b""}))
     assert ": native.so differ;" in refused(packed(ours | {"native.so": b""}))
     assert f": {CLIENT} differ;" in refused(packed({name: text for name, text in ours.items() if name != CLIENT}))
     assert f"and {len(ours) - 3} more differ;" in refused(packed({}))
-    assert "stranger.py" in refused(build_fab_from_disk(stranger.write(tmp_path / "spy")))
+    assert "stranger.py" in refused(build_fab_from_disk(foreign_app.write(tmp_path / "spy")))
 
 
 def test_what_is_no_bundle_is_refused_unread() -> None:
-    ours = bundle.installed()
+    ours = app_bundle.installed()
     assert "cannot be read" in refused(b"")
     assert "cannot be read" in refused(packed(ours)[:-100])
     assert CLIENT in refused(packed(ours | {CLIENT: bytes(50_000_000)}))  # 50 MB of 50 kB, of which little is read
@@ -77,7 +77,7 @@ def test_nothing_of_a_bundle_is_run(app: Path, monkeypatch: pytest.MonkeyPatch) 
     metadata = Metadata(1, "1", 1, 2, "", "", 0.0, 60.0, "query.loot")
     message = make_message(metadata, content=RecordDict())
     context = Context(1, 2, {"data": "/nowhere"}, RecordDict(), {})
-    reply = task.reply_to(message, context, build_fab_from_disk(app))
+    reply = message_process.reply_to(message, context, build_fab_from_disk(app))
     assert isinstance(reply, Message)
     assert isinstance(reply.error, Error)
     assert "loot" in (reply.error.reason or "")
@@ -85,9 +85,9 @@ def test_nothing_of_a_bundle_is_run(app: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_an_installed_package_bundles_itself(app: Path, tmp_path: Path) -> None:
     """As from a wheel: the packages stand in site-packages, beside other things, and there is no clone."""
-    for package in bundle.PACKAGES:
+    for package in app_bundle.PACKAGES:
         shutil.copytree(
-            bundle.ROOT / package, tmp_path / "site" / package, ignore=shutil.ignore_patterns("__pycache__")
+            app_bundle.ROOT / package, tmp_path / "site" / package, ignore=shutil.ignore_patterns("__pycache__")
         )
     (tmp_path / "site" / "other.py").touch()
     command = [

@@ -13,19 +13,19 @@ import polars as pl
 import pytest
 from torch import Tensor
 
-from data.catalogue import Catalogue
-from data.prepare import write
-from data.raw import Frames
-from data.shard import Shard
-from data.sources import SOURCES
-from data.split import Split
-from federation.config import RunConfig, knobs
 from fedrec.commands.options import Protocol
-from fedrec.train import read_settings
-from recsys.neighbours import EASEConfig, ease
-from recsys.rank import PROTOCOLS, rank
-from tests.terminal import Fedrec, Outcome, is_refused
-from tests.world import SMALL, small_config, toy_interactions, toy_items
+from fedrec.data.catalogue import Catalogue
+from fedrec.data.prepare import write_dataset
+from fedrec.data.readers.raw import Frames
+from fedrec.data.readers.sources import SOURCES
+from fedrec.data.shard import Shard
+from fedrec.data.split import Split
+from fedrec.federation.config import RunConfig, to_flat
+from fedrec.recsys.baselines.neighbours import EASEConfig, ease
+from fedrec.recsys.evaluation.ranking import PROTOCOLS, rank
+from fedrec.training import read_settings
+from tests.support.cli import Fedrec, Outcome, is_refused
+from tests.support.toy_world import SMALL, small_config, toy_interactions, toy_items
 
 ARTIFACT = {
     "adapter_config.json",
@@ -68,8 +68,8 @@ def places(toy: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     (folder / "nested.toml").write_text("[model]\nlayers = 1\n")
     (folder / "empty").mkdir()
     other = toy_items().with_columns(text=pl.col("text") + "!")
-    write(Frames(toy_interactions(), other), folder / "other", name="toy")
-    write(Frames(toy_interactions(), toy_items()), folder / "cold", name="toy", split=Split(cold_share=0.3))
+    write_dataset(Frames(toy_interactions(), other), folder / "other", name="toy")
+    write_dataset(Frames(toy_interactions(), toy_items()), folder / "cold", name="toy", split=Split(cold_share=0.3))
     unfinished = shutil.copytree(run, folder / "unfinished")
     card = json.loads((unfinished / "card.json").read_text())
     (unfinished / "card.json").write_text(json.dumps(card | {"finished": False}))
@@ -370,11 +370,11 @@ def test_a_baseline_that_memory_does_not_hold_is_told_and_left_out(
     fedrec: Fedrec, run: Path, toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """4 × 8 × 24² bytes for 24 films."""
-    monkeypatch.setattr("recsys.neighbours.free_memory", lambda on: 18_431)
+    monkeypatch.setattr("fedrec.recsys.baselines.neighbours.free_memory", lambda on: 18_431)
     outcome = fedrec("evaluate", run, "--data", toy, "--baselines", "--json")
     assert list(outcome.answer["baselines"]) == ["random", "popularity", "text neighbours", "item-kNN"]
     assert "EASE is left out: a matrix of 24 × 24 is more than memory holds" in outcome.err
-    monkeypatch.setattr("recsys.neighbours.free_memory", lambda on: 18_432)
+    monkeypatch.setattr("fedrec.recsys.baselines.neighbours.free_memory", lambda on: 18_432)
     assert "EASE" in fedrec("evaluate", run, "--data", toy, "--baselines", "--json").answer["baselines"]
 
 
@@ -428,7 +428,7 @@ def test_train_central_writes_the_artifact_and_no_pickle(
 def test_data_of_which_nobody_can_learn_is_refused_before_the_run_begins(fedrec: Fedrec, tmp_path: Path) -> None:
     """Three events each: two are held out, and from the one that is left nothing can be predicted."""
     first_three = toy_interactions().group_by("user_id", maintain_order=True).head(3)
-    write(Frames(first_three, toy_items()), tmp_path / "short", name="short")
+    write_dataset(Frames(first_three, toy_items()), tmp_path / "short", name="short")
     told = fedrec("train", tmp_path / "short", "--out", tmp_path / "run", "--set", "rounds=1")
     is_refused(told, "held_out = 2 a user needs 4 events", "the longest history has 3", "lower held_out")
     assert not (tmp_path / "run").exists()
@@ -442,7 +442,7 @@ def test_train_begins_from_another_run(fedrec: Fedrec, toy: Path, run: Path, tmp
 
 def test_a_setting_by_file_or_by_hand_is_the_same(fedrec: Fedrec, toy: Path, run: Path, tmp_path: Path) -> None:
     """A resume that names the run's own settings, all of them, in a file changes nothing and is let through."""
-    table = knobs(small_config())
+    table = to_flat(small_config())
     lines = [f"{name} = {json.dumps(value)}\n" for name, value in table.items()]
     (tmp_path / "all.toml").write_text("".join(lines))
     copied = shutil.copytree(run, tmp_path / "copied")
@@ -456,4 +456,4 @@ def test_a_benchmarks_preset_is_a_file_of_settings(tmp_path: Path) -> None:
     (tmp_path / "preset.toml").write_text('data = "toy"\nseeds = [3]\n[settings]\nrounds = 7\nlora_targets = "query"\n')
     config = read_settings(tmp_path / "preset.toml", ["item_rank=5"])
     assert config is not None
-    assert knobs(config) == knobs(RunConfig()) | {"rounds": 7, "lora_targets": "query", "item_rank": 5}
+    assert to_flat(config) == to_flat(RunConfig()) | {"rounds": 7, "lora_targets": "query", "item_rank": 5}

@@ -7,12 +7,11 @@ import httpx
 import pytest
 
 from fedrec.client import Client, ProblemError
-from recsys.recommender import Recommender
-from serving.app import create_app
-from serving.schema import Feedback, Question
-from serving.settings import Settings
-from tests.endpoint import ready
-from tests.test_serving import WATCHED
+from fedrec.recsys.recommender import Recommender
+from fedrec.serving.http.app import create_app
+from fedrec.serving.schema import Feedback, Question
+from fedrec.serving.settings import Settings
+from tests.support.endpoint import WATCHED, ready
 
 ADMIN = "a-key-to-change-9876543210"
 

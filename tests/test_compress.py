@@ -14,21 +14,21 @@ from hypothesis import strategies as st
 from scipy.linalg import hadamard as scipys
 from torch import Tensor
 
-from data.errors import InputError
-from federation import log, wire
-from federation.client import Node
-from federation.compress import Codes, Coding, encode, rows
-from federation.config import from_knobs
-from federation.local import LocalGrid
-from federation.quantise import SIDE, WIDTH, hadamard, quantiser
-from federation.rounds import run, take_census
-from federation.server import State
-from federation.update import Order, Update, norms, summed
-from fedrec.reproduce.cost import uplink
-from recsys.fit import Fitted
-from recsys.model import Model
-from tests.test_rounds import Tamper, trained, unreliable
-from tests.world import small_config, toy_stamp
+from benchmarks.reproduce.message_cost import uplink
+from fedrec.data.errors import InputError
+from fedrec.federation import round_log, wire
+from fedrec.federation.compression.eden import CompressedUpdate, Eden, encode, rows
+from fedrec.federation.compression.quantise import SIDE, WIDTH, hadamard, quantiser
+from fedrec.federation.config import from_flat
+from fedrec.federation.local_grid import LocalGrid
+from fedrec.federation.messages import Order, Update, clip_and_sum, norms
+from fedrec.federation.node import Node
+from fedrec.federation.rounds import run, take_census
+from fedrec.federation.server import State
+from fedrec.recsys.model.two_tower import Model
+from fedrec.recsys.training.local_training import ClientUpdates
+from tests.support.toy_world import small_config, toy_stamp
+from tests.support.unreliable_grid import Tamper, trained, unreliable
 
 BITS = range(1, 9)
 
@@ -36,15 +36,15 @@ BITS = range(1, 9)
 def coded(change: Tensor, bits: int, salts: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
     """One change under the rotation of each of these salts, decoded; with the codes' scales, and the told lengths."""
     deltas = {"a": change.expand(len(salts), -1)}
-    codes, lengths = encode(deltas, Coding.of(salts, bits, seed=0, round=1))
+    codes, lengths = encode(deltas, Eden.of(salts, bits, seed=0, round=1))
     return torch.cat(list(codes.decoded()))[:, : len(change)], codes.scales, lengths
 
 
 def lone(bits: int, seed: int = 0, length: int = 3000) -> tuple[Update, dict[str, Tensor]]:
     change = torch.randn(1, length, generator=torch.Generator().manual_seed(seed))
-    fitted = Fitted({"b": change[:, :10].view(1, 2, 5), "a": change[:, 10:]}, torch.ones(1))
-    coding = Coding.of(np.array([seed], dtype=np.uint64), bits, 0, 1)
-    return summed(fitted, 1, 1.0, coding), {name: tensor[0] for name, tensor in fitted.deltas.items()}
+    fitted = ClientUpdates({"b": change[:, :10].view(1, 2, 5), "a": change[:, 10:]}, torch.ones(1))
+    coding = Eden.of(np.array([seed], dtype=np.uint64), bits, 0, 1)
+    return clip_and_sum(fitted, 1, 1.0, coding), {name: tensor[0] for name, tensor in fitted.deltas.items()}
 
 
 def test_the_rotation_is_hadamards() -> None:
@@ -122,7 +122,7 @@ def test_a_decoded_change_is_right_along_the_change(seed: int, bits: int, scale:
     """⟨x̂, x⟩ = |x|², row by row, whatever the rotation; and its length is the one that was told."""
     change = scale * torch.randn(length, generator=torch.Generator().manual_seed(seed))
     deltas = {"a": change.unsqueeze(0)}
-    codes, told = encode(deltas, Coding.of(np.array([seed], dtype=np.uint64), bits, 0, 1))
+    codes, told = encode(deltas, Eden.of(np.array([seed], dtype=np.uint64), bits, 0, 1))
     decoded = next(codes.decoded())[0].double()
     assert float(decoded[:length] @ change.double()) == pytest.approx(float(change.double().square().sum()), rel=1e-3)
     assert float(decoded.norm()) == pytest.approx(float(told[0]), rel=1e-6)
@@ -137,18 +137,18 @@ def test_nothing_is_coded_as_nothing() -> None:
 
 def test_each_client_has_a_rotation_of_its_own_in_every_round() -> None:
     salts = np.arange(4, dtype=np.uint64)
-    draws = [Coding.of(salts, 1, seed, round).flips for seed, round in ((0, 1), (0, 2), (1, 1))]
+    draws = [Eden.of(salts, 1, seed, round).flips for seed, round in ((0, 1), (0, 2), (1, 1))]
     assert len({bytes(row) for flips in draws for row in flips.numpy()}) == 12
-    assert torch.equal(Coding.of(salts[2:3], 1, 0, 1).flips, draws[0][2:3])
+    assert torch.equal(Eden.of(salts[2:3], 1, 0, 1).flips, draws[0][2:3])
 
 
 def test_a_client_that_diverged_adds_nothing_in_codes_too() -> None:
-    fitted = Fitted({"a": torch.tensor([[0.5], [torch.nan], [0.25]])}, torch.tensor([1.0, 2.0, torch.inf]))
-    found = summed(fitted, 1, 1.0, Coding.of(np.arange(3, dtype=np.uint64), 8, 0, 1))
+    fitted = ClientUpdates({"a": torch.tensor([[0.5], [torch.nan], [0.25]])}, torch.tensor([1.0, 2.0, torch.inf]))
+    found = clip_and_sum(fitted, 1, 1.0, Eden.of(np.arange(3, dtype=np.uint64), 8, 0, 1))
     assert found.deltas["a"].tolist() == pytest.approx([0.5], rel=0.02)
     assert (found.users, found.sums) == (3, {"loss": 1.0, "learners": 3.0, "clipped": 0.0, "diverged": 2.0})
-    alone = Fitted({"a": torch.tensor([[torch.nan]])}, torch.tensor([1.0]))
-    sent = summed(alone, 1, 1.0, Coding.of(np.arange(1, dtype=np.uint64), 1, 0, 1))
+    alone = ClientUpdates({"a": torch.tensor([[torch.nan]])}, torch.tensor([1.0]))
+    sent = clip_and_sum(alone, 1, 1.0, Eden.of(np.arange(1, dtype=np.uint64), 1, 0, 1))
     assert sent.codes is not None
     assert sent.deltas["a"].tolist() == [0]
 
@@ -187,7 +187,7 @@ def bytes_up(data: Path, model: Model, bits: int) -> int:
     """What a node of one user answers, trained and encoded."""
     node = Node.open(data, small_config(bits=bits))
     update = node.train(Order(round=1, users=np.array([0]), clip=node.config.clip), model.adapter())
-    return wire.size(wire.encode_update(update))
+    return wire.payload_bytes(wire.encode_update(update))
 
 
 def damaged(change: Callable[[dict[str, bytes]], dict[str, bytes]]) -> Tamper:
@@ -234,7 +234,7 @@ def test_bad_codes_are_refused_and_counted(toy: Path, model: Model, tmp_path: Pa
     config = small_config(rounds=1, nodes=12, clients_per_round=12, bits=1)
     tamper, said = REFUSED.get(fault, (lambda reply: as_numbers(reply, model), "without codes"))
     state = trained(unreliable(toy, config, tamper), config, model, tmp_path / "bad")
-    (record,) = log.read(tmp_path / "bad")
+    (record,) = round_log.read(tmp_path / "bad")
     assert (record["clients_asked"], record["clients_answered"], record["clients_refused"]) == (12, 11, 1)
     assert "node 2" in record["refusals"][0]
     assert said in record["refusals"][0]
@@ -246,13 +246,15 @@ def test_codes_are_refused_where_nobody_asked_for_them(toy: Path, model: Model, 
     def in_codes(reply: Message) -> Message:
         change = {name: 1e-3 * tensor.unsqueeze(0) for name, tensor in model.adapter().items()}
         sums = wire.decode_update(reply.content).sums
-        update = summed(Fitted(change, torch.ones(1)), 1, 1.0, Coding.of(np.array([1], dtype=np.uint64), 8, 0, 1))
+        update = clip_and_sum(
+            ClientUpdates(change, torch.ones(1)), 1, 1.0, Eden.of(np.array([1], dtype=np.uint64), 8, 0, 1)
+        )
         reply.content = wire.encode_update(replace(update, sums=sums))
         return reply
 
     config = small_config(rounds=1, nodes=12, clients_per_round=12)
     trained(unreliable(toy, config, in_codes), config, model, tmp_path)
-    assert "node 2" in log.read(tmp_path)[0]["refusals"][0]
+    assert "node 2" in round_log.read(tmp_path)[0]["refusals"][0]
 
 
 def test_eight_bits_learn_nearly_what_all_bits_learn(toy: Path, model: Model, tmp_path: Path) -> None:
@@ -288,14 +290,16 @@ def test_a_resumed_run_draws_the_same_rotations(toy: Path, model: Model, tmp_pat
 )
 def test_bits_that_cannot_be_are_refused(table: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        from_knobs(table)
+        from_flat(table)
 
 
 @pytest.mark.cuda
 def test_a_gpu_decodes_to_the_same_bits() -> None:
     update, like = lone(4)
     assert update.codes is not None
-    moved = Codes(update.codes.coding.to(torch.device("cuda")), update.codes.levels.cuda(), update.codes.scales.cuda())
+    moved = CompressedUpdate(
+        update.codes.coding.to(torch.device("cuda")), update.codes.levels.cuda(), update.codes.scales.cuda()
+    )
     for name, tensor in moved.total({name: t.shape for name, t in like.items()}).items():
         assert torch.equal(tensor, update.deltas[name]), name
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from data import raw
-from data.errors import InputError
-from data.raw import find, open_root
-from data.sources import source_named
-from tests.test_atomic import FILMS, GOODS
-from tests.test_sources import CASES, ML_1M, ML_100K, Case, Files, flat
+from fedrec.data.errors import InputError
+from fedrec.data.readers import raw
+from fedrec.data.readers.raw import find, open_root
+from fedrec.data.readers.sources import source_named
+from tests.support.movielens_files import CASES, ML_1M, ML_100K, Case, Files, flat
+from tests.support.recbole_files import FILMS, GOODS
 
 RECBOLE = {name: content.encode() for name, content in FILMS.items()}
 UNISREC = {name: content.encode() for name, content in GOODS.items()}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from serving.cost import cost
-from serving.schema import Question
+from fedrec.serving.cost import cost
+from fedrec.serving.schema import Question
 
 TASTE = [f"film-{number}" for number in range(50)]
 

@@ -10,8 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 
-from data.errors import InputError
-from federation.credentials import AUTHORITY, CERTIFICATE, KEY, certify, node_key
+from fedrec.data.errors import InputError
+from fedrec.local_federation.certificates import AUTHORITY, CERTIFICATE, KEY, certify, node_key
 
 
 def greet(folder: Path, trusted: Path, name: str) -> str:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from federation.bundle import ROOT
-from federation.processes import CONNECTED, environment
-from tests.front_door import NGINX
+from fedrec.federation.deployment.app_bundle import ROOT
+from fedrec.local_federation.processes import CONNECTED, environment
+from tests.support.nginx import NGINX
 
 GUIDE = ROOT / "docs" / "deploy.md"
 SAYS_WHEN_READY = {"flower-superlink": "Uvicorn running", "nginx": "start worker process", "fedrec node run": CONNECTED}

@@ -9,24 +9,24 @@ from fastapi import Request, Response
 from pydantic import SecretStr
 from starlette.middleware.base import RequestResponseEndpoint
 
-from data.catalogue import Catalogue
-from data.nodes import evenly, split
-from data.people import load_people
-from data.shard import Shard
-from recsys.recommender import Recommender
-from serving.app import create_app
-from serving.engine import Engine
-from serving.schema import MAX_K, Question
-from serving.settings import Settings
-from tests.endpoint import running, until_ready
-from tests.terminal import Fedrec, is_refused
-from tests.world import write_toy
+from fedrec.data.catalogue import Catalogue
+from fedrec.data.partition import partition_evenly, split
+from fedrec.data.shard import Shard
+from fedrec.data.user_ids import load_people
+from fedrec.recsys.recommender import Recommender
+from fedrec.serving.engine import Engine
+from fedrec.serving.http.app import create_app
+from fedrec.serving.schema import MAX_K, Question
+from fedrec.serving.settings import Settings
+from tests.support.cli import Fedrec, is_refused
+from tests.support.endpoint import running, until_ready
+from tests.support.toy_world import write_toy
 
 
 @pytest.fixture(scope="module")
 def node(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The second of three nodes."""
-    return split(toy, tmp_path_factory.mktemp("split") / "out", evenly(12, 3))[1]
+    return split(toy, tmp_path_factory.mktemp("split") / "out", partition_evenly(12, 3))[1]
 
 
 def had(node: Path, user: str) -> list[str]:
@@ -80,7 +80,7 @@ def test_who_has_had_more_than_a_page_still_gets_the_rest(
 ) -> None:
     asked = ["recommend", run, "--shard", node, "--user", "person-07", "-k", 5, "--json"]
     whole = fedrec(*asked).answer["items"]
-    monkeypatch.setattr("fedrec.device.MAX_K", 3)
+    monkeypatch.setattr("fedrec.on_device.MAX_K", 3)
     assert fedrec(*asked).answer["items"] == whole
 
 

@@ -16,11 +16,11 @@ from threading import Thread
 
 import pytest
 
-import data.download
-from data.download import download, md5_of
-from data.errors import InputError
-from data.prepare import RAW, prepare, read_manifest
-from data.sources import Source, source_named
+from fedrec.data.errors import InputError
+from fedrec.data.prepare import RAW, prepare, read_manifest
+from fedrec.data.readers import download as downloads
+from fedrec.data.readers.download import download, md5_of
+from fedrec.data.readers.sources import Source, source_named
 
 
 def _zip_of(size: int) -> bytes:
@@ -280,7 +280,7 @@ def test_a_redirection_is_followed(host: Host, tmp_path: Path) -> None:
 
 def test_more_than_any_dataset_has_is_not_fetched(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither where the server says how much it is nor where it goes on without end."""
-    monkeypatch.setattr(data.download, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(downloads, "MOST_BYTES", 100_000)
     for host.says_length in (True, False):
         with pytest.raises(InputError, match=r"could not be fetched \(it has more than the 100,000 bytes of any"):
             fetch(host.source(), tmp_path)

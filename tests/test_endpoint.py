@@ -22,21 +22,20 @@ import torch
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
-from data.errors import InputError
-from federation.local import LocalGrid
-from federation.train import open_run, train
-from recsys.embed import Encoder
-from recsys.recommender import Recommender
-from recsys.towers import Towers
-from serving.app import create_app
-from serving.cost import cost
-from serving.engine import Engine, Plan, Refused
-from serving.schema import Answer, Question
-from serving.settings import Settings
-from serving.together import Together
-from tests.endpoint import ready, running
-from tests.test_serving import FILMS, SECRET, WATCHED, is_problem
-from tests.world import small_config
+from fedrec.data.errors import InputError
+from fedrec.federation.local_grid import LocalGrid
+from fedrec.federation.training_run import open_run, train
+from fedrec.recsys.embeddings import Encoder
+from fedrec.recsys.model.inference import InferenceModel
+from fedrec.recsys.recommender import Recommender
+from fedrec.serving.batcher import Batcher
+from fedrec.serving.cost import cost
+from fedrec.serving.engine import Engine, Plan, UnanswerableError
+from fedrec.serving.http.app import create_app
+from fedrec.serving.schema import Answer, Question
+from fedrec.serving.settings import Settings
+from tests.support.endpoint import FILMS, SECRET, WATCHED, is_problem, ready, running
+from tests.support.toy_world import small_config
 
 READ, ADMIN = "a-key-to-read-0123456789", "a-key-to-change-9876543210"
 OWN_WORD, OWN_NUMBER = "pistachio", 7_310_465_982_217
@@ -165,7 +164,7 @@ def test_one_questions_fault_is_its_own(recommender: Recommender, monkeypatch: p
     engine, texts = Engine.of(recommender), ["soup", "poison", "moon", "baker"]
 
     async def ask() -> list[Answer | BaseException]:
-        together = Together()
+        together = Batcher()
         asked = (together.answer(engine, Question(query=text)) for text in texts)
         found = await asyncio.gather(*asked, return_exceptions=True)
         together.close()
@@ -185,7 +184,7 @@ def test_who_has_given_up_is_not_encoded_and_who_waits_at_the_end_is(
     engine, passes, may_go_on = Engine.of(recommender), list[list[str | None]](), Event()
     recommend_all = Engine.recommend_all
 
-    def recorded(engine: Engine, questions: Sequence[Question]) -> list[Answer | Refused]:
+    def recorded(engine: Engine, questions: Sequence[Question]) -> list[Answer | UnanswerableError]:
         passes.append([question.query for question in questions])
         may_go_on.wait()
         return recommend_all(engine, questions)
@@ -193,7 +192,7 @@ def test_who_has_given_up_is_not_encoded_and_who_waits_at_the_end_is(
     monkeypatch.setattr(Engine, "recommend_all", recorded)
 
     async def ask() -> list[Answer]:
-        together = Together()
+        together = Batcher()
         first = asyncio.create_task(together.answer(engine, Question(query="soup")))
         while not passes:
             await asyncio.sleep(0.01)
@@ -219,7 +218,7 @@ def test_who_asks_one_waits_for_a_pass_and_not_for_all_that_others_ask(
     engine, passes, may_go_on = Engine.of(recommender), list[list[Question]](), Event()
     recommend_all = Engine.recommend_all
 
-    def recorded(engine: Engine, questions: Sequence[Question]) -> list[Answer | Refused]:
+    def recorded(engine: Engine, questions: Sequence[Question]) -> list[Answer | UnanswerableError]:
         passes.append(list(questions))
         may_go_on.wait()
         return recommend_all(engine, questions)
@@ -229,7 +228,7 @@ def test_who_asks_one_waits_for_a_pass_and_not_for_all_that_others_ask(
     plain, one = Question(history=WATCHED), Question(history=WATCHED[:1])
 
     async def ask() -> None:
-        together = Together()
+        together = Batcher()
         first = asyncio.create_task(together.answer(engine, one))
         while not passes:
             await asyncio.sleep(0.01)
@@ -347,7 +346,7 @@ def test_items_outlive_the_process_and_the_model(run: Path, tmp_path: Path) -> N
 
 def test_a_store_that_is_none_is_refused(recommender: Recommender, tmp_path: Path) -> None:
     (tmp_path / "store").write_text("no database at all, but long enough to be looked at as one" * 100)
-    from serving.store import Store
+    from fedrec.serving.store import Store
 
     with pytest.raises(InputError, match="cannot be used"):
         Store(tmp_path / "store")
@@ -514,7 +513,7 @@ def test_where_a_reload_fails_the_old_model_goes_on(recommender: Recommender) ->
 def test_encoders_compute_within_one_thread_whoever_asks(admin: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """So a vector depends on nothing else that is asked, and libgomp keeps no team of threads for any of them."""
     computed: list[tuple[str, int]] = []
-    for owner, name in ((Towers, "item_vectors"), (Towers, "user_vectors"), (Encoder, "encode")):
+    for owner, name in ((InferenceModel, "item_vectors"), (InferenceModel, "user_vectors"), (Encoder, "encode")):
         work = getattr(owner, name)
 
         def noted(*given: Any, work: Callable[..., Any] = work) -> Any:

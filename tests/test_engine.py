@@ -6,12 +6,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from data.catalogue import Catalogue
-from recsys.recommender import Recommender
-from serving.engine import Engine, Refused
-from serving.schema import Answer, Question, Range
-from serving.shelf import Goods
-from tests.world import COOKING, SPACE
+from fedrec.data.catalogue import Catalogue
+from fedrec.recsys.recommender import Recommender
+from fedrec.serving.engine import Engine, UnanswerableError
+from fedrec.serving.live_catalogue import ItemRecord
+from fedrec.serving.schema import Answer, Question, Range
+from tests.support.toy_world import COOKING, SPACE
 
 COOK, FLY = ([f"film-{word}" for word in words] for words in (COOKING, SPACE))
 WATCHED = COOK[:6]
@@ -74,7 +74,7 @@ def test_filters_hold_inside_the_search(engine: Engine) -> None:
     """Cooks are shown space films, where they ask for those alone."""
     answer = engine.recommend(Question(history=WATCHED, k=5, filters={"genres": "Space", "year": Range(max=2004)}))
     assert sorted(ids(answer)) == sorted(FLY[:3])
-    with pytest.raises(Refused, match=r"^filters.director: .* year, genres"):
+    with pytest.raises(UnanswerableError, match=r"^filters.director: .* year, genres"):
         engine.recommend(Question(history=WATCHED, filters={"director": "x"}))
 
 
@@ -113,7 +113,7 @@ def test_several_are_answered_as_each_alone(engine: Engine) -> None:
         Question(history=FLY[:3], query="a baker", k=4),
     ]  # fmt: skip
     together = engine.recommend_all(questions)
-    assert isinstance(together[2], Refused)
+    assert isinstance(together[2], UnanswerableError)
     for place in (0, 1, 3, 4):
         assert isinstance(answer := together[place], Answer)
         assert answer.items == engine.recommend(questions[place]).items
@@ -127,7 +127,7 @@ def test_who_has_no_history_gets_what_is_popular_if_that_is_known(
     assert answer.fallback == "popularity"
     assert ids(answer) == FLY[-3:-6:-1]
     assert [item.score for item in answer.items] == [21, 20, 19]
-    with pytest.raises(Refused, match=r"^history: .* no popularity; give a query"):
+    with pytest.raises(UnanswerableError, match=r"^history: .* no popularity; give a query"):
         engine.recommend(Question(history=history))
 
 
@@ -139,7 +139,9 @@ def test_search_finds_titles_first_and_then_what_is_alike(engine: Engine) -> Non
 
 def test_an_item_put_in_is_found_by_its_text_and_read_in_a_history(engine: Engine) -> None:
     """No training: the text tower places it, and a user who had it is understood."""
-    goods = Goods("new", "The lander", "The lander. A spaceship lands on the moon.", {"genres": "Space", "year": 2026})
+    goods = ItemRecord(
+        "new", "The lander", "The lander. A spaceship lands on the moon.", {"genres": "Space", "year": 2026}
+    )
     more = engine.put([goods])
     assert ids(more.recommend(Question(query="The lander. A spaceship lands on the moon.", k=1))) == ["new"]
     assert "new" in ids(more.recommend(Question(history=FLY[:4], k=10)))

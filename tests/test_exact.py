@@ -6,8 +6,8 @@ import faiss
 import numpy as np
 import pytest
 
-from recsys.nearest import Found, best
-from serving.exact import Exact
+from fedrec.recsys.nearest import Found, best
+from fedrec.serving.index.exact_search import Exact
 
 WIDTH = 24
 

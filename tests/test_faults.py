@@ -8,12 +8,12 @@ import psutil
 import pytest
 from torch import Tensor
 
-from federation.processes import LINK
-from federation.server import State
-from federation.train import METRICS
-from tests import hostile
-from tests.line import Line
-from tests.trial import Trial, trial
+from fedrec.federation.server import State
+from fedrec.federation.training_run import METRICS
+from fedrec.local_federation.processes import LINK
+from tests.support import malicious_node
+from tests.support.federation import Trial, trial
+from tests.support.tls_proxy import Line
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -51,8 +51,8 @@ def join(made: Trial, lies: dict[int, str]) -> None:
     """An honest node of eight users joins, and one of four whose device lies in these rounds."""
     open_for_both = {round: "slow" for round, lie in lies.items() if lie == "twice"}  # until the second answer is there
     folder = made.folders[0].parent
-    made.join_unguarded(0, hostile.surroundings(folder / "honest", open_for_both, pause=5))
-    made.join_unguarded(1, hostile.surroundings(folder / "device", lies))
+    made.join_unguarded(0, malicious_node.surroundings(folder / "honest", open_for_both, pause=5))
+    made.join_unguarded(1, malicious_node.surroundings(folder / "device", lies))
 
 
 def are_refused(lies: dict[int, str], records: list[dict[str, Any]]) -> None:
@@ -60,7 +60,7 @@ def are_refused(lies: dict[int, str], records: list[dict[str, Any]]) -> None:
     for record in records:
         lie = lies.get(record["round"])
         refused = lie in REASONS
-        assert record["clients_refused"] == (4 if refused and lie not in hostile.RANKING else 0), record
+        assert record["clients_refused"] == (4 if refused and lie not in malicious_node.RANKING else 0), record
         assert len(record["refusals"]) == refused, record
         if refused:
             assert REASONS[str(lie)] in record["refusals"][0].replace("\n", " ")
@@ -138,7 +138,7 @@ def test_a_node_comes_late_and_the_servers_app_is_killed(toy: Path, embeddings: 
 def test_a_slow_node_is_not_waited_for(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
     """Its answer is absent from the round whose deadline it missed, and is not taken for a later round's."""
     with trial(toy, tmp_path, [8, 4], 1, rounds=6, validate_every=6, nodes=2, round_timeout=60) as made:
-        made.join_unguarded(1, hostile.surroundings(tmp_path / "device", {2: "slow"}, pause=75))
+        made.join_unguarded(1, malicious_node.surroundings(tmp_path / "device", {2: "slow"}, pause=75))
         with made.running():
             pass
         records = finished(made, 6)

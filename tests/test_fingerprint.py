@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from data.errors import InputError
-from data.fingerprint import FILE, fingerprint_of, same_key
-from data.nodes import NODE, evenly, split
-from data.prepare import write
-from data.raw import Frames
-from federation.train import TrainedOn, open_run
-from recsys.card import load_card
-from recsys.recommender import save_json
-from tests.terminal import Fedrec, is_refused
-from tests.world import begun, small_config, toy_interactions, toy_items, write_toy
+from fedrec.data.errors import InputError
+from fedrec.data.fingerprint import FILE, fingerprint_of, same_key
+from fedrec.data.partition import NODE, partition_evenly, split
+from fedrec.data.prepare import write_dataset
+from fedrec.data.readers.raw import Frames
+from fedrec.federation.training_run import TrainedOn, open_run
+from fedrec.recsys.card import load_card
+from fedrec.recsys.recommender import save_json
+from tests.support.cli import Fedrec, is_refused
+from tests.support.toy_world import begun, small_config, toy_interactions, toy_items, write_toy
 
 
 def shorter() -> Frames:
@@ -40,7 +40,7 @@ def places(toy: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     folder = tmp_path_factory.mktemp("places")
     for name in ("copy", "shorter", "keyless", "damaged"):
         shutil.copytree(toy, folder / name)
-    write(shorter(), folder / "shorter", name="toy")
+    write_dataset(shorter(), folder / "shorter", name="toy")
     write_toy(folder / "anew")
     (folder / "keyless" / FILE).unlink()
     (folder / "damaged" / FILE).write_text("private 1234\n")
@@ -73,14 +73,14 @@ def test_it_tells_histories_apart_and_a_copy_from_neither(places: dict[str, Path
 
 def test_a_published_dataset_has_one_fingerprint_everywhere(tmp_path: Path) -> None:
     for place in "ab":
-        write(Frames(toy_interactions(), toy_items()), tmp_path / place, name="toy", published="toy")
-    write(Frames(toy_interactions(), toy_items()), tmp_path / "c", name="toy", published="other")
+        write_dataset(Frames(toy_interactions(), toy_items()), tmp_path / place, name="toy", published="toy")
+    write_dataset(Frames(toy_interactions(), toy_items()), tmp_path / "c", name="toy", published="other")
     assert histories_of(tmp_path / "a") == histories_of(tmp_path / "b") != histories_of(tmp_path / "c")
 
 
 def test_private_histories_in_the_place_of_published_ones_get_a_key_of_their_own(tmp_path: Path) -> None:
-    write(Frames(toy_interactions(), toy_items()), tmp_path / "out", name="toy", published="toy")
-    write(Frames(toy_interactions(), toy_items()), tmp_path / "out", name="toy")
+    write_dataset(Frames(toy_interactions(), toy_items()), tmp_path / "out", name="toy", published="toy")
+    write_dataset(Frames(toy_interactions(), toy_items()), tmp_path / "out", name="toy")
     assert (tmp_path / "out" / FILE).read_text().startswith("private ")
 
 
@@ -93,7 +93,7 @@ def test_the_key_is_its_owners_alone_and_stays(tmp_path: Path) -> None:
 
 
 def test_no_folder_of_a_federation_holds_the_key_of_the_whole(toy: Path, tmp_path: Path) -> None:
-    folders = split(toy, tmp_path / "split", evenly(12, 3))
+    folders = split(toy, tmp_path / "split", partition_evenly(12, 3))
     assert not list((tmp_path / "split" / "server").rglob("*.key"))
     held = b"".join(path.read_bytes() for path in (tmp_path / "split").rglob("*") if path.is_file())
     assert (toy / FILE).read_text().split()[1].encode() not in held

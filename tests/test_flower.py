@@ -27,21 +27,21 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from flwr.supercore.runtime import RuntimeHttpClient
 from torch import Tensor
 
-from data.catalogue import Catalogue
-from data.shard import Shard
-from federation import wire
-from federation.credentials import AUTHORITY, node_key
-from federation.local import LocalGrid
-from federation.processes import BIN, CONNECTED, Federation, environment, free_port, key_values, write_home
-from federation.train import METRICS, open_run, train
-from recsys.rank import metric_sums
-from recsys.recommender import Recommender
-from tests import stranger
-from tests.front_door import NGINX, front_door, reached
-from tests.line import Body, Line
-from tests.terminal import Fedrec, is_refused
-from tests.trial import Trial, trial
-from tests.world import small_config
+from fedrec.data.catalogue import Catalogue
+from fedrec.data.shard import Shard
+from fedrec.federation import wire
+from fedrec.federation.local_grid import LocalGrid
+from fedrec.federation.training_run import METRICS, open_run, train
+from fedrec.local_federation.certificates import AUTHORITY, node_key
+from fedrec.local_federation.processes import BIN, CONNECTED, Federation, environment, free_port, key_values, write_home
+from fedrec.recsys.evaluation.ranking import metric_sums
+from fedrec.recsys.recommender import Recommender
+from tests.support import foreign_app
+from tests.support.cli import Fedrec, is_refused
+from tests.support.federation import Trial, trial
+from tests.support.nginx import NGINX, front_door, reached
+from tests.support.tls_proxy import Body, Line
+from tests.support.toy_world import small_config
 
 pytestmark = pytest.mark.timeout(900)  # one federation for most of them, whose first run they wait for
 
@@ -89,7 +89,7 @@ def told(toy: Path, embeddings: Tensor, tmp_path_factory: pytest.TempPathFactory
             pass
         assert (made.out / METRICS).exists(), made.story()
         sent, received = line.sent(), line.received()
-        spy = stranger.write(folder / "spy")
+        spy = foreign_app.write(folder / "spy")
         at_the_door = beside.submit(come_to_the_door, made.here, spy, door) if NGINX else None
         loot = plunder(made, spy)
         strangers, said = (unknown.result(), plain.result()), at_the_door and at_the_door.result()
@@ -159,7 +159,7 @@ def test_a_strangers_app_gets_nothing_from_a_node_and_everything_from_an_unguard
     """Three nodes refuse it, since it is not what they have installed. The fourth shows that it would have worked."""
     taken = [answer for answer in told.loot.values() if isinstance(answer, dict)]
     refusals = [answer for answer in told.loot.values() if isinstance(answer, str)]
-    assert taken == [stranger.histories(told.trial.folders[0])]
+    assert taken == [foreign_app.histories(told.trial.folders[0])]
     assert len(taken[0]) > 0
     assert len(refusals) == 3
     assert all(answer.startswith("the bundle is not the fedrec that is installed here") for answer in refusals)
@@ -257,8 +257,8 @@ def test_sizes_are_told_round_by_round(told: Told) -> None:
     for record in told.trial.records():
         crossed = [m for m in messages if m.metadata.group_id == str(record["round"])]
         crossed = [m for m in crossed if m.metadata.message_type == "train" or record["validation"]][:6]
-        assert record["bytes_up"] == sum(wire.size(message.content) for message in crossed)
-    payload = sum(wire.size(message.content) for message in messages)
+        assert record["bytes_up"] == sum(wire.payload_bytes(message.content) for message in crossed)
+    payload = sum(wire.payload_bytes(message.content) for message in messages)
     pushed = sum(len(body) for path, body in told.sent if path.endswith("/push-object"))
     assert payload < pushed < 1.5 * payload
 
@@ -303,14 +303,14 @@ def refused(here: Federation, folder: Path, key: bool) -> str:
         command += ["--insecure"]
     log = folder / "stranger.log"
     with log.open("wb") as output:  # a file: what the node starts would hold a pipe open
-        stranger = subprocess.Popen(
+        foreign_app = subprocess.Popen(
             command, stdout=output, stderr=output, env=environment(here.home), start_new_session=True
         )
     deadline = time.monotonic() + 150
     while "Exit Code: 305" not in log.read_text() and time.monotonic() < deadline:
         time.sleep(0.2)
-    os.killpg(stranger.pid, signal.SIGKILL)
-    stranger.wait()
+    os.killpg(foreign_app.pid, signal.SIGKILL)
+    foreign_app.wait()
     return log.read_text()
 
 

@@ -12,19 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from data import swap
-from data.contents import is_vacant, refuse_occupied
-from data.errors import InputError
-from data.files import check_place, replaced_file, replaced_folder, unreplaced
-from data.locks import in_use, lock_beside, locked
-from data.names import LONGEST_NAME, name_fault, plain_name
-from data.prepare import PREPARED, write
-from data.raw import Frames
-from fedrec.reproduce.parts import CONTENTS as PART
-from recsys.card import load_card
-from recsys.recommender import save_json
-from tests.terminal import Fedrec, is_refused
-from tests.world import toy_interactions, toy_items, write_toy
+from benchmarks.reproduce.jobs import CONTENTS as PART
+from fedrec.data.errors import InputError
+from fedrec.data.prepare import PREPARED, write_dataset
+from fedrec.data.readers.raw import Frames
+from fedrec.data.storage import swap
+from fedrec.data.storage.atomic_files import check_place, replaced_file, replaced_folder, unreplaced
+from fedrec.data.storage.contents import is_vacant, refuse_occupied
+from fedrec.data.storage.locks import in_use, lock_beside, locked
+from fedrec.data.storage.names import LONGEST_NAME, name_fault, plain_name
+from fedrec.recsys.card import load_card
+from fedrec.recsys.recommender import save_json
+from tests.support.cli import Fedrec, is_refused
+from tests.support.toy_world import toy_interactions, toy_items, write_toy
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -150,7 +150,7 @@ def test_a_place_with_leftovers_of_killed_writers_alone_is_free(tmp_path: Path) 
 def test_a_symbolic_link_stays_and_what_it_names_is_replaced(tmp_path: Path) -> None:
     write_toy(tmp_path / "disk" / "toy")
     (tmp_path / "data").symlink_to(tmp_path / "disk" / "toy")
-    write(Frames(toy_interactions(), toy_items()), tmp_path / "data", name="second")
+    write_dataset(Frames(toy_interactions(), toy_items()), tmp_path / "data", name="second")
     assert (tmp_path / "data").is_symlink()
     assert '"second"' in (tmp_path / "disk" / "toy" / "manifest.json").read_text()
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_dir()) == ["data", "disk", "shard", "toy"]
@@ -168,7 +168,7 @@ def test_the_working_folder_is_not_replaced_under_the_shells_feet(tmp_path: Path
     monkeypatch.chdir(tmp_path / "toy")
     (Path() / "lost+found").mkdir()
     place = Path().stat().st_ino
-    write(Frames(toy_interactions(), toy_items()), Path(), name="second")
+    write_dataset(Frames(toy_interactions(), toy_items()), Path(), name="second")
     assert Path().stat().st_ino == place == (tmp_path / "toy").stat().st_ino
     assert '"second"' in Path("manifest.json").read_text()
     shown = ["catalogue.parquet", "lost+found", "manifest.json", "shard"]
@@ -178,7 +178,7 @@ def test_the_working_folder_is_not_replaced_under_the_shells_feet(tmp_path: Path
 BOUND = """
 import subprocess, sys
 from pathlib import Path
-from tests.world import write_toy
+from tests.support.toy_world import write_toy
 at = Path(sys.argv[1])
 (at / "disk").mkdir(), (at / "data").mkdir()
 if subprocess.run(["mount", "--bind", at / "disk", at / "data"]).returncode:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.shard import FOLDER, Shard
-from federation import log
-from federation.server import State
-from federation.train import METRICS
-from tests.terminal import Fedrec, is_refused
-from tests.world import begun, small_config
+from fedrec.data.shard import FOLDER, Shard
+from fedrec.federation import round_log
+from fedrec.federation.server import State
+from fedrec.federation.training_run import METRICS
+from tests.support.cli import Fedrec, is_refused
+from tests.support.toy_world import begun, small_config
 
 ENDS = {2: [], 1: ["validation"], 0: ["validation", "test"]}
 """By how many items are held out: whose items are trained on all the same."""
@@ -52,7 +52,7 @@ def test_the_last_round_is_kept_and_what_was_trained_on_is_not_measured(
     assert (state.best_round, state.round) == (5, 5)
     assert state.best.keys() == state.adapter.keys()
     assert all((state.best[name] == state.adapter[name]).all() for name in state.best)
-    assert not any(record["validation"] for record in log.read(run))
+    assert not any(record["validation"] for record in round_log.read(run))
     assert list(json.loads((run / METRICS).read_text())) == measured
     assert fedrec("recommend", run, "--history", "film-moon", "-k", "2", "--json").answer
     evaluated = fedrec("evaluate", run, "--data", toy, "--json")

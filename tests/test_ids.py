@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.ids import LONGEST_ID, id_fault, id_faults
+from fedrec.data.ids import LONGEST_ID, id_fault, id_faults
 
 GOOD = ["50", " 1", "1 ", "p1/similar", "https://news.example/a?b=c#d", "…", "ß" * LONGEST_ID, "a,b", "%0A", "..."]
 BAD = ["", "ann\n", "b\nob", "\r", "a\x00", "\x7f", "\x85", "a\u2028b", "\u2029", "x" * (LONGEST_ID + 1), ".", ".."]

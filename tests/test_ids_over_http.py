@@ -11,15 +11,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from data.ids import LONGEST_ID, id_fault
 from fedrec.client import Client, ProblemError
-from recsys.recommender import Recommender
-from serving.app import create_app
-from serving.schema import Feedback
-from serving.settings import Settings
-from tests.endpoint import ready
-from tests.terminal import Fedrec
-from tests.test_serving import is_problem
+from fedrec.data.ids import LONGEST_ID, id_fault
+from fedrec.recsys.recommender import Recommender
+from fedrec.serving.http.app import create_app
+from fedrec.serving.schema import Feedback
+from fedrec.serving.settings import Settings
+from tests.support.cli import Fedrec
+from tests.support.endpoint import is_problem, ready
 
 ADMIN = "a-key-to-change-9876543210"
 ODD = [

@@ -12,13 +12,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from data.errors import InputError
-from data.files import replaced_file
-from data.locks import lock_beside, locked
-from serving import exact
-from serving import index as indexes
-from serving.diversity import diversified
-from serving.index import ABOUT, FILE, Index
+from fedrec.data.errors import InputError
+from fedrec.data.storage.atomic_files import replaced_file
+from fedrec.data.storage.locks import lock_beside, locked
+from fedrec.serving.index import exact_search
+from fedrec.serving.index import vector_index as indexes
+from fedrec.serving.index.diversity import diversified
+from fedrec.serving.index.vector_index import ABOUT, FILE, Index
 
 WIDTH = 6
 
@@ -77,7 +77,7 @@ class Life(RuleBasedStateMachine):
         best = sorted(scores, key=lambda row: (-scores[row], row))[:k]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(indexes, "FEW", 10_000 if few else -1)
-            patch.setattr(exact, "MOST", 1_000 if refined else 0)
+            patch.setattr(exact_search, "MOST", 1_000 if refined else 0)
             found = self.index.search(asked, k, allowed)
         assert [row for row, _ in found] == best
         assert [score for _, score in found] == pytest.approx([scores[row] for row in best], abs=1e-5)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fedrec.reproduce.join import joined
+from benchmarks.reproduce.merge import merge_results
 
 
 def result(models: dict[str, Any], seconds: dict[str, float], machine: str, scores: dict[str, float]) -> dict[str, Any]:
@@ -34,7 +34,7 @@ ELSEWHERE = {"federated-0": "federated", "central-0": "central"}
 
 
 def test_each_machine_adds_its_models() -> None:
-    both = joined(TOLD, FOUND, ELSEWHERE)
+    both = merge_results(TOLD, FOUND, ELSEWHERE)
     assert both
     assert (both["federated"], both["central"], both["baselines"]) == (reached(1), reached(2), {"EASE": 5})
     assert both["machine"] == "first"
@@ -50,10 +50,10 @@ def test_each_machine_adds_its_models() -> None:
 
 
 def test_another_machine_more_keeps_what_the_two_before_told() -> None:
-    both = joined(TOLD, FOUND, ELSEWHERE)
+    both = merge_results(TOLD, FOUND, ELSEWHERE)
     assert both
     third = result({"peers": {"fedmf": 7}}, {"peer-fedmf-0": 1.0}, "third", {"fedmf": 0.05})
-    three = joined(both, third, ELSEWHERE | {"baseline-ease": "EASE"})
+    three = merge_results(both, third, ELSEWHERE | {"baseline-ease": "EASE"})
     assert three
     assert (three["baselines"], three["peers"]) == ({"EASE": 5}, {"fedmf": 7})
     assert [entry["machine"] for entry in three["elsewhere"]] == ["second", "third"]
@@ -63,7 +63,7 @@ def test_another_machine_more_keeps_what_the_two_before_told() -> None:
 def test_a_model_made_again_takes_the_place_of_the_one_told() -> None:
     again = result({"federated": reached(1.5)}, {"federated-0": 5.0}, "second", {"federated": 0.25}) | {"rounds": 7}
     again["comparisons"] = [{"a": "federated", "b": "EASE", "metric": "ndcg@10"}]
-    both = joined(TOLD | {"rounds": 6}, again, {"central-0": "central"})
+    both = merge_results(TOLD | {"rounds": 6}, again, {"central-0": "central"})
     assert both
     assert (both["federated"], both["central"], both["rounds"]) == (reached(1.5), reached(2), 7)
     assert both["ratio"] == {"ndcg@10": 0.75, "recall@10": 0.75}
@@ -76,22 +76,22 @@ def test_a_model_made_again_takes_the_place_of_the_one_told() -> None:
 def test_a_machine_whose_parts_were_all_made_again_is_not_told_of() -> None:
     told = TOLD | {"elsewhere": [{"parts": ["central-0"], "machine": "second", "versions": {}}]}
     again = result({"federated": reached(1.5)}, {"federated-0": 5.0}, "third", {"federated": 0.25})
-    both = joined(told, again, {"central-0": "central"})
+    both = merge_results(told, again, {"central-0": "central"})
     assert both
     assert (both["machine"], both["elsewhere"]) == ("third", told["elsewhere"])
 
 
 def test_a_preset_may_ask_for_more_than_it_did() -> None:
     more = FOUND | {"preset": FOUND["preset"] | {"parts": ["federated", "baselines"]}}
-    both = joined(TOLD, more, ELSEWHERE)
+    both = merge_results(TOLD, more, ELSEWHERE)
     assert both
     assert both["preset"] == more["preset"]
 
 
 def test_what_does_not_belong_together_is_not_joined() -> None:
-    assert joined(TOLD | {"preset": {"settings": {"rounds": 7}}}, FOUND, ELSEWHERE) is None
-    assert joined(TOLD, FOUND | {"federated": reached(9)}, ELSEWHERE) is None  # of another seed, made here
-    assert joined(TOLD, FOUND | {"part_seconds": {}}, ELSEWHERE) is None
+    assert merge_results(TOLD | {"preset": {"settings": {"rounds": 7}}}, FOUND, ELSEWHERE) is None
+    assert merge_results(TOLD, FOUND | {"federated": reached(9)}, ELSEWHERE) is None  # of another seed, made here
+    assert merge_results(TOLD, FOUND | {"part_seconds": {}}, ELSEWHERE) is None
 
 
 def test_variants_stand_in_the_order_of_the_preset() -> None:
@@ -101,7 +101,7 @@ def test_variants_stand_in_the_order_of_the_preset() -> None:
         made = result({"variants": [{"name": name, "on": machine} for name in names]}, seconds, machine, {})
         return made | {"preset": preset}
 
-    both = joined(variants(["a", "c"], "first"), variants(["b", "c"], "second"), {"a": "a"})
+    both = merge_results(variants(["a", "c"], "first"), variants(["b", "c"], "second"), {"a": "a"})
     assert both
     assert both["variants"] == [
         {"name": name, "on": on} for name, on in (("a", "first"), ("b", "second"), ("c", "second"))

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from data.errors import InputError
-from federation.keep import Keep, keep_file
-from recsys.peers import Own, Private
+from fedrec.data.errors import InputError
+from fedrec.federation.client_state import ClientStateStore, state_file
+from fedrec.recsys.training.federated_baselines import PersonalTable, UserState
 
 RUN = "a run"
 SALTS = np.array([5, 2**64 - 1, 7], dtype=np.uint64)
 
 
-def after(rounds: list[tuple[int, int]], keep: Keep | None = None) -> Keep:
+def after(rounds: list[tuple[int, int]], keep: ClientStateStore | None = None) -> ClientStateStore:
     """A keep that trained in such rounds, told the best one so far each time; user 1's part is the round's number."""
-    keep = keep or Keep()
+    keep = keep or ClientStateStore()
     for round, best in rounds:
         with keep.training(RUN, round, best) as parts:
             parts[1] = round
@@ -75,18 +75,18 @@ def test_a_round_that_fails_changes_nothing() -> None:
 @pytest.mark.parametrize("send", [pickle.dumps, copy.copy, copy.deepcopy])
 def test_a_keep_cannot_be_sent(send) -> None:
     with pytest.raises(TypeError, match="private"):
-        send(Keep())
+        send(ClientStateStore())
 
 
 def test_it_outlives_the_process_in_a_file_for_its_owner_alone(tmp_path: Path) -> None:
     """And each user finds its part by its salt, though the numbers shift when a user comes before it."""
-    file = keep_file(tmp_path, 0, 1)
-    kept = Private(torch.tensor([1.0, 2.0]), Own(torch.ones(3, 2), torch.tensor([1]), torch.tensor([0.5])))
-    with Keep(file, SALTS).training(RUN, 3, 0) as parts:
-        parts[0], parts[1] = Private(torch.tensor([3.0])), kept
+    file = state_file(tmp_path, 0, 1)
+    kept = UserState(torch.tensor([1.0, 2.0]), PersonalTable(torch.ones(3, 2), torch.tensor([1]), torch.tensor([0.5])))
+    with ClientStateStore(file, SALTS).training(RUN, 3, 0) as parts:
+        parts[0], parts[1] = UserState(torch.tensor([3.0])), kept
     assert [stat.S_IMODE(path.stat().st_mode) for path in (file, file.parent)] == [0o600, 0o700]
     assert list(file.parent.iterdir()) == [file]
-    again = Keep(file, np.array([9, 5, 2**64 - 1], dtype=np.uint64)).at(RUN, 3)
+    again = ClientStateStore(file, np.array([9, 5, 2**64 - 1], dtype=np.uint64)).at(RUN, 3)
     assert again.keys() == {1, 2}
     assert torch.equal(again[1].v, torch.tensor([3.0]))
     assert again[1].own is None
@@ -95,16 +95,16 @@ def test_it_outlives_the_process_in_a_file_for_its_owner_alone(tmp_path: Path) -
 
 
 def test_in_the_file_are_the_round_before_and_the_best_one_too(tmp_path: Path) -> None:
-    file = keep_file(tmp_path, 0, 1)
+    file = state_file(tmp_path, 0, 1)
     for round, best in [(1, 0), (2, 1), (3, 1), (4, 1)]:  # each in another process
-        after([(round, best)], Keep(file, SALTS))
-    keep = Keep(file, SALTS)
+        after([(round, best)], ClientStateStore(file, SALTS))
+    keep = ClientStateStore(file, SALTS)
     assert [keep.at(RUN, round) for round in (1, 3, 4)] == [{1: 1}, {1: 3}, {1: 4}]
 
 
 def test_a_damaged_file_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    file = keep_file(tmp_path, 0, 1)
-    after([(1, 0)], Keep(file, SALTS))
+    file = state_file(tmp_path, 0, 1)
+    after([(1, 0)], ClientStateStore(file, SALTS))
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(InputError, match=r"part-0-of-1.pt cannot be read .* remove it"):
-        Keep(file, SALTS)
+        ClientStateStore(file, SALTS)

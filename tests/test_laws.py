@@ -2,31 +2,30 @@
 
 import copy
 import pickle
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from flwr.app import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from data.catalogue import Catalogue
-from data.shard import Cohort, Shard
-from federation import wire
-from federation.compress import Coding, encode
-from federation.config import RunConfig
-from federation.local import LocalGrid
-from federation.rounds import run, take_census
-from federation.server import State
-from federation.update import norms, summed
-from recsys.fit import FitConfig, Fitted, fit
-from recsys.machine import spread
-from recsys.model import Model
-from tests.world import small_config, toy_stamp
+from fedrec.data.catalogue import Catalogue
+from fedrec.data.shard import Cohort, Shard
+from fedrec.federation import wire
+from fedrec.federation.compression.eden import Eden, encode
+from fedrec.federation.config import RunConfig
+from fedrec.federation.local_grid import LocalGrid
+from fedrec.federation.messages import clip_and_sum, norms
+from fedrec.federation.rounds import run, take_census
+from fedrec.federation.server import State
+from fedrec.recsys.hardware import parallel_map
+from fedrec.recsys.model.two_tower import Model
+from fedrec.recsys.training.local_training import ClientUpdates, FitConfig, train_clients
+from tests.support.recorder import Recorder, bytes_of
+from tests.support.toy_world import small_config, toy_stamp
 
 
 def trained(data: Path, config: RunConfig, model: Model, folder: Path) -> State:
@@ -44,17 +43,17 @@ def test_alone(
     """A client in a cohort gets, to the bit, what the same client gets alone."""
     config = FitConfig(local_steps=steps, forget=forget, dropout=forget, negatives=16, precision="float32")
 
-    def trained(block: Cohort) -> Fitted:
-        return fit(model, bent, block, embeddings, config, (0, 1))
+    def trained(block: Cohort) -> ClientUpdates:
+        return train_clients(model, bent, block, embeddings, config, (0, 1))
 
     clients, blocks = zip(*shard.crops(range(12), 9, 0, 1).blocks(1000, size), strict=True)
     together = {}
-    for places, part in zip(clients, spread(trained, blocks), strict=True):
+    for places, part in zip(clients, parallel_map(trained, blocks), strict=True):
         for place, client in enumerate(places):
             together[int(client)] = ({name: tensor[place] for name, tensor in part.deltas.items()}, part.losses[place])
     assert sorted(together) == list(range(12))
     lone = (block for user in range(12) for _, block in shard.crops([user], 9, 0, 1).blocks(1000, 1))
-    for user, alone in enumerate(spread(trained, lone)):
+    for user, alone in enumerate(parallel_map(trained, lone)):
         deltas, loss = together[user]
         assert torch.equal(alone.losses[0], loss)
         for name, delta in deltas.items():
@@ -100,11 +99,11 @@ def test_alone_in_few_bits(seed: int, bits: int, clients: int, length: int, scal
     generator = torch.Generator().manual_seed(seed)
     deltas = {"b": scale * torch.randn(clients, length, generator=generator), "a": torch.randn(clients, 2, 3)}
     salts = np.arange(clients, dtype=np.uint64)
-    codes, lengths = encode(deltas, Coding.of(salts, bits, seed, 1))
+    codes, lengths = encode(deltas, Eden.of(salts, bits, seed, 1))
     decoded = torch.cat(list(codes.decoded()))
     for client in range(clients):
         one = slice(client, client + 1)
-        lone, length_alone = encode({n: t[one] for n, t in deltas.items()}, Coding.of(salts[one], bits, seed, 1))
+        lone, length_alone = encode({n: t[one] for n, t in deltas.items()}, Eden.of(salts[one], bits, seed, 1))
         assert torch.equal(lone.levels, codes.levels[one])
         assert torch.equal(lone.scales, codes.scales[one])
         assert torch.equal(length_alone, lengths[one])
@@ -141,11 +140,11 @@ def test_private_one_user_moves_the_sum_by_at_most_the_clip(
     generator = torch.Generator().manual_seed(seed)
     deltas = {name: scale * torch.randn(clients, *shape, generator=generator) for name, shape in SHAPES.items()}
     everyone, fewer = (
-        summed(
-            Fitted({name: tensor[first:] for name, tensor in deltas.items()}, torch.zeros(clients - first)),
+        clip_and_sum(
+            ClientUpdates({name: tensor[first:] for name, tensor in deltas.items()}, torch.zeros(clients - first)),
             1,
             clip,
-            Coding.of(np.arange(first, clients, dtype=np.uint64), bits, seed, 1) if bits < 32 else None,
+            Eden.of(np.arange(first, clients, dtype=np.uint64), bits, seed, 1) if bits < 32 else None,
         )
         for first in (0, 1)
     )
@@ -154,18 +153,6 @@ def test_private_one_user_moves_the_sum_by_at_most_the_clip(
 
 
 SHAPES = {"a": (3, 4), "b": (5,)}
-
-
-class Recorder(LocalGrid):
-    """A network that keeps a copy of every message that crosses it."""
-
-    crossed: list[Message]
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        sent = list(messages)
-        replies = list(super().send_and_receive(sent, timeout=timeout))
-        self.crossed += [*sent, *replies]
-        return replies
 
 
 @pytest.mark.parametrize(("nodes", "bits"), [(3, 32), (12, 1)])
@@ -181,18 +168,9 @@ def test_private_nothing_sent_holds_an_id(
     secrets = [item_id.encode() for item_id in catalogue.ids]
     secrets += [b"person-", *(int(salt).to_bytes(8, order) for salt in shard.salts for order in ("little", "big"))]
     assert len(grid.crossed) >= 2 * 3 + 2 * 2
-    assert sum(wire.size(message.content) for message in grid.crossed) > 10_000
+    assert sum(wire.payload_bytes(message.content) for message in grid.crossed) > 10_000
     for message in grid.crossed:
-        payload = b"".join(_bytes(message))
+        payload = b"".join(bytes_of(message))
         assert not [secret for secret in secrets if secret in payload]
         for record in message.content.array_records.values():
             assert all(len(catalogue) not in array.shape for array in record.values())
-
-
-def _bytes(message: Message) -> Iterable[bytes]:
-    for record in message.content.array_records.values():
-        yield from (array.data for array in record.values())
-    for record in (*message.content.config_records.values(), *message.content.metric_records.values()):
-        yield from (
-            value if isinstance(value, bytes) else repr((name, value)).encode() for name, value in record.items()
-        )

@@ -10,12 +10,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from data.errors import InputError
-from recsys.recommender import Recommender
-from serving.app import create_app
-from serving.settings import Settings
-from tests.endpoint import ready
-from tests.test_serving import SECRET, WATCHED, is_problem
+from fedrec.data.errors import InputError
+from fedrec.recsys.recommender import Recommender
+from fedrec.serving.http.app import create_app
+from fedrec.serving.settings import Settings
+from tests.support.endpoint import SECRET, WATCHED, is_problem, ready
 
 READ, ADMIN = "a-key-to-read-0123456789", "a-key-to-change-9876543210"
 SIMILAR = "/v1/items/film-soup/similar"
@@ -217,7 +216,7 @@ def like(item_id: str) -> dict[str, Any]:
 def test_a_locked_store_is_told_and_nobody_else_waits(
     app_of: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.store.PATIENCE", 0.05)
+    monkeypatch.setattr("fedrec.serving.store.PATIENCE", 0.05)
     store = tmp_path / "store.db"
     with ready(app_of(store=store), ADMIN) as http, closing(sqlite3.connect(store)) as other:
         http.post("/v1/feedback", json=like(WATCHED[0])).raise_for_status()

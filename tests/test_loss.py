@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from recsys.fit import FitConfig, dropped, learners, negatives
-from recsys.loss import client_means, event_means, sampled_softmax
-from tests.world import shard_of
+from fedrec.recsys.training.local_training import FitConfig, draw_negatives, dropout_mask, learners
+from fedrec.recsys.training.loss import client_means, event_means, sampled_softmax
+from tests.support.toy_world import shard_of
 
 
 def test_drawing_every_item_gives_the_full_softmax() -> None:
@@ -55,24 +55,24 @@ def test_a_client_learns_if_one_event_comes_before_another(held_out: int) -> Non
 
 def test_negatives_are_distinct_and_a_clients_own() -> None:
     config, salts = FitConfig(negatives=10), np.array([7, 8, 9], dtype=np.uint64)
-    drawn = negatives(config, 50, salts, seed=1, round=2, step=0)
+    drawn = draw_negatives(config, 50, salts, seed=1, round=2, step=0)
     assert [len(set(row)) for row in drawn.tolist()] == [10] * 3
     assert len({tuple(row) for row in drawn.tolist()}) == 3
-    assert torch.equal(drawn[1:2], negatives(config, 50, salts[1:2], seed=1, round=2, step=0))
+    assert torch.equal(drawn[1:2], draw_negatives(config, 50, salts[1:2], seed=1, round=2, step=0))
     for seed, round, step in ((0, 2, 0), (1, 3, 0), (1, 2, 1)):
-        assert not torch.equal(drawn, negatives(config, 50, salts, seed, round, step))
-    assert negatives(config, 10, salts, seed=1, round=2, step=0).tolist() == [list(range(10))] * 3
+        assert not torch.equal(drawn, draw_negatives(config, 50, salts, seed, round, step))
+    assert draw_negatives(config, 10, salts, seed=1, round=2, step=0).tolist() == [list(range(10))] * 3
 
 
 def test_a_client_drops_what_it_drops_in_any_company() -> None:
     cohort = shard_of([[1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0]]).crops([0, 1], 4, 0, 1)
-    kept = dropped(FitConfig(dropout=0.25), cohort, 100, (0, 1, 0))
+    kept = dropout_mask(FitConfig(dropout=0.25), cohort, 100, (0, 1, 0))
     assert kept is not None
     assert kept.shape == (2, 1, 3, 100)
     assert kept.unique().tolist() == pytest.approx([0, 4 / 3])
     assert float(kept.mean()) == pytest.approx(1, abs=0.1), "what is left makes up for what is not"
     (_, last), *_ = shard_of([[1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0]]).crops([1], 4, 0, 1).blocks(1, 1)
-    alone = dropped(FitConfig(dropout=0.25), last, 100, (0, 1, 0))
+    alone = dropout_mask(FitConfig(dropout=0.25), last, 100, (0, 1, 0))
     assert alone is not None
     assert torch.equal(alone[0], kept[1])
-    assert dropped(FitConfig(), cohort, 100, (0, 1, 0)) is None
+    assert dropout_mask(FitConfig(), cohort, 100, (0, 1, 0)) is None

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.shard import Shard
-from federation.update import summed
-from recsys import fit as fitting
-from recsys.fit import FitConfig, blocks, fit
-from recsys.machine import cores, described, device, fast_bfloat16, spread
-from recsys.model import Model
-from recsys.rank import model_scorer, rank
+from fedrec.data.shard import Shard
+from fedrec.federation.messages import clip_and_sum
+from fedrec.recsys.evaluation.ranking import model_scorer, rank
+from fedrec.recsys.hardware import cores, describe_hardware, device, fast_bfloat16, parallel_map
+from fedrec.recsys.model.two_tower import Model
+from fedrec.recsys.training import local_training as fitting
+from fedrec.recsys.training.local_training import FitConfig, blocks, train_clients
 
 
 def test_results_come_in_order_and_from_several_threads() -> None:
@@ -24,7 +24,7 @@ def test_results_come_in_order_and_from_several_threads() -> None:
         assert torch.get_num_threads() == 1
         return number**2
 
-    assert list(spread(squared, range(50))) == [number**2 for number in range(50)]
+    assert list(parallel_map(squared, range(50))) == [number**2 for number in range(50)]
     assert threading.main_thread().name not in seen
 
 
@@ -37,18 +37,18 @@ def test_few_items_are_under_way_at_once() -> None:
             asked.append(number)
             yield number
 
-    results = spread(lambda number: number, source())
+    results = parallel_map(lambda number: number, source())
     next(results)
     assert len(asked) <= 2 * cores() + 1
 
 
 def test_an_error_in_a_thread_is_the_callers() -> None:
     with pytest.raises(ZeroDivisionError):
-        list(spread(lambda number: 1 // number, [1, 0]))
+        list(parallel_map(lambda number: 1 // number, [1, 0]))
 
 
 def test_a_machine_describes_itself() -> None:
-    assert described() == described() | {"cores": cores(), "fast_bfloat16": fast_bfloat16(device())}
+    assert describe_hardware() == describe_hardware() | {"cores": cores(), "fast_bfloat16": fast_bfloat16(device())}
 
 
 def test_blocks_hold_all_clients_once(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +75,7 @@ def test_bfloat16_stays_near_float32(model: Model, bent: dict[str, Tensor], shar
     for precision in ("float32", "bfloat16"):
         config = FitConfig(negatives=16, precision=precision)
         for part in blocks(shard.crops(range(12), 9, 0, 1), embeddings.device):
-            fitted = fit(model, bent, part, embeddings, config, (0, 1))
+            fitted = train_clients(model, bent, part, embeddings, config, (0, 1))
             for place, salt in enumerate(part.salts):
                 whole = torch.cat([fitted.deltas[name][place].flatten() for name in sorted(fitted.deltas)])
                 changes.setdefault(int(salt), []).append(whole)
@@ -97,7 +97,7 @@ def test_a_gpu_trains_and_ranks_what_the_processor_does(
         near = {name: tensor.to(place) for name, tensor in bent.items()}
         table, here = embeddings.to(place), copy.deepcopy(model).to(place)
         _, part = next(shard.crops(range(12), 9, 0, 1).blocks(10_000, 12))
-        update = summed(fit(here, near, part, table, config, (0, 1)), 1, 1.0)
+        update = clip_and_sum(train_clients(here, near, part, table, config, (0, 1)), 1, 1.0)
         ranks = rank(model_scorer(here, near, here.item_vectors(near, table)), shard, range(12), "test").ranks
         found[place] = (update, ranks)
     for name, tensor in found["cpu"][0].deltas.items():

@@ -12,15 +12,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.errors import InputError
-from federation.client import shared_model
-from federation.local import LocalGrid
-from federation.train import open_run, train
-from recsys.embed import Encoder, Pinned, embed, resolve
-from recsys.lora import StackedLinear, from_peft, is_lora, stacked, to_peft
-from recsys.model import Model, ModelConfig
-from recsys.recommender import Recommender
-from tests.world import small_config
+from fedrec.data.errors import InputError
+from fedrec.federation.local_grid import LocalGrid
+from fedrec.federation.node import shared_model
+from fedrec.federation.training_run import open_run, train
+from fedrec.recsys.embeddings import Encoder, KnownWeights, embed, resolve
+from fedrec.recsys.model.lora import StackedLinear, from_peft, is_lora, stacked, to_peft
+from fedrec.recsys.model.two_tower import Model, ModelConfig
+from fedrec.recsys.recommender import Recommender
+from tests.support.toy_world import small_config
 
 
 def test_stacked_linear_is_each_clients_own_low_rank_layer() -> None:
@@ -55,7 +55,7 @@ def test_cosines_of_some_rows_are_those_of_their_vectors(
         tower.up.copy_(bent["item.up"])
         rows = torch.arange(len(embeddings)).flip(0)
         torch.testing.assert_close(
-            tower.cosines(users, embeddings, rows[None]), users @ vectors[rows].T, atol=2e-6, rtol=0
+            tower.candidate_scores(users, embeddings, rows[None]), users @ vectors[rows].T, atol=2e-6, rtol=0
         )
 
 
@@ -166,7 +166,7 @@ def test_a_model_the_encoder_cannot_give_is_refused(encoder: Encoder, change: di
 
 def test_other_weights_than_the_pinned_are_refused(encoder: Encoder, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"not the weights")
-    monkeypatch.setitem(resolve.__wrapped__.__globals__["PINNED"], str(tmp_path), Pinned("main", encoder.sha256))
+    monkeypatch.setitem(resolve.__wrapped__.__globals__["PINNED"], str(tmp_path), KnownWeights("main", encoder.sha256))
     with pytest.raises(InputError, match="is pinned"):
         resolve(str(tmp_path))
 

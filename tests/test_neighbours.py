@@ -6,12 +6,20 @@ import torch
 from scipy import sparse
 from scipy.optimize import minimize
 
-from data.errors import InputError
-from data.shard import Shard
-from recsys import neighbours
-from recsys.neighbours import EASEConfig, KNNConfig, approximated, ease, ease_weights, interactions, item_knn
-from recsys.rank import rank
-from tests.world import shard_of
+from fedrec.data.errors import InputError
+from fedrec.data.shard import Shard
+from fedrec.recsys.baselines import neighbours
+from fedrec.recsys.baselines.neighbours import (
+    EASEConfig,
+    KNNConfig,
+    ease,
+    ease_weights,
+    interactions,
+    item_knn,
+    truncated_svd,
+)
+from fedrec.recsys.evaluation.ranking import rank
+from tests.support.toy_world import shard_of
 
 
 def pairs_world() -> Shard:
@@ -99,7 +107,7 @@ def test_weights_of_lower_rank_are_the_nearest_ones() -> None:
     weights = np.random.default_rng(0).standard_normal((6, 6)).astype(np.float32)
     sizes = np.linalg.svd(weights, compute_uv=False)
     for width in range(1, 7):
-        near = approximated(weights, width)
+        near = truncated_svd(weights, width)
         assert np.linalg.matrix_rank(near, tol=1e-4) == width
         assert np.linalg.norm(weights - near) == pytest.approx(np.linalg.norm(sizes[width:]), abs=1e-5)
 

@@ -10,15 +10,15 @@ import polars as pl
 import pytest
 from torch import Tensor
 
-from data.catalogue import Catalogue
-from data.nodes import SERVER
-from data.people import load_people
-from data.prepare import read_manifest
-from data.shard import Shard, salt_of
-from federation.client import Node
-from tests.terminal import Fedrec, is_refused
-from tests.test_shard import told
-from tests.world import small_config, toy_interactions
+from fedrec.data.catalogue import Catalogue
+from fedrec.data.partition import SERVER
+from fedrec.data.prepare import read_manifest
+from fedrec.data.randomness import salt_of
+from fedrec.data.shard import Shard
+from fedrec.data.user_ids import load_people
+from fedrec.federation.node import Node
+from tests.support.cli import Fedrec, is_refused
+from tests.support.toy_world import events_by_salt, small_config, toy_interactions
 
 PEOPLE = [f"person-{user:02d}" for user in range(12)]
 
@@ -38,7 +38,9 @@ def test_every_user_is_on_one_node_with_the_same_history(toy: Path, fedrec: Fedr
     assert [node["folder"] for node in json.loads(done.out)["nodes"]] == [f"out/{folder.name}" for folder in folders]
     assert [node["users"] for node in json.loads(done.out)["nodes"]] == [3, 3, 2, 2, 2]
     shards = [Shard.load(folder) for folder in folders]
-    assert told(Shard.load(toy)) == {salt: items for shard in shards for salt, items in told(shard).items()}
+    assert events_by_salt(Shard.load(toy)) == {
+        salt: items for shard in shards for salt, items in events_by_salt(shard).items()
+    }
     assert sorted(user for users in dealt(tmp_path / "out") for user in users) == PEOPLE
     for folder, shard in zip(folders, shards, strict=True):
         manifest = read_manifest(folder)

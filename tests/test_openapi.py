@@ -15,10 +15,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from recsys.recommender import Recommender
-from serving.app import create_app
-from serving.settings import Settings
-from tests.endpoint import ready
+from fedrec.recsys.recommender import Recommender
+from fedrec.serving.http.app import create_app
+from fedrec.serving.settings import Settings
+from tests.support.endpoint import ready
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 ADMIN = "a-key-to-change-9876543210"

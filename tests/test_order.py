@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.catalogue import Catalogue
-from recsys.lora import fingerprint
-from recsys.nearest import contenders, exact_scores
-from recsys.recommender import Recommender
-from serving import index as indexes
-from serving.diversity import POOL, diversified
-from serving.engine import Engine
-from serving.index import AT, Index
-from serving.schema import Answer, Question, Range
-from serving.shelf import Goods
-from tests.terminal import Fedrec
+from fedrec.data.catalogue import Catalogue
+from fedrec.recsys.model.lora import fingerprint
+from fedrec.recsys.nearest import contenders, exact_scores
+from fedrec.recsys.recommender import Recommender
+from fedrec.serving.engine import Engine
+from fedrec.serving.index import vector_index as indexes
+from fedrec.serving.index.diversity import POOL, diversified
+from fedrec.serving.index.vector_index import AT, Index
+from fedrec.serving.live_catalogue import ItemRecord
+from fedrec.serving.schema import Answer, Question, Range
+from tests.support.cli import Fedrec
 
 VARIANTS = 16
 """Items of each title, as a shop has one of each size and colour."""
@@ -50,7 +50,7 @@ def engine(shop: Recommender) -> Engine:
 @pytest.fixture(scope="module")
 def changed(engine: Engine) -> Engine:
     """The same after editions were put in, two of them again, and others taken out."""
-    editions = [Goods(f"late{n}", "The soup", "The soup. Cooking", {"genres": "Cooking"}) for n in range(9)]
+    editions = [ItemRecord(f"late{n}", "The soup", "The soup. Cooking", {"genres": "Cooking"}) for n in range(9)]
     return engine.put(editions).put(editions[2:4]).drop("v5").drop("late0")
 
 
@@ -133,7 +133,10 @@ def test_equal_items_are_found_in_the_order_of_rows_beside_one_and_by_a_text(eng
 
 def test_what_is_put_in_together_again_has_the_vector_that_it_had_alone(engine: Engine) -> None:
     """As after a restart: else the order would be another."""
-    goods = [Goods("a", "Soup", "A soup"), Goods("b", "Far", "A rocket that flies far, to the moon and on, for years")]
+    goods = [
+        ItemRecord("a", "Soup", "A soup"),
+        ItemRecord("b", "Far", "A rocket that flies far, to the moon and on, for years"),
+    ]
     together = engine.put(goods).shelf
     for each in goods:
         alone = engine.put([each]).shelf

@@ -11,13 +11,13 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from torch import Tensor
 
-from federation import client_app, wire
-from federation.client import Node
-from federation.config import knobs
-from federation.local import LocalGrid
-from federation.update import Order, OrderRefused
-from recsys.model import Model
-from tests.world import small_config
+from fedrec.federation import client_app, wire
+from fedrec.federation.config import to_flat
+from fedrec.federation.local_grid import LocalGrid
+from fedrec.federation.messages import Order, OrderRefused
+from fedrec.federation.node import Node
+from fedrec.recsys.model.two_tower import Model
+from tests.support.toy_world import small_config
 
 Change = Callable[[RecordDict], None]
 
@@ -175,14 +175,14 @@ def test_the_server_is_told_why_its_order_is_refused(toy: Path, asked: Asked) ->
     config = small_config()
     LocalGrid.over(toy, config)
     content = wire.encode_order(Order(1, np.array([0]), clip=2.0), asked.adapter)
-    context = Context(1, 1, {"data": str(toy), "lasting": False}, RecordDict(), knobs(config))
+    context = Context(1, 1, {"data": str(toy), "lasting": False}, RecordDict(), to_flat(config))
     with pytest.raises(OrderRefused, match="clip = 2 is not above 0 and at most 1, as this run promised"):
         client_app.app(Message(content, 1, wire.TRAIN), context)
 
 
 def test_a_refused_order_leaves_what_is_kept_alone(toy: Path) -> None:
     node = Node.open(toy, small_config(method="fedmf"))
-    adapter = node.learner.adapter()
+    adapter = node.method.adapter()
     node.train(Order(1, np.array([0]), clip=1.0, run="ab"), adapter)
     for wrong in ({"run": "cd", "users": np.array([-1])}, {"run": "cd", "clip": -1.0}):
         with pytest.raises(OrderRefused):

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fedrec import view
+from fedrec import console
 from fedrec.cli import main
-from tests.terminal import Fedrec, is_refused
+from tests.support.cli import Fedrec, is_refused
 
 Printed = Callable[..., bytes]
 
@@ -60,7 +60,7 @@ def test_training_ends_well_without_utf_8(latin: Printed, toy: Path, run: Path) 
 def test_a_reader_that_has_gone_ends_it_without_a_word(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
-    monkeypatch.setattr(view.out, "quiet", False)  # which rich changes for good
+    monkeypatch.setattr(console.out, "quiet", False)  # which rich changes for good
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w", encoding="utf-8") as closed:
@@ -80,8 +80,8 @@ def test_an_argument_that_is_no_text_is_refused_and_shown(fedrec: Fedrec, run: P
 
 def test_a_narrow_terminal_gets_all_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
-    monkeypatch.setattr(view, "out", Console(file=shown, width=20))
-    view.show(view.metrics_table("", {"validation": {"ndcg@10": 0.1234, "coverage@10": 0.5678}}))
+    monkeypatch.setattr(console, "out", Console(file=shown, width=20))
+    console.show(console.metrics_table("", {"validation": {"ndcg@10": 0.1234, "coverage@10": 0.5678}}))
     assert all(word in shown.getvalue() for word in ("validation", "0.1234", "0.5678", "coverage@10"))
 
 
@@ -92,8 +92,8 @@ def test_what_is_too_long_for_a_column_goes_on_below(fedrec: Fedrec) -> None:
 
 
 def test_brackets_in_a_name_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    view.say("runs/[red]a[/b]")
-    view.show(view.table("[bold]", title="[/i]"))
+    console.status("runs/[red]a[/b]")
+    console.show(console.table("[bold]", title="[/i]"))
     printed = capsys.readouterr()
     assert printed.err == "runs/[red]a[/b]\n"
     assert "[bold]" in printed.out

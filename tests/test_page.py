@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from data.catalogue import Catalogue
-from recsys.recommender import Recommender
-from serving.app import create_app
-from serving.settings import Settings
-from tests.endpoint import ready
+from fedrec.data.catalogue import Catalogue
+from fedrec.recsys.recommender import Recommender
+from fedrec.serving.http.app import create_app
+from fedrec.serving.settings import Settings
+from tests.support.endpoint import ready
 
 KEY = "a-key-to-read-0123456789"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

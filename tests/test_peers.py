@@ -13,24 +13,24 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.errors import InputError
-from data.shard import NOTHING, Shard
-from federation import log, rounds
-from federation.client_app import open_node
-from federation.config import RunConfig, from_knobs
-from federation.local import LocalGrid
-from federation.rounds import take_census
-from federation.server import State
-from federation.train import METRICS, open_run, train
-from federation.update import summed
-from recsys.exact import GRID, exact_scatter, exact_sum
-from recsys.examples import PeerConfig, blocks, draw
-from recsys.learner import Parts
-from recsys.peers import TABLE, Peer
-from recsys.recommender import Recommender
-from tests.terminal import Fedrec, is_refused
-from tests.test_laws import Recorder, _bytes
-from tests.world import SMALL, toy_stamp
+from fedrec.data.errors import InputError
+from fedrec.data.shard import NOTHING, Shard
+from fedrec.federation import round_log, rounds
+from fedrec.federation.client_app import open_node
+from fedrec.federation.config import RunConfig, from_flat
+from fedrec.federation.local_grid import LocalGrid
+from fedrec.federation.messages import clip_and_sum
+from fedrec.federation.rounds import take_census
+from fedrec.federation.server import State
+from fedrec.federation.training_run import METRICS, open_run, train
+from fedrec.recsys.exact_sum import GRID, exact_scatter, exact_sum
+from fedrec.recsys.recommender import Recommender
+from fedrec.recsys.training.federated_baselines import TABLE, Peer
+from fedrec.recsys.training.method import UserStates
+from fedrec.recsys.training.negative_sampling import PeerConfig, blocks, sample_examples
+from tests.support.cli import Fedrec, is_refused
+from tests.support.recorder import Recorder, bytes_of
+from tests.support.toy_world import SMALL, toy_stamp
 
 PEERS = ("fedmf", "pfedrec")
 SETTINGS = {
@@ -46,7 +46,7 @@ QUICK = PeerConfig(peer_dim=8, peer_batch=64, peer_item_rate=0.5)
 
 
 def peer_config(method: str, **changes: object) -> RunConfig:
-    return from_knobs(SMALL | SETTINGS | {"method": method} | changes)
+    return from_flat(SMALL | SETTINGS | {"method": method} | changes)
 
 
 def peer(method: str, config: PeerConfig = QUICK) -> Peer:
@@ -63,7 +63,7 @@ def varied() -> Shard:
     return Shard(ends - lengths, ends, items, rng.integers(2**63, size=len(lengths)).astype(np.uint64))
 
 
-def fitted(learner: Peer, shard: Shard, users: Iterable[int], parts: Parts, round: int = 1) -> dict[int, tuple]:
+def fitted(learner: Peer, shard: Shard, users: Iterable[int], parts: UserStates, round: int = 1) -> dict[int, tuple]:
     """Each user's dense change of the table, and its loss."""
     found = {}
     work = learner.blocks(shard, np.fromiter(users, dtype=np.int64), round)
@@ -94,7 +94,7 @@ def plain_client(learner: Peer, shard: Shard, user: int) -> Plain:
     client = Plain(learner.adapter()[TABLE], learner.start(shard.salts[user]).v)
     private = torch.optim.SGD([client.w, client.b] if dual else [client.w], lr=config.peer_rate)
     shared = torch.optim.SGD([client.items], lr=config.peer_item_rate * ITEMS)
-    rows, own = draw(config, shard, user, ITEMS, (0, 1))
+    rows, own = sample_examples(config, shard, user, ITEMS, (0, 1))
     for batch in torch.arange(len(rows)).split(config.peer_batch):
         items, labels = torch.from_numpy(rows)[batch], torch.from_numpy(own)[batch].float()
         for optimizers in [(private,), (shared,)] if dual else [(private, shared)]:
@@ -142,7 +142,7 @@ def trained(data: Path, config: RunConfig, folder: Path, grid: type[LocalGrid] =
     nodes = grid.over(data, config)
     node = open_node(str(data), config, 0, config.nodes, False)
     folder.mkdir()
-    start = State.start(node.learner.adapter(), config.server)
+    start = State.start(node.method.adapter(), config.server)
     return rounds.run(nodes, take_census(nodes, config, toy_stamp()), start, config, folder, lambda record: None)
 
 
@@ -155,7 +155,7 @@ def test_anywhere(toy: Path, tmp_path: Path, method: str) -> None:
     for other, nodes in zip(others, (3, 12), strict=True):
         assert torch.equal(one.adapter[TABLE], other.adapter[TABLE])
         assert torch.equal(one.best[TABLE], other.best[TABLE])
-        figures = [[r["validation"] for r in log.read(tmp_path / str(n))] for n in (1, nodes)]
+        figures = [[r["validation"] for r in round_log.read(tmp_path / str(n))] for n in (1, nodes)]
         assert figures[0] == figures[1]
 
 
@@ -173,7 +173,7 @@ def test_private_the_keep_never_crosses(toy: Path, shard: Shard, tmp_path: Path,
     Recorder.crossed = []
     state = trained(toy, config, tmp_path / "run", Recorder)
     assert len(Recorder.crossed) >= 4 * 4
-    payload = b"".join(part for message in Recorder.crossed for part in _bytes(message))
+    payload = b"".join(part for message in Recorder.crossed for part in bytes_of(message))
     names = {n for m in Recorder.crossed for record in m.content.array_records.values() for n in record}
     assert names == {TABLE, "tickets"}
     kept = [open_node(str(toy), config, part, 3, False).keep.at(state.run, config.rounds) for part in range(3)]
@@ -191,7 +191,9 @@ def test_what_is_held_out_changes_nothing(seed: int, length: int, round: int, da
     changed[-2:] = data.draw(st.permutations(sorted(set(range(ITEMS)) - set(events[:-2].tolist()))))[:2]
     one, other = (one_user(history) for history in (events, changed))
     for ours, theirs in zip(
-        draw(QUICK, one, 0, ITEMS, (0, round)), draw(QUICK, other, 0, ITEMS, (0, round)), strict=True
+        sample_examples(QUICK, one, 0, ITEMS, (0, round)),
+        sample_examples(QUICK, other, 0, ITEMS, (0, round)),
+        strict=True,
     ):
         assert ours.tolist() == theirs.tolist()
 
@@ -201,7 +203,7 @@ def one_user(events: np.ndarray) -> Shard:
 
 
 def drawn(config: PeerConfig, shard: Shard, rounds: int) -> set[int]:
-    examples = (draw(config, shard, 0, ITEMS, (0, round)) for round in range(rounds))
+    examples = (sample_examples(config, shard, 0, ITEMS, (0, round)) for round in range(rounds))
     return {int(row) for rows, own in examples for row in rows[~own]}
 
 
@@ -224,7 +226,7 @@ def test_examples_are_a_clients_own_items_once_and_four_others_each(varied: Shar
 
 
 def test_a_user_who_has_everything_draws_nothing() -> None:
-    rows, own = draw(QUICK, one_user(np.arange(ITEMS + 2) % ITEMS), 0, ITEMS, (0, 1))
+    rows, own = sample_examples(QUICK, one_user(np.arange(ITEMS + 2) % ITEMS), 0, ITEMS, (0, 1))
     assert sorted(rows.tolist()) == list(range(ITEMS))
     assert own.all()
 
@@ -243,7 +245,7 @@ def test_scattered_sums_are_dense_sums() -> None:
 def test_one_user_moves_the_table_by_at_most_the_clip(varied: Shard, method: str) -> None:
     learner = peer(method)
     for block in learner.blocks(varied, np.arange(1), 1):
-        update = summed(learner.fit(learner.adapter(), block, {}), 1, clip=0.25)
+        update = clip_and_sum(learner.fit(learner.adapter(), block, {}), 1, clip=0.25)
         assert float(update.deltas[TABLE].norm()) == pytest.approx(0.25, rel=1e-5)
         assert update.sums["clipped"] == 1
 
@@ -254,7 +256,7 @@ def test_peers_learn_the_toy_world(toy: Path, shard: Shard, tmp_path: Path, meth
     config = peer_config(method, rounds=100, clients_per_round=12, validate_every=100, peer_dim=4, peer_rate=1.0)
     state = trained(toy, config, tmp_path / "run")
     node = open_node(str(toy), config, 0, 1, False)
-    scores = node.learner.scorer(state.adapter, node.shard, "train", node.keep.at(state.run, 100))(range(12))
+    scores = node.method.scorer(state.adapter, node.shard, "train", node.keep.at(state.run, 100))(range(12))
     for user in range(12):
         scores[user, torch.from_numpy(np.array(shard.history(user, "train"), dtype=np.int64))] = torch.nan
     cooking, space = scores[:, :12].nanmean(1), scores[:, 12:].nanmean(1)
@@ -281,7 +283,7 @@ def test_the_best_round_is_measured_with_its_own_private_parts(
     config = open_run(out, toy, peer_config(method, rounds=12, validation_users=12, nodes=3), resume=False)
     train(LocalGrid.over(toy, config), out, toy, config, lambda record: None)
     metrics, card = (json.loads((out / name).read_text()) for name in (METRICS, "card.json"))
-    logged = log.read(out)[card["best_round"] - 1]["validation"]
+    logged = round_log.read(out)[card["best_round"] - 1]["validation"]
     assert card["best_round"] < 12  # else the test would show nothing
     assert metrics["validation"]["full"] == logged
     assert metrics["test"].keys() == {"full", "sampled-99"}

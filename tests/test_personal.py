@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.errors import InputError
-from data.shard import Shard
-from recsys.fit import FitConfig, descend, fit
-from recsys.model import Model
-from recsys.personal import Clients, PersonalConfig, grid
-from recsys.rank import metric_means, metric_sums, model_scorer, rank
+from fedrec.data.errors import InputError
+from fedrec.data.shard import Shard
+from fedrec.recsys.evaluation.ranking import metric_means, metric_sums, model_scorer, rank
+from fedrec.recsys.model.two_tower import Model
+from fedrec.recsys.training.local_training import FitConfig, local_sgd, train_clients
+from fedrec.recsys.training.personalisation import Clients, PersonalConfig, grid
 
 FIT = FitConfig(negatives=24, precision="float32", local_rate=0.05)
 CONFIG = PersonalConfig(steps=3, fit=FIT)
@@ -41,7 +41,7 @@ def test_a_clients_rank_is_what_its_own_adapter_gives(clients: Clients, parts: t
         adapter = {name: tensor.clone() for name, tensor in clients.adapter.items()}
         for step in range(3):
             crop = clients.shard.crops([user], 9, 0, step)
-            deltas = fit(clients.model, adapter, crop, clients.embeddings, FIT, (0, step)).deltas
+            deltas = train_clients(clients.model, adapter, crop, clients.embeddings, FIT, (0, step)).deltas
             adapter |= {name: adapter[name] + delta[0] for name, delta in deltas.items() if name.startswith(parts)}
         score = model_scorer(clients.model, adapter, clients.model.item_vectors(adapter, clients.embeddings))
         assert rank(score, clients.shard, [user], "test").ranks[0] == found[user]
@@ -65,7 +65,7 @@ def test_nothing_that_is_validated_has_seen_the_test_item(clients: Clients) -> N
 
 def test_only_the_named_parts_move(clients: Clients) -> None:
     steps, parts = [clients.shard.crops(range(12), 9, 0, 1)] * 2, ("user.up", "item")
-    *_, last = descend(clients.model, clients.adapter, steps, clients.embeddings, FIT, (0, 0), parts)
+    *_, last = local_sgd(clients.model, clients.adapter, steps, clients.embeddings, FIT, (0, 0), parts)
     assert set(last.deltas) == {"user.up", "item.up", "item.down"}
     assert all(tensor.any() for tensor in last.deltas.values())
 

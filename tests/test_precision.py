@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from data.prepare import prepare
-from data.sources import source_named
-from federation import log
-from federation.config import from_knobs
-from federation.local import LocalGrid
-from federation.train import open_run, train
+from fedrec.data.prepare import prepare
+from fedrec.data.readers.sources import source_named
+from fedrec.federation import round_log
+from fedrec.federation.config import from_flat
+from fedrec.federation.local_grid import LocalGrid
+from fedrec.federation.training_run import open_run, train
 
 
 @pytest.mark.timeout(300)
@@ -19,11 +19,11 @@ def test_both_precisions_agree_on_the_demo(tmp_path: Path) -> None:
     found = {}
     for precision in ("float32", "bfloat16"):
         settings = {"rounds": 10, "clients_per_round": 32, "history": 16, "negatives": 128, "validate_every": 10}
-        config = from_knobs(settings | {"layers": 1, "validation_users": 400, "precision": precision})
+        config = from_flat(settings | {"layers": 1, "validation_users": 400, "precision": precision})
         out = tmp_path / precision
         open_run(out, data, config, resume=False)
         train(LocalGrid.over(data, config), out, data, config, lambda record: None)
-        found[precision] = log.read(out)[-1]
+        found[precision] = round_log.read(out)[-1]
     exact, near = found["float32"], found["bfloat16"]
     assert exact["loss"] != near["loss"]
     assert near["loss"] == pytest.approx(exact["loss"], rel=0.005)

@@ -16,20 +16,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import demo
-from data.catalogue import FILE, Catalogue
-from data.errors import InputError
-from data.files import replaced_file, replaced_folder
-from data.fingerprint import FILE as KEY
-from data.histories import BLOCK, Histories
-from data.histories import histories as gather
-from data.prepare import MANIFEST, PREPARED, prepare, prepare_tables, read_manifest, write
-from data.raw import Frames, open_root
-from data.rules import Rules
-from data.shard import Shard, salt_of
-from data.sources import Source, source_named
-from data.split import Split
-from data.tables import Tables
+from fedrec.data.catalogue import FILE, Catalogue
+from fedrec.data.errors import InputError
+from fedrec.data.fingerprint import FILE as KEY
+from fedrec.data.histories import BLOCK, Histories
+from fedrec.data.histories import histories as gather
+from fedrec.data.prepare import MANIFEST, PREPARED, prepare, prepare_tables, read_manifest, write_dataset
+from fedrec.data.randomness import salt_of
+from fedrec.data.readers.raw import Frames, open_root
+from fedrec.data.readers.rules import Rules
+from fedrec.data.readers.sources import Source, source_named
+from fedrec.data.readers.tables import Tables
+from fedrec.data.shard import Shard
+from fedrec.data.split import Split
+from fedrec.data.storage.atomic_files import replaced_file, replaced_folder
+from fedrec.data.synthetic import demo_films
+from tests.support.toy_world import histories
 
 Event = tuple[str, str, int]  # user, item, time
 
@@ -48,13 +50,6 @@ def of_ann(items: str) -> list[Event]:
     return [("ann", item_id, second) for second, item_id in enumerate(items)]
 
 
-def histories(folder: Path) -> list[str]:
-    """All events of each user as a word, for a folder whose item ids are letters."""
-    catalogue, shard = Catalogue.load(folder), Shard.load(folder)
-    spans = zip(shard.starts, shard.ends, strict=True)
-    return ["".join(catalogue.ids[row] for row in shard.items[start:end]) for start, end in spans]
-
-
 @pytest.mark.parametrize(
     ("events", "history"),
     [
@@ -65,14 +60,14 @@ def histories(folder: Path) -> list[str]:
     ],
 )
 def test_time_orders_and_ties_keep_file_order(events: list[Event], history: str, tmp_path: Path) -> None:
-    write(frames(*events), tmp_path / "out", name="toy")
+    write_dataset(frames(*events), tmp_path / "out", name="toy")
     assert histories(tmp_path / "out") == [history]
 
 
 def test_ties_keep_file_order_in_a_long_file(tmp_path: Path) -> None:
     """Three times for 20,000 events: a sort that is stable only by luck on a short file is not on this one."""
     events = [("ann", f"i{number}", number * 7919 % 3) for number in range(20_000)]
-    write(frames(*events), tmp_path / "out", name="toy")
+    write_dataset(frames(*events), tmp_path / "out", name="toy")
     catalogue, shard = Catalogue.load(tmp_path / "out"), Shard.load(tmp_path / "out")
     ids = [item_id for second in range(3) for _, item_id, time in events if time == second]
     assert [catalogue.ids[row] for row in shard.items] == ids
@@ -123,7 +118,7 @@ def test_histories_are_the_same_in_many_blocks(unit: float) -> None:
 def test_the_last_event_is_the_test_item_and_the_one_before_the_validation_item(
     split: str, history: str, held_out: str, tmp_path: Path
 ) -> None:
-    write(frames(*of_ann("abcde")), tmp_path / "out", name="toy")
+    write_dataset(frames(*of_ann("abcde")), tmp_path / "out", name="toy")
     shard = Shard.load(tmp_path / "out")
     assert shard.history(0, split).tolist() == ["abcde".index(item_id) for item_id in history]
     assert shard.held_out([0], split).tolist() == ["abcde".index(held_out)]
@@ -140,14 +135,14 @@ def test_the_last_event_is_the_test_item_and_the_one_before_the_validation_item(
     ],
 )
 def test_the_first_of_repeats_is_kept(events: list[Event], history: str, repeats: int, tmp_path: Path) -> None:
-    manifest = write(frames(*events), tmp_path / "out", name="toy")
+    manifest = write_dataset(frames(*events), tmp_path / "out", name="toy")
     assert histories(tmp_path / "out") == [history]
     assert (manifest.interactions, manifest.repeats_dropped) == (len(history), repeats)
 
 
 def test_repeats_are_kept_where_a_split_counts_them(tmp_path: Path) -> None:
     bob = [("bob", item_id, 0) for item_id in "aaa"]
-    manifest = write(frames(*of_ann("abcbb"), *bob), tmp_path / "out", name="toy", split=Split(repeats=True))
+    manifest = write_dataset(frames(*of_ann("abcbb"), *bob), tmp_path / "out", name="toy", split=Split(repeats=True))
     assert histories(tmp_path / "out") == ["abcbb", "aaa"]
     assert (manifest.interactions, manifest.repeats_dropped) == (5 + 3, 0)
     assert manifest.split == Split(repeats=True).rule != Split().rule
@@ -158,7 +153,7 @@ def test_users_with_few_events_are_dropped_and_counted(tmp_path: Path) -> None:
     bob, eve, zoe = (
         [(user, item_id, 0) for item_id in items] for user, items in [("bob", "aba"), ("eve", "a"), ("zoe", "cab")]
     )
-    manifest = write(frames(*zoe, *bob, *eve, *of_ann("abc")), tmp_path / "out", name="toy")
+    manifest = write_dataset(frames(*zoe, *bob, *eve, *of_ann("abc")), tmp_path / "out", name="toy")
     assert (manifest.users, manifest.short_users_dropped, manifest.repeats_dropped) == (2, 2, 1)
     assert manifest.interactions == 3 + 3
     assert histories(tmp_path / "out") == ["abc", "cab"]
@@ -167,7 +162,7 @@ def test_users_with_few_events_are_dropped_and_counted(tmp_path: Path) -> None:
 
 def test_min_events_decides_who_is_short(tmp_path: Path) -> None:
     bob = [("bob", item_id, 0) for item_id in "abc"]
-    manifest = write(frames(*of_ann("abcd"), *bob), tmp_path / "out", name="toy", rules=Rules(min_events=4))
+    manifest = write_dataset(frames(*of_ann("abcd"), *bob), tmp_path / "out", name="toy", rules=Rules(min_events=4))
     assert (manifest.users, manifest.short_users_dropped, manifest.min_events) == (1, 1, 4)
 
 
@@ -175,12 +170,12 @@ def test_min_events_decides_who_is_short(tmp_path: Path) -> None:
 def test_nothing_left_is_refused(items: str, tmp_path: Path) -> None:
     given = frames(*of_ann("abc"))._replace(interactions=frames(*of_ann("abc")).interactions.head(len(items)))
     with pytest.raises(InputError, match="toy: no user has 3 events"):
-        write(given, tmp_path / "out", name="toy")
+        write_dataset(given, tmp_path / "out", name="toy")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_items_without_description_are_known_by_their_id(tmp_path: Path) -> None:
-    manifest = write(frames(*of_ann("axbya"), described="ab"), tmp_path / "out", name="toy")
+    manifest = write_dataset(frames(*of_ann("axbya"), described="ab"), tmp_path / "out", name="toy")
     catalogue = Catalogue.load(tmp_path / "out")
     assert manifest.items_without_description == 2
     assert catalogue.ids == ["a", "b", "x", "y"]
@@ -190,18 +185,18 @@ def test_items_without_description_are_known_by_their_id(tmp_path: Path) -> None
 
 
 def test_items_described_twice_are_listed_once(tmp_path: Path) -> None:
-    write(frames(*of_ann("abc"), described="abcab"), tmp_path / "out", name="toy")
+    write_dataset(frames(*of_ann("abc"), described="abcab"), tmp_path / "out", name="toy")
     assert Catalogue.load(tmp_path / "out").ids == ["a", "b", "c"]
 
 
 def test_items_that_nobody_has_stay_in_the_catalogue(tmp_path: Path) -> None:
-    manifest = write(frames(*of_ann("abc")), tmp_path / "out", name="toy")
+    manifest = write_dataset(frames(*of_ann("abc")), tmp_path / "out", name="toy")
     assert (manifest.items, Catalogue.load(tmp_path / "out").ids) == (5, ["a", "b", "c", "d", "e"])
 
 
 def test_manifest_says_how_it_was_made(tmp_path: Path) -> None:
     events = frames(*of_ann("abxa"), ("bob", "a", 1), described="ab")
-    manifest = write(events, tmp_path / "out", name="toy", source="a shelf", md5="0" * 32, citation="A. Author")
+    manifest = write_dataset(events, tmp_path / "out", name="toy", source="a shelf", md5="0" * 32, citation="A. Author")
     texts = b"a\x1fabout a\x1eb\x1fabout b\x1ex\x1fx\x1e"
     assert asdict(manifest) == {
         "name": "toy",
@@ -386,7 +381,7 @@ def crash_in_file(out: Path) -> None:
 
 @pytest.mark.parametrize("crash", [crash_in_folder, crash_in_file])
 def test_a_crash_while_writing_leaves_what_was_and_no_rest(crash: Callable[[Path], None], tmp_path: Path) -> None:
-    write(frames(*of_ann("abc")), tmp_path / "out", name="toy")
+    write_dataset(frames(*of_ann("abc")), tmp_path / "out", name="toy")
     before = contents(tmp_path)
     with pytest.raises(OSError, match="disk full"):
         crash(tmp_path / "out")
@@ -397,7 +392,7 @@ def test_a_crash_while_writing_leaves_what_was_and_no_rest(crash: Callable[[Path
 def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
     (tmp_path / ".out.partial").mkdir()
     (tmp_path / ".out.partial" / "half").write_text("half")
-    write(frames(*of_ann("abc")), tmp_path / "out", name="toy")
+    write_dataset(frames(*of_ann("abc")), tmp_path / "out", name="toy")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -482,7 +477,7 @@ def test_demo_is_the_same_twice(demo_frames: Frames) -> None:
 
 
 def test_demo_with_another_seed_is_another_world() -> None:
-    one, two = (demo.generate(demo.DemoConfig(films=30, users=5, seed=seed)) for seed in (1, 2))
+    one, two = (demo_films.generate(demo_films.DemoConfig(films=30, users=5, seed=seed)) for seed in (1, 2))
     assert not one[0].equals(two[0])
     assert not one[1].equals(two[1])
 

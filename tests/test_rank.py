@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 from torch import Tensor
 
-from data.catalogue import Catalogue
-from data.shard import NOTHING, Shard
-from recsys import baselines
-from recsys.model import Model
-from recsys.rank import metric_means, metric_sums, model_scorer, only, rank
+from fedrec.data.catalogue import Catalogue
+from fedrec.data.shard import NOTHING, Shard
+from fedrec.recsys.baselines import simple
+from fedrec.recsys.evaluation.ranking import metric_means, metric_sums, model_scorer, rank, restrict_to
+from fedrec.recsys.model.two_tower import Model
 
 
 def one_user(*events: int) -> Shard:
@@ -57,7 +57,7 @@ def test_coverage_is_the_share_of_items_in_anyones_top_ten() -> None:
 def test_only_candidates_are_ranked_and_listed() -> None:
     """Of the candidates 1, 3, 5 and 6 the user has seen 1; 5 beats 3, the held-out item, and 6 does not."""
     shard, candidates = one_user(0, 1, 3), np.array([False, True, False, True, False, True, True])
-    found = rank(only(fixed(9, 8, 7, 0.5, 6, 0.7, 0.2), candidates), shard, [0], "test", coverage=True)
+    found = rank(restrict_to(fixed(9, 8, 7, 0.5, 6, 0.7, 0.2), candidates), shard, [0], "test", coverage=True)
     assert found.ranks.tolist() == [1]
     assert found.coverage == 3 / 4
 
@@ -73,7 +73,7 @@ def test_ranks_among_candidates_count_those_alone(seed: int) -> None:
     )
     candidates[events[-1]] = True
     unseen = [item for item in np.flatnonzero(candidates) if item not in events]
-    (found,) = rank(only(fixed(*map(float, scores)), candidates), one_user(*events), [0], "test").ranks
+    (found,) = rank(restrict_to(fixed(*map(float, scores)), candidates), one_user(*events), [0], "test").ranks
     assert found == sum(scores[item] >= scores[events[-1]] for item in unseen)
     assert found <= rank(fixed(*map(float, scores)), one_user(*events), [0], "test").ranks[0]
 
@@ -126,9 +126,9 @@ def test_sampled_ranks_are_never_worse_than_full_ones(seed: int) -> None:
 
 
 def test_sampled_ranks_of_a_small_catalogue_are_the_full_ones(shard: Shard) -> None:
-    score = baselines.random_scores(24, seed=3)
+    score = simple.random_scores(24, seed=3)
     full = rank(score, shard, range(12), "test").ranks
-    score = baselines.random_scores(24, seed=3)
+    score = simple.random_scores(24, seed=3)
     assert rank(score, shard, range(12), "test", "sampled-99").ranks.tolist() == full.tolist()
 
 
@@ -137,25 +137,25 @@ def test_blocks_of_users_change_no_rank(
 ) -> None:
     score = model_scorer(model, bent, model.item_vectors(bent, embeddings))
     whole = rank(score, shard, range(12), "test").ranks.tolist()
-    monkeypatch.setattr("recsys.rank.USERS", 5)
+    monkeypatch.setattr("fedrec.recsys.evaluation.ranking.USERS", 5)
     assert rank(score, shard, range(12), "test").ranks.tolist() == whole
 
 
 def test_text_neighbours_stay_with_the_users_taste(shard: Shard, embeddings: Tensor) -> None:
-    scores = baselines.text_neighbours(embeddings)([shard.history(user) for user in range(12)])
+    scores = simple.text_neighbours(embeddings)([shard.history(user) for user in range(12)])
     cooking, space = scores[:, :12].mean(1), scores[:, 12:].mean(1)
     assert (cooking > space).tolist() == [True] * 6 + [False] * 6
 
 
 def test_popularity_counts_what_a_split_may_read() -> None:
     shard = Shard(np.array([0, 4]), np.array([4, 8]), np.array([0, 1, 2, 3, 0, 2, 1, 3]), np.zeros(2, dtype=np.uint64))
-    assert baselines.popularity(shard, 4, "validation")([np.array([0])]).tolist() == [[2, 1, 1, 0]]
-    assert baselines.popularity(shard, 4, "test")([np.array([0])]).tolist() == [[2, 2, 2, 0]]
+    assert simple.popularity(shard, 4, "validation")([np.array([0])]).tolist() == [[2, 1, 1, 0]]
+    assert simple.popularity(shard, 4, "test")([np.array([0])]).tolist() == [[2, 2, 2, 0]]
 
 
 def test_popularity_on_ml_100k_is_the_known_figure(ml_100k: Path) -> None:
     """0.044 with ties in file order; ties by item id would give 0.025."""
     shard, items = Shard.load(ml_100k), len(Catalogue.load(ml_100k))
     assert (len(shard), items, len(shard.items)) == (943, 1682, 100_000)
-    ranks = rank(baselines.popularity(shard, items, "test"), shard, range(943), "test").ranks
+    ranks = rank(simple.popularity(shard, items, "test"), shard, range(943), "test").ranks
     assert metric_means(metric_sums(ranks))["ndcg@10"] == pytest.approx(0.0439, abs=5e-5)

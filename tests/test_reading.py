@@ -14,26 +14,26 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from data.catalogue import FILE as CATALOGUE
-from data.catalogue import Catalogue
-from data.errors import InputError
-from data.people import load_people
-from data.prepare import MANIFEST, read_manifest
-from data.reading import LARGEST, read_json, read_toml
-from data.shard import FOLDER, Shard
-from federation import log
-from federation.config import from_nested
-from federation.server import STATE, State
-from fedrec.train import read_settings
-from recsys.card import CARD, load_card
-from recsys.embed import Encoder, embed
-from recsys.lora import fingerprint
-from recsys.rank import rank
-from recsys.recommender import TOWERS, VECTORS, Recommender, load_adapter
-from serving.live import Live
-from serving.settings import Settings
-from serving.store import Store
-from tests.world import small_config
+from fedrec.data.catalogue import FILE as CATALOGUE
+from fedrec.data.catalogue import Catalogue
+from fedrec.data.errors import InputError
+from fedrec.data.prepare import MANIFEST, read_manifest
+from fedrec.data.shard import FOLDER, Shard
+from fedrec.data.storage.reading import LARGEST, read_json, read_toml
+from fedrec.data.user_ids import load_people
+from fedrec.federation import round_log
+from fedrec.federation.config import from_nested
+from fedrec.federation.server import STATE, State
+from fedrec.recsys.card import CARD, load_card
+from fedrec.recsys.embeddings import Encoder, embed
+from fedrec.recsys.evaluation.ranking import rank
+from fedrec.recsys.model.lora import fingerprint
+from fedrec.recsys.recommender import TOWERS, VECTORS, Recommender, load_adapter
+from fedrec.serving.model_manager import ModelManager
+from fedrec.serving.settings import Settings
+from fedrec.serving.store import Store
+from fedrec.training import read_settings
+from tests.support.toy_world import small_config
 
 READERS: Mapping[str, Callable[[Path], object]] = {
     CARD: lambda path: load_card(path.parent),
@@ -42,7 +42,7 @@ READERS: Mapping[str, Callable[[Path], object]] = {
     "settings.toml": lambda path: read_toml(path, "mend it"),
     "config.toml": lambda path: read_settings(path, []),
     "serve.toml": lambda path: Settings.read(path, {}),
-    log.FILE: lambda path: log.read(path.parent),
+    round_log.FILE: lambda path: round_log.read(path.parent),
     STATE: lambda path: State.load(path.parent),
     "shard/items.npy": lambda path: Shard.load(path.parent.parent),
 }
@@ -313,7 +313,7 @@ def test_tensors_that_are_no_models_are_refused(tensors: dict[str, Any], says: s
 
 
 def test_a_reload_of_a_broken_run_leaves_the_old_one_answering(copied: Path) -> None:
-    live = Live(lambda: Recommender.load(copied), Store(None), None, lambda: None)
+    live = ModelManager(lambda: Recommender.load(copied), Store(None), None, lambda: None)
     before = live.reload()
     forged(copied, NAN)
     with pytest.raises(InputError, match="not finite"):
@@ -336,12 +336,12 @@ def test_ids_of_an_old_catalogue_that_cannot_be_asked_for_are_told(
 
 
 def test_a_line_of_the_log_that_is_damaged_is_named_unless_it_is_the_last(tmp_path: Path) -> None:
-    (tmp_path / log.FILE).write_text('{"round": 1}\n{"round": 2}\n{"rou', "utf-8")
-    assert log.read(tmp_path) == [{"round": 1}, {"round": 2}]
+    (tmp_path / round_log.FILE).write_text('{"round": 1}\n{"round": 2}\n{"rou', "utf-8")
+    assert round_log.read(tmp_path) == [{"round": 1}, {"round": 2}]
     for line in ("{", "[]", '{"turn": 2}', "\x00" * 100):
-        (tmp_path / log.FILE).write_text(f'{{"round": 1}}\n{line}\n{{"round": 3}}\n', "utf-8")
+        (tmp_path / round_log.FILE).write_text(f'{{"round": 1}}\n{line}\n{{"round": 3}}\n', "utf-8")
         with pytest.raises(InputError, match=r"rounds\.jsonl line 2 is no round .*; remove the line$"):
-            log.read(tmp_path)
+            round_log.read(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -17,21 +17,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.catalogue import Catalogue
-from data.errors import InputError
-from data.shard import Shard
-from federation import log, wire
-from federation.update import Update
-from fedrec.reproduce.benchmark import Benchmark, reproduce
-from fedrec.reproduce.collect import spread_of
-from fedrec.reproduce.cost import uplink
-from fedrec.reproduce.peers import PEERS
-from fedrec.reproduce.preset import PRESETS, ROOT, Ablation, read_preset
-from recsys.rank import metric_means, metric_sums
-from recsys.recommender import Recommender
-from recsys.tuning import BASELINES
-from tests.terminal import Fedrec, is_refused
-from tests.world import SMALL, write_toy_films
+from benchmarks.reproduce.benchmark import Benchmark, reproduce
+from benchmarks.reproduce.collect import mean_and_std
+from benchmarks.reproduce.federated_baselines import PEERS
+from benchmarks.reproduce.message_cost import uplink
+from benchmarks.reproduce.preset import PRESETS, ROOT, Ablation, read_preset
+from fedrec.data.catalogue import Catalogue
+from fedrec.data.errors import InputError
+from fedrec.data.shard import Shard
+from fedrec.federation import round_log, wire
+from fedrec.federation.messages import Update
+from fedrec.recsys.baselines.tuning import BASELINES
+from fedrec.recsys.evaluation.ranking import metric_means, metric_sums
+from fedrec.recsys.recommender import Recommender
+from tests.support.cli import Fedrec, is_refused
+from tests.support.toy_world import SMALL, write_toy_films
 
 SETTINGS = "\n".join(f"{name} = {json.dumps(value)}" for name, value in SMALL.items())
 TINY = f"""
@@ -140,7 +140,7 @@ def test_the_cost_is_what_one_user_sends(made: tuple[Path, dict[str, Any]]) -> N
     recommender = Recommender.load(out / "federated-0" / "run")
     assert found["adapter_parameters"] == sum(tensor.numel() for tensor in recommender.adapter.values())
     change = {name: tensor.double() for name, tensor in recommender.adapter.items()}
-    sent = wire.size(
+    sent = wire.payload_bytes(
         wire.encode_update(Update(4, 1, change, {"loss": 1.5, "learners": 1.0, "clipped": 1.0, "diverged": 0.0}))
     )
     in_codes = uplink(recommender.adapter, 1)
@@ -151,7 +151,7 @@ def test_the_cost_is_what_one_user_sends(made: tuple[Path, dict[str, Any]]) -> N
     assert [point["megabytes_up_per_client"] for point in found["curve"]] == pytest.approx(
         [2 * share * sent / 1e6, 4 * share * sent / 1e6], abs=1e-6
     )
-    validated = [log.read(out / f"federated-{seed}" / "run")[1]["validation"]["ndcg@10"] for seed in (0, 1)]
+    validated = [round_log.read(out / f"federated-{seed}" / "run")[1]["validation"]["ndcg@10"] for seed in (0, 1)]
     assert found["curve"][0]["ndcg@10"] == pytest.approx(sum(validated) / 2, abs=1e-6)
 
 
@@ -217,7 +217,7 @@ def test_a_start_from_elsewhere(folder: Path, films: Path, made: tuple[Path, dic
     found = reproduce(going_on, ["start", "federated-0"], tmp_path)["start"]
     assert found["from"] == "tiny"
     assert found["before"]["ndcg@10"] == made[1]["federated"]["ndcg@10"]["seeds"][0], "the same films, here"
-    scratch = [log.read(made[0] / "federated-0" / "run")[n]["validation"]["ndcg@10"] for n in (1, 3)]
+    scratch = [round_log.read(made[0] / "federated-0" / "run")[n]["validation"]["ndcg@10"] for n in (1, 3)]
     assert found["mark"]["ndcg@10"] == pytest.approx(0.95 * max(scratch), abs=1e-6)
     assert found["rounds"]["scratch"] == (2 if scratch[0] >= 0.95 * max(scratch) else 4)
 
@@ -280,14 +280,14 @@ def test_interrupted_and_gone_on_with_is_the_same(
     run = tmp_path / "parts" / "federated-1" / "run"
     command = [sys.executable, "-m", "fedrec", *map(str, asked)]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    while not log.read(run):
+    while not round_log.read(run):
         assert running.poll() is None, "the benchmark ended before it could be interrupted"
         time.sleep(0.002)
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=60)
     assert running.returncode == 130
     assert "goes on from here" in said
-    assert 1 <= len(log.read(run)) < SMALL["rounds"]
+    assert 1 <= len(round_log.read(run)) < SMALL["rounds"]
     so_far = json.loads((tmp_path / "results" / "tiny.json").read_text())
     assert so_far["federated"]["ndcg@10"]["seeds"] == made[1]["federated"]["ndcg@10"]["seeds"][:1]
     assert so_far["federated"]["ndcg@10"]["sd"] is None
@@ -366,8 +366,8 @@ def test_variants_are_trained_and_told_apart(folder: Path, films: Path, tmp_path
 
 
 def test_a_spread_of_one_has_no_deviation() -> None:
-    assert spread_of([0.5]) == {"mean": 0.5, "sd": None, "seeds": [0.5]}
-    assert spread_of([1.0, 3.0]) == {"mean": 2.0, "sd": round(2**0.5, 6), "seeds": [1.0, 3.0]}
+    assert mean_and_std([0.5]) == {"mean": 0.5, "sd": None, "seeds": [0.5]}
+    assert mean_and_std([1.0, 3.0]) == {"mean": 2.0, "sd": round(2**0.5, 6), "seeds": [1.0, 3.0]}
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from data.errors import InputError
-from fedrec.reproduce.preset import ROOT
-from fedrec.results import models, tables
-from fedrec.results.files import read_results
-from fedrec.results.markdown import table
-from fedrec.results.plots import pictures, save
-from fedrec.results.write import differing, write
-from tests.terminal import Fedrec, is_refused
+from benchmarks.report import models, tables
+from benchmarks.report.markdown import table
+from benchmarks.report.plots import pictures, save
+from benchmarks.report.results_file import read_results
+from benchmarks.report.write import differing, write
+from benchmarks.reproduce.preset import ROOT
+from fedrec.data.errors import InputError
+from tests.support.cli import Fedrec, is_refused
 
 
 def seeds(mean: float, sd: float | None = None) -> dict[str, Any]:

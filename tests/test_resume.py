@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from federation import log
-from federation.server import STATE
-from recsys.recommender import PEFT_WEIGHTS, TOWERS, VECTORS, Recommender
-from tests.world import SMALL
+from fedrec.federation import round_log
+from fedrec.federation.server import STATE
+from fedrec.recsys.recommender import PEFT_WEIGHTS, TOWERS, VECTORS, Recommender
+from tests.support.toy_world import SMALL
 
 ROUNDS = 12
 
@@ -28,18 +28,18 @@ def test_killed_and_resumed_is_the_same_to_the_byte(toy: Path, embeddings: Tenso
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(command(toy, whole), check=True, capture_output=True, timeout=120)
     running = subprocess.Popen(command(toy, killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while len(log.read(killed)) < 3:
+    while len(round_log.read(killed)) < 3:
         assert running.poll() is None, "the run ended before it could be killed"
         time.sleep(0.005)
     running.send_signal(signal.SIGKILL)
     assert running.wait() == -signal.SIGKILL
-    assert 3 <= len(log.read(killed)) < ROUNDS
-    with (killed / log.FILE).open("a") as cut:
+    assert 3 <= len(round_log.read(killed)) < ROUNDS
+    with (killed / round_log.FILE).open("a") as cut:
         cut.write('{"round": 99, "lo')  # a line cut short by the crash
     with pytest.raises(ValueError, match="has not finished"):
         Recommender.load(killed)
     subprocess.run(command(toy, killed, "--resume"), check=True, capture_output=True, timeout=120)
-    assert [record["round"] for record in log.read(killed)] == list(range(1, ROUNDS + 1))
+    assert [record["round"] for record in round_log.read(killed)] == list(range(1, ROUNDS + 1))
     for name in (PEFT_WEIGHTS, TOWERS, VECTORS, "metrics.json"):
         assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
     for name, tensor in load_file(whole / STATE).items():
@@ -49,7 +49,7 @@ def test_killed_and_resumed_is_the_same_to_the_byte(toy: Path, embeddings: Tenso
 
 def test_ctrl_c_says_how_to_go_on(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
     running = subprocess.Popen(command(toy, tmp_path / "run"), stderr=subprocess.PIPE, text=True)
-    while len(log.read(tmp_path / "run")) < 2:
+    while len(round_log.read(tmp_path / "run")) < 2:
         assert running.poll() is None, "the run ended before it could be interrupted"
         time.sleep(0.005)
     running.send_signal(signal.SIGINT)

@@ -13,41 +13,21 @@ import torch
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 from torch import Tensor
 
-from data.errors import InputError
-from data.prepare import write
-from data.raw import Frames
-from federation import client, client_app, log, wire
-from federation.client_app import NodeFailure, guarded
-from federation.config import RunConfig, knobs
-from federation.local import LocalGrid
-from federation.rounds import Tally, run, take_census
-from federation.server import State, draw
-from federation.train import open_run, train
-from federation.update import Update
-from recsys.model import Model
-from recsys.rank import metric_sums
-from tests.world import COOKING, small_config, toy_interactions, toy_items, toy_stamp
-
-Tamper = Callable[[Message], Message | None]
-
-
-class Unreliable(LocalGrid):
-    """A network on which the answers of node 2 are changed, or lost where `tamper` gives None."""
-
-    tamper: Tamper
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        for reply in super().send_and_receive(messages, timeout=timeout):
-            hit = reply.metadata.src_node_id == 2 and reply.metadata.message_type == wire.TRAIN
-            changed = self.tamper(reply) if hit else reply
-            if changed is not None:
-                yield changed
-
-
-def unreliable(data: Path, config: RunConfig, tamper: Tamper) -> Unreliable:
-    grid = Unreliable.over(data, config)
-    grid.tamper = tamper
-    return grid
+from fedrec.data.errors import InputError
+from fedrec.data.prepare import write_dataset
+from fedrec.data.readers.raw import Frames
+from fedrec.federation import client_app, node, round_log, wire
+from fedrec.federation.client_app import NodeFailure, guarded
+from fedrec.federation.config import to_flat
+from fedrec.federation.local_grid import LocalGrid
+from fedrec.federation.messages import Update
+from fedrec.federation.rounds import RoundReport, run, take_census
+from fedrec.federation.server import sample_clients
+from fedrec.federation.training_run import open_run, train
+from fedrec.recsys.evaluation.ranking import metric_sums
+from fedrec.recsys.model.two_tower import Model
+from tests.support.toy_world import COOKING, small_config, toy_interactions, toy_items, toy_stamp
+from tests.support.unreliable_grid import Tamper, trained, unreliable
 
 
 def changed(reply: Message, change: Callable[[Update], Update]) -> Message:
@@ -151,19 +131,13 @@ REFUSED: dict[str, tuple[Tamper, str]] = {
 }
 
 
-def trained(grid: LocalGrid, config: RunConfig, model: Model, folder: Path) -> State:
-    folder.mkdir(exist_ok=True)
-    start = State.start(model.adapter(), config.server)
-    return run(grid, take_census(grid, config, toy_stamp()), start, config, folder, lambda record: None)
-
-
 @pytest.mark.parametrize("fault", REFUSED)
 def test_a_bad_answer_is_refused_and_counted(toy: Path, model: Model, tmp_path: Path, fault: str) -> None:
     """The round goes on with the rest, as if the bad node had never answered."""
     config = small_config(rounds=1, nodes=2, clients_per_round=12)
     tamper, said = REFUSED[fault]
     state = trained(unreliable(toy, config, tamper), config, model, tmp_path / "bad")
-    (record,) = log.read(tmp_path / "bad")
+    (record,) = round_log.read(tmp_path / "bad")
     assert (record["clients_asked"], record["clients_answered"], record["clients_refused"]) == (12, 6, 6)
     assert "node 2" in record["refusals"][0]
     assert said in record["refusals"][0]
@@ -178,7 +152,7 @@ def test_a_bad_answer_is_refused_and_counted(toy: Path, model: Model, tmp_path: 
 def test_a_lost_answer_is_absent_from_the_sum(toy: Path, model: Model, tmp_path: Path) -> None:
     config = small_config(rounds=1, nodes=2, clients_per_round=12)
     trained(unreliable(toy, config, lambda reply: None), config, model, tmp_path)
-    (record,) = log.read(tmp_path)
+    (record,) = round_log.read(tmp_path)
     assert (record["clients_asked"], record["clients_answered"], record["clients_refused"]) == (12, 6, 0)
     assert record["absences"] == ["node 2: no answer within 3600 s"]
 
@@ -190,7 +164,7 @@ def test_an_answer_from_a_node_that_was_not_asked_is_refused(toy: Path, model: M
 
     config = small_config(rounds=1, nodes=2, clients_per_round=12)
     trained(unreliable(toy, config, from_a_stranger), config, model, tmp_path)
-    assert log.read(tmp_path)[0]["clients_answered"] == 6
+    assert round_log.read(tmp_path)[0]["clients_answered"] == 6
     assert "node 77, which was not asked" in caplog.text
 
 
@@ -201,14 +175,14 @@ def test_a_round_that_nobody_answers_is_logged_and_changes_nothing(toy: Path, mo
 
     config = small_config(rounds=2)
     state = trained(Silent.over(toy, config), config, model, tmp_path)
-    assert [record["loss"] for record in log.read(tmp_path)] == [None, None]
-    assert [record["clients_without_examples"] for record in log.read(tmp_path)] == [0, 0]
+    assert [record["loss"] for record in round_log.read(tmp_path)] == [None, None]
+    assert [record["clients_without_examples"] for record in round_log.read(tmp_path)] == [0, 0]
     for name, tensor in model.adapter().items():
         assert torch.equal(state.adapter[name], tensor), name
 
 
 def test_the_log_holds_a_line_a_round(run: Path) -> None:
-    records = log.read(run)
+    records = round_log.read(run)
     assert [record["round"] for record in records] == [1, 2, 3, 4]
     assert [record["validation"] is not None for record in records] == [False, True, False, True]
     adapter_bytes = 4 * (4 * 384 * 4 + 2 * (2 * 384 + 384 * 2))
@@ -221,9 +195,9 @@ def test_the_log_holds_a_line_a_round(run: Path) -> None:
 
 
 def test_the_log_is_rewound_to_the_saved_round(tmp_path: Path) -> None:
-    (tmp_path / log.FILE).write_text('{"round": 1}\n{"round": 2}\n{"round": 3}\n{"rou')
-    log.rewind(tmp_path, 2)
-    assert (tmp_path / log.FILE).read_text() == '{"round": 1}\n{"round": 2}\n'
+    (tmp_path / round_log.FILE).write_text('{"round": 1}\n{"round": 2}\n{"round": 3}\n{"rou')
+    round_log.rewind(tmp_path, 2)
+    assert (tmp_path / round_log.FILE).read_text() == '{"round": 1}\n{"round": 2}\n'
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +206,7 @@ def short(toy: Path, embeddings: Tensor, tmp_path_factory: pytest.TempPathFactor
     rows = [(f"short-{user}", f"film-{COOKING[user + step]}", step) for user in range(3) for step in range(3)]
     folder = tmp_path_factory.mktemp("short") / "short"
     extra = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
-    write(Frames(pl.concat([toy_interactions(), extra]), toy_items()), folder, name="short")
+    write_dataset(Frames(pl.concat([toy_interactions(), extra]), toy_items()), folder, name="short")
     return folder
 
 
@@ -241,7 +215,7 @@ def test_users_with_nothing_to_learn_from_change_neither_loss_nor_step(
 ) -> None:
     config = small_config(rounds=2, clients_per_round=99, optimizer="fedavg", server_rate=1.0, nodes=2)
     states = [trained(LocalGrid.over(data, config), config, model, tmp_path / data.name) for data in (toy, short)]
-    without, beside = (log.read(tmp_path / data.name) for data in (toy, short))
+    without, beside = (round_log.read(tmp_path / data.name) for data in (toy, short))
     assert [record["clients_answered"] for record in (without[0], beside[0])] == [12, 15]
     assert [record["clients_without_examples"] for record in (without[0], beside[0])] == [0, 3]
     assert [record["loss"] for record in beside] == [record["loss"] for record in without]
@@ -254,10 +228,10 @@ def test_users_with_nothing_to_learn_from_change_neither_loss_nor_step(
 def test_where_everybody_diverged_there_is_no_loss(toy: Path, model: Model, tmp_path: Path) -> None:
     config = small_config(rounds=2, server_rate=1e30, clients_per_round=12, validate_every=9)
     trained(LocalGrid.over(toy, config), config, model, tmp_path)
-    first, second = log.read(tmp_path)
+    first, second = round_log.read(tmp_path)
     assert first["loss"] > 0
     assert (second["loss"], second["clipped"], second["clients_diverged"]) == (None, None, 12)
-    assert (log.without_loss(first), log.without_loss(second)) == ("", " (clients: 12 diverged)")
+    assert (round_log.without_loss(first), round_log.without_loss(second)) == ("", " (clients: 12 diverged)")
 
 
 def test_an_adapter_beyond_float32_ends_the_run_and_says_why(toy: Path, model: Model, tmp_path: Path) -> None:
@@ -334,7 +308,7 @@ def test_a_node_that_made_users_up_fills_its_share_of_the_round_and_of_the_valid
     grid.census = OTHERS + 10
     roster = take_census(grid, config, toy_stamp())
     assert len(roster) == 4 + 100 + 4
-    drawn = [draw(roster, 6, config.seed, round, config.node_share) for round in (0, 1)]
+    drawn = [sample_clients(roster, 6, config.seed, round, config.node_share) for round in (0, 1)]
     assert [max(map(len, roster.per_node(users).values())) <= 3 for users in drawn] == [True, True]
 
 
@@ -346,15 +320,15 @@ def test_a_validation_that_lies_does_not_choose_the_round(
     grid = Counted.over(toy, config)
     grid.sums = lie
     trained(grid, config, model, tmp_path)
-    (record,) = log.read(tmp_path)
+    (record,) = round_log.read(tmp_path)
     assert "node 2: a sum of" in record["refusals"][0]
     assert record["validation"]["users"] == 6
 
 
 def test_a_validation_in_which_nobody_is_ranked_has_no_score() -> None:
     nobody = metric_sums(np.zeros(0))
-    assert Tally(updates=[Update(1, 6, {}, nobody)]).metrics is None
-    assert Tally(updates=[Update(1, 6, {}, nobody), Update(1, 6, {}, metric_sums(np.zeros(2)))]).metrics == {
+    assert RoundReport(updates=[Update(1, 6, {}, nobody)]).metrics is None
+    assert RoundReport(updates=[Update(1, 6, {}, nobody), Update(1, 6, {}, metric_sums(np.zeros(2)))]).metrics == {
         "users": 2,
         **{name: 1.0 for name in nobody if name != "users"},
     }
@@ -383,7 +357,7 @@ def test_a_node_that_comes_late_is_asked_from_then_on(toy: Path, model: Model, t
     config = small_config(rounds=6, nodes=2, clients_per_round=12, validate_every=2)
     grid = Late.over(toy, config)
     state = trained(grid, replace(config, nodes=1), model, tmp_path)
-    records = log.read(tmp_path)
+    records = round_log.read(tmp_path)
     assert [record["users"] for record in records] == [6, 6, 12, 12, 12, 12]
     assert [record["clients_asked"] for record in records] == [6, 6, 12, 12, 12, 12]
     assert [record["clients_answered"] for record in records] == [6, 6, 12, 12, 6, 6]
@@ -395,9 +369,9 @@ def test_a_late_node_that_cannot_take_part_is_left_out_and_asked_once(
     toy: Path, model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = small_config(rounds=5, nodes=2, clients_per_round=12)
-    grid = Late(client_app.app, [{"data": str(toy)}, {"data": str(toy)}], knobs(config))
+    grid = Late(client_app.app, [{"data": str(toy)}, {"data": str(toy)}], to_flat(config))
     trained(grid, replace(config, nodes=1), model, tmp_path)
-    assert [record["users"] for record in log.read(tmp_path)] == [12] * 5
+    assert [record["users"] for record in round_log.read(tmp_path)] == [12] * 5
     left_out = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
     assert left_out == [
         "node 2 is left out: it hosts the same users as node 1 (12 of its 12); give each node its own part of them"
@@ -410,7 +384,7 @@ def test_a_run_that_is_resumed_with_other_users_goes_on_and_says_so(
     half = small_config(rounds=2, nodes=2, clients_per_round=12)
     state = trained(unreliable(toy, half, lambda reply: reply), half, model, tmp_path)
     config = small_config(rounds=4, clients_per_round=12)
-    grid = LocalGrid(client_app.app, [{"data": str(toy), "part": 0, "parts": 2}], knobs(config))
+    grid = LocalGrid(client_app.app, [{"data": str(toy), "part": 0, "parts": 2}], to_flat(config))
     assert "other users" not in caplog.text
     roster = take_census(grid, config, toy_stamp())
     done = run(grid, roster, state, config, tmp_path, lambda record: None)
@@ -420,7 +394,7 @@ def test_a_run_that_is_resumed_with_other_users_goes_on_and_says_so(
 
 def test_a_census_needs_no_model(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would take longer to open than all the rest of an answer."""
-    monkeypatch.setattr(client, "shared_model", lambda *_: pytest.fail("the model was opened"))
+    monkeypatch.setattr(node, "shared_model", lambda *_: pytest.fail("the model was opened"))
     client_app.open_node.cache_clear()
     config = small_config()
     assert len(take_census(LocalGrid.over(toy, config), config, toy_stamp())) == 12

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from data.errors import InputError
-from data.shard import Shard
-from recsys.rank import rank
-from recsys.sasrec import Epoch, SASRec, SASRecConfig, fit_sasrec, padded, sasrec_scorer
-from tests.world import shard_of
+from fedrec.data.errors import InputError
+from fedrec.data.shard import Shard
+from fedrec.recsys.baselines.sasrec import Epoch, SASRec, SASRecConfig, fit_sasrec, padded, sasrec_scorer
+from fedrec.recsys.evaluation.ranking import rank
+from tests.support.toy_world import shard_of
 
 ITEMS = 12
 TINY = SASRecConfig(width=16, layers=1, heads=2, length=6, dropout=0.0, batch=16, rate=0.01, epochs=30, patience=30)

@@ -12,16 +12,16 @@ from flwr.serverapp.strategy import FedAvg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.errors import InputError
-from federation import wire
-from federation.config import RunConfig, ServerConfig
-from federation.local import LocalGrid
-from federation.rounds import learned
-from federation.server import Roster, State, absorb, draw, rate_of
-from federation.update import Order, Update, summed, worst_loss
-from recsys.fit import Fitted
-from recsys.loss import sampled_softmax
-from tests.world import small_config
+from fedrec.data.errors import InputError
+from fedrec.federation import wire
+from fedrec.federation.config import RunConfig, ServerConfig
+from fedrec.federation.local_grid import LocalGrid
+from fedrec.federation.messages import Order, Update, clip_and_sum, worst_loss
+from fedrec.federation.rounds import learned
+from fedrec.federation.server import Roster, State, rate_of, sample_clients, server_step
+from fedrec.recsys.training.local_training import ClientUpdates
+from fedrec.recsys.training.loss import sampled_softmax
+from tests.support.toy_world import small_config
 
 
 def update(values: list[float], users: int = 1) -> Update:
@@ -43,17 +43,17 @@ def test_updates_add_exactly_in_any_order(seed: int, clients: int, order: list[i
     generator = torch.Generator().manual_seed(seed)
     scale = 10 ** (6 * torch.rand(9, 1, generator=generator) - 4)
     deltas = scale * torch.randn(9, 4, generator=generator)
-    at_once = summed(Fitted({"a": deltas}, torch.zeros(9)), 1, clip=3.0)
+    at_once = clip_and_sum(ClientUpdates({"a": deltas}, torch.zeros(9)), 1, clip=3.0)
     groups = [order[:clients], order[clients:]]
-    parts = [summed(Fitted({"a": deltas[g]}, torch.zeros(len(g))), 1, clip=3.0) for g in groups if g]
+    parts = [clip_and_sum(ClientUpdates({"a": deltas[g]}, torch.zeros(len(g))), 1, clip=3.0) for g in groups if g]
     total = parts[0] if len(parts) == 1 else parts[1] + parts[0]
     assert torch.equal(total.deltas["a"], at_once.deltas["a"])
     assert total.users == at_once.users == 9
 
 
 def test_clipping_scales_a_long_change_and_leaves_a_short_one() -> None:
-    fitted = Fitted({"a": torch.tensor([[3.0, 4.0], [0.3, 0.4]])}, torch.tensor([1.0, 2.0]))
-    found = summed(fitted, 1, clip=1.0)
+    fitted = ClientUpdates({"a": torch.tensor([[3.0, 4.0], [0.3, 0.4]])}, torch.tensor([1.0, 2.0]))
+    found = clip_and_sum(fitted, 1, clip=1.0)
     assert found.deltas["a"].tolist() == pytest.approx([0.6 + 0.3, 0.8 + 0.4], abs=1e-6)
     assert found.sums == {"loss": 3.0, "learners": 2.0, "clipped": 1.0, "diverged": 0.0}
 
@@ -62,17 +62,21 @@ def test_a_client_with_nothing_to_learn_from_is_in_no_mean() -> None:
     """Two clients of four have an example, and one of the two diverged; where an adapter is not a number, the change of
     one without examples is not one either, and this is no divergence."""
     losses, learners = torch.tensor([2.0, 0.0, torch.nan, torch.nan]), torch.tensor([True, False, True, False])
-    fitted = Fitted({"a": torch.tensor([[0.5], [0.0], [0.1], [torch.nan]])}, losses, learners=learners)
-    found = summed(fitted, 1, clip=1.0)
+    fitted = ClientUpdates({"a": torch.tensor([[0.5], [0.0], [0.1], [torch.nan]])}, losses, learners=learners)
+    found = clip_and_sum(fitted, 1, clip=1.0)
     assert (found.users, found.deltas["a"].tolist()) == (4, [0.5])
     assert found.sums == {"loss": 2.0, "learners": 2.0, "clipped": 0.0, "diverged": 1.0}
     assert learned(found) == {"loss": 2 / 1, "clipped": 0 / 1, "clients_diverged": 1, "clients_without_examples": 2}
-    nobody = summed(Fitted({"a": torch.zeros(1, 1)}, torch.zeros(1), learners=torch.tensor([False])), 1, clip=1.0)
+    nobody = clip_and_sum(
+        ClientUpdates({"a": torch.zeros(1, 1)}, torch.zeros(1), learners=torch.tensor([False])), 1, clip=1.0
+    )
     assert (learned(nobody)["loss"], learned(None)["loss"]) == (None, None)
 
 
 def test_a_loss_that_the_model_cannot_have_is_divergence() -> None:
-    found = summed(Fitted({"a": torch.tensor([[0.5], [0.25]])}, torch.tensor([1.0, 99.0])), 1, clip=1.0, worst=98.0)
+    found = clip_and_sum(
+        ClientUpdates({"a": torch.tensor([[0.5], [0.25]])}, torch.tensor([1.0, 99.0])), 1, clip=1.0, worst=98.0
+    )
     assert (found.deltas["a"].tolist(), found.sums["loss"], found.sums["diverged"]) == ([0.5], 1.0, 1.0)
 
 
@@ -88,8 +92,8 @@ def test_no_cosine_has_a_loss_beyond_the_bound(items: int, temperature: float) -
 
 
 def test_a_client_that_diverged_adds_nothing_and_is_counted() -> None:
-    fitted = Fitted({"a": torch.tensor([[0.5], [torch.nan], [0.25]])}, torch.tensor([1.0, 2.0, torch.inf]))
-    found = summed(fitted, 1, clip=1.0)
+    fitted = ClientUpdates({"a": torch.tensor([[0.5], [torch.nan], [0.25]])}, torch.tensor([1.0, 2.0, torch.inf]))
+    found = clip_and_sum(fitted, 1, clip=1.0)
     assert found.deltas["a"].tolist() == [0.5]
     assert (found.users, found.sums) == (3, {"loss": 1.0, "learners": 3.0, "clipped": 0.0, "diverged": 2.0})
 
@@ -126,7 +130,7 @@ def test_the_same_users_are_drawn_however_they_are_spread() -> None:
     tickets = np.array([50, 10, 40, 20, 30], dtype=np.uint64)
     one = roster_of({7: tickets})
     two = roster_of({3: tickets[[1, 4]], 9: tickets[[0, 2, 3]]})
-    drawn = draw(one, 3, seed=1, round=2)
+    drawn = sample_clients(one, 3, seed=1, round=2)
     ours = {int(tickets[user]) for user in one.per_node(drawn)[7]}
     spread = {3: tickets[[1, 4]], 9: tickets[[0, 2, 3]]}
     theirs = {int(spread[node][user]) for node, users in two.per_node(drawn).items() for user in users}
@@ -136,10 +140,10 @@ def test_the_same_users_are_drawn_however_they_are_spread() -> None:
 
 def test_a_draw_is_without_replacement_and_changes_by_round() -> None:
     roster = roster_of({1: np.arange(100, dtype=np.uint64)})
-    first, second = draw(roster, 10, 0, 1), draw(roster, 10, 0, 2)
+    first, second = sample_clients(roster, 10, 0, 1), sample_clients(roster, 10, 0, 2)
     assert len(set(first.tolist())) == 10
     assert first.tolist() != second.tolist()
-    assert draw(roster, 500, 0, 1).tolist() == list(range(100))
+    assert sample_clients(roster, 500, 0, 1).tolist() == list(range(100))
 
 
 def test_a_node_that_brings_many_users_fills_its_share_of_a_cohort_and_no_more() -> None:
@@ -147,14 +151,16 @@ def test_a_node_that_brings_many_users_fills_its_share_of_a_cohort_and_no_more()
     tickets = np.random.default_rng(0).permutation(1000).astype(np.uint64)
     roster = roster_of({1: tickets[:950], 2: tickets[950:975], 3: tickets[975:]})
     for round in (1, 2):
-        drawn = draw(roster, 40, 0, round, share=0.25)
+        drawn = sample_clients(roster, 40, 0, round, share=0.25)
         assert len(set(drawn.tolist())) == len(drawn) == 10 + 10 + 10
         assert {node: len(users) for node, users in roster.per_node(drawn).items()} == {1: 10, 2: 10, 3: 10}
-        half = draw(roster, 40, 0, round, share=0.5)
+        half = sample_clients(roster, 40, 0, round, share=0.5)
         assert len(half) == 40
         assert len(roster.per_node(half)[1]) <= 20
-        assert draw(roster, 40, 0, round, share=1e-9).size == 3, "a node has one place at least"
-    assert draw(roster, 40, 0, 1, share=0.25).tolist() != draw(roster, 40, 0, 2, share=0.25).tolist()
+        assert sample_clients(roster, 40, 0, round, share=1e-9).size == 3, "a node has one place at least"
+    assert (
+        sample_clients(roster, 40, 0, 1, share=0.25).tolist() != sample_clients(roster, 40, 0, 2, share=0.25).tolist()
+    )
 
 
 RULES = {
@@ -175,7 +181,7 @@ RULES = {
 @pytest.mark.parametrize("optimizer", RULES)
 def test_one_round_of_each_rule(optimizer: str) -> None:
     server = ServerConfig(optimizer=optimizer, server_rate=0.1, adaptivity=0.01)  # type: ignore[arg-type]
-    after = absorb(state(server), update([1.0, -0.5], users=2), RunConfig(server=server))
+    after = server_step(state(server), update([1.0, -0.5], users=2), RunConfig(server=server))
     assert after.adapter["a"].tolist() == pytest.approx(RULES[optimizer], abs=1e-6)
     assert after.round == 1
 
@@ -185,29 +191,29 @@ def test_the_step_is_the_mean_over_those_who_could_learn() -> None:
     config = RunConfig(server=ServerConfig(optimizer="fedavg", server_rate=1.0, schedule="constant"))
     with_two_more = replace(update([1.5, -0.75], users=5), sums={"loss": 1.0, "learners": 3.0})
     for total in (with_two_more, update([1.5, -0.75], users=3)):
-        assert absorb(state(config.server), total, config).adapter["a"].tolist() == [1 + 1.5 / 3, 2 - 0.75 / 3]
+        assert server_step(state(config.server), total, config).adapter["a"].tolist() == [1 + 1.5 / 3, 2 - 0.75 / 3]
     before = replace(state(config.server), momentum={"a": torch.ones(2, dtype=torch.float64)})
-    nobody = absorb(before, replace(with_two_more, sums={"loss": 0.0, "learners": 0.0}), config)
+    nobody = server_step(before, replace(with_two_more, sums={"loss": 0.0, "learners": 0.0}), config)
     assert (nobody.round, nobody.adapter, nobody.momentum) == (1, before.adapter, before.momentum)
 
 
 def test_momentum_carries_over() -> None:
     config = RunConfig(server=ServerConfig(optimizer="fedavgm", server_rate=1.0, schedule="constant"))
-    after = absorb(absorb(state(config.server), update([1.0, 0.0]), config), update([1.0, 0.0]), config)
+    after = server_step(server_step(state(config.server), update([1.0, 0.0]), config), update([1.0, 0.0]), config)
     assert after.adapter["a"].tolist() == pytest.approx([1 + 1 + (0.9 + 1), 2.0])
 
 
 def test_a_linear_schedule_brings_the_rate_to_zero_with_the_last_round() -> None:
     config = RunConfig(rounds=4, server=ServerConfig(optimizer="fedavg", server_rate=0.8))
     assert [rate_of(config, done) for done in range(5)] == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.0])
-    moved = absorb(replace(state(config.server), round=2), update([1.0, 0.0]), config)
+    moved = server_step(replace(state(config.server), round=2), update([1.0, 0.0]), config)
     assert moved.adapter["a"].tolist() == pytest.approx([1 + 0.4, 2.0])
 
 
 def test_a_round_that_nobody_answers_leaves_the_adapter() -> None:
     config = RunConfig()
     before = state(config.server)
-    after = absorb(before, None, config)
+    after = server_step(before, None, config)
     assert after.round == 1
     assert torch.equal(after.adapter["a"], before.adapter["a"])
 
@@ -227,12 +233,12 @@ def test_fedavg_is_flowers() -> None:
     total = update(changes[0]) + update(changes[1]) + update(changes[2])
     assert theirs is not None
     expected = theirs.to_numpy_ndarrays()[0]
-    assert absorb(start, total, config).adapter["a"].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+    assert server_step(start, total, config).adapter["a"].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
 
 
 def test_a_state_survives_the_disk(tmp_path) -> None:
     config = small_config()
-    saved = absorb(state(config.server), update([1.0, 2.0]), config).validated(0.25)
+    saved = server_step(state(config.server), update([1.0, 2.0]), config).validated(0.25)
     saved.save(tmp_path)
     loaded = State.load(tmp_path)
     assert loaded is not None

@@ -19,22 +19,16 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from data.errors import InputError
-from fedrec.bench.server import Caller, Served, serving
-from fedrec.bench.server import until_ready as until_ready_to_measure
-from recsys.recommender import Recommender
-from serving.app import create_app
-from serving.engine import Engine, Refused
-from serving.index import Index
-from serving.schema import Answer, Answers, Feedback, KnownItem, NewItem, Question, Questions
-from tests.endpoint import running, until_ready
-from tests.world import COOKING, SPACE
-
-FILMS = {kind: [f"film-{word}" for word in words] for kind, words in {"cook": COOKING, "fly": SPACE}.items()}
-WATCHED = FILMS["cook"][:6]
-SECRET = "marzipan"
-"""Stands where a caller's own words or ids would: it may come back from nowhere."""
-
+from benchmarks.speed.served import Caller, Served, serving
+from benchmarks.speed.served import until_ready as until_ready_to_measure
+from fedrec.data.errors import InputError
+from fedrec.recsys.recommender import Recommender
+from fedrec.serving.engine import Engine, UnanswerableError
+from fedrec.serving.http.app import create_app
+from fedrec.serving.index.vector_index import Index
+from fedrec.serving.schema import Answer, Answers, Feedback, KnownItem, NewItem, Question, Questions
+from tests.support.endpoint import FILMS, SECRET, WATCHED, is_problem, running, until_ready
+from tests.support.toy_world import SPACE
 
 # The index.
 
@@ -157,7 +151,7 @@ def test_similar_items_are_of_a_kind_and_never_the_item_itself(engine: Engine) -
 
 
 def test_a_refusal_names_the_field_and_never_the_value(engine: Engine) -> None:
-    with pytest.raises(Refused, match=r"^history: none of these ids") as refusal:
+    with pytest.raises(UnanswerableError, match=r"^history: none of these ids") as refusal:
         engine.recommend(Question(history=[SECRET]))
     assert SECRET not in str(refusal.value)
 
@@ -175,19 +169,6 @@ def served(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
 def client(served: Served) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=served.url, timeout=60) as client:
         yield client
-
-
-def is_problem(response: httpx.Response, status: int, field: str | None) -> None:
-    """RFC 9457, with the field at fault first in `errors`, and none of what was sent."""
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    body = response.json()
-    assert body["type"] == "about:blank"
-    assert body["status"] == status
-    assert body["title"]
-    assert body["detail"]
-    assert [error["field"] for error in body["errors"]][:1] == ([field] if field else [])
-    assert SECRET not in response.text
 
 
 @pytest.mark.parametrize("mode", ["history", "query", "vector"])

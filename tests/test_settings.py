@@ -3,17 +3,18 @@
 import tomllib
 from pathlib import Path
 
-from federation.config import RunConfig, knobs
-from fedrec.reproduce.preset import ROOT
-from fedrec.settings import PAGE, differing, endpoint, training
-from fedrec.train import read_settings
-from serving.settings import Settings
-from tests.terminal import Fedrec
+from benchmarks.report.settings_page import PAGE, differing
+from benchmarks.reproduce.preset import ROOT
+from fedrec.federation.config import RunConfig, to_flat
+from fedrec.serving.settings import Settings
+from fedrec.settings_reference import endpoint, training
+from fedrec.training import read_settings
+from tests.support.cli import Fedrec
 
 
 def test_every_setting_is_there_and_explained() -> None:
     settings = [setting for section in training() for setting in section.settings]
-    assert [setting.name for setting in settings] == list(knobs(RunConfig()))
+    assert [setting.name for setting in settings] == list(to_flat(RunConfig()))
     assert [setting.name for setting in endpoint()] == list(Settings.model_fields)
     assert [s.name for s in [*settings, *endpoint()] if not s.about.endswith(".")] == []
 
@@ -33,7 +34,7 @@ def test_a_setting_tells_the_values_that_it_may_have() -> None:
 def test_the_printed_settings_are_a_file_that_changes_nothing(fedrec: Fedrec, tmp_path: Path) -> None:
     printed = fedrec("train", "--settings")
     assert printed.code == 0
-    assert tomllib.loads(printed.out) == knobs(RunConfig())
+    assert tomllib.loads(printed.out) == to_flat(RunConfig())
     assert "# Rounds of training. (int, at least 1)\nrounds = 200\n" in printed.out
     (tmp_path / "settings.toml").write_text(printed.out, "utf-8")
     assert read_settings(tmp_path / "settings.toml", []) == RunConfig()

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.errors import InputError
-from data.shard import FOLDER, NOTHING, Cohort, Shard, salt_of, ticket_of
-from tests.world import Histories, shard_of
+from fedrec.data.errors import InputError
+from fedrec.data.randomness import salt_of, ticket_of
+from fedrec.data.shard import FOLDER, NOTHING, Cohort, Shard
+from tests.support.toy_world import Histories, events_by_salt, shard_of
 
 HISTORIES = st.lists(st.lists(st.integers(0, 99), min_size=3, max_size=40), max_size=12)
 quick = settings(max_examples=60, deadline=None)
@@ -17,12 +18,6 @@ quick = settings(max_examples=60, deadline=None)
 
 def cohort_of(histories: Histories, length: int) -> Cohort:
     return Cohort.of([np.array(history, dtype=np.int64) for history in histories], shard_of(histories).salts, length)
-
-
-def told(shard: Shard) -> dict[int, list[int]]:
-    """All that a shard knows: the events of each salt."""
-    spans = zip(shard.salts, shard.starts, shard.ends, strict=True)
-    return {int(salt): shard.items[start:end].tolist() for salt, start, end in spans}
 
 
 # ---- on disk
@@ -79,7 +74,7 @@ def test_a_loaded_shard_cannot_be_written_to(tmp_path: Path) -> None:
 def test_a_part_can_be_saved_as_a_shard_of_its_own(tmp_path: Path) -> None:
     shard_of(THREE).save(tmp_path / "all")
     Shard.load(tmp_path / "all").part(0, 2).save(tmp_path / "part")
-    assert told(Shard.load(tmp_path / "part")) == {salt_of("u0"): [5, 6, 7], salt_of("u2"): [9, 8, 7, 6, 5]}
+    assert events_by_salt(Shard.load(tmp_path / "part")) == {salt_of("u0"): [5, 6, 7], salt_of("u2"): [9, 8, 7, 6, 5]}
 
 
 @pytest.mark.parametrize("name", ["starts", "items", "salts"])
@@ -128,7 +123,7 @@ def test_files_of_different_shards_are_refused(name: str, tmp_path: Path) -> Non
 def test_parts_are_dealt_like_cards() -> None:
     shard = shard_of([[user] * (user + 3) for user in range(5)])
     parts = [shard.part(part, 2) for part in range(2)]
-    assert [list(told(part).values()) for part in parts] == [[[0] * 3, [2] * 5, [4] * 7], [[1] * 4, [3] * 6]]
+    assert [list(events_by_salt(part).values()) for part in parts] == [[[0] * 3, [2] * 5, [4] * 7], [[1] * 4, [3] * 6]]
 
 
 def test_a_part_is_a_view_of_users(tmp_path: Path) -> None:
@@ -143,7 +138,7 @@ def test_a_part_is_a_view_of_users(tmp_path: Path) -> None:
 
 def test_a_part_of_a_part_is_dealt_from_it() -> None:
     shard = shard_of([[user] * 3 for user in range(7)])
-    assert list(told(shard.part(1, 2).part(1, 2)).values()) == [[3] * 3]
+    assert list(events_by_salt(shard.part(1, 2).part(1, 2)).values()) == [[3] * 3]
 
 
 @quick
@@ -152,7 +147,7 @@ def test_parts_hold_everyone_once_with_all_their_events(histories: Histories, pa
     shard = shard_of(histories)
     dealt = [shard.part(part, parts) for part in range(parts)]
     assert sum(len(part) for part in dealt) == len(shard)
-    assert {salt: events for part in dealt for salt, events in told(part).items()} == told(shard)
+    assert {salt: events for part in dealt for salt, events in events_by_salt(part).items()} == events_by_salt(shard)
     assert max(len(part) for part in dealt) - min(len(part) for part in dealt) <= 1
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from data.catalogue import Catalogue
-from serving import shelf as shelves
-from serving.filters import Columns, Unfit
-from serving.index import Index
-from serving.shelf import Goods, Shelf
+from fedrec.data.catalogue import Catalogue
+from fedrec.serving import live_catalogue as shelves
+from fedrec.serving.index.filters import ColumnError, Columns
+from fedrec.serving.index.vector_index import Index
+from fedrec.serving.live_catalogue import ItemRecord, LiveCatalogue
 
 FILMS = pl.DataFrame(
     {
@@ -26,8 +26,8 @@ FILMS = pl.DataFrame(
 
 
 @pytest.fixture
-def shelf() -> Shelf:
-    return Shelf.of(Catalogue(FILMS), Index.over(np.eye(4, dtype=np.float32)))
+def shelf() -> LiveCatalogue:
+    return LiveCatalogue.of(Catalogue(FILMS), Index.over(np.eye(4, dtype=np.float32)))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def shelf() -> Shelf:
         ({"genres": "Horror", "year": {"max": 1990}}, "a"),
     ],
 )
-def test_filters(shelf: Shelf, filters: dict[str, object], kept: str) -> None:
+def test_filters(shelf: LiveCatalogue, filters: dict[str, object], kept: str) -> None:
     mask = shelf.mask(filters)
     assert "".join(item_id for item_id, keep in zip("abcd", mask, strict=True) if keep) == kept
 
@@ -70,17 +70,19 @@ def test_filters(shelf: Shelf, filters: dict[str, object], kept: str) -> None:
         ({"colour": 1}, "colour", "is boolean"),
     ],
 )
-def test_a_filter_that_cannot_be_is_refused(shelf: Shelf, filters: dict[str, object], column: str, said: str) -> None:
-    with pytest.raises(Unfit, match=said) as unfit:
+def test_a_filter_that_cannot_be_is_refused(
+    shelf: LiveCatalogue, filters: dict[str, object], column: str, said: str
+) -> None:
+    with pytest.raises(ColumnError, match=said) as unfit:
         shelf.mask(filters)
     assert unfit.value.column == column
 
 
 @pytest.mark.parametrize("filters", [{"genres": []}, {"year": []}, {"genres": "Western"}, {"year": {"min": 3000}}])
-def test_what_nothing_fits_is_found_nowhere_also_after_items_were_put_in(shelf: Shelf, filters: dict) -> None:
+def test_what_nothing_fits_is_found_nowhere_also_after_items_were_put_in(shelf: LiveCatalogue, filters: dict) -> None:
     goods = [
-        Goods("e", "Eden", "Eden", {"genres": [], "year": None}),
-        Goods("f", "Fargo", "Fargo", {"genres": "Crime"}),
+        ItemRecord("e", "Eden", "Eden", {"genres": [], "year": None}),
+        ItemRecord("f", "Fargo", "Fargo", {"genres": "Crime"}),
     ]
     more = shelf.put(goods, np.eye(4, dtype=np.float32)[:2])
     assert more.mask(filters).tolist() == [False] * 6
@@ -109,7 +111,7 @@ def test_columns_of_every_kind_can_be_filtered_by(column: pl.Series, wanted: obj
 @pytest.mark.parametrize("wanted", [1, 1.5, "2020-01-01", [1.5]])
 @pytest.mark.parametrize("values", [[date(2020, 1, 1)], [{"a": 1}], [[["a"]]]])
 def test_by_what_cannot_be_compared_nothing_is_filtered(values: list, wanted: object) -> None:
-    with pytest.raises(Unfit, match=r"^column: is .* nothing is filtered by that"):
+    with pytest.raises(ColumnError, match=r"^column: is .* nothing is filtered by that"):
         Columns(pl.DataFrame({"column": values})).mask({"column": wanted})
 
 
@@ -122,32 +124,34 @@ def test_of_whom_it_is_not_told_is_no_more_popular_than_others() -> None:
     vectors = np.eye(4, dtype=np.float32)
     for told, wanted in [([3, 1, None, 2], [3, 1, 0, 2, 0]), ([-3.0, math.nan, None, math.inf], [-3, -3, -3, -3, -3])]:
         frame = FILMS.with_columns(popularity=pl.Series(told, strict=False))
-        more = Shelf.of(Catalogue(frame), Index.over(vectors)).put([Goods("e", "Eden", "Eden")], vectors[:1])
+        more = LiveCatalogue.of(Catalogue(frame), Index.over(vectors)).put(
+            [ItemRecord("e", "Eden", "Eden")], vectors[:1]
+        )
         assert more.popularity is not None
         assert more.popularity.tolist() == wanted
     for column in (["much", "less", None, "none"], [None] * 4, [True, False, True, None]):
-        shelf = Shelf.of(Catalogue(FILMS.with_columns(popularity=pl.Series(column))), Index.over(vectors))
+        shelf = LiveCatalogue.of(Catalogue(FILMS.with_columns(popularity=pl.Series(column))), Index.over(vectors))
         assert shelf.popularity is None
 
 
-def test_items_come_and_go(shelf: Shelf) -> None:
+def test_items_come_and_go(shelf: LiveCatalogue) -> None:
     vectors = np.array([[0, 0, 1, 0]], dtype=np.float32)
-    more = shelf.put([Goods("e", "Eden", "Eden", {"year": 2024, "genres": "Drama|Space"})], vectors)
+    more = shelf.put([ItemRecord("e", "Eden", "Eden", {"year": 2024, "genres": "Drama|Space"})], vectors)
     assert (more.row("e"), more.id(4), more.title(4), len(more)) == (4, "e", "Eden", 5)
     assert more.mask({"genres": "Space"}).tolist() == [True, False, False, False, True]
     assert more.properties(4)["colour"] is None
-    other = more.put([Goods("e", "Eden II", "Eden II")], vectors).drop("a")
+    other = more.put([ItemRecord("e", "Eden II", "Eden II")], vectors).drop("a")
     assert (other.row("e"), other.title(5), other.row("a"), len(other)) == (5, "Eden II", None, 4)
     assert [row for row, _ in other.index.search(vectors[0], 9)] == [2, 5, 1, 3]
     assert other.drop("zebra") is other
-    assert other.drop("e").put([Goods("a", "Alien", "Alien")], vectors).row("a") == 6
+    assert other.drop("e").put([ItemRecord("a", "Alien", "Alien")], vectors).row("a") == 6
     assert (shelf.row("a"), shelf.row("e"), len(shelf)) == (0, None, 4)
 
 
-def test_many_items_come_at_once_or_one_by_one(shelf: Shelf) -> None:
+def test_many_items_come_at_once_or_one_by_one(shelf: LiveCatalogue) -> None:
     """Also more of them than a frame keeps apart."""
-    goods = [Goods(f"n{number}", f"New {number}", "", {"year": number}) for number in range(100)] + [
-        Goods("a", "A", "A")
+    goods = [ItemRecord(f"n{number}", f"New {number}", "", {"year": number}) for number in range(100)] + [
+        ItemRecord("a", "A", "A")
     ]
     vectors = np.random.default_rng(0).standard_normal((101, 4)).astype(np.float32)
     at_once, one_by_one = shelf.put(goods, vectors), shelf
@@ -162,15 +166,19 @@ def test_many_items_come_at_once_or_one_by_one(shelf: Shelf) -> None:
         assert more.frame.n_chunks() < 64
 
 
-def test_an_item_replaced_again_and_again_leaves_no_rows_behind(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_item_replaced_again_and_again_leaves_no_rows_behind(
+    shelf: LiveCatalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shelves, "SPENT", 10)
     vectors = np.random.default_rng(0).standard_normal((500, 4)).astype(np.float32)
     before = (
-        shelf.put([Goods("n", "N", "", {"year": 1}), Goods("gone", "Gone", "")], vectors[:2]).drop("gone").drop("a")
+        shelf.put([ItemRecord("n", "N", "", {"year": 1}), ItemRecord("gone", "Gone", "")], vectors[:2])
+        .drop("gone")
+        .drop("a")
     )
     now = before
     for number, vector in enumerate(vectors):
-        now = now.put([Goods("bc"[number % 2], f"Edition {number}", "", {"year": number})], vector[None])
+        now = now.put([ItemRecord("bc"[number % 2], f"Edition {number}", "", {"year": number})], vector[None])
         assert len(now.frame) == len(now.index.living) == 4 + len(now.index.extra) <= 4 + 2 * 11 + 3
     assert [now.row(each) is None for each in ("a", "b", "c", "n", "gone")] == [True, False, False, False, True]
     assert "gone" not in now.places
@@ -193,7 +201,9 @@ def test_an_item_replaced_again_and_again_leaves_no_rows_behind(shelf: Shelf, mo
         ({"year": "soon"}, "columns", r"year \(int64\)"),
     ],
 )
-def test_what_no_column_can_hold_is_refused(shelf: Shelf, columns: dict[str, object], column: str, said: str) -> None:
-    with pytest.raises(Unfit, match=said) as unfit:
-        shelf.put([Goods("e", "Eden", "Eden", columns)], np.zeros((1, 4), dtype=np.float32))
+def test_what_no_column_can_hold_is_refused(
+    shelf: LiveCatalogue, columns: dict[str, object], column: str, said: str
+) -> None:
+    with pytest.raises(ColumnError, match=said) as unfit:
+        shelf.put([ItemRecord("e", "Eden", "Eden", columns)], np.zeros((1, 4), dtype=np.float32))
     assert unfit.value.column == column

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from data.errors import InputError
-from recsys.groups import by_length
-from recsys.rank import metric_sums, per_user
-from recsys.significance import compare, over_seeds
+from fedrec.data.errors import InputError
+from fedrec.recsys.evaluation.groups import by_length
+from fedrec.recsys.evaluation.ranking import metric_sums, per_user
+from fedrec.recsys.evaluation.significance import compare, over_seeds
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -86,7 +86,7 @@ def test_the_interval_is_scipys() -> None:
 def test_few_at_a_time_are_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = (per_user(rng(seed).integers(0, 25, 60), "ndcg@10") for seed in (3, 4))
     whole = compare(ours, theirs, rng(), resamples=1000)
-    monkeypatch.setattr("recsys.significance.NUMBERS", 100)
+    monkeypatch.setattr("fedrec.recsys.evaluation.significance.NUMBERS", 100)
     assert compare(ours, theirs, rng(), resamples=1000) == whole
 
 

@@ -11,11 +11,11 @@ import httpx
 import pytest
 from fastapi import FastAPI, Response
 
-from recsys.recommender import Recommender
-from serving.app import create_app
-from serving.server import LONGEST_HEAD
-from serving.settings import Settings
-from tests.endpoint import ready, running
+from fedrec.recsys.recommender import Recommender
+from fedrec.serving.http.app import create_app
+from fedrec.serving.http.protocol import LONGEST_HEAD
+from fedrec.serving.settings import Settings
+from tests.support.endpoint import ready, running
 
 LIMIT = 0.5
 GET = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n"

@@ -3,7 +3,6 @@
 import re
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,13 @@ from typing import Any
 import polars as pl
 import pytest
 
-from data.errors import InputError
-from data.films import described, film_titles
-from data.raw import Frames, find, open_root
-from data.sources import source_named
-from data.tables import Tables, read_tables
+from fedrec.data.errors import InputError
+from fedrec.data.readers.film_text import add_text, film_titles
+from fedrec.data.readers.raw import Frames, find, open_root
+from fedrec.data.readers.sources import source_named
+from fedrec.data.readers.tables import Tables, read_tables
+from tests.support.movielens_files import CASES, ML_100K, Case, Files, flat
 
-Files = dict[str, bytes]
 Pack = Callable[[Path, Files], Path]
 
 
@@ -30,117 +29,11 @@ def zipped(place: Path, files: Files) -> Path:
     return path
 
 
-def flat(place: Path, files: Files) -> Path:
-    for name, content in files.items():
-        (place / name).write_bytes(content)
-    return place
-
-
 def unzipped(place: Path, files: Files) -> Path:
     """What unzipping leaves: a folder in a folder."""
     (place / "inner").mkdir()
     flat(place / "inner", files)
     return place
-
-
-@dataclass(frozen=True)
-class Case:
-    """A dataset in its format, and what must be read from it."""
-
-    name: str
-    files: Files
-    interactions: list[tuple[str, str, int]]
-    items: list[tuple[str, str, int | None, str, str]]  # id, title, year, genres, text
-
-
-ML_100K = Case(
-    "ml-100k",
-    {
-        "u.data": b"196\t543\t3\t881250949\n186\t1\t3\t891717742\n196\t267\t5\t881250949\n",
-        "u.item": (
-            "1|Toy Story (1995)|01-Jan-1995||http://us.imdb.com/M/title-exact?Toy%20Story%20(1995)"
-            "|0|0|0|1|1|1|0|0|0|0|0|0|0|0|0|0|0|0|0\n"
-            "267|unknown||||1|0|0|0|0|0|0|0|0|0|0|0|0|0|0|0|0|0|0\n"
-            "543|Misérables, Les (1995)|01-Jan-1995||http://us.imdb.com/M/title-exact?Mis%E9rables"
-            "|0|0|0|0|0|0|0|0|1|0|0|0|1|0|0|0|0|0|0\n"
-        ).encode("latin-1"),
-        "u.genre": (
-            b"unknown|0\nAction|1\nAdventure|2\nAnimation|3\nChildren's|4\nComedy|5\nCrime|6\nDocumentary|7\nDrama|8\n"
-            b"Fantasy|9\nFilm-Noir|10\nHorror|11\nMusical|12\nMystery|13\nRomance|14\nSci-Fi|15\nThriller|16\nWar|17\n"
-            b"Western|18\n\n"
-        ),
-    },
-    [("196", "543", 881250949), ("186", "1", 891717742), ("196", "267", 881250949)],
-    [
-        ("1", "Toy Story", 1995, "Animation|Children's|Comedy", "Toy Story (1995). Animation, Children's, Comedy"),
-        ("267", "unknown", None, "", "unknown"),
-        ("543", "Les Misérables", 1995, "Drama|Musical", "Les Misérables (1995). Drama, Musical"),
-    ],
-)
-ML_1M = Case(
-    "ml-1m",
-    {
-        "movies.dat": (
-            "73::Misérables, Les (1995)::Drama|Musical\n"
-            "260::Star Wars: Episode IV - A New Hope (1977)::Action|Sci-Fi\n"
-            "2571::Matrix, The (1999)::Action\n"
-        ).encode("latin-1"),
-        "ratings.dat": b"1::2571::5::978300760\n2::73::3::978302109\n",
-    },
-    [("1", "2571", 978300760), ("2", "73", 978302109)],
-    [
-        ("73", "Les Misérables", 1995, "Drama|Musical", "Les Misérables (1995). Drama, Musical"),
-        (
-            "260",
-            "Star Wars: Episode IV - A New Hope",
-            1977,
-            "Action|Sci-Fi",
-            "Star Wars: Episode IV - A New Hope (1977). Action, Sci-Fi",
-        ),
-        ("2571", "The Matrix", 1999, "Action", "The Matrix (1999). Action"),
-    ],
-)
-ML_10M = Case(
-    "ml-10m",
-    {
-        "movies.dat": (
-            '73::Misérables, Les (1995)::Drama|Musical\n8::"Great Performances" Cats (1998)::Musical\n'
-        ).encode(),
-        "ratings.dat": b"1::8::0.5::838985046\n",
-    },
-    [("1", "8", 838985046)],
-    [
-        ("73", "Les Misérables", 1995, "Drama|Musical", "Les Misérables (1995). Drama, Musical"),
-        ("8", '"Great Performances" Cats', 1998, "Musical", '"Great Performances" Cats (1998). Musical'),
-    ],
-)
-ML_25M = Case(
-    "ml-25m",
-    {
-        "movies.csv": (
-            "movieId,title,genres\r\n"
-            '2571,"Matrix, The (1999)",Action|Sci-Fi|Thriller\r\n'
-            '8,"""Great Performances"" Cats (1998)",Musical\r\n'
-            '9,"Dangerous, Les (a: b)",(no genres listed)\r\n'
-            "10,Amélie (2001),Comedy\r\n"
-        ).encode(),
-        "ratings.csv": b"userId,movieId,rating,timestamp\r\n1,8,5.0,1147880044\r\n1,2571,3.5,1147868817\r\n",
-    },
-    [("1", "8", 1147880044), ("1", "2571", 1147868817)],
-    [
-        (
-            "2571",
-            "The Matrix",
-            1999,
-            "Action|Sci-Fi|Thriller",
-            "The Matrix (1999). Action, Sci-Fi, Thriller",
-        ),
-        ("8", '"Great Performances" Cats', 1998, "Musical", '"Great Performances" Cats (1998). Musical'),
-        ("9", "Dangerous, Les (a: b)", None, "", "Dangerous, Les (a: b)"),
-        ("10", "Amélie", 2001, "Comedy", "Amélie (2001). Comedy"),
-    ],
-)
-CASES = {case.name: case for case in (ML_100K, ML_1M, ML_10M, ML_25M)}
 
 
 @pytest.mark.parametrize("pack", [zipped, unzipped, flat])
@@ -186,7 +79,7 @@ def test_title(raw: str, title: str, year: int | None) -> None:
 )
 def test_text(film: dict[str, str | int | None], text: str) -> None:
     frame = pl.DataFrame([film], schema_overrides={"year": pl.Int64})
-    assert described(frame)["text"].to_list() == [text]
+    assert add_text(frame)["text"].to_list() == [text]
 
 
 @pytest.mark.parametrize(

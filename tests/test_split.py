@@ -10,19 +10,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.catalogue import Catalogue
-from data.errors import InputError
-from data.histories import Histories
-from data.prepare import Manifest, prepare, prepare_tables, write
-from data.raw import Frames
-from data.shard import NOTHING, Shard
-from data.sources import source_named
-from data.split import LEAVE_ONE_OUT, Split, split_of
-from data.tables import Tables
-from federation.client import Node
-from federation.update import Order
-from recsys.model import Model
-from tests.world import small_config, toy_interactions, toy_items
+from fedrec.data.catalogue import Catalogue
+from fedrec.data.errors import InputError
+from fedrec.data.histories import Histories
+from fedrec.data.prepare import Manifest, prepare, prepare_tables, write_dataset
+from fedrec.data.readers.raw import Frames
+from fedrec.data.readers.sources import source_named
+from fedrec.data.readers.tables import Tables
+from fedrec.data.shard import NOTHING, Shard
+from fedrec.data.split import LEAVE_ONE_OUT, Split, split_of
+from fedrec.federation.messages import Order
+from fedrec.federation.node import Node
+from fedrec.recsys.model.two_tower import Model
+from tests.support.toy_world import small_config, toy_interactions, toy_items
 
 UPPER = pl.DataFrame({"item_id": list("abcdeABCDE"), "cold": [False] * 5 + [True] * 5})
 """Items whose rows are their places in `abcdeABCDE`; the upper case is cold."""
@@ -85,7 +85,7 @@ def test_what_is_cold_depends_on_the_id_alone() -> None:
 
 
 def write_cold(folder: Path, share: float = 0.3) -> Manifest:
-    return write(Frames(toy_interactions(), toy_items()), folder, name="toy", split=Split(cold_share=share))
+    return write_dataset(Frames(toy_interactions(), toy_items()), folder, name="toy", split=Split(cold_share=share))
 
 
 @pytest.mark.parametrize("share", [0.2, 0.3, 0.5, 0.8])
@@ -137,7 +137,7 @@ def test_users_are_short_by_what_they_had_and_by_what_they_can_train_on(tmp_path
     events = [(user, item, place) for user, had in histories.items() for place, item in enumerate(had)]
     log = pl.DataFrame(events, schema=["user_id", "item_id", "timestamp"], orient="row")
     described = items.with_columns(title=pl.col("item_id"), text=pl.col("item_id"))
-    manifest = write(Frames(log, described), tmp_path, name="toy", split=Split(cold_share=0.5))
+    manifest = write_dataset(Frames(log, described), tmp_path, name="toy", split=Split(cold_share=0.5))
     assert (manifest.users, manifest.training_only_users, manifest.short_users_dropped) == (2, 1, 2)
     assert manifest.interactions == 3 + 3
 

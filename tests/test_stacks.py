@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recsys.lora import stacked
-from recsys.stacks import CURVE, cosines, linear
+from fedrec.recsys.model.lora import stacked
+from fedrec.recsys.model.per_client_ops import GELU_INPUT_SCALE, candidate_scores, client_linear
 
 C, M, N, E, R = 3, 5, 12, 6, 4
 
@@ -26,7 +26,7 @@ def stacks(*shapes: tuple[int, ...], shared: bool) -> list[Tensor]:
 
 
 def plain_cosines(u: Tensor, e: Tensor, rows: Tensor, down: Tensor, up: Tensor, curved: bool) -> Tensor:
-    low = CURVE * torch.einsum("cre,cke->ckr", down, e[rows])
+    low = GELU_INPUT_SCALE * torch.einsum("cre,cke->ckr", down, e[rows])
     low = F.gelu(low) if curved else low
     return u @ F.normalize(e[rows] + low @ up.mT, dim=-1).mT
 
@@ -44,7 +44,7 @@ def same_as(plain, ours, inputs: list[Tensor]) -> None:
 @pytest.mark.parametrize("shared", [True, False])
 def test_linear(shared: bool) -> None:
     x = drawn(C, M, E, seed=5).requires_grad_()
-    same_as(lambda x, w: x @ w.mT, linear, [x, *stacks((R, E), shared=shared)])
+    same_as(lambda x, w: x @ w.mT, client_linear, [x, *stacks((R, E), shared=shared)])
 
 
 @pytest.mark.parametrize("curved", [True, False])
@@ -53,7 +53,7 @@ def test_cosines(shared: bool, curved: bool) -> None:
     u, e = F.normalize(drawn(C, M, E, seed=5), dim=-1).requires_grad_(), F.normalize(drawn(N, E, seed=6), dim=-1)
     rows = torch.tensor([[0, 1, 2, 3, 4, 5, 6], [6, 5, 4, 0, 8, 10, 1], [9, 8, 7, 6, 5, 4, 2]])  # (C, K)
     inputs = [u, e, rows, *stacks((R, E), (E, R), shared=shared)]
-    same_as(partial(plain_cosines, curved=curved), partial(cosines, curved=curved), inputs)
+    same_as(partial(plain_cosines, curved=curved), partial(candidate_scores, curved=curved), inputs)
 
 
 def test_a_stack_is_a_view_until_it_is_changed() -> None:
@@ -67,7 +67,7 @@ def test_shared_and_distinct_weights_give_the_same_gradient_per_client() -> None
     """A client's gradient is its own: what the others' rows hold does not enter."""
     (weight,) = stacks((R, E), shared=True)
     x = drawn(C, M, E, seed=5)
-    (gradient,) = torch.autograd.grad(linear(x, weight).square().sum(), [weight])
+    (gradient,) = torch.autograd.grad(client_linear(x, weight).square().sum(), [weight])
     for client in range(C):
         own = weight[client].detach().requires_grad_()
         (alone,) = torch.autograd.grad((x[client] @ own.mT).square().sum(), [own])

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.errors import InputError
-from data.prepare import write
-from data.sources import Frames
-from federation.server import State
-from federation.train import open_run
-from recsys.card import load_card
-from recsys.recommender import Recommender
-from tests.world import begun, small_config, toy_interactions, toy_items
+from fedrec.data.errors import InputError
+from fedrec.data.prepare import write_dataset
+from fedrec.data.readers.sources import Frames
+from fedrec.federation.server import State
+from fedrec.federation.training_run import open_run
+from fedrec.recsys.card import load_card
+from fedrec.recsys.recommender import Recommender
+from tests.support.toy_world import begun, small_config, toy_interactions, toy_items
 
 STILL = {"optimizer": "fedavg", "server_rate": 1e-60, "rounds": 2}
 """Rounds that teach nothing: float32 has no number as small as such a step."""
@@ -27,7 +27,7 @@ STILL = {"optimizer": "fedavg", "server_rate": 1e-60, "rounds": 2}
 def elsewhere(tmp_path: Path) -> Path:
     """The same users, of whom other things are said of the same films: another catalogue."""
     items = toy_items().with_columns(text=pl.col("text") + " once more")
-    write(Frames(toy_interactions(), items), tmp_path / "elsewhere", name="elsewhere")
+    write_dataset(Frames(toy_interactions(), items), tmp_path / "elsewhere", name="elsewhere")
     return tmp_path / "elsewhere"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import polars as pl
 
-from tests.world import SMALL, toy_interactions, toy_items
+from tests.support.toy_world import SMALL, toy_interactions, toy_items
 
 GENRES = ["unknown", "Cooking", "Space"]
 

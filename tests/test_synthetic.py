@@ -10,11 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from data import demo_vocabulary as vocabulary
-from data.errors import InputError
-from data.shard import Shard
-from data.synthetic import GENRES, INTERACTIONS, ITEMS, SHORTEST, SyntheticConfig, draw_lengths, synthesise, zipf
 from fedrec.cli import app
+from fedrec.data.errors import InputError
+from fedrec.data.shard import Shard
+from fedrec.data.synthetic import vocabulary
+from fedrec.data.synthetic.random_tables import (
+    GENRES,
+    INTERACTIONS,
+    ITEMS,
+    SHORTEST,
+    SyntheticConfig,
+    draw_lengths,
+    synthesise,
+    zipf,
+)
 
 SMALL = SyntheticConfig(users=2000, items=1500, interactions=40_000, seed=1)
 

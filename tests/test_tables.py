@@ -16,27 +16,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.account import Account
-from data.catalogue import Catalogue
-from data.columns import typed
-from data.errors import InputError
-from data.lines import Reading
-from data.nodes import prepare_node
-from data.prepare import prepare_tables, read_manifest
-from data.raw import Frames
-from data.rules import Rules
-from data.shard import Shard
-from data.split import LEAVE_ONE_OUT, Split
-from data.tables import Tables, read_tables
-from data.times import can_be_times, ordered_times
-from recsys.recommender import Recommender
-from serving.engine import Engine
-from serving.index import Index
-from serving.schema import Question
-from serving.shelf import Goods, Shelf
-from tests.terminal import Fedrec, is_refused
-from tests.test_prepare import histories
-from tests.world import toy_interactions, toy_items
+from fedrec.data.catalogue import Catalogue
+from fedrec.data.errors import InputError
+from fedrec.data.partition import prepare_node
+from fedrec.data.prepare import prepare_tables, read_manifest
+from fedrec.data.readers.columns import typed
+from fedrec.data.readers.lines import Reading
+from fedrec.data.readers.raw import Frames
+from fedrec.data.readers.reading_report import Account
+from fedrec.data.readers.rules import Rules
+from fedrec.data.readers.tables import Tables, read_tables
+from fedrec.data.readers.times import can_be_times, ordered_times
+from fedrec.data.shard import Shard
+from fedrec.data.split import LEAVE_ONE_OUT, Split
+from fedrec.recsys.recommender import Recommender
+from fedrec.serving.engine import Engine
+from fedrec.serving.index.vector_index import Index
+from fedrec.serving.live_catalogue import ItemRecord, LiveCatalogue
+from fedrec.serving.schema import Question
+from tests.support.cli import Fedrec, is_refused
+from tests.support.toy_world import histories, toy_interactions, toy_items
 
 HEAD = "user_id,item_id,timestamp\n"
 LENIENT = Reading(bad_rows=0.5)
@@ -342,7 +341,7 @@ def test_kept_columns_filter_and_take_new_items(tmp_path: Path) -> None:
     log = table(tmp_path / "log.csv", HEAD + "u,a,1\nu,b,2\nu,c,3\n")
     prepare_tables(own(log, items), tmp_path / "out", "log")
     catalogue = Catalogue.load(tmp_path / "out")
-    shelf = Shelf.of(catalogue, Index.over(np.eye(3, 8, dtype=np.float32)))
+    shelf = LiveCatalogue.of(catalogue, Index.over(np.eye(3, 8, dtype=np.float32)))
 
     def found(**filters: Any) -> list[str]:
         return [catalogue.ids[row] for row in np.flatnonzero(shelf.mask(filters))]
@@ -350,7 +349,7 @@ def test_kept_columns_filter_and_take_new_items(tmp_path: Path) -> None:
     assert found(genre="Bug") == ["a", "b"]
     assert found(genre=["Pest"]) == found(year={"min": 1990}) == found(new=True) == found(ean="00123") == ["a"]
     assert found(price={"min": 1, "max": 2}) == ["a", "b"]
-    goods = Goods("d", "Dor", "Dor", {"genre": "Bug|New", "year": 2026, "price": 3, "new": True, "popularity": 1})
+    goods = ItemRecord("d", "Dor", "Dor", {"genre": "Bug|New", "year": 2026, "price": 3, "new": True, "popularity": 1})
     assert shelf.fitted(goods).row(0, named=True)["genre"] == ["Bug", "New"]
 
 

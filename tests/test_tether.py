@@ -9,7 +9,7 @@ import pytest
 
 STARTS_ANOTHER = """
 import subprocess, sys
-from federation.tether import tethered
+from fedrec.federation.deployment.tether import tethered
 kept = subprocess.Popen(tethered([sys.executable, "-c", "import time; print('on', flush=True); time.sleep(600)"]))
 print(kept.pid, flush=True)
 kept.wait()

@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from data.catalogue import Catalogue
-from serving.index import Index
-from serving.shelf import Goods, Shelf
-from serving.titles import folded
+from fedrec.data.catalogue import Catalogue
+from fedrec.serving.index.vector_index import Index
+from fedrec.serving.live_catalogue import ItemRecord, LiveCatalogue
+from fedrec.serving.titles import folded
 
 TITLES = [
     "Der große Spaß",
@@ -24,9 +24,9 @@ TITLES = [
 
 
 @pytest.fixture
-def shelf() -> Shelf:
+def shelf() -> LiveCatalogue:
     frame = pl.DataFrame({"item_id": [f"t{row}" for row in range(len(TITLES))], "title": TITLES, "text": TITLES})
-    return Shelf.of(Catalogue(frame), Index.over(np.eye(len(TITLES), dtype=np.float32)))
+    return LiveCatalogue.of(Catalogue(frame), Index.over(np.eye(len(TITLES), dtype=np.float32)))
 
 
 @pytest.mark.parametrize(
@@ -46,23 +46,23 @@ def shelf() -> Shelf:
         (".*", []),
     ],
 )
-def test_both_sides_are_folded_alike(shelf: Shelf, text: str, rows: list[int]) -> None:
+def test_both_sides_are_folded_alike(shelf: LiveCatalogue, text: str, rows: list[int]) -> None:
     assert shelf.titled(text) == rows
     assert shelf.titled(unicodedata.normalize("NFD", text)) == rows
 
 
-def test_items_put_in_are_found_by_their_titles_until_they_are_taken_out(shelf: Shelf) -> None:
+def test_items_put_in_are_found_by_their_titles_until_they_are_taken_out(shelf: LiveCatalogue) -> None:
     vectors = np.eye(len(TITLES), dtype=np.float32)[:2]
-    more = shelf.put([Goods("new", "Groß", "x"), Goods("t0", "Der grosse Ernst", "x")], vectors)
+    more = shelf.put([ItemRecord("new", "Groß", "x"), ItemRecord("t0", "Der grosse Ernst", "x")], vectors)
     assert more.titled("gross") == [8, 1, 9]
     assert more.titled("spaß") == []
     assert more.drop("new").titled("gross") == [1, 9]
     assert shelf.titled("gross") == [1, 0]
 
 
-def test_titles_of_the_catalogue_are_folded_once(shelf: Shelf) -> None:
+def test_titles_of_the_catalogue_are_folded_once(shelf: LiveCatalogue) -> None:
     shelf.titled("x")
-    later = shelf.drop("t1").put([Goods("new", "x", "x")], np.eye(len(TITLES), dtype=np.float32)[:1])
+    later = shelf.drop("t1").put([ItemRecord("new", "x", "x")], np.eye(len(TITLES), dtype=np.float32)[:1])
     assert later._titles._folded is shelf._titles._folded
 
 

@@ -10,12 +10,11 @@ import jwt
 import pytest
 
 from fedrec.client import Client, ProblemError
-from recsys.recommender import Recommender
-from serving.app import create_app
-from serving.schema import Feedback, Question
-from serving.settings import Settings
-from tests.endpoint import ready
-from tests.test_serving import WATCHED, is_problem
+from fedrec.recsys.recommender import Recommender
+from fedrec.serving.http.app import create_app
+from fedrec.serving.schema import Feedback, Question
+from fedrec.serving.settings import Settings
+from tests.support.endpoint import WATCHED, is_problem, ready
 
 READ, ADMIN = "a-key-to-read-0123456789", "a-key-to-change-9876543210"
 SECRET = "a secret that the backend and the endpoint share"

@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from data.errors import InputError
-from recsys.embed import Encoder
-from recsys.lora import Adapter
-from recsys.machine import spread
-from recsys.model import Model
-from recsys.towers import PASS, Towers
-from tests.world import small_config
+from fedrec.data.errors import InputError
+from fedrec.recsys.embeddings import Encoder
+from fedrec.recsys.hardware import parallel_map
+from fedrec.recsys.model.inference import PASS, InferenceModel
+from fedrec.recsys.model.lora import Adapter
+from fedrec.recsys.model.two_tower import Model
+from tests.support.toy_world import small_config
 
 TYPICAL = {"layers": 2, "lora_targets": "query,key,value,dense"}
 
@@ -41,7 +41,7 @@ def copied(encoder: Encoder, folder: Path) -> Encoder:
     return replace(encoder, folder=folder)
 
 
-def agree(model: Model, towers: Towers, adapter: Adapter) -> None:
+def agree(model: Model, towers: InferenceModel, adapter: Adapter) -> None:
     """With the model in double precision: in single, its own rounding is as large as what is allowed."""
     vectors, mask = histories()
     exact, doubled = copy.deepcopy(model).double(), {name: tensor.double() for name, tensor in adapter.items()}
@@ -54,13 +54,13 @@ def agree(model: Model, towers: Towers, adapter: Adapter) -> None:
 @pytest.mark.parametrize("length", [1, 2, 8, 9, 17, 50])
 def test_a_history_gets_the_same_bits_in_any_pass(encoder: Encoder, length: int) -> None:
     config = replace(small_config().model, layers=2, history=50)
-    towers = Towers(config, encoder, bent(Model(config, encoder, seed=0)), seed=0)
+    towers = InferenceModel(config, encoder, bent(Model(config, encoder, seed=0)), seed=0)
     generator = torch.Generator().manual_seed(length)
     vectors = F.normalize(torch.randn(PASS + 3, length, 384, generator=generator), dim=-1)
     mask = torch.arange(length) >= torch.arange(PASS + 3).unsqueeze(1) % length
 
     def read(rows: list[int]) -> Tensor:
-        return next(spread(lambda rows: towers.user_vectors(vectors[rows], mask[rows]), [rows]))
+        return next(parallel_map(lambda rows: towers.user_vectors(vectors[rows], mask[rows]), [rows]))
 
     alone = torch.cat([read([row]) for row in range(PASS + 3)])
     for rows in ([4, 1], [2, 7, 0, 5, 3], list(range(PASS)), list(reversed(range(PASS + 3)))):
@@ -81,9 +81,9 @@ def test_they_give_the_vectors_of_the_trained_model(encoder: Encoder, changes: d
     config, seed = small_config(**changes).model, 3
     model = Model(config, encoder, seed)
     adapter = bent(model)
-    agree(model, Towers(config, encoder, adapter, seed), adapter)
+    agree(model, InferenceModel(config, encoder, adapter, seed), adapter)
     with pytest.raises(AssertionError):
-        agree(model, Towers(config, encoder, model.adapter(), seed), adapter)
+        agree(model, InferenceModel(config, encoder, model.adapter(), seed), adapter)
 
 
 @pytest.mark.parametrize("names", ["bert.", "gamma"])
@@ -101,7 +101,7 @@ def test_weights_under_older_names_are_the_same(encoder: Encoder, tmp_path: Path
     save_file(weights, older.folder / "model.safetensors", metadata={"format": "pt"})
     model = Model(config, encoder)
     adapter = bent(model)
-    agree(model, Towers(config, older, adapter, 0), adapter)
+    agree(model, InferenceModel(config, older, adapter, 0), adapter)
 
 
 def test_an_encoder_of_another_kind_inside_is_refused_when_it_is_to_be_trained(
@@ -117,7 +117,8 @@ def test_an_encoder_of_another_kind_inside_is_refused_when_it_is_to_be_trained(
 def test_answering_by_history_needs_no_transformers(run: Path) -> None:
     """Its import takes longer than all else that a server does until it is ready."""
     code = (
-        "import sys, pathlib; from recsys.recommender import Recommender; from serving.engine import Engine;"
+        "import sys, pathlib; from fedrec.recsys.recommender import Recommender;"
+        "from fedrec.serving.engine import Engine;"
         f"engine = Engine.of(Recommender.load(pathlib.Path({str(run)!r}))).warm();"
         "assert not engine.reads_texts and not {'transformers', 'sentence_transformers'} & set(sys.modules);"
         "engine.load_encoder(); assert engine.reads_texts"

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.catalogue import Catalogue
-from data.errors import InputError
-from data.shard import Shard
-from recsys.rank import metric_means, metric_sums, rank
-from recsys.tuning import BASELINES, Baseline, Given, TextConfig, Tuned, configs, tune
-from tests.world import shard_of
+from fedrec.data.catalogue import Catalogue
+from fedrec.data.errors import InputError
+from fedrec.data.shard import Shard
+from fedrec.recsys.baselines.tuning import BASELINES, Baseline, TextConfig, TrainingData, Tuned, configs, tune
+from fedrec.recsys.evaluation.ranking import metric_means, metric_sums, rank
+from tests.support.toy_world import shard_of
 
 QUICK: dict[str, dict[str, Any]] = {
     "SASRec": {"width": [8], "layers": [1], "length": [6], "epochs": [2], "dropout": [0.0, 0.3]},
@@ -23,12 +23,12 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 
 
-def world(shard: Shard | None = None, seed: int = 0) -> Given:
+def world(shard: Shard | None = None, seed: int = 0) -> TrainingData:
     """30 users walk in rings of three items (0 → 1 → 2 → 0, 3 → 4 → 5 → 3, …), five rings; texts say nothing."""
     rings = np.random.default_rng(1).permuted(np.tile(np.arange(5), (30, 1)), axis=1)
     walks = [[3 * ring + step for ring in ring_order[:3] for step in range(3)] for ring_order in rings.tolist()]
     texts = torch.randn(15, 4, generator=torch.Generator().manual_seed(0))
-    return Given(shard or shard_of(walks), texts, seed)
+    return TrainingData(shard or shard_of(walks), texts, seed)
 
 
 def untimed(tuned: Tuned) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def test_the_best_is_fitted_again_on_what_the_test_may_read() -> None:
     assert counted.sum() == (given.shard.ends - given.shard.starts - 1).sum()
     splits: list[str] = []
 
-    def fit(given: Given, split: str, config: Any, watch: Any) -> Any:
+    def fit(given: TrainingData, split: str, config: Any, watch: Any) -> Any:
         splits.append(split)
         return BASELINES["random"].fit(given, split, config, watch)
 
@@ -126,5 +126,5 @@ def test_settings_that_do_not_fit_are_refused(grid: dict[str, Any], message: str
 @pytest.mark.parametrize(("name", "figure"), [("item-kNN", 0.0686), ("EASE", 0.0723)])
 def test_the_neighbours_on_ml_100k_give_their_known_figures(name: str, figure: float, ml_100k: Path) -> None:
     shard, items = Shard.load(ml_100k), len(Catalogue.load(ml_100k))
-    tuned = tune(BASELINES[name], Given(shard, torch.zeros(items, 1)))
+    tuned = tune(BASELINES[name], TrainingData(shard, torch.zeros(items, 1)))
     assert ndcg(tuned, shard, "test") == pytest.approx(figure, abs=5e-4)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from data.errors import InputError
 from fedrec.commands.options import Json, Run
+from fedrec.data.errors import InputError
 
 if TYPE_CHECKING:
-    from serving.schema import Answer, Question
+    from fedrec.serving.schema import Answer, Question
 
 app = typer.Typer()
 
@@ -45,14 +45,14 @@ def recommend(
     as_json: Json = False,
 ) -> None:
     """The top k for a history, a text, or a user of a node's folder, whose history stays there."""
-    from fedrec import view
+    from fedrec import console
 
     if shard is not None:
         if user is None or history is not None or item or query is not None:
             raise InputError(
                 "--shard goes with --user, one of its users, and with none of --history, --item and --query"
             )
-        from fedrec.device import recommend
+        from fedrec.on_device import recommend
 
         answer = recommend(run, shard, user, k, endpoint, api_key)
     else:
@@ -63,17 +63,17 @@ def recommend(
         print(answer.model_dump_json(ensure_ascii=True))
         return
     if answer.unknown_ids:
-        view.warn(f"not in the catalogue, skipped: {', '.join(answer.unknown_ids)}")
-    view.show(view.items_table(f"top {k} of {answer.model_version}", answer.items))
+        console.warn(f"not in the catalogue, skipped: {', '.join(answer.unknown_ids)}")
+    console.show(console.items_table(f"top {k} of {answer.model_version}", answer.items))
 
 
 def _answer(run: Path, question: "Question") -> "Answer":
-    from recsys.recommender import Recommender
-    from serving.engine import Engine, Refused
+    from fedrec.recsys.recommender import Recommender
+    from fedrec.serving.engine import Engine, UnanswerableError
 
     try:
         return Engine.of(Recommender.load(run)).recommend(question)
-    except Refused as refusal:
+    except UnanswerableError as refusal:
         raise InputError(f"--{refusal.where}: {refusal.detail}; ids stand in {run}/catalogue.parquet") from refusal
 
 
@@ -90,7 +90,7 @@ def _question(history: list[str] | None, query: str | None, k: int) -> "Question
     """What the command line asks, under the same limits as over HTTP. Raises `InputError`."""
     from pydantic import ValidationError
 
-    from serving.schema import Question
+    from fedrec.serving.schema import Question
 
     if (history is None) == (query is None):
         raise InputError("give exactly one of --history, --item and --query")
@@ -157,7 +157,7 @@ def serve(
     ] = None,
 ) -> None:
     """Answer over HTTP: a page at /, the API at /v1, its documentation at /docs, /metrics, /healthz, /readyz."""
-    from serving.settings import Settings
+    from fedrec.serving.settings import Settings
 
     flags = {
         "host": host,
@@ -175,18 +175,20 @@ def serve(
     with _listen(asked.host, asked.port) as listener:
         import uvicorn
 
-        from fedrec import view
-        from recsys.recommender import Recommender
-        from serving.app import create_app
-        from serving.log import log_requests
-        from serving.server import configured
+        from fedrec import console
+        from fedrec.recsys.recommender import Recommender
+        from fedrec.serving.http.access_log import log_requests
+        from fedrec.serving.http.app import create_app
+        from fedrec.serving.http.protocol import configured
 
         recommender = Recommender.load(run)
         first = iter([recommender])  # what is there when it starts; a reload opens the folder anew
         # To look through all that the libraries made, for garbage, would stop every answer for a quarter of a second.
         app = create_app(lambda: next(first, None) or Recommender.load(run), asked, run, loaded=gc.freeze)
         shown = f"[{asked.host}]" if ":" in asked.host else asked.host
-        view.say(f"{recommender.version} at http://{shown}:{listener.getsockname()[1]} (API at /docs, Ctrl-C stops)")
+        console.status(
+            f"{recommender.version} at http://{shown}:{listener.getsockname()[1]} (API at /docs, Ctrl-C stops)"
+        )
         log_requests()
         sys.setswitchinterval(SWITCH)
         uvicorn.Server(configured(app, asked)).run(sockets=[listener])

@@ -10,7 +10,7 @@ import typer
 from fedrec.commands.options import PREPARED, BadRows, Encoding, EventColumn, Json, Quote, Separator, Strict
 
 if TYPE_CHECKING:
-    from data.prepare import Manifest
+    from fedrec.data.prepare import Manifest
 
 app = typer.Typer(no_args_is_help=True, help="Datasets: what there is, and how to prepare one, or your own.")
 
@@ -39,18 +39,18 @@ Popularity = Annotated[
 def data_list(as_json: Json = False) -> None:
     """The datasets that can be prepared by name."""
 
-    from data.sources import SOURCES
-    from fedrec import view
+    from fedrec import console
+    from fedrec.data.readers.sources import SOURCES
 
     if as_json:
         print(json.dumps([{"name": s.name, "about": s.about, "url": s.url, "md5": s.md5} for s in SOURCES.values()]))
         return
-    table = view.table("name", "what", "from")
+    table = console.table("name", "what", "from")
     for source in SOURCES.values():
         table.add_row(
             source.name, source.about, source.url or ("your copy, by --source" if source.by_hand else "this package")
         )
-    view.show(table)
+    console.show(table)
 
 
 @app.command("prepare")
@@ -73,17 +73,17 @@ def data_prepare(
     """A dataset into a prepared folder: the public catalogue, and the histories in time order."""
     from dataclasses import replace
 
-    from data.prepare import prepare
-    from data.rules import Rules
-    from data.sources import source_named
-    from data.split import split_of
-    from fedrec import view
+    from fedrec import console
+    from fedrec.data.prepare import prepare
+    from fedrec.data.readers.rules import Rules
+    from fedrec.data.readers.sources import source_named
+    from fedrec.data.split import split_of
 
     asked, rules = source_named(name), Rules(popularity=popularity, strict=strict)
     asked = replace(asked, split=split_of(split.value, cold_share, asked.split), texts=_names(text), rules=rules)
     out = out or PREPARED / f"{name}{asked.split.suffix}"
-    with view.counting(f"fetching {name}", download=True) as progress:
-        manifest = prepare(asked, out, source, progress, view.warn)
+    with console.counting(f"fetching {name}", download=True) as progress:
+        manifest = prepare(asked, out, source, progress, console.warn)
     _prepared(manifest, out, as_json)
 
 
@@ -127,13 +127,13 @@ def data_import(
     as_json: Json = False,
 ) -> None:
     """Your own tables into a prepared folder, as `data prepare` does with published ones."""
-    from data.lines import Reading
-    from data.names import plain_name
-    from data.prepare import prepare_tables
-    from data.rules import Rules
-    from data.split import LEAVE_ONE_OUT, split_of
-    from data.tables import Tables
-    from fedrec import view
+    from fedrec import console
+    from fedrec.data.prepare import prepare_tables
+    from fedrec.data.readers.lines import Reading
+    from fedrec.data.readers.rules import Rules
+    from fedrec.data.readers.tables import Tables
+    from fedrec.data.split import LEAVE_ONE_OUT, split_of
+    from fedrec.data.storage.names import plain_name
 
     out = out or PREPARED / plain_name(name, "--name")
     tables = Tables(
@@ -148,7 +148,7 @@ def data_import(
         strict=strict,
     )
     rule = split_of(split.value, cold_share, LEAVE_ONE_OUT).with_repeats(keep_repeats)
-    _prepared(prepare_tables(tables, out, name, rule, rules, view.warn), out, as_json)
+    _prepared(prepare_tables(tables, out, name, rule, rules, console.warn), out, as_json)
 
 
 @app.command("synthesise")
@@ -161,15 +161,15 @@ def data_synthesise(
     as_json: Json = False,
 ) -> None:
     """Made-up tables for `data import`, to measure time and memory with."""
-    from data.synthetic import INTERACTIONS, ITEMS, SyntheticConfig, synthesise
-    from fedrec import view
+    from fedrec import console
+    from fedrec.data.synthetic.random_tables import INTERACTIONS, ITEMS, SyntheticConfig, synthesise
 
-    with view.counting("synthesising") as progress:
+    with console.counting("synthesising") as progress:
         made = synthesise(SyntheticConfig(users, items, interactions, seed), out, progress)
     if as_json:
         print(json.dumps({"users": users, "items": items, "interactions": made, "out": str(out)}))
         return
-    view.out.print(
+    console.out.print(
         f"{out}: {users:,} users, {items:,} items, {made:,} interactions. Next:\n"
         f"  fedrec data import {out / INTERACTIONS} --items {out / ITEMS} --name NAME",
         soft_wrap=True,
@@ -189,12 +189,12 @@ def _told_of_cold(manifest: "Manifest") -> str:
 def _prepared(manifest: "Manifest", out: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from fedrec import view
+    from fedrec import console
 
     if as_json:
         print(json.dumps(asdict(manifest) | {"out": str(out)}))
         return
-    view.out.print(
+    console.out.print(
         f"{out}: {manifest.users:,} users, {manifest.items:,} items, {manifest.interactions:,} interactions\n"
         f"{_told_of_cold(manifest)}split: {manifest.split}",
         soft_wrap=True,

@@ -17,7 +17,7 @@ def federation_up(
     ),
 ) -> None:
     """Start a SuperLink and SuperNodes, show their state, and stop them all on Ctrl-C."""
-    from fedrec.federate import up
+    from fedrec.local_federation.up import up
 
     up(data, nodes, folder)
 
@@ -31,11 +31,11 @@ def federation_certify(
     ] = None,
 ) -> None:
     """Certificates for development: an authority that nodes trust, and the server's, valid for 90 days."""
-    from federation.credentials import AUTHORITY, CERTIFICATE, DAYS, KEY, certify
-    from fedrec import view
+    from fedrec import console
+    from fedrec.local_federation.certificates import AUTHORITY, CERTIFICATE, DAYS, KEY, certify
 
     names = certify(out, host or ["localhost", "127.0.0.1"])
-    view.out.print(
+    console.out.print(
         f"{out}: {AUTHORITY} for every node, {CERTIFICATE} and {KEY} for the server alone, which is called "
         f"{' or '.join(names)}; valid for {DAYS} days.",
         soft_wrap=True,
@@ -47,8 +47,8 @@ def federation_key(
     out: Annotated[Path, typer.Argument(metavar="FILE", help="The private key; FILE.pub becomes the public one.")],
 ) -> None:
     """A node's key, made on the node: the private half stays there, the public one is registered at the server."""
-    from federation.credentials import node_key
-    from fedrec import view
+    from fedrec import console
+    from fedrec.local_federation.certificates import node_key
 
     public = node_key(out)
-    view.out.print(f"{out} stays here. Register the other: flwr supernode register {public}", soft_wrap=True)
+    console.out.print(f"{out} stays here. Register the other: flwr supernode register {public}", soft_wrap=True)

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from data.errors import InputError
 from fedrec.commands.options import PREPARED, Data, Json, OtherHistories, Protocol, Run
+from fedrec.data.errors import InputError
 
 app = typer.Typer()
 
@@ -26,7 +26,7 @@ def demo(
 
 def _list_settings(asked: bool) -> None:
     if asked:
-        from fedrec.settings import as_toml, training
+        from fedrec.settings_reference import as_toml, training
 
         print(as_toml(training()), end="")
         raise typer.Exit
@@ -62,8 +62,8 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train federated: in this process, over the same loop and records that a network would carry."""
-    from fedrec import view
-    from fedrec.train import read_settings, train_here
+    from fedrec import console
+    from fedrec.training import read_settings, train_here
 
     if other_histories and not resume:
         raise InputError("--other-histories goes with --resume: a new run takes the histories that DATA holds")
@@ -73,13 +73,13 @@ def train(
         return
     for protocol in metrics.get("test", ()):
         rows = {split: metrics[split][protocol] for split in metrics}
-        view.show(view.metrics_table(f"held-out items {Protocol(protocol).against}", rows))
+        console.show(console.metrics_table(f"held-out items {Protocol(protocol).against}", rows))
     told = f"Next:\n  fedrec recommend {out} --query 'space opera'\n  fedrec serve {out}"
     if not metrics:
         told = f"It was trained on every event, so there is nothing to measure it with. {told}"
     if Protocol.sampled in metrics.get("test", ()):
         told = "A peer to compare with: its users' private parts are gone, and there is nothing to serve."
-    view.out.print(f"Wrote {out}. {told}", soft_wrap=True)
+    console.out.print(f"Wrote {out}. {told}", soft_wrap=True)
 
 
 @app.command()
@@ -99,9 +99,9 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Rank every held-out item with a trained run: NDCG, Recall, HR, MRR and catalogue coverage."""
-    from fedrec import view
-    from fedrec.comparison import compare_baselines
-    from fedrec.evaluate import Given, evaluate_run, folder_of
+    from fedrec import console
+    from fedrec.baseline_comparison import compare_baselines
+    from fedrec.evaluation import Given, evaluate_run, folder_of
 
     given = Given(data, PREPARED, other_histories)
     found = evaluate_run(run, given, protocol.value, ranks)
@@ -109,10 +109,10 @@ def evaluate(
     if as_json:
         print(json.dumps(found | ({"baselines": others} if baselines else {})))
         return
-    view.show(view.metrics_table(f"held-out items {protocol.against}", {s: found[s][protocol] for s in found}))
+    console.show(console.metrics_table(f"held-out items {protocol.against}", {s: found[s][protocol] for s in found}))
     if baselines:
         rows = {name: other["test"][protocol] for name, other in others.items()} | {"this run": found["test"][protocol]}
-        view.show(view.metrics_table(f"test items {protocol.against}", rows))
+        console.show(console.metrics_table(f"test items {protocol.against}", rows))
 
 
 @app.command()
@@ -130,9 +130,9 @@ def personalise(
     as_json: Json = False,
 ) -> None:
     """Each client fine-tunes a copy for itself: settings chosen on validation, then the test ranked once."""
-    from fedrec import view
-    from fedrec.evaluate import Given
-    from fedrec.personal import Choices, personalise_run
+    from fedrec import console
+    from fedrec.evaluation import Given
+    from fedrec.personalise import Choices, personalise_run
 
     choices = Choices.read(steps, rates, part or ["item,user"])
     found = personalise_run(run, Given(data, PREPARED, other_histories), alone, choices)
@@ -140,5 +140,5 @@ def personalise(
         print(json.dumps(found))
         return
     rows = {", ".join(f"{k} {t[k]}" for k in ("parts", "rate", "steps")): t["validation"] for t in found["trials"]}
-    view.show(view.metrics_table("validation, every trial", rows))
-    view.show(view.metrics_table(f"test, {'alone' if alone else 'personal'}", {"test": found["test"]}))
+    console.show(console.metrics_table("validation, every trial", rows))
+    console.show(console.metrics_table(f"test, {'alone' if alone else 'personal'}", {"test": found["test"]}))

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from data.errors import InputError
 from fedrec.commands.options import BadRows, Encoding, EventColumn, Json, Quote, Separator, Strict
+from fedrec.data.errors import InputError
 
 if TYPE_CHECKING:
-    from data.lines import Reading
-    from data.nodes import Hand
+    from fedrec.data.partition import UserPartition
+    from fedrec.data.readers.lines import Reading
 
 EVEN = 1_000_000
 """Of a concentration as large as this the shares are even, but for a thousandth."""
@@ -47,12 +47,12 @@ def node_split(
     as_json: Json = False,
 ) -> None:
     """Try a federation on one machine: a public folder for the server, and a private one for each node."""
-    from data.lines import Reading
-    from data.nodes import SERVER, split
-    from data.people import load_people
-    from data.popularity import COUNTED
-    from data.prepare import read_manifest
-    from fedrec import view
+    from fedrec import console
+    from fedrec.data.partition import SERVER, split
+    from fedrec.data.popularity import COUNTED
+    from fedrec.data.prepare import read_manifest
+    from fedrec.data.readers.lines import Reading
+    from fedrec.data.user_ids import load_people
 
     read_manifest(data)
     reading = Reading(separator, encoding, quote, bad_rows=0)
@@ -66,13 +66,13 @@ def node_split(
         ]
         print(json.dumps({"server": str(out / SERVER), "nodes": told, "popularity": counted}))
         return
-    table = view.table("folder", "users", "holds")
+    table = console.table("folder", "users", "holds")
     table.add_row(str(out / SERVER), "–", "the catalogue: what everybody may know")
     for folder, hand in zip(folders, hands, strict=True):
         table.add_row(str(folder), f"{len(hand.users):,}", hand.about)
-    view.show(table)
+    console.show(table)
     if counted:
-        view.warn(
+        console.warn(
             "the catalogue in every folder, the server's too, tells how many of all users had each item in their "
             "training events (`popularity`); --no-popularity leaves that out"
         )
@@ -87,10 +87,10 @@ def _hands(
     column: str | None,
     user_column: str,
     reading: "Reading",
-) -> "list[Hand]":
+) -> "list[UserPartition]":
     """How the users are dealt. Raises `InputError` where the options do not say one thing."""
-    from data.nodes import by_column, evenly, unevenly
-    from data.people import load_people
+    from fedrec.data.partition import partition_by_column, partition_dirichlet, partition_evenly
+    from fedrec.data.user_ids import load_people
 
     ids = load_people(data)
     if (nodes is None) == (by is None):
@@ -98,15 +98,15 @@ def _hands(
     if by is not None:
         if column is None:
             raise InputError(f"--by {by}: name the column that tells the nodes apart with --column")
-        return by_column(ids, by, user_column, column, reading)
+        return partition_by_column(ids, by, user_column, column, reading)
     assert nodes is not None
     if dirichlet is None:
-        return evenly(len(ids), nodes)
+        return partition_evenly(len(ids), nodes)
     if not 0 < dirichlet <= EVEN:
         raise InputError(
             f"--dirichlet {dirichlet:g}: give a number above 0, {EVEN:,} at most; 100 is nearly even, 0.1 most uneven"
         )
-    return unevenly(len(ids), nodes, dirichlet, seed)
+    return partition_dirichlet(len(ids), nodes, dirichlet, seed)
 
 
 @app.command("prepare")
@@ -131,21 +131,21 @@ def node_prepare(
 
     Which events and users count, and whether there are times, the public folder says: it is as its data were prepared.
     """
-    from data.lines import Reading
-    from data.nodes import prepare_node
-    from data.tables import Tables
-    from fedrec import view
+    from fedrec import console
+    from fedrec.data.partition import prepare_node
+    from fedrec.data.readers.lines import Reading
+    from fedrec.data.readers.tables import Tables
 
     tables = Tables(
         *(interactions, None, user_column, item_column, time_column, ()),
         event=event_column,
         reading=Reading(separator, encoding, quote, bad_rows),
     )
-    manifest = prepare_node(catalogue, tables, out, view.warn, strict)
+    manifest = prepare_node(catalogue, tables, out, console.warn, strict)
     if as_json:
         print(json.dumps(manifest | {"out": str(out)}))
         return
-    view.out.print(
+    console.out.print(
         f"{out}: {manifest['users']:,} users, {manifest['interactions']:,} interactions with items of "
         f"{manifest['name']}. Only you can read it.",
         soft_wrap=True,
@@ -164,8 +164,8 @@ def node_run(
     parts: Annotated[int, typer.Option(min=1, help="Of so many parts: other nodes share the folder.")] = 1,
 ) -> None:
     """Join a federation with the code that is installed here: messages for any other code are refused."""
-    from data.prepare import read_manifest
-    from federation.supernode import NodeConfig, run_node
+    from fedrec.data.prepare import read_manifest
+    from fedrec.federation.deployment.supernode import NodeConfig, run_node
 
     read_manifest(data)
     host, _, port = server.rpartition(":")

@@ -1,0 +1,1 @@
+"""The documents that are made from results and settings: what `fedrec results` and `fedrec settings` write."""

@@ -1,0 +1,53 @@
+"""The generated documents on disk: written, or held against what the results give."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.report.document import CLOSING, OPENING, filled, page
+from benchmarks.report.plots import Picture, pictures, save
+from benchmarks.report.results_file import Results, read_results
+from fedrec.data.errors import InputError
+from fedrec.data.storage.atomic_files import replaced_file
+
+PAGE, README, PLOTS = Path("docs/results.md"), Path("README.md"), Path("docs/plots")
+
+
+def write(root: Path) -> list[Path]:
+    """Make what differs anew, below a clone's root; the paths that were written."""
+    results = read_results(root)
+    changed = []
+    for path, text in _texts(root, results).items():
+        if _read(path) != text:
+            with replaced_file(path) as partial:
+                partial.write_text(text, "utf-8")
+            changed.append(path)
+    for picture in _pictures(results):
+        path = root / PLOTS / picture.file
+        if picture.stamp not in _read(path):
+            with replaced_file(path) as partial:
+                save(picture, partial)
+            changed.append(path)
+    return changed
+
+
+def differing(root: Path) -> list[Path]:
+    """The documents that are not what the results give; a plot is told by its stamp, and not drawn again."""
+    results = read_results(root)
+    texts = [path for path, text in _texts(root, results).items() if _read(path) != text]
+    return texts + [p for f in _pictures(results) if f.stamp not in _read(p := root / PLOTS / f.file)]
+
+
+def _texts(root: Path, results: Results) -> dict[Path, str]:
+    readme = _read(root / README)
+    if readme.count(OPENING) != 1 or readme.count(CLOSING) != 1:
+        raise InputError(f"{root / README} must hold {OPENING} and {CLOSING} once each; put them back")
+    return {root / PAGE: page(results), root / README: filled(readme, results)}
+
+
+def _pictures(results: Results) -> Iterator[Picture]:
+    for result in results.benchmarks + results.ablations:
+        yield from pictures(result)
+
+
+def _read(path: Path) -> str:
+    return path.read_text("utf-8") if path.is_file() else ""

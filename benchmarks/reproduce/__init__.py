@@ -1,0 +1,1 @@
+"""Benchmarks from the raw data to a results file: what `fedrec reproduce` runs."""

@@ -1,0 +1,52 @@
+"""One node and two, as real Flower processes on this machine, and what one process does with the same users."""
+
+import statistics
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.speed import worlds
+from fedrec.data.errors import InputError
+from fedrec.data.synthetic.random_tables import SyntheticConfig
+from fedrec.federation import round_log
+from fedrec.federation.config import RunConfig, to_flat
+from fedrec.federation.local_grid import LocalGrid
+from fedrec.federation.training_run import METRICS, open_run, train
+from fedrec.local_federation.processes import federation
+from fedrec.recsys.hardware import cores
+from fedrec.recsys.recommender import Recommender
+
+WORLD = SyntheticConfig(users=2000, items=2000, interactions=40_000, seed=0, longest=100)
+CLIENTS, ROUNDS = 1000, 4
+
+
+def measure(config: RunConfig) -> dict[str, Any]:
+    """Clients per second and the model's version: the same users give the same model wherever they are."""
+    config = replace(config, clients_per_round=CLIENTS, rounds=ROUNDS, validate_every=ROUNDS, validation_users=100)
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="fedrec-bench-") as name:
+        folder = Path(name)
+        data = worlds.make(WORLD, folder, config)
+        for way, nodes in {"one process": 0, "one node": 1, "two nodes": 2}.items():
+            out = folder / way.replace(" ", "-")
+            if nodes:
+                _over_flower(data, out, replace(config, nodes=nodes))
+            else:
+                open_run(out, data, config, resume=False)
+                train(LocalGrid.over(data, config), out, data, config, lambda record: None)
+            found[way] = {
+                "clients_per_second": statistics.median(r["clients_per_second"] for r in round_log.read(out)),
+                "model": Recommender.load(out).version,
+            }
+    return found
+
+
+def _over_flower(data: Path, out: Path, config: RunConfig) -> None:
+    asked = to_flat(config) | {"data": str(data), "out": str(out)}
+    nodes = {f"node-{part}": {"data": str(data), "part": part, "parts": config.nodes} for part in range(config.nodes)}
+    with federation(out.parent / f"{out.name}-processes", nodes, max(1, cores() // config.nodes)) as here:
+        told = here.run(asked, timeout=3600)
+    if not (out / METRICS).exists():
+        said = (told.stderr.strip() or told.stdout.strip() or "nothing").splitlines()
+        raise InputError(f"--part nodes: the run over {config.nodes} nodes did not end; Flower said last: {said[-1]}")

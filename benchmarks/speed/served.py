@@ -1,0 +1,147 @@
+"""A `fedrec serve` in a process of its own, and those who ask it."""
+
+import http.client
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from fedrec.data.errors import InputError
+from fedrec.serving.http.routes import LOADING
+
+POLL = 0.01
+"""Seconds between two looks at whether it is ready."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that answers, and the file that takes all it prints."""
+
+    process: "subprocess.Popen[bytes]"
+    url: str
+    log: Path
+
+    @contextmanager
+    def caller(self, headers: Mapping[str, str] | None = None) -> "Iterator[Caller]":
+        connection = http.client.HTTPConnection(self.url.removeprefix("http://"))
+        with closing(connection):
+            yield Caller(connection, dict(headers or {}))
+
+
+@dataclass(frozen=True)
+class Caller:
+    """One who asks on a connection of its own, which stays open."""
+
+    connection: http.client.HTTPConnection
+    headers: dict[str, str]
+
+    def ask(self, path: str, body: bytes | None = None, method: str | None = None) -> tuple[int, bytes]:
+        """The status and the body of the answer."""
+        kind = {"content-type": "application/json"} if body else {}
+        self.connection.request(method or ("POST" if body else "GET"), path, body, kind | self.headers)
+        answer = self.connection.getresponse()
+        return answer.status, answer.read()
+
+    def answered(self, path: str, body: bytes | None = None, method: str | None = None) -> Any:
+        """The JSON of an answer that must be one. Raises `InputError` with what came in its place."""
+        status, told = self.ask(path, body, method)
+        if status >= HTTPStatus.BAD_REQUEST:
+            raise InputError(f"the server answered {status} to {path}: {told.decode()[:500]}")
+        return json.loads(told)
+
+
+@contextmanager
+def serving(run: Path, log: Path, environment: Mapping[str, str] | None = None) -> Iterator[Served]:
+    """`fedrec serve` on a free port, ready; it ends with the block, if not before. Raises `InputError` if it fails."""
+    with log.open("wb") as output:
+        command = [sys.executable, "-m", "fedrec", "serve", str(run), "--port", "0"]
+        surroundings = os.environ | dict(environment or {})
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=surroundings)
+    try:
+        while not (address := re.search(r"http://[\d.]+:\d+(?= )", log.read_text("utf-8", "replace"))):
+            if process.poll() is not None:
+                raise InputError(f"fedrec serve {run} stopped: {log.read_text('utf-8', 'replace').strip()}")
+            time.sleep(POLL)
+        served = Served(process, address.group(), log)
+        with served.caller() as caller:
+            until_ready(caller)
+        yield served
+    finally:
+        process.kill()
+        process.wait()
+
+
+def until_ready(caller: Caller) -> None:
+    """Raises `InputError` with the server's reason where it will never be."""
+    while (answer := caller.ask("/readyz"))[0] != HTTPStatus.OK:
+        detail = json.loads(answer[1])["detail"]
+        if detail != LOADING:
+            raise InputError(f"the server is not ready: {detail}")
+        time.sleep(POLL)
+
+
+def together(served: Served, callers: int, bodies: Sequence[bytes], path: str) -> None:
+    """All of these asked, each once, by so many callers at once."""
+
+    def ask(part: Sequence[bytes]) -> None:
+        with served.caller() as caller:
+            for body in part:
+                caller.answered(path, body)
+
+    with ThreadPoolExecutor(callers) as pool:
+        list(pool.map(ask, [bodies[place::callers] for place in range(callers)]))
+
+
+def at_rate(
+    served: Served, callers: int, bodies: Sequence[bytes], path: str, rate: float, seconds: float
+) -> tuple[list[float], int]:
+    """So many asked a second, however long answers take: the seconds of each from when it was due, and the errors."""
+    asked, begun = int(rate * seconds), time.perf_counter() + 0.1
+
+    def ask(first: int) -> tuple[list[float], int]:
+        took, errors = [], 0
+        with served.caller() as caller:
+            for number in range(first, asked, callers):
+                due = begun + number / rate
+                time.sleep(max(0.0, due - time.perf_counter()))
+                status, _ = caller.ask(path, bodies[number % len(bodies)])
+                took.append(time.perf_counter() - due)
+                errors += status != HTTPStatus.OK
+        return took, errors
+
+    with ThreadPoolExecutor(callers) as pool:
+        found = list(pool.map(ask, range(callers)))
+    return [second for took, _ in found for second in took], sum(errors for _, errors in found)
+
+
+def while_asking(
+    served: Served, callers: int, ask: Callable[[Caller, int], bool], act: Callable[[], None]
+) -> tuple[int, int]:
+    """How many were answered, and how many of them wrongly, by so many callers while something else is done."""
+    done = False
+
+    def go_on(first: int) -> tuple[int, int]:
+        number, wrong = first, 0
+        with served.caller() as caller:
+            while not done:
+                wrong += not ask(caller, number)
+                number += callers
+        return (number - first) // callers, wrong
+
+    with ThreadPoolExecutor(callers) as pool:
+        asking = [pool.submit(go_on, first) for first in range(callers)]
+        try:
+            act()
+        finally:
+            done = True
+        counts = [asked.result() for asked in asking]
+    return sum(count for count, _ in counts), sum(wrong for _, wrong in counts)

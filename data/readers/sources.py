@@ -1,0 +1,158 @@
+"""Datasets by name, and the readers of those whose publisher is MovieLens.
+
+MovieLens: Harper and Konstan 2015, doi:10.1145/2827872; layouts are described in each zip's README.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import polars as pl
+
+from fedrec.data.errors import InputError
+from fedrec.data.readers import recbole
+from fedrec.data.readers.film_text import add_text, films
+from fedrec.data.readers.raw import File, Frames, Layout, Root, find, numbers, read_table
+from fedrec.data.readers.rules import DEFAULT_RULES, Rules
+from fedrec.data.readers.times import ordered_times
+from fedrec.data.readers.unisrec import read_unisrec
+from fedrec.data.split import LEAVE_ONE_OUT, Split
+from fedrec.data.synthetic import demo_films
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset that can be prepared by name. `md5` is None where the publisher changes the file over time."""
+
+    name: str
+    about: str
+    read: Callable[[Root], Frames]
+    url: str | None = None
+    md5: str | None = None
+    citation: str = ""
+    by_hand: str = ""  # how to get it, where it cannot be fetched
+    split: Split = LEAVE_ONE_OUT
+    texts: tuple[str, ...] = ()  # columns that make up the items' text; none: as `read` makes it
+    rules: Rules = DEFAULT_RULES
+
+
+def read_interactions(file: File, layout: Layout) -> pl.DataFrame:
+    """Users, items and times of a ratings file, in file order. Raises `InputError` naming a bad row."""
+    table = read_table(file, layout)
+    numbers(table["rating"], file, layout.header)
+    numbers(table["timestamp"], file, layout.header)
+    return table.select("user_id", "item_id", ordered_times(table["timestamp"]))
+
+
+def read_ml_100k(root: Root) -> Frames:
+    names = [line.split("|")[0] for line in find(root, "u.genre").decode("latin-1").splitlines() if "|" in line]
+    columns = ["item_id", "title", "released", "video", "url", *names]
+    table = read_table(find(root, "u.item"), Layout(columns, "|", "latin-1"))
+    flags = [pl.when(pl.col(name) == "1").then(pl.lit(name)) for name in names if name != "unknown"]
+    genres = table.select(pl.concat_str(flags, separator="|", ignore_nulls=True)).to_series()
+    ratings = read_interactions(find(root, "u.data"), Layout(["user_id", "item_id", "rating", "timestamp"], "\t"))
+    return Frames(ratings, films(table, genres))
+
+
+def _movielens(suffix: str, separator: str, encoding: str, header: bool) -> Callable[[Root], Frames]:
+    """Reader of the layout that MovieLens keeps from 1M on: `::` in `.dat`, or CSV with header and quotes."""
+
+    def read(root: Root) -> Frames:
+        movies = Layout(["item_id", "title", "genres"], separator, encoding, header, header)
+        ratings = Layout(["user_id", "item_id", "rating", "timestamp"], separator, encoding, header, header)
+        table = read_table(find(root, f"movies.{suffix}"), movies)
+        genres = table["genres"].replace("(no genres listed)", "")
+        return Frames(read_interactions(find(root, f"ratings.{suffix}"), ratings), films(table, genres))
+
+    return read
+
+
+def read_ml_1m(root: Root) -> Frames:
+    """GroupLens's files, or RecBole's copy of them."""
+    return recbole.read_films(root, "ml-1m") if recbole.holds_atomic(root, "ml-1m") else _DAT_LATIN(root)
+
+
+def read_scientific(root: Root) -> Frames:
+    return read_unisrec(root, "Scientific", "Industrial & Scientific")
+
+
+def read_demo(_: Root) -> Frames:
+    """The generated world of `fedrec demo`: see `fedrec.data.synthetic.demo_films` for the process behind it."""
+    interactions, items = demo_films.generate()
+    return Frames(interactions, add_text(items).drop("plot"))
+
+
+_MOVIELENS = "https://files.grouplens.org/datasets/movielens/"
+_HARPER = "F. M. Harper and J. A. Konstan. The MovieLens Datasets. ACM TiiS 5(4), 2015. doi:10.1145/2827872"
+_UNISREC = (
+    "split: Y. Hou et al. KDD 2022. arXiv:2206.05941; "
+    "reviews (Amazon 2018): J. Ni, J. Li and J. McAuley. EMNLP 2019. doi:10.18653/v1/D19-1018"
+)
+
+
+def _movielens_source(name: str, about: str, md5: str | None, read: Callable[[Root], Frames]) -> Source:
+    return Source(name, about, read, f"{_MOVIELENS}{name}.zip", md5, _HARPER)
+
+
+_DAT_LATIN = _movielens("dat", "::", "latin-1", header=False)
+_DAT = _movielens("dat", "::", "utf-8", header=False)
+_CSV = _movielens("csv", ",", "utf-8", header=True)
+
+SOURCES = {
+    source.name: source
+    for source in [
+        Source("demo", "generated films and users; needs no download", read_demo),
+        _movielens_source(
+            "ml-100k",
+            "943 users, 1,682 films, 100,000 ratings",
+            "0e33842e24a9c977be4e0107933c0723",
+            read_ml_100k,
+        ),
+        _movielens_source(
+            "ml-1m",
+            "6,040 users, 3,883 films, 1,000,209 ratings",
+            "c4d9eecfca2ab87c1945afe126590906",
+            read_ml_1m,
+        ),
+        _movielens_source(
+            "ml-10m",
+            "69,878 users, 10,681 films, 10,000,054 ratings",
+            "ce571fd55effeba0271552578f2648bd",
+            _DAT,
+        ),
+        _movielens_source(
+            "ml-20m",
+            "138,493 users, 27,278 films, 20,000,263 ratings",
+            "cd245b17a1ae2cc31bb14903e1204af3",
+            _CSV,
+        ),
+        _movielens_source(
+            "ml-25m",
+            "162,541 users, 62,423 films, 25,000,095 ratings",
+            "6b51fb2759a8657d3bfcbfc42b592ada",
+            _CSV,
+        ),
+        _movielens_source(
+            "ml-32m",
+            "200,948 users, 87,585 films, 32,000,204 ratings",
+            "d472be332d4daa821edc399621853b57",
+            _CSV,
+        ),
+        _movielens_source("ml-latest-small", "about 610 users, 9,700 films; changes over time", None, _CSV),
+        Source(
+            "amazon-scientific",
+            "8,442 users, 4,385 products, 59,384 reviews: UniSRec's split of Amazon 2018, Industrial & Scientific",
+            read_scientific,
+            citation=_UNISREC,
+            by_hand="take the folder Scientific of UniSRec's released downstream data, "
+            f"https://github.com/RUCAIBox/UniSRec ({_UNISREC})",
+            split=Split(repeats=True),
+        ),
+    ]
+}
+
+
+def source_named(name: str) -> Source:
+    """Raises `InputError` listing the names there are."""
+    if name not in SOURCES:
+        raise InputError(f"dataset {name!r} is not known; choose one of {', '.join(SOURCES)}")
+    return SOURCES[name]

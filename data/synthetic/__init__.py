@@ -1,0 +1,1 @@
+"""Generated datasets: the demo's films and users, and random tables of any size."""

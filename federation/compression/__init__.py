@@ -1,0 +1,1 @@
+"""Updates in few bits per number, decoded exactly."""

@@ -1,0 +1,1 @@
+"""The Flower app bundle, and the processes that run a node."""

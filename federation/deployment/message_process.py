@@ -1,0 +1,116 @@
+"""One message at a node, in a process of its own: the installed ClientApp answers it.
+
+Flower's own `flwr-clientapp` unpacks the bundle that came from the server and runs the code in it, beside the node's
+histories. This one never unpacks a bundle: it runs the code that the node's owner has installed, and only if the
+bundle holds the same. What it needs of Flower's internals is here, for flwr 1.41.
+"""
+
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+import httpx
+from flwr.app import Context, Error, Message
+from flwr.common.constant import ErrorCode, SubStatus
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.app_utils import start_parent_process_monitor
+from flwr.supercore.constant import TaskType
+from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.interceptors import (
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.protobuf.client import ProtobufClientInterceptor
+from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+
+from fedrec.federation.client_app import app
+from fedrec.federation.deployment import app_bundle
+
+OURS = app_bundle.installed()
+"""Read when this process starts, as the code that it runs is: an update meanwhile is for the processes after it."""
+
+APPS = [TaskType.CLIENT_APP, TaskType.AGENT_APP]
+"""Every kind of task that a SuperNode makes of a message. All are answered by the installed ClientApp, or refused."""
+
+POLL = 0.1
+"""Seconds between two questions whether a message has come."""
+
+logger = logging.getLogger("fedrec")
+
+
+def acquire(address: str, secret: bytes) -> str:
+    """Wait until the SuperNode at `address` has a message, also while it starts; the token to fetch it with."""
+    signed = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods={"/flwr.proto.Runtime/AcquireTask"})
+    client = _client(address, RuntimeVersionHttpInterceptor(component_name="SuperExec"), signed)
+    while True:
+        try:
+            if token := client.AcquireTask(AcquireTaskRequest(supported_task_types=APPS)).token:
+                client.close()
+                return token
+        except httpx.TransportError:
+            logger.debug("the SuperNode does not listen")
+        time.sleep(POLL)
+
+
+def reply_to(message: Message, context: Context, content: bytes) -> Message:
+    """The installed app's answer to a message, or an error if the bundle (`content`) holds other code."""
+    try:
+        app_bundle.refuse_foreign(content, OURS)
+        return app(message, context)
+    except app_bundle.ForeignBundle as refusal:
+        logger.error("refused a message of run %s: %s", context.run_id, refusal)
+        return Message(Error(ErrorCode.INVALID_FAB, str(refusal)), reply_to=message)
+    except Exception as error:
+        logger.exception("a message of run %s failed", context.run_id)
+        return Message(
+            Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, f"{type(error).__name__}: {error}"), reply_to=message
+        )
+
+
+def answer(address: str, token: str) -> None:
+    """Fetch the message that `token` is for from the SuperNode at `address`, and hand in the answer."""
+    names = RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"), RuntimeTokenHttpInterceptor(token)
+    client = _client(address, *names, patient=True)
+    heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+    heartbeat.start()
+    context, status, details = None, SubStatus.FAILED, "the process of the message ended early; the node's log says why"
+    try:
+        message, context, _, fab = pull_task_input(client)
+        reply = reply_to(message, context, fab.content)
+        push_message(client, reply, context)
+        status, details = (
+            (SubStatus.FAILED, reply.error.reason or "") if reply.has_error() else (SubStatus.COMPLETED, "")
+        )
+    finally:
+        push_task_output(client, context, status, details)
+        heartbeat.stop()
+        client.close()
+
+
+def _client(address: str, *interceptors: ProtobufClientInterceptor, patient: bool = False) -> RuntimeHttpClient:
+    return RuntimeHttpClient.from_server_address(
+        server_address=address,
+        insecure=True,  # on this machine's loopback
+        root_certificates=None,
+        interceptors=interceptors,
+        retry_invoker=make_simple_http_retry_invoker() if patient else None,
+    )
+
+
+def main(address: str, secret: Path) -> None:
+    """Wait for one message and answer it. A failure after it has come is logged, and is none of this process's."""
+    start_parent_process_monitor(os.getppid())
+    token = acquire(address, secret.read_bytes())
+    try:
+        answer(address, token)
+    except Exception:
+        logger.exception("a message was not answered")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

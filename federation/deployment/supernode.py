@@ -1,0 +1,101 @@
+"""A node that runs installed code only: Flower's SuperNode without its own executor, and ours in its place."""
+
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from fedrec.data.errors import InputError
+from fedrec.federation.deployment.app_bundle import toml
+from fedrec.federation.deployment.tether import tethered
+
+if TYPE_CHECKING:
+    from fedrec.federation.config import Scalar
+
+Process = subprocess.Popen[bytes]
+
+BIN = Path(sys.executable).parent
+EVERY = 0.1
+"""Seconds between two looks at the processes."""
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """Where a node's server is, by what they know each other, and what the node tells its ClientApp."""
+
+    server: str  # host:port
+    authority: Path  # certificate that the server's is signed with
+    key: Path  # the node's private key
+    told: Mapping[str, "Scalar"]  # as `client_app` reads it: data, part, parts
+
+
+def run_node(config: NodeConfig) -> int:
+    """Run a SuperNode and answer its messages until it ends, or until SIGTERM or Ctrl-C; its exit status.
+
+    Raises `InputError` if what is installed here cannot answer messages.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with TemporaryDirectory(prefix="fedrec-node-") as folder:  # for this user's eyes only
+        secret = Path(folder) / "secret"
+        secret.write_bytes(secrets.token_bytes(32))
+        address = f"127.0.0.1:{free_port()}"
+        supernode = subprocess.Popen(tethered(_command(config, address, secret)))
+        try:
+            _answer_messages(supernode, address, secret)
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            supernode.terminate()
+            status = supernode.wait()
+        return status
+
+
+def _command(config: NodeConfig, address: str, secret: Path) -> list[str]:
+    host, port = address.split(":")
+    command = [str(BIN / "flower-supernode"), "--superlink", config.server, "--host", host, "--port", port]
+    command += ["--root-certificates", str(config.authority), "--auth-supernode-private-key", str(config.key)]
+    command += ["--isolation", "process", "--superexec-auth-secret-file", str(secret)]
+    return [*command, "--node-config", key_values(config.told)]
+
+
+def _answer_messages(supernode: Process, address: str, secret: Path) -> None:
+    """Have a process wait for a message and answer it, and then the next one: SuperNodes take in one at a time.
+
+    It is started ahead of its message, since its imports take longer than most answers.
+    """
+    process = _process(address, secret)
+    try:
+        while supernode.poll() is None:
+            if (status := process.poll()) is not None:
+                if status > 0:
+                    raise InputError("this node cannot answer messages; the lines above say why: mend the installation")
+                process = _process(address, secret)  # it has answered, or was killed
+            time.sleep(EVERY)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _process(address: str, secret: Path) -> Process:
+    """-P: the working folder is not on the path, so that no file in it is taken for an installed one."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "fedrec.federation.deployment.message_process", address, str(secret)]
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def key_values(values: Mapping[str, "Scalar"]) -> str:
+    """Pairs as Flower's command line reads them: TOML's values."""
+    return " ".join(f"{name}={toml(value)}" for name, value in values.items())

@@ -1,0 +1,79 @@
+"""Flower's Grid without a network: messages go to our ClientApp in this process, through the same records."""
+
+from collections.abc import Iterable
+from itertools import count
+from pathlib import Path
+from typing import Self
+
+from flwr.app import Context, Message, RecordDict
+from flwr.app.user_config import UserConfig
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedrec.federation import client_app
+from fedrec.federation.config import RunConfig, to_flat
+
+
+class LocalGrid(Grid):
+    """Nodes in this process. Each has a node config, as a SuperNode has; all get the run's config."""
+
+    def __init__(self, app: ClientApp, nodes: Iterable[UserConfig], run_config: UserConfig) -> None:
+        _identify(run_id=1)
+        self._app = app
+        self._contexts = {
+            node: Context(1, node, config, RecordDict(), run_config) for node, config in enumerate(nodes, start=1)
+        }
+        self._numbers = count(1)
+        self._replies: dict[str, Message] = {}
+        self._run = Run.create_empty(1)
+
+    @classmethod
+    def over(cls, data: Path, config: RunConfig) -> Self:
+        """`config.nodes` nodes in this process that share the users of one prepared folder."""
+        nodes: list[UserConfig] = [
+            {"data": str(data), "part": part, "parts": config.nodes, "lasting": False} for part in range(config.nodes)
+        ]
+        return cls(client_app.app, nodes, to_flat(config))
+
+    def set_run(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self._contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        pushed = []
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = str(next(self._numbers))
+            self._replies[message.metadata.message_id] = self._app(
+                message, self._contexts[message.metadata.dst_node_id]
+            )
+            pushed.append(message.metadata.message_id)
+        return pushed
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return [self._replies.pop(message_id) for message_id in message_ids]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        return self.pull_messages(self.push_messages(messages))
+
+
+def _identify(run_id: int) -> None:
+    """Flower's messages are built inside a run only, and read which from here (private to Flower 1.41)."""
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, run_id, 1

@@ -1,0 +1,51 @@
+"""The rounds log of a run: a line of JSON for every round."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fedrec.data.errors import InputError
+from fedrec.data.storage.atomic_files import replaced_file
+from fedrec.data.storage.reading import regular, require
+
+FILE = "rounds.jsonl"
+
+
+def append(folder: Path, record: dict[str, Any]) -> None:
+    with (folder / FILE).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run's rounds. A last line cut short by a crash is left out; `InputError` for another one."""
+    path = folder / FILE
+    if not path.exists():
+        return []
+    lines = regular(path, "remove it").read_bytes().splitlines()
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            require(record, {"round": int}, path, "remove the line")
+            records.append(record)
+        except (ValueError, RecursionError) as error:
+            if number < len(lines):
+                raise InputError(f"{path} line {number} is no round ({error}); remove the line") from error
+    return records
+
+
+def without_loss(record: dict[str, Any]) -> str:
+    """Text that counts a round's clients whose loss is not in its mean; empty if there is none."""
+    counts = {
+        "with nothing to learn from": record["clients_without_examples"],
+        "diverged": record["clients_diverged"],
+    }
+    told = [f"{count} {said}" for said, count in counts.items() if count]
+    return f" (clients: {', '.join(told)})" if told else ""
+
+
+def rewind(folder: Path, number: int) -> None:
+    """Forget rounds after `number`: they were logged but not saved, and will run again."""
+    kept = [record for record in read(folder) if record["round"] <= number]
+    with replaced_file(folder / FILE) as path:
+        path.write_text("".join(json.dumps(record) + "\n" for record in kept), "utf-8")

@@ -1,0 +1,100 @@
+"""The answers that the server accepts. Each is validated whole before it is added up, as orders are on a node
+(federation/validate_order.py). Nothing here knows of Flower."""
+
+from collections.abc import Mapping
+from math import isfinite, log2
+
+import numpy as np
+
+from fedrec.federation.config import RunConfig
+from fedrec.federation.messages import Order, Update, norms, worst_loss
+from fedrec.recsys.evaluation.ranking import CUTOFFS, metric_sums
+from fedrec.recsys.model.lora import Adapter
+
+TRAINED = {"loss", "learners", "clipped", "diverged"}
+RANKED = metric_sums(np.zeros(0)).keys()
+"""The metrics that an answer to either order holds, no more and no fewer."""
+
+SLACK = 1e-6
+"""Rounding of a metric, for each user."""
+
+
+def validate_update(update: Update, order: Order, template: Adapter, config: RunConfig) -> Update:
+    """The update, if it can be one: right round, users and names, and sums and tensors that so many users can have.
+
+    After an evaluation the template is empty. Raises `ValueError` saying what is wrong.
+    """
+    clients = 1 if config.mode == "central" and template else len(order.users)
+    if update.round != order.round or update.users != clients:
+        raise ValueError(f"answered for round {update.round} and {update.users} users, not {order.round} and {clients}")
+    in_codes = bool(template) and config.bits < 32 and clients == 1
+    if (update.codes is not None) != in_codes:
+        raise ValueError(f"answered {'with' if update.codes else 'without'} codes, of {clients} users")
+    _tensors(update.deltas, template)
+    if update.sums.keys() != (TRAINED if template else RANKED):
+        raise ValueError(f"answered with other metrics: {sorted(update.sums)[:5]}")
+    for name, value in update.sums.items():
+        if not isfinite(value) or value < 0 or (name != "loss" and value > clients):
+            raise ValueError(f"a sum of {value:g} for the metric {name} of {clients} users")
+    if template:
+        _trained(update, order.clip, worst_loss(config))
+    else:
+        _ranked(update.sums, SLACK * clients)
+    return update
+
+
+def _tensors(deltas: Adapter, template: Adapter) -> None:
+    if deltas.keys() != template.keys():
+        raise ValueError(f"answered with other tensors: {sorted(deltas.keys() ^ template.keys())[:3]}")
+    for name, tensor in deltas.items():
+        if tensor.shape != template[name].shape:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)} where {tuple(template[name].shape)} belongs")
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} holds values that are not finite")
+
+
+def _trained(update: Update, clip: float, worst: float) -> None:
+    """Raise `ValueError` if those who learned cannot have such a loss, or so long a change."""
+    sums = update.sums
+    _whole(sums, ("learners", "clipped", "diverged"))
+    learned = sums["learners"] - sums["diverged"]
+    if sums["clipped"] > learned:
+        raise ValueError(f"a sum of {sums['clipped']:g} for the metric clipped of {learned:g} users who learned")
+    if sums["loss"] > learned * worst:
+        raise ValueError(
+            f"a sum of {sums['loss']:g} for the metric loss of {learned:g} users who learned, each at most {worst:.3g}"
+        )
+    length = float(norms({name: tensor.unsqueeze(0) for name, tensor in update.deltas.items()})[0])
+    if length > learned * clip * (1 + 1e-3):
+        raise ValueError(f"a sum of length {length:.3g} from {learned:g} users who learned, each clipped to {clip:g}")
+
+
+def _ranked(sums: Mapping[str, float], slack: float) -> None:
+    """Raise `ValueError` unless some ranks of so many users add up to these metrics.
+
+    Between two cutoffs j < k, `hits` users have ranks j to k - 1, so that each adds 1/log2(k + 1) to 1/log2(j + 2) to
+    the NDCG, and 1/k to 1/(j + 1) to the MRR.
+    """
+    _whole(sums, ("users", *(f"{name}@{k}" for k in CUTOFFS for name in ("recall", "hr"))))
+    before, found, gained, least, most = 0, 0.0, 0.0, 0.0, 0.0
+    for k in CUTOFFS:
+        hits, gain = sums[f"recall@{k}"] - found, sums[f"ndcg@{k}"] - gained
+        if sums[f"hr@{k}"] != sums[f"recall@{k}"] or not 0 <= hits <= sums["users"] - found:
+            raise ValueError(
+                f"a sum of {sums[f'recall@{k}']:g} for the metric recall@{k} of {sums['users']:g} ranked users"
+            )
+        if not hits / log2(k + 1) - slack <= gain <= hits / log2(before + 2) + slack:
+            raise ValueError(f"a sum of {sums[f'ndcg@{k}']:g} for the metric ndcg@{k} with {hits:g} hits past {before}")
+        least, most = least + hits / k, most + hits / (before + 1)
+        before, found, gained = k, found + hits, gained + gain
+    most += (sums["users"] - found) / (before + 1)
+    if not least - slack <= sums["mrr"] <= most + slack:
+        raise ValueError(
+            f"a sum of {sums['mrr']:g} for the metric mrr, which is {least:.3g} to {most:.3g} with such ranks"
+        )
+
+
+def _whole(sums: Mapping[str, float], names: tuple[str, ...]) -> None:
+    for name in names:
+        if sums[name] != int(sums[name]):
+            raise ValueError(f"a sum of {sums[name]:g} for the metric {name}, which counts users")

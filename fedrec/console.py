@@ -1,0 +1,135 @@
+"""What a person sees in the terminal: progress on stderr, answers on stdout."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column, Table
+from rich.text import Text
+
+from fedrec.data.progress import Progress as Report
+
+if TYPE_CHECKING:
+    from fedrec.federation.rounds import Observer
+
+out = Console(highlight=False, markup=False)  # names of files, items and datasets may hold [brackets]
+err = Console(stderr=True, highlight=False, markup=False)
+
+
+def status(text: str, heading: str = "") -> None:
+    err.print(Text.assemble((heading, "bold"), text), soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    err.print(Text.assemble(("note", "yellow"), " ", text), soft_wrap=True)
+
+
+@contextmanager
+def counting(what: str, download: bool = False) -> Iterator[Report]:
+    """A bar for a count of known or unknown length; it appears with the first report."""
+    columns = [DownloadColumn()] if download else [MofNCompleteColumn()]
+    progress = Progress(TextColumn(what), BarColumn(), *columns, TimeRemainingColumn(), console=err)
+    task = progress.add_task(what, total=None)
+    with ExitStack() as shown:
+
+        def report(done: int, total: int | None) -> None:
+            if not progress.live.is_started:
+                shown.enter_context(progress)
+            progress.update(task, completed=done, total=total)
+
+        yield report
+
+
+@contextmanager
+def rounds(total: int, every: int, done: int = 0) -> Iterator["Observer"]:
+    """The live line of a training run; where there is no terminal, a line for each `every` rounds."""
+    from fedrec.federation import round_log
+    from fedrec.federation.rounds import SCORE  # brings torch, which other commands need not wait for
+
+    columns = (
+        SpinnerColumn("dots" if err.encoding.startswith("utf") else "line"),
+        TextColumn("round"),
+        MofNCompleteColumn(),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[news]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+        task = progress.add_task("training", total=total, completed=done, news="starting")
+        best, crossed = "–", 0
+
+        def observe(record: dict[str, Any]) -> None:
+            nonlocal best, crossed
+            crossed += record["bytes_down"] + record["bytes_up"]
+            if record["validation"]:
+                best = f"{record['validation'][SCORE]:.4f}"
+            loss = ("–" if record["loss"] is None else f"{record['loss']:.3f}") + round_log.without_loss(record)
+            news = (
+                f"loss {loss}  validation NDCG@10 {best}  {record['clients_per_second']:.0f} clients/s  "
+                f"{size(crossed)} crossed"
+            )
+            progress.update(task, completed=record["round"], news=news)
+            if not err.is_terminal and (record["round"] % every == 0 or record["round"] == total):
+                status(f"round {record['round']}/{total}  {news}")
+
+        yield observe
+
+
+def size(count: float) -> str:
+    """Bytes as a person reads them."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def table(*columns: str | Column, title: str | None = None) -> Table:
+    """A table for `show`, with columns of text unless they are given otherwise."""
+    return Table(*(words(c) if isinstance(c, str) else c for c in columns), title=title, title_justify="left")
+
+
+def words(name: str, width: int = 0) -> Column:
+    """A column of text, at least so wide. What is too long for it goes on below, so that nothing is left out."""
+    return Column(name, overflow="fold", min_width=max(len(name), width))
+
+
+def figures(name: str, width: int = 0) -> Column:
+    """A column of numbers, which stay whole if they are no wider than this or the name."""
+    return Column(name, justify="right", no_wrap=True, min_width=max(len(name), width))
+
+
+def show(shown: Table) -> None:
+    """Print a table on stdout. In a terminal too narrow for it, lines wrap and nothing is cut off."""
+    least = 1 + sum((column.min_width or 1) + 3 for column in shown.columns)  # a border and two spaces for each
+    shown.width = least if least > out.width else None
+    out.print(shown, crop=False)
+
+
+def items_table(title: str, items: Sequence[Any]) -> Table:
+    """Answered items, best first."""
+    shown = table(figures("#", len(str(len(items)))), "title", figures("score"), "item id", title=title)
+    for place, item in enumerate(items, start=1):
+        shown.add_row(str(place), item.title, f"{item.score:.3f}", item.item_id)
+    return shown
+
+
+def metrics_table(title: str, rows: dict[str, dict[str, float]]) -> Table:
+    """One row of metrics for each thing that ranks."""
+    names = ("ndcg@10", "recall@10", "recall@20", "mrr", "coverage@10")
+    label = words("", min(10, max(map(len, rows), default=0)))
+    shown = table(label, *(figures(name, len("0.0000")) for name in names), title=title)
+    for name, metrics in rows.items():
+        shown.add_row(name, *(f"{metrics[metric]:.4f}" if metric in metrics else "–" for metric in names))
+    return shown

@@ -1,0 +1,1 @@
+"""A federation of real Flower processes on one machine, to try one."""

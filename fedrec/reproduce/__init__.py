@@ -1,1 +1,0 @@
-"""`fedrec reproduce`: a benchmark from the raw data to the numbers, in parts that survive an interruption."""

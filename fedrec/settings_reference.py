@@ -1,0 +1,98 @@
+"""All settings of training and of the endpoint, read from the classes that hold them."""
+
+import json
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from fedrec.federation.config import RunConfig
+from fedrec.serving.settings import Settings
+
+WIDTH = 100
+TYPES = {"integer": "int", "number": "float", "boolean": "bool", "string": "text", "array": "list"}
+BOUNDS = {
+    "minimum": "at least {:,.12g}",
+    "exclusiveMinimum": "above {:,.12g}",
+    "maximum": "at most {:,.12g}",
+    "exclusiveMaximum": "below {:,.12g}",
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a person must know to choose a value."""
+
+    name: str
+    kind: str
+    default: Any
+    allowed: str
+    about: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """The settings of one class."""
+
+    about: str
+    settings: list[Setting]
+
+
+def training() -> list[Section]:
+    """The settings of a run, in the order of `knobs`."""
+    return list(_sections(TypeAdapter(RunConfig).json_schema()))
+
+
+def endpoint() -> list[Setting]:
+    """The settings of `fedrec serve`."""
+    return [_setting(name, found) for name, found in Settings.model_json_schema()["properties"].items()]
+
+
+def as_toml(sections: list[Section]) -> str:
+    """A file for `--config` that changes nothing: every setting with its default, explained above it."""
+    return "\n".join(f"{_comment(section.about)}\n{''.join(map(_line, section.settings))}" for section in sections)
+
+
+def _line(setting: Setting) -> str:
+    kind = f"{setting.kind}, {setting.allowed}" if setting.allowed else setting.kind
+    return f"\n{_comment(f'{setting.about} ({kind})')}\n{setting.name} = {json.dumps(setting.default)}\n"
+
+
+def _comment(text: str) -> str:
+    return textwrap.fill(text, WIDTH, initial_indent="# ", subsequent_indent="# ")
+
+
+def _sections(schema: Mapping[str, Any]) -> Iterator[Section]:
+    """A class's own settings, then those of the classes in it, from its JSON schema."""
+    fields = schema["properties"]
+    own = [_setting(name, found) for name, found in fields.items() if "$ref" not in found]
+    yield Section(schema["description"], own)
+    for found in fields.values():
+        if "$ref" in found:
+            yield from _sections(schema["$defs"][found["$ref"].rpartition("/")[2]])
+
+
+def _setting(name: str, found: Mapping[str, Any]) -> Setting:
+    """One setting from its JSON schema; a list's default is written with commas, as `knobs` has it."""
+    kind = found if "type" in found else next(one for one in found["anyOf"] if one.get("type") != "null")
+    default = found.get("default")
+    if isinstance(default, list) and default:
+        default = ",".join(map(str, default))
+    about = " ".join(found.get("description", "").split())
+    said: str = kind.get("type", "string")
+    return Setting(name, TYPES.get(said) or said, default, _allowed(kind), about)
+
+
+def _allowed(kind: Mapping[str, Any]) -> str:
+    if kind.get("type") == "boolean":
+        return "true or false"
+    if "enum" in kind:
+        *others, last = map(str, kind["enum"])
+        return f"{', '.join(others)} or {last}"
+    if least := kind.get("items", {}).get("minLength"):
+        return f"at least {least} characters each"
+    if "minimum" in kind and "maximum" in kind:
+        return f"{kind['minimum']:,.12g} to {kind['maximum']:,.12g}"
+    return ", ".join(words.format(kind[bound]) for bound, words in BOUNDS.items() if bound in kind)

@@ -1,0 +1,1 @@
+"""Baselines on pooled histories, tuned on validation."""

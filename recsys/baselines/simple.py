@@ -1,0 +1,40 @@
+"""The bars to beat. Each is a scorer: histories in, a score for every item out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedrec.data.shard import Shard, check_rows
+from fedrec.recsys.evaluation.ranking import Scorer
+
+
+def random_scores(items: int, seed: int) -> Scorer:
+    """A fair draw, the same for the same history: what knowing nothing gives."""
+
+    def score(histories: Sequence[np.ndarray]) -> Tensor:
+        drawn = [np.random.default_rng([seed, *map(int, history)]).random(items, np.float32) for history in histories]
+        return torch.from_numpy(np.stack(drawn))
+
+    return score
+
+
+def popularity(shard: Shard, items: int, split: str) -> Scorer:
+    """How many users have had each item, counted over all that `split` may read. Needs everybody's data."""
+    _, events = shard.events(split)
+    check_rows(events, items)
+    counts = torch.from_numpy(np.bincount(events, minlength=items).astype(np.float32))  # (N,)
+    return lambda histories: counts.repeat(len(histories), 1)
+
+
+def text_neighbours(embeddings: Tensor, last: int = 10) -> Scorer:
+    """Cosine between an item's text and the mean text of the user's last events: no training at all."""
+    unit = F.normalize(embeddings, dim=-1)
+
+    def score(histories: Sequence[np.ndarray]) -> Tensor:
+        tastes = [unit[torch.from_numpy(np.array(history[-last:], dtype=np.int64))].mean(0) for history in histories]
+        return torch.stack(tastes) @ unit.T
+
+    return score

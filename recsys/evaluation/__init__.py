@@ -1,0 +1,1 @@
+"""Full-catalogue ranking, metrics, groups of users and significance."""

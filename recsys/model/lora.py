@@ -1,0 +1,114 @@
+"""Low-rank adapters with a client axis, and their way to and from PEFT.
+
+LoRA: Hu et al. 2021, arXiv:2106.09685. Here the two factors have a leading axis of clients, so that one pass
+through the frozen weight serves a whole cohort, each client with factors of its own.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedrec.data.errors import InputError
+from fedrec.recsys.model.per_client_ops import client_linear
+
+Adapter = dict[str, Tensor]
+"""What the federation learns: parameter name → tensor, without a client axis."""
+
+Stack = dict[str, Tensor]
+"""One adapter per client: the same names, each tensor with a leading axis C."""
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """Hash of names and bytes: equal where two runs learned exactly the same."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def stacked(adapter: Mapping[str, Tensor], clients: int) -> Stack:
+    """One adapter seen `clients` times, without a copy."""
+    return {name: tensor.expand(clients, *tensor.shape) for name, tensor in adapter.items()}
+
+
+def with_changes(adapter: Mapping[str, Tensor], changes: Stack, clients: int) -> Stack:
+    """Each client's adapter: the given one, plus its own change (C, …) of those tensors that have any."""
+    return stacked(adapter, clients) | {name: adapter[name] + change for name, change in changes.items()}
+
+
+def kaiming_uniform(shape: Iterable[int], generator: torch.Generator) -> nn.Parameter:
+    """A down-projection's start: uniform as PEFT's, from a generator that is passed in."""
+    tensor = torch.empty(1, *shape)
+    bound = 1 / math.sqrt(tensor.shape[-1])  # Kaiming uniform with a = √5, as torch.nn.Linear
+    return nn.Parameter(tensor.uniform_(-bound, bound, generator=generator))
+
+
+class StackedLinear(nn.Module):
+    """A frozen linear layer with one low-rank pair per client added: y = W x + scale · B_c A_c x.
+
+    The pair's parameters stand for one client; `torch.func.functional_call` puts a stack in their place.
+    """
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.base = base
+        self.scale = alpha / rank
+        self.lora_A = kaiming_uniform((rank, base.in_features), generator)
+        self.lora_B = nn.Parameter(torch.zeros(1, base.out_features, rank))
+
+    def forward(self, x: Tensor) -> Tensor:  # (C·B, L, in) → (C·B, L, out)
+        y = F.linear(x, self.base.weight, self.base.bias)
+        clients = self.lora_A.shape[0]
+        low = client_linear(x.reshape(clients, -1, x.shape[-1]), self.lora_A)  # (C, B·L, R)
+        high = client_linear(low, self.lora_B)  # (C, B·L, out)
+        return torch.add(y, high.view_as(y).to(y.dtype), alpha=self.scale)
+
+
+def inject(module: nn.Module, targets: Iterable[str], rank: int, alpha: float, generator: torch.Generator) -> None:
+    """Put a `StackedLinear` in place of every linear layer whose last name is among `targets`, as PEFT does.
+
+    Raises `InputError` for a target that is no layer.
+    """
+    targets = set(targets)
+    last_names = {name.rpartition(".")[2] for name, layer in module.named_modules() if isinstance(layer, nn.Linear)}
+    if not targets or (unknown := targets - last_names):
+        named = sorted(unknown)[0] if targets else ""
+        raise InputError(
+            f"lora_targets: {named!r} is no linear layer here; choose from {', '.join(sorted(last_names))}"
+        )
+    for name, layer in list(module.named_modules()):
+        parent, _, last = name.rpartition(".")
+        if last in targets and isinstance(layer, nn.Linear):
+            setattr(module.get_submodule(parent), last, StackedLinear(layer, rank, alpha, generator))
+
+
+_OURS, _PEFT = "user.encoder.", "base_model.model."
+
+
+def is_lora(name: str) -> bool:
+    """Whether a parameter belongs to the user tower's low-rank pairs, which PEFT knows, or to our own towers."""
+    return name.startswith(_OURS)
+
+
+def to_peft(adapter: Adapter) -> Adapter:
+    """The user tower's low-rank pairs under the names of PEFT's `adapter_model.safetensors`."""
+    return {f"{_PEFT}{name.removeprefix(_OURS)}.weight": tensor for name, tensor in adapter.items() if is_lora(name)}
+
+
+def from_peft(tensors: Mapping[str, Tensor]) -> Adapter:
+    return {f"{_OURS}{name.removeprefix(_PEFT).removesuffix('.weight')}": tensor for name, tensor in tensors.items()}
+
+
+def merged(weights: Mapping[str, Tensor], adapter: Adapter, scale: float) -> dict[str, Tensor]:
+    """A module's weights with the user tower's pairs in them: W + scale · B A, as PEFT's `merge_and_unload`."""
+    found = dict(weights)
+    for name, down in adapter.items():
+        if is_lora(name) and name.endswith(".lora_A"):
+            layer = name.removesuffix(".lora_A")
+            weight = f"{layer.removeprefix(_OURS)}.weight"
+            found[weight] = found[weight] + scale * (adapter[f"{layer}.lora_B"] @ down)
+    return found

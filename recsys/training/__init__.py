@@ -1,0 +1,1 @@
+"""Local training: losses, sampling of negatives, and the methods that a federation can train."""

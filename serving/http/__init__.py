@@ -1,0 +1,1 @@
+"""The HTTP API: routes, callers and their tokens, limits, pages."""

@@ -1,0 +1,1 @@
+"""Search over item vectors: exact or inverted, with filters and diversity."""

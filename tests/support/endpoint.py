@@ -1,0 +1,67 @@
+"""An endpoint behind a real port, in a thread of the test's process."""
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Thread
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from fedrec.serving.http.protocol import configured
+from fedrec.serving.settings import Settings
+from tests.support.toy_world import COOKING, SPACE
+
+
+def until_ready(client: httpx.Client) -> None:
+    while client.get("/readyz").status_code != 200:
+        time.sleep(0.02)
+
+
+@contextmanager
+def running(app: FastAPI, key: str | None = None, settings: Settings | None = None) -> Iterator[httpx.Client]:
+    """The app, as it starts, served as `fedrec serve` does; the client sends this key with all it asks."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(configured(app, settings or Settings()))
+        thread = Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            url, headers = f"http://127.0.0.1:{listener.getsockname()[1]}", {"x-api-key": key} if key else {}
+            with httpx.Client(base_url=url, timeout=60, headers=headers) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@contextmanager
+def ready(app: FastAPI, key: str | None = None, settings: Settings | None = None) -> Iterator[httpx.Client]:
+    """The app, once it answers."""
+    with running(app, key, settings) as client:
+        until_ready(client)
+        yield client
+
+
+FILMS = {kind: [f"film-{word}" for word in words] for kind, words in {"cook": COOKING, "fly": SPACE}.items()}
+
+
+WATCHED = FILMS["cook"][:6]
+
+
+SECRET = "marzipan"
+"""Stands where a caller's own words or ids would: it may come back from nowhere."""
+
+
+def is_problem(response: httpx.Response, status: int, field: str | None) -> None:
+    """RFC 9457, with the field at fault first in `errors`, and none of what was sent."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body = response.json()
+    assert body["type"] == "about:blank"
+    assert body["status"] == status
+    assert body["title"]
+    assert body["detail"]
+    assert [error["field"] for error in body["errors"]][:1] == ([field] if field else [])
+    assert SECRET not in response.text

@@ -1,0 +1,134 @@
+"""A federation of real processes over the toy world, with which things can go wrong."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from fedrec.data.partition import SERVER, UserPartition, split
+from fedrec.federation import round_log
+from fedrec.local_federation.certificates import AUTHORITY
+from fedrec.local_federation.processes import LINK, Federation, federation, free_port, key_values
+from tests.support.toy_world import SMALL
+
+SERVER_APP = "flwr-serverapp"
+PATIENCE = 240.0
+"""Seconds for what must happen sooner or later; the machine may be busy."""
+
+WHOLE = 900.0
+"""Seconds for a run to its end: on a busy machine a node takes half a minute to start a process for each message."""
+
+
+@dataclass
+class Trial:
+    """Its processes, the nodes' folders, and the run that they train."""
+
+    here: Federation
+    folders: list[Path]
+    out: Path
+    knobs: dict[str, Any]
+    told: list[CompletedProcess[str]] = field(default_factory=list)
+
+    def join(self, part: int, **how: Any) -> str:
+        """Start the node that holds this part, for the first time or again; its name."""
+        name = f"node-{part}"
+        self.here.join(name, {"data": str(self.folders[part])}, **how)
+        return name
+
+    def join_unguarded(self, part: int, surroundings: Mapping[str, str] | None = None, name: str = "") -> str:
+        """Start Flower's own SuperNode over this part's folder: its executor runs whatever code a bundle brings."""
+        here, name = self.here, name or f"node-{part}"
+        here.admit(name)
+        command = ["flower-supernode", "--superlink", f"localhost:{here.port}", "--port", str(free_port())]
+        command += ["--root-certificates", str(here.certificates / AUTHORITY)]
+        command += ["--auth-supernode-private-key", str(here.keys / name)]
+        command += ["--node-config", key_values({"data": str(self.folders[part])})]
+        here.start(name, command, surroundings=surroundings)
+        return name
+
+    @contextmanager
+    def running(self, **knobs: Any) -> Iterator[None]:
+        """`flwr run` beside the block, and to its end; where the block fails, the end comes at once."""
+        asked = self.knobs | knobs | {"data": str(self.folders[0].parent / SERVER), "out": str(self.out)}
+        with ThreadPoolExecutor(1) as beside:
+            run = beside.submit(self.here.run, asked, timeout=WHOLE)
+            try:
+                yield
+            except BaseException:
+                self.here.stop()
+                raise
+            self.told.append(run.result())
+
+    def records(self) -> list[dict[str, Any]]:
+        return round_log.read(self.out)
+
+    def until(self, happened: Callable[[], object], what: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not happened():
+            if time.monotonic() > deadline:
+                pytest.fail(f"{what} did not happen\n{self.story()}")
+            time.sleep(0.1)
+
+    def until_round(self, number: int) -> None:
+        self.until(lambda: len(self.records()) >= number, f"the end of round {number}")
+
+    def until_asked(self, name: str, round: int) -> None:
+        """Until a node has been told to train in this round."""
+        heading = f"ROUND {round}]"
+        self.until(lambda: _after(self.here.log(name), heading, "train message"), f"{name} in round {round}")
+
+    def come_back(self, part: int) -> None:
+        """Start a node that was killed, and again, as a supervisor does, while it is refused: until two heartbeats are
+        missed, the SuperLink takes it for the one that it knows."""
+        name = self.join(part)
+
+        def is_back() -> bool:
+            if (state := self.here.state(name)).startswith("ended"):
+                self.here.kill(name)
+                self.join(part)
+            return state == "connected"
+
+        self.until(is_back, f"the return of {name}")
+
+    def server_app(self) -> psutil.Process:
+        """The process in which the rounds are run."""
+        children = psutil.Process(self.here.running[LINK].pid).children(recursive=True)
+        (found,) = [child for child in children if SERVER_APP in " ".join(child.cmdline())]
+        return found
+
+    def story(self) -> str:
+        """What everybody said last, for whoever reads why a test failed."""
+        logs = [
+            f"{round_log.name}: {round_log.read_text(errors='replace')[-2500:]}"
+            for round_log in self.here.folder.glob("*.log")
+        ]
+        said = [f"{done.stdout[-2500:]}\n{done.stderr[-2500:]}" for done in self.told]
+        return "\n".join([*said, *logs, *(str(record) for record in self.records())])
+
+
+@contextmanager
+def trial(toy: Path, folder: Path, sizes: list[int], start: int, **knobs: Any) -> Iterator[Trial]:
+    """A federation that deals the toy users in hands of these sizes, and of whose nodes the first `start` are there."""
+    starts = np.cumsum([0, *sizes])
+    hands = [UserPartition(f"users {a} to {b - 1}", np.arange(a, b)) for a, b in pairwise(starts)]
+    folders = split(toy, folder / "split", hands)
+    with federation(folder / "flower", {}) as here:
+        made = Trial(here, folders, folder / "run", SMALL | {"clients_per_round": 12} | knobs)
+        for part in range(start):
+            made.join(part)
+        yield made
+
+
+def _after(round_log: Path, heading: str, said: str) -> bool:
+    """Whether a log has a line with `said` below the last one with `heading`."""
+    text = round_log.read_text(errors="replace") if round_log.exists() else ""
+    return heading in text and said in text.rsplit(heading, 1)[1]
