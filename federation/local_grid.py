@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from itertools import count
-from pathlib import Path
 from typing import Self
 
 from flwr.app import Context, Message, RecordDict
@@ -12,6 +11,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedrec.data.dataset import Dataset
 from fedrec.federation import client_app
 from fedrec.federation.config import RunConfig, to_flat
 
@@ -30,10 +30,11 @@ class LocalGrid(Grid):
         self._run = Run.create_empty(1)
 
     @classmethod
-    def over(cls, data: Path, config: RunConfig) -> Self:
+    def over(cls, dataset: Dataset, config: RunConfig) -> Self:
         """`config.nodes` nodes in this process that share the users of one prepared folder."""
         nodes: list[UserConfig] = [
-            {"data": str(data), "part": part, "parts": config.nodes, "lasting": False} for part in range(config.nodes)
+            {"data": str(dataset.folder), "part": part, "parts": config.nodes, "lasting": False}
+            for part in range(config.nodes)
         ]
         return cls(client_app.app, nodes, to_flat(config))
 

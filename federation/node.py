@@ -67,7 +67,7 @@ class Node:
 
     def _trained(self, order: Order, adapter: Adapter, parts: dict[int, Any]) -> Update:
         def trained(block: Block) -> Update:
-            fitted = self.method.fit(adapter, block, parts)
+            fitted = self.method.train_clients(adapter, block, parts)
             coding = self._coding(block, order.round)
             return clip_and_sum(fitted, order.round, order.clip, coding, worst_loss(self.config))
 

@@ -11,6 +11,7 @@ from flwr.app.user_config import UserConfig
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.exit import ExitCode
 
+from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.federation import round_log
 from fedrec.federation.config import from_run_config
@@ -41,10 +42,10 @@ def _train(grid: Grid, table: UserConfig) -> None:
     for name in ("data", "out"):
         if not table[name]:
             raise InputError(f"{name} is not set; pass --run-config '{name}=\"/absolute/path\"'")
-    data, out = Path(str(table["data"])), Path(str(table["out"]))
+    dataset, out = Dataset.open(Path(str(table["data"]))), Path(str(table["out"]))
     start = Path(str(table["start"])) if table["start"] else None
-    config = open_run(out, data, from_run_config(table), bool(table["resume"]), start)
-    train(grid, out, data, config, _report)
+    config = open_run(out, dataset, from_run_config(table), bool(table["resume"]), start)
+    train(grid, out, dataset, config, _report)
 
 
 def _report(record: dict[str, Any]) -> None:

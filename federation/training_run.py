@@ -2,6 +2,7 @@
 
 import logging
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -11,10 +12,9 @@ import numpy as np
 from flwr.serverapp import Grid
 
 from fedrec.data.catalogue import FILE as CATALOGUE
-from fedrec.data.catalogue import Catalogue
+from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.fingerprint import fingerprint_of, same_key
-from fedrec.data.prepare import read_manifest
 from fedrec.data.storage.contents import Contents, is_vacant
 from fedrec.data.storage.locks import in_use
 from fedrec.federation import round_log, wire
@@ -53,7 +53,7 @@ class TrainedOn:
 
 def open_run(
     out: Path,
-    data: Path,
+    dataset: Dataset,
     config: RunConfig | None,
     resume: bool,
     start: Path | None = None,
@@ -65,9 +65,7 @@ def open_run(
     `config` and `start` may be None: the card knows. Raises `InputError` where the folder is taken, where there is
     nothing to resume, or where what is asked is not what was begun.
     """
-    manifest, catalogue = read_manifest(data), Catalogue.load(data)
-    if catalogue.fingerprint != manifest["catalogue_fingerprint"]:
-        raise InputError(f"{data}: the catalogue is not the one that was prepared; prepare the data again")
+    manifest, catalogue, data = dataset.manifest, dataset.catalogue, dataset.folder
     first = Recommender.load(start) if start else None
     if resume:
         card = load_card(out)
@@ -125,7 +123,7 @@ def _go_on_with(histories: TrainedOn, out: Path, card: dict[str, Any], data: Pat
         save_json(out / CARD, card)
 
 
-def _tell_of_start(first: Recommender, manifest: dict[str, Any], histories: TrainedOn) -> None:
+def _tell_of_start(first: Recommender, manifest: Mapping[str, Any], histories: TrainedOn) -> None:
     """Warn if the run to start from learned from other histories of the same items."""
     told, now = first.card["data"], histories.fingerprint
     same_items = told["catalogue_fingerprint"] == manifest["catalogue_fingerprint"]
@@ -178,22 +176,21 @@ def _check_same_config(begun: RunConfig, asked: RunConfig, out: Path) -> None:
         raise InputError(f"{out} began with {name} = {was[name]}, not {now[name]}; resume without changing settings")
 
 
-def train(grid: Grid, out: Path, data: Path, config: RunConfig, observe: Observer) -> None:
+def train(grid: Grid, out: Path, dataset: Dataset, config: RunConfig, observe: Observer) -> None:
     """Train over `grid` to the last round, from the state in `out` if there is one, and write there what came of it.
 
-    `data` is a prepared folder, of which only the public side is used: the catalogue, and its embeddings, which are
+    Of the dataset only the public side is used: the catalogue, and its embeddings, which are
     made there if they are absent. No shard is opened here. A peer's run gets metrics and a card, but no artifact:
     without its users' private parts, which stay on the nodes, what it learned ranks nothing. Raises `InputError` if
     another process trains into `out`.
     """
     with in_use(out):
-        _train(grid, out, data, config, observe)
+        _train(grid, out, dataset, config, observe)
 
 
-def _train(grid: Grid, out: Path, data: Path, config: RunConfig, observe: Observer) -> None:
-    catalogue = Catalogue.load(data)
+def _train(grid: Grid, out: Path, dataset: Dataset, config: RunConfig, observe: Observer) -> None:
     encoder = resolve(config.model.encoder)
-    model, public = Model(config.model, encoder, config.seed), embed(catalogue, encoder, data)
+    model, public = Model(config.model, encoder, config.seed), embed(dataset.catalogue, encoder, dataset.folder)
     state = State.load(out) or State.start(method_of(config, model, public).adapter(), config.server)
     round_log.rewind(out, state.round)
     roster = take_census(grid, config, public.stamp)
@@ -211,7 +208,7 @@ def _train(grid: Grid, out: Path, data: Path, config: RunConfig, observe: Observ
     vectors = model.item_vectors(state.best, public.matrix)
     card["model_version"] = f"{card['data']['name']}-{learned[:12]}"
     card["fingerprints"]["item_vectors"] = fingerprint({"vectors": vectors})
-    Recommender(catalogue, vectors, state.best, card).save(out)
+    Recommender(dataset.catalogue, vectors, state.best, card).save(out)
 
 
 def _measured(grid: Grid, roster: Roster, state: State, split: str, config: RunConfig) -> dict[str, dict[str, float]]:
@@ -227,7 +224,7 @@ def _measured(grid: Grid, roster: Roster, state: State, split: str, config: RunC
 
 
 def new_card(
-    config: RunConfig, manifest: dict[str, Any], encoder: Encoder, first: Recommender | None
+    config: RunConfig, manifest: Mapping[str, Any], encoder: Encoder, first: Recommender | None
 ) -> dict[str, Any]:
     """What a reader needs to know of a run, and to have it again. Nothing of any user is in it."""
     return {

@@ -7,9 +7,8 @@ from typing import Any
 import typer
 
 from fedrec import console
-from fedrec.data.catalogue import Catalogue
+from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
-from fedrec.data.prepare import read_manifest
 from fedrec.data.shard import Shard
 from fedrec.data.storage.reading import read_toml
 from fedrec.federation import round_log
@@ -28,14 +27,14 @@ def train_here(
     other_histories: bool = False,
 ) -> dict[str, Any]:
     """Train in this process with progress on the terminal; the run's metrics."""
+    dataset = Dataset.open(data)
     if not resume:
-        read_manifest(data)
-        _someone_learns(Shard.load(data), config or RunConfig())
-    config = open_run(out, data, config, resume, start, TrainedOn.of(data, other_histories))
+        _someone_learns(dataset.shard, config or RunConfig())
+    config = open_run(out, dataset, config, resume, start, TrainedOn.of(data, other_histories))
     if resume and config.keeps:
         raise InputError(f"{out}: the private parts of {config.method} are lost; train anew, into another --out")
     try:
-        train_shown(data, out, config)
+        train_shown(dataset, out, config)
     except KeyboardInterrupt as interrupt:
         done, again = len(round_log.read(out)), f"fedrec train {data} --out {out} --resume"
         lost = f"the private parts of {config.method} are lost: train anew, into another --out"
@@ -54,17 +53,17 @@ def _someone_learns(shard: Shard, config: RunConfig) -> None:
         )
 
 
-def train_shown(data: Path, out: Path, config: RunConfig) -> None:
+def train_shown(dataset: Dataset, out: Path, config: RunConfig) -> None:
     """The rounds of an opened run that are still to come; an interruption passes through."""
-    _embed(data, config.model.encoder)
+    _embed(dataset, config.model.encoder)
     with console.rounds(config.rounds, config.validate_every, done=len(round_log.read(out))) as observe:
-        train(LocalGrid.over(data, config), out, data, config, observe)
+        train(LocalGrid.over(dataset, config), out, dataset, config, observe)
 
 
-def _embed(data: Path, encoder: str) -> None:
+def _embed(dataset: Dataset, encoder: str) -> None:
     """Embed the catalogue before the first round, where its progress can be seen."""
     with console.counting("embedding items") as progress:
-        embed(Catalogue.load(data), resolve(encoder), data, progress)
+        embed(dataset.catalogue, resolve(encoder), dataset.folder, progress)
 
 
 def read_settings(file: Path | None, pairs: list[str]) -> RunConfig | None:

@@ -15,6 +15,7 @@ from scipy.linalg import hadamard as scipys
 from torch import Tensor
 
 from benchmarks.reproduce.message_cost import uplink
+from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.federation import round_log, wire
 from fedrec.federation.compression.eden import CompressedUpdate, Eden, encode, rows
@@ -262,7 +263,7 @@ def test_eight_bits_learn_nearly_what_all_bits_learn(toy: Path, model: Model, tm
     moved = {}
     for bits in (1, 8, 32):
         config = small_config(rounds=1, clients_per_round=12, optimizer="fedavg", server_rate=1.0, bits=bits)
-        state = trained(LocalGrid.over(toy, config), config, model, tmp_path / str(bits))
+        state = trained(LocalGrid.over(Dataset.open(toy), config), config, model, tmp_path / str(bits))
         moved[bits] = torch.cat([(state.adapter[name] - start[name]).flatten() for name in start])
     near, far = (float((moved[bits] - moved[32]).norm() / moved[32].norm()) for bits in (8, 1))
     assert near < 0.02 < far < 0.7
@@ -270,9 +271,9 @@ def test_eight_bits_learn_nearly_what_all_bits_learn(toy: Path, model: Model, tm
 
 def test_a_resumed_run_draws_the_same_rotations(toy: Path, model: Model, tmp_path: Path) -> None:
     config = small_config(rounds=4, bits=1, schedule="constant")
-    whole = trained(LocalGrid.over(toy, config), config, model, tmp_path / "whole")
-    trained(LocalGrid.over(toy, config), replace(config, rounds=2), model, tmp_path / "halves")
-    half, grid = State.load(tmp_path / "halves"), LocalGrid.over(toy, config)
+    whole = trained(LocalGrid.over(Dataset.open(toy), config), config, model, tmp_path / "whole")
+    trained(LocalGrid.over(Dataset.open(toy), config), replace(config, rounds=2), model, tmp_path / "halves")
+    half, grid = State.load(tmp_path / "halves"), LocalGrid.over(Dataset.open(toy), config)
     assert half is not None
     roster = take_census(grid, config, toy_stamp())
     resumed = run(grid, roster, half, config, tmp_path / "halves", lambda record: None)

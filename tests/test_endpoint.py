@@ -22,6 +22,7 @@ import torch
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
+from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.training_run import open_run, train
@@ -458,8 +459,8 @@ def _of_ours(record: logging.LogRecord) -> bool:
 def second(toy: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Recommender:
     """The same catalogue, another model."""
     out = tmp_path_factory.mktemp("second") / "toy"
-    config = open_run(out, toy, small_config(seed=7), resume=False)
-    train(LocalGrid.over(toy, config), out, toy, config, lambda record: None)
+    config = open_run(out, Dataset.open(toy), small_config(seed=7), resume=False)
+    train(LocalGrid.over(Dataset.open(toy), config), out, Dataset.open(toy), config, lambda record: None)
     return Recommender.load(out)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
+from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.fingerprint import FILE, fingerprint_of, same_key
 from fedrec.data.partition import NODE, partition_evenly, split
@@ -159,14 +160,14 @@ def test_a_run_goes_on_with_other_histories_only_if_they_are_meant(
 ) -> None:
     toy, other, out = places["toy"], places["shorter"], tmp_path / "run"
     config = small_config(rounds=1)
-    open_run(out, toy, config, False, None, TrainedOn.of(toy))
+    open_run(out, Dataset.open(toy), config, False, None, TrainedOn.of(toy))
     before = (out / "card.json").read_bytes()
     for name, said in (("shorter", "began on other histories than"), ("anew", "cannot be compared")):
         with pytest.raises(InputError, match=rf"{said}.*add --other-histories if these are meant"):
-            open_run(out, toy, None, True, None, TrainedOn.of(places[name]))
-    assert open_run(out, toy, None, True, None, TrainedOn.of(toy)) == config
+            open_run(out, Dataset.open(toy), None, True, None, TrainedOn.of(places[name]))
+    assert open_run(out, Dataset.open(toy), None, True, None, TrainedOn.of(toy)) == config
     assert (out / "card.json").read_bytes() == before
-    open_run(out, other, None, True, None, TrainedOn.of(other, others_meant=True))
+    open_run(out, Dataset.open(other), None, True, None, TrainedOn.of(other, others_meant=True))
     told = load_card(out)["data"]
     assert (told["histories"], told["earlier_histories"]) == (histories_of(other), [histories_of(toy)])
 
@@ -175,11 +176,11 @@ def test_a_run_without_a_fingerprint_goes_on_and_it_is_told(
     toy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = small_config(rounds=1)
-    open_run(tmp_path / "run", toy, config, False)  # as a server does, which has no shard
+    open_run(tmp_path / "run", Dataset.open(toy), config, False)  # as a server does, which has no shard
     assert load_card(tmp_path / "run")["data"]["histories"] is None
-    open_run(tmp_path / "run", toy, None, True)
+    open_run(tmp_path / "run", Dataset.open(toy), None, True)
     assert caplog.messages == []
-    assert open_run(tmp_path / "run", toy, None, True, None, TrainedOn.of(toy)) == config
+    assert open_run(tmp_path / "run", Dataset.open(toy), None, True, None, TrainedOn.of(toy)) == config
     (message,) = caplog.messages
     assert "cannot be told; going on with these" in message
 
@@ -189,7 +190,7 @@ def test_a_start_from_other_histories_of_the_same_items_is_told(
 ) -> None:
     for number, name in enumerate(("toy", "shorter")):
         place = places[name]
-        open_run(tmp_path / name, place, small_config(), False, run, TrainedOn.of(place))
+        open_run(tmp_path / name, Dataset.open(place), small_config(), False, run, TrainedOn.of(place))
         assert len(caplog.messages) == number
     assert "learned from other histories of these items" in caplog.text
 

@@ -28,6 +28,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from torch import Tensor
 
 from fedrec.data.catalogue import Catalogue
+from fedrec.data.dataset import Dataset
 from fedrec.data.shard import Shard
 from fedrec.federation import wire
 from fedrec.federation.local_grid import LocalGrid
@@ -135,8 +136,8 @@ def take_a_message(here: Federation, name: str) -> int:
 
 def here_too(toy: Path, out: Path, **knobs: object) -> Path:
     """The same run in this process."""
-    config = open_run(out, toy, small_config(**knobs), resume=False)
-    train(LocalGrid.over(toy, config), out, toy, config, lambda record: None)
+    config = open_run(out, Dataset.open(toy), small_config(**knobs), resume=False)
+    train(LocalGrid.over(Dataset.open(toy), config), out, Dataset.open(toy), config, lambda record: None)
     return out
 
 

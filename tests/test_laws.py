@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedrec.data.catalogue import Catalogue
+from fedrec.data.dataset import Dataset
 from fedrec.data.shard import Cohort, Shard
 from fedrec.federation import wire
 from fedrec.federation.compression.eden import Eden, encode
@@ -29,7 +30,7 @@ from tests.support.toy_world import small_config, toy_stamp
 
 
 def trained(data: Path, config: RunConfig, model: Model, folder: Path) -> State:
-    grid = LocalGrid.over(data, config)
+    grid = LocalGrid.over(Dataset.open(data), config)
     start = State.start(model.adapter(), config.server)
     folder.mkdir()
     return run(grid, take_census(grid, config, toy_stamp()), start, config, folder, lambda record: None)
@@ -161,7 +162,7 @@ def test_private_nothing_sent_holds_an_id(
 ) -> None:
     """No message of a whole run holds an item id, a user id, a salt, or anything as long as the catalogue."""
     config = small_config(rounds=2, nodes=nodes, bits=bits)
-    grid = Recorder.over(toy, config)
+    grid = Recorder.over(Dataset.open(toy), config)
     grid.crossed = []
     start = State.start(model.adapter(), config.server)
     run(grid, take_census(grid, config, toy_stamp()), start, config, tmp_path, lambda record: None)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.node import shared_model
@@ -133,8 +134,10 @@ def test_a_random_base_is_the_same_architecture_with_weights_of_the_seed(encoder
 
 @pytest.mark.parametrize("seed", [0, 7])
 def test_a_run_on_a_random_base_is_answered_on_the_same(toy: Path, embeddings: Tensor, tmp_path: Path, seed) -> None:
-    config = open_run(tmp_path / "run", toy, small_config(base="random", seed=seed, rounds=2), resume=False)
-    train(LocalGrid.over(toy, config), tmp_path / "run", toy, config, lambda record: None)
+    config = open_run(
+        tmp_path / "run", Dataset.open(toy), small_config(base="random", seed=seed, rounds=2), resume=False
+    )
+    train(LocalGrid.over(Dataset.open(toy), config), tmp_path / "run", Dataset.open(toy), config, lambda record: None)
     recommender = Recommender.load(tmp_path / "run")
     trained_on, served = shared_model(config.model, seed), recommender.model
     assert all(torch.equal(tensor.cpu(), served.state_dict()[name]) for name, tensor in trained_on.state_dict().items())
@@ -166,7 +169,7 @@ def test_a_model_the_encoder_cannot_give_is_refused(encoder: Encoder, change: di
 
 def test_other_weights_than_the_pinned_are_refused(encoder: Encoder, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"not the weights")
-    monkeypatch.setitem(resolve.__wrapped__.__globals__["PINNED"], str(tmp_path), KnownWeights("main", encoder.sha256))
+    monkeypatch.setitem(resolve.__wrapped__.__globals__["KNOWN_WEIGHTS"], str(tmp_path), KnownWeights("main", encoder.sha256))
     with pytest.raises(InputError, match="is pinned"):
         resolve(str(tmp_path))
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.shard import NOTHING, Shard
 from fedrec.federation import round_log, rounds
@@ -67,7 +68,7 @@ def fitted(learner: Peer, shard: Shard, users: Iterable[int], parts: UserStates,
     """Each user's dense change of the table, and its loss."""
     found = {}
     work = learner.blocks(shard, np.fromiter(users, dtype=np.int64), round)
-    blocks = [(block, learner.fit(learner.adapter(), block, parts)) for block in work]
+    blocks = [(block, learner.train_clients(learner.adapter(), block, parts)) for block in work]
     for examples, part in blocks:
         assert part.rows is not None
         for client, user in enumerate(examples.users):
@@ -139,7 +140,7 @@ def test_alone(varied: Shard, method: str) -> None:
 
 
 def trained(data: Path, config: RunConfig, folder: Path, grid: type[LocalGrid] = LocalGrid) -> State:
-    nodes = grid.over(data, config)
+    nodes = grid.over(Dataset.open(data), config)
     node = open_node(str(data), config, 0, config.nodes, False)
     folder.mkdir()
     start = State.start(node.method.adapter(), config.server)
@@ -245,7 +246,7 @@ def test_scattered_sums_are_dense_sums() -> None:
 def test_one_user_moves_the_table_by_at_most_the_clip(varied: Shard, method: str) -> None:
     learner = peer(method)
     for block in learner.blocks(varied, np.arange(1), 1):
-        update = clip_and_sum(learner.fit(learner.adapter(), block, {}), 1, clip=0.25)
+        update = clip_and_sum(learner.train_clients(learner.adapter(), block, {}), 1, clip=0.25)
         assert float(update.deltas[TABLE].norm()) == pytest.approx(0.25, rel=1e-5)
         assert update.sums["clipped"] == 1
 
@@ -269,7 +270,13 @@ def test_the_leak_shows_in_what_is_measured(toy: Path, tmp_path: Path) -> None:
     for leak in (False, True):
         out, learning = tmp_path / str(leak), {"rounds": 100, "clients_per_round": 12, "peer_dim": 4, "peer_rate": 1.0}
         config = peer_config("pfedrec", **learning, validate_every=100, peer_leak=leak)
-        train(LocalGrid.over(toy, config), out, toy, open_run(out, toy, config, resume=False), lambda record: None)
+        train(
+            LocalGrid.over(Dataset.open(toy), config),
+            out,
+            Dataset.open(toy),
+            open_run(out, Dataset.open(toy), config, resume=False),
+            lambda record: None,
+        )
         mrr[leak] = json.loads((out / METRICS).read_text())["test"]["full"]["mrr"]
     assert mrr[True] > 1.3 * mrr[False]
 
@@ -280,8 +287,10 @@ def test_the_best_round_is_measured_with_its_own_private_parts(
 ) -> None:
     """And a peer's run has figures by both protocols, and no artifact."""
     out = tmp_path / "run"
-    config = open_run(out, toy, peer_config(method, rounds=12, validation_users=12, nodes=3), resume=False)
-    train(LocalGrid.over(toy, config), out, toy, config, lambda record: None)
+    config = open_run(
+        out, Dataset.open(toy), peer_config(method, rounds=12, validation_users=12, nodes=3), resume=False
+    )
+    train(LocalGrid.over(Dataset.open(toy), config), out, Dataset.open(toy), config, lambda record: None)
     metrics, card = (json.loads((out / name).read_text()) for name in (METRICS, "card.json"))
     logged = round_log.read(out)[card["best_round"] - 1]["validation"]
     assert card["best_round"] < 12  # else the test would show nothing
@@ -301,7 +310,7 @@ def test_a_peer_is_only_what_its_authors_made_it(change: dict[str, object], said
 
 def test_a_peer_does_not_begin_from_a_run_of_ours(toy: Path, run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="pfedrec cannot go on from"):
-        open_run(tmp_path / "new", toy, peer_config("pfedrec"), False, run)
+        open_run(tmp_path / "new", Dataset.open(toy), peer_config("pfedrec"), False, run)
     assert not (tmp_path / "new").exists()
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from fedrec.data.dataset import Dataset
 from fedrec.data.prepare import prepare
 from fedrec.data.readers.sources import source_named
 from fedrec.federation import round_log
@@ -21,8 +22,8 @@ def test_both_precisions_agree_on_the_demo(tmp_path: Path) -> None:
         settings = {"rounds": 10, "clients_per_round": 32, "history": 16, "negatives": 128, "validate_every": 10}
         config = from_flat(settings | {"layers": 1, "validation_users": 400, "precision": precision})
         out = tmp_path / precision
-        open_run(out, data, config, resume=False)
-        train(LocalGrid.over(data, config), out, data, config, lambda record: None)
+        open_run(out, Dataset.open(data), config, resume=False)
+        train(LocalGrid.over(Dataset.open(data), config), out, Dataset.open(data), config, lambda record: None)
         found[precision] = round_log.read(out)[-1]
     exact, near = found["float32"], found["bfloat16"]
     assert exact["loss"] != near["loss"]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.prepare import write_dataset
 from fedrec.data.readers.sources import Frames
@@ -57,7 +58,7 @@ def test_it_goes_on_learning(toy: Path, run: Path, tmp_path: Path) -> None:
 
 def test_a_run_killed_before_its_first_round_keeps_its_start(toy: Path, run: Path, tmp_path: Path) -> None:
     whole = begun(tmp_path / "whole", toy, small_config(rounds=2), run)
-    open_run(tmp_path / "killed", toy, small_config(rounds=2), False, run)  # and no more
+    open_run(tmp_path / "killed", Dataset.open(toy), small_config(rounds=2), False, run)  # and no more
     state = State.load(tmp_path / "killed")
     assert state is not None
     assert (state.round, state.best_round) == (0, 0)
@@ -69,9 +70,9 @@ def test_a_run_killed_before_its_first_round_keeps_its_start(toy: Path, run: Pat
 def test_a_resume_from_another_start_is_refused(toy: Path, run: Path, tmp_path: Path) -> None:
     config = small_config(**STILL)
     begun(tmp_path / "second", toy, config, run)
-    assert open_run(tmp_path / "second", toy, config, True, run) == config
+    assert open_run(tmp_path / "second", Dataset.open(toy), config, True, run) == config
     with pytest.raises(InputError, match=r"began from scratch, not toy-.*; resume without --start"):
-        open_run(run, toy, None, True, tmp_path / "second")
+        open_run(run, Dataset.open(toy), None, True, tmp_path / "second")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_a_resume_from_another_start_is_refused(toy: Path, run: Path, tmp_path: 
 )
 def test_another_model_is_refused(toy: Path, run: Path, tmp_path: Path, change: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=re.escape(said)):
-        open_run(tmp_path / "second", toy, small_config(**change), False, run)
+        open_run(tmp_path / "second", Dataset.open(toy), small_config(**change), False, run)
     assert not (tmp_path / "second").exists()
 
 
@@ -94,17 +95,17 @@ def test_other_weights_are_refused(toy: Path, run: Path, tmp_path: Path) -> None
     card["encoder"]["sha256"] = "0" * 64
     (other / "card.json").write_text(json.dumps(card))
     with pytest.raises(InputError, match="other weights of sentence-transformers"):
-        open_run(tmp_path / "second", toy, small_config(), False, other)
+        open_run(tmp_path / "second", Dataset.open(toy), small_config(), False, other)
 
 
 def test_a_random_base_of_another_seed_is_refused(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
     begun(tmp_path / "first", toy, small_config(base="random", rounds=1), None)
     with pytest.raises(InputError, match="random weights of seed 0, not 1"):
-        open_run(tmp_path / "second", toy, small_config(base="random", seed=1), False, tmp_path / "first")
+        open_run(tmp_path / "second", Dataset.open(toy), small_config(base="random", seed=1), False, tmp_path / "first")
     begun(tmp_path / "second", toy, small_config(base="random", rounds=1), tmp_path / "first")
 
 
 def test_a_start_that_is_no_run_is_refused(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a run"):
-        open_run(tmp_path / "second", toy, small_config(), False, toy)
+        open_run(tmp_path / "second", Dataset.open(toy), small_config(), False, toy)
     assert not (tmp_path / "second").exists()

@@ -5,6 +5,7 @@ from functools import partial
 from benchmarks.reproduce.jobs import Figures, Job, JobFolder, keep_ranks
 from benchmarks.reproduce.preset import PRESETS, Preset
 from benchmarks.reproduce.runs import RUN
+from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.storage.reading import read_toml
 from fedrec.evaluation import measured
@@ -45,8 +46,8 @@ def _part(name: str, config: RunConfig) -> Job:
 def _train(config: RunConfig, place: JobFolder) -> Figures:
     out = place.folder / RUN
     RUN_FILES.clear(out)
-    opened = open_run(out, place.data, config, resume=False, histories=TrainedOn.of(place.data))
-    train_shown(place.data, out, opened)
+    opened = open_run(out, Dataset.open(place.data), config, resume=False, histories=TrainedOn.of(place.data))
+    train_shown(Dataset.open(place.data), out, opened)
     test = _ranked(config, place, "test", "full")
     keep_ranks(place.folder, test.ranks)
     return {

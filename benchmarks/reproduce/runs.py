@@ -6,6 +6,7 @@ from pathlib import Path
 
 from benchmarks.reproduce.jobs import RUN, Figures, Job, JobFolder, keep_ranks
 from fedrec.data.catalogue import Catalogue
+from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
 from fedrec.evaluation import cold_items, measured, score_users
@@ -35,12 +36,12 @@ def _train(config: RunConfig, place: JobFolder) -> Figures:
 def trained(config: RunConfig, place: JobFolder, start: Path | None = None) -> Recommender:
     """The run of a part, from its beginning or from where it was interrupted; `start` is a run to begin from."""
     out = place.folder / RUN
-    train_shown(place.data, out, _opened(out, place, config, start))
+    train_shown(Dataset.open(place.data), out, _opened(out, place, config, start))
     return Recommender.load(out)
 
 
 def _opened(out: Path, place: JobFolder, config: RunConfig, start: Path | None) -> RunConfig:
-    return open_run(out, place.data, config, (out / CARD).is_file(), start, TrainedOn.of(place.data))
+    return open_run(out, Dataset.open(place.data), config, (out / CARD).is_file(), start, TrainedOn.of(place.data))
 
 
 def scored(score: Scorer, place: JobFolder, splits: Sequence[str]) -> Figures:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed import worlds
+from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.synthetic.random_tables import SyntheticConfig
 from fedrec.federation import round_log
@@ -33,8 +34,8 @@ def measure(config: RunConfig) -> dict[str, Any]:
             if nodes:
                 _over_flower(data, out, replace(config, nodes=nodes))
             else:
-                open_run(out, data, config, resume=False)
-                train(LocalGrid.over(data, config), out, data, config, lambda record: None)
+                open_run(out, Dataset.open(data), config, resume=False)
+                train(LocalGrid.over(Dataset.open(data), config), out, Dataset.open(data), config, lambda record: None)
             found[way] = {
                 "clients_per_second": statistics.median(r["clients_per_second"] for r in round_log.read(out)),
                 "model": Recommender.load(out).version,

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from fedrec.data.catalogue import Catalogue
+from fedrec.data.dataset import Dataset
 from fedrec.data.prepare import prepare_tables
 from fedrec.data.readers.tables import Tables
 from fedrec.data.synthetic.random_tables import INTERACTIONS, ITEMS, SyntheticConfig, synthesise
@@ -53,7 +54,7 @@ def make(synthetic: SyntheticConfig, folder: Path, config: RunConfig) -> Path:
 
 def open_grid(data: Path, config: RunConfig) -> tuple[LocalGrid, Roster]:
     """In-process nodes, and their users."""
-    grid = LocalGrid.over(data, config)
+    grid = LocalGrid.over(Dataset.open(data), config)
     return grid, take_census(grid, config, public_side(data, config.model.encoder).stamp)
 
 

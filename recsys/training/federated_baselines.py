@@ -81,7 +81,7 @@ class Peer:
     def blocks(self, shard: Shard, users: np.ndarray, round: int) -> Iterator[Examples]:
         return blocks(self.config, shard, users, self.items, (self.seed, round))
 
-    def fit(self, adapter: Adapter, block: Examples, parts: UserStates) -> ClientUpdates:
+    def train_clients(self, adapter: Adapter, block: Examples, parts: UserStates) -> ClientUpdates:
         """One epoch of every client's own examples, from the given table and the client's private part."""
         users = zip(block.users, block.salts, strict=True)
         v = torch.stack([(parts.get(user) or self.start(salt)).v for user, salt in users])

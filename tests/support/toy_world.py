@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from fedrec.data.catalogue import Catalogue
+from fedrec.data.dataset import Dataset
 from fedrec.data.prepare import write_dataset
 from fedrec.data.randomness import salt_of
 from fedrec.data.readers.film_text import add_text
@@ -45,8 +46,8 @@ def small_config(**changes: object) -> RunConfig:
 
 def begun(out: Path, data: Path, config: RunConfig, start: Path | None = None, resume: bool = False) -> Recommender:
     """A run that was opened, new or to go on with, and trained to its end."""
-    config = open_run(out, data, config, resume, start, TrainedOn.of(data))
-    train(LocalGrid.over(data, config), out, data, config, lambda record: None)
+    config = open_run(out, Dataset.open(data), config, resume, start, TrainedOn.of(data))
+    train(LocalGrid.over(Dataset.open(data), config), out, Dataset.open(data), config, lambda record: None)
     return Recommender.load(out)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from flwr.app import Message
 
+from fedrec.data.dataset import Dataset
 from fedrec.federation import wire
 from fedrec.federation.config import RunConfig
 from fedrec.federation.local_grid import LocalGrid
@@ -30,7 +31,7 @@ class Unreliable(LocalGrid):
 
 
 def unreliable(data: Path, config: RunConfig, tamper: Tamper) -> Unreliable:
-    grid = Unreliable.over(data, config)
+    grid = Unreliable.over(Dataset.open(data), config)
     grid.tamper = tamper
     return grid
 
