@@ -51,7 +51,7 @@ class Cohort:
         """The same histories as the examples of a single client: what central training sees."""
         return self._cut(lambda column: column.swapaxes(0, 1), self.salts[:1])
 
-    def forgetting(self, share: float, seed: int, round: int, step: int) -> "Cohort":
+    def with_event_dropout(self, share: float, seed: int, round: int, step: int) -> "Cohort":
         """The cohort with this share of its events not read, only predicted: drawn by each client (its salt)."""
         if not share:
             return self

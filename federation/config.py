@@ -9,6 +9,7 @@ from annotated_types import Ge, Gt, Interval
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError, WithJsonSchema
 
 from fedrec.data.errors import InputError
+from fedrec.recsys.card import RENAMED_SETTINGS
 from fedrec.recsys.model.two_tower import ModelConfig
 from fedrec.recsys.training.federated_baselines import PeerConfig
 from fedrec.recsys.training.local_training import FitConfig
@@ -84,7 +85,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
-    peer: PeerConfig = field(default_factory=PeerConfig)
+    baseline: PeerConfig = field(default_factory=PeerConfig)
 
     @property
     def keeps(self) -> bool:
@@ -126,6 +127,8 @@ def from_flat(table: Mapping[str, Any]) -> RunConfig:
     known = to_flat(RunConfig())
     nested: dict[str, Any] = {section: {} for section in _SECTIONS}
     for name, value in table.items():
+        if name in RENAMED_SETTINGS:
+            raise InputError(f"setting {name!r} is now called {RENAMED_SETTINGS[name]!r}; use that name")
         if name not in known:
             raise InputError(f"setting {name!r} is not known; the settings are {', '.join(known)}")
         section = next((s for s, kind in _SECTIONS.items() if name in {f.name for f in fields(kind)}), None)

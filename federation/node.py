@@ -100,7 +100,7 @@ def method_of(config: RunConfig, model: Model, public: Embeddings) -> FederatedM
     if config.method == "fedrec":
         pooled = config.mode == "central"
         return TwoTowerMethod(model, public.matrix, public.warm, config.fit, config.seed, pooled, config.held_out)
-    return Peer(config.peer, len(public.matrix), config.seed, dual=config.method == "pfedrec")
+    return Peer(config.baseline, len(public.matrix), config.seed, dual=config.method == "pfedrec")
 
 
 @lru_cache(maxsize=2)

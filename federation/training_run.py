@@ -163,7 +163,7 @@ def _check_warm_start(first: Recommender, config: RunConfig, encoder: Encoder) -
             raise InputError(
                 f"--start was trained with {name} = {was[name]}, not {now[name]}; add --set {name}={was[name]}"
             )
-    if config.model.base == "random" and first.card["seed"] != config.seed:
+    if config.model.user_encoder_init == "random" and first.card["seed"] != config.seed:
         raise InputError(f"--start has random weights of seed {first.card['seed']}, not {config.seed}; set that seed")
     if first.card["encoder"]["sha256"] != encoder.sha256:
         raise InputError(f"--start was trained on other weights of {encoder.name} than are here; bring those back")

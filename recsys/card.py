@@ -35,7 +35,36 @@ def load_card(folder: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{folder} is not a run ({CARD} is missing); make one with `fedrec train`") from error
     require(card, _BEGUN, path, AGAIN)
-    return card
+    return card | {"config": with_present_names(card["config"])}
+
+
+RENAMED_SETTINGS = {
+    "base": "user_encoder_init",
+    "forget": "event_dropout",
+    "peer_dim": "baseline_dim",
+    "peer_negatives": "baseline_negatives",
+    "peer_batch": "baseline_batch",
+    "peer_rate": "baseline_rate",
+    "peer_item_rate": "baseline_item_rate",
+    "peer_leak": "baseline_leak",
+    "peer": "baseline",  # the section of a card that holds them
+}
+"""Names of settings in cards of version 0.1 and before, with the names that they have now."""
+
+RENAMED_VALUES = {("item_tower", "curved"): "gelu"}
+"""The same of values: (setting, value) → value."""
+
+
+def with_present_names(config: dict[str, Any]) -> dict[str, Any]:
+    """Rename the settings of an older card's config, section by section."""
+    renamed = {}
+    for name, value in config.items():
+        present = RENAMED_SETTINGS.get(name, name)
+        if isinstance(value, dict):
+            renamed[present] = with_present_names(value)
+        else:
+            renamed[present] = RENAMED_VALUES.get((present, value), value) if isinstance(value, str) else value
+    return renamed
 
 
 def load_finished_card(folder: Path) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def peft_config(config: ModelConfig, encoder: dict[str, str], seed: int) -> dict
 
     A random base has a name that no model has, so that nobody puts the pairs onto pretrained layers by mistake.
     """
-    random = config.base == "random"
+    random = config.user_encoder_init == "random"
     return {
         "peft_type": "LORA",
         "task_type": "FEATURE_EXTRACTION",

@@ -16,6 +16,7 @@ from flwr.app.metadata import Metadata
 from flwr.cli.build import build_fab_from_disk
 from flwr.common.config import get_fab_config
 
+from fedrec.federation.config import RUN_PATHS, RunConfig, to_flat
 from fedrec.federation.deployment import app_bundle, message_process
 from fedrec.federation.deployment.app_bundle import ForeignBundle
 from tests.support import foreign_app
@@ -23,7 +24,7 @@ from tests.support import foreign_app
 # of Flower's, as it builds a bundle
 pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
 
-CLIENT = "federation/client_app.py"
+CLIENT = "fedrec/federation/client_app.py"
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +47,17 @@ def packed(files: dict[str, bytes]) -> bytes:
     return file.getvalue()
 
 
-def test_the_written_app_is_what_a_clone_bundles(app: Path) -> None:
+def test_the_written_app_bundles_the_installed_code_and_its_settings(app: Path) -> None:
     content = build_fab_from_disk(app)
     app_bundle.refuse_foreign(content, app_bundle.installed())
-    clone = tomllib.loads((app_bundle.ROOT / "pyproject.toml").read_text())
-    assert get_fab_config(content)["tool"] == {"flwr": clone["tool"]["flwr"]}
-    assert get_fab_config(content)["project"].items() <= clone["project"].items()
+    declared = get_fab_config(content)["tool"]["flwr"]["app"]
+    assert declared["config"] == RUN_PATHS | to_flat(RunConfig())
+    assert set(declared["components"].values()) == {
+        "fedrec.federation.server_app:app",
+        "fedrec.federation.client_app:app",
+    }
+    project = tomllib.loads((app_bundle.ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert get_fab_config(content)["project"].items() <= project.items()
 
 
 def test_other_code_is_named_and_refused(app: Path, tmp_path: Path) -> None:
@@ -89,11 +95,12 @@ def test_an_installed_package_bundles_itself(app: Path, tmp_path: Path) -> None:
         shutil.copytree(
             app_bundle.ROOT / package, tmp_path / "site" / package, ignore=shutil.ignore_patterns("__pycache__")
         )
+    shutil.copy(app_bundle.ROOT / app_bundle.FACE, tmp_path / "site" / "fedrec")
     (tmp_path / "site" / "other.py").touch()
     command = [
         sys.executable,
         "-c",
-        "from pathlib import Path; from federation import bundle; bundle.write(Path('app'))",
+        "from pathlib import Path; from fedrec.federation.deployment import app_bundle; app_bundle.write(Path('app'))",
     ]
     subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path / "site")}, check=True)
     assert contents(tmp_path / "app") == contents(app)

@@ -269,10 +269,11 @@ def test_the_bundle_holds_code_only(told: Told) -> None:
     assert bundles
     for body in bundles:
         names = zipfile.ZipFile(io.BytesIO(GetFabResponse.FromString(body).fab.content)).namelist()
-        assert "federation/client_app.py" in names
+        assert "fedrec/federation/client_app.py" in names
         ours = [name for name in names if not name.startswith(".info/")]
         assert {Path(name).suffix for name in ours} <= {".py", ".toml", ".md", ""}
-        assert {name.split("/")[0] for name in ours if name.endswith(".py")} == {"data", "federation", "recsys"}
+        code = {tuple(name.split("/")[:2]) for name in ours if name.endswith(".py")}
+        assert code == {("fedrec", part) for part in ("__init__.py", "data", "federation", "recsys")}
 
 
 def answers_of(sent: list[Body]) -> list[Message]:

@@ -42,7 +42,7 @@ def test_alone(
     model: Model, bent: dict[str, Tensor], shard: Shard, embeddings: Tensor, steps: int, forget: float, size: int
 ) -> None:
     """A client in a cohort gets, to the bit, what the same client gets alone."""
-    config = FitConfig(local_steps=steps, forget=forget, dropout=forget, negatives=16, precision="float32")
+    config = FitConfig(local_steps=steps, event_dropout=forget, dropout=forget, negatives=16, precision="float32")
 
     def trained(block: Cohort) -> ClientUpdates:
         return train_clients(model, bent, block, embeddings, config, (0, 1))

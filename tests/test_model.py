@@ -112,7 +112,7 @@ def test_peft_itself_loads_the_artifact_and_agrees(run: Path, encoder: Encoder) 
 
 def test_a_random_base_is_the_same_architecture_with_weights_of_the_seed(encoder: Encoder) -> None:
     pretrained, random, again, other = (
-        Model(small_config(base=base).model, encoder, seed)
+        Model(small_config(user_encoder_init=base).model, encoder, seed)
         for base, seed in (("pretrained", 0), ("random", 0), ("random", 0), ("random", 1))
     )
     shapes = {name: tensor.shape for name, tensor in pretrained.state_dict().items()}
@@ -135,7 +135,7 @@ def test_a_random_base_is_the_same_architecture_with_weights_of_the_seed(encoder
 @pytest.mark.parametrize("seed", [0, 7])
 def test_a_run_on_a_random_base_is_answered_on_the_same(toy: Path, embeddings: Tensor, tmp_path: Path, seed) -> None:
     config = open_run(
-        tmp_path / "run", Dataset.open(toy), small_config(base="random", seed=seed, rounds=2), resume=False
+        tmp_path / "run", Dataset.open(toy), small_config(user_encoder_init="random", seed=seed, rounds=2), resume=False
     )
     train(LocalGrid.over(Dataset.open(toy), config), tmp_path / "run", Dataset.open(toy), config, lambda record: None)
     recommender = Recommender.load(tmp_path / "run")
@@ -144,7 +144,7 @@ def test_a_run_on_a_random_base_is_answered_on_the_same(toy: Path, embeddings: T
     named = json.loads((tmp_path / "run" / "adapter_config.json").read_text())
     assert named["base_model_name_or_path"].endswith(f"(random weights, seed {seed})")
     assert named["revision"] is None
-    assert recommender.card["config"]["model"]["base"] == "random"
+    assert recommender.card["config"]["model"]["user_encoder_init"] == "random"
 
 
 def test_nothing_trained_or_sent_grows_with_the_catalogue(model: Model) -> None:
@@ -169,7 +169,9 @@ def test_a_model_the_encoder_cannot_give_is_refused(encoder: Encoder, change: di
 
 def test_other_weights_than_the_pinned_are_refused(encoder: Encoder, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"not the weights")
-    monkeypatch.setitem(resolve.__wrapped__.__globals__["KNOWN_WEIGHTS"], str(tmp_path), KnownWeights("main", encoder.sha256))
+    monkeypatch.setitem(
+        resolve.__wrapped__.__globals__["KNOWN_WEIGHTS"], str(tmp_path), KnownWeights("main", encoder.sha256)
+    )
     with pytest.raises(InputError, match="is pinned"):
         resolve(str(tmp_path))
 

@@ -40,10 +40,10 @@ SETTINGS = {
     "schedule": "constant",
     "clip": 1e9,
     "validate_every": 1,
-    "peer_item_rate": 0.5,
+    "baseline_item_rate": 0.5,
 }
 ITEMS = 60
-QUICK = PeerConfig(peer_dim=8, peer_batch=64, peer_item_rate=0.5)
+QUICK = PeerConfig(baseline_dim=8, baseline_batch=64, baseline_item_rate=0.5)
 
 
 def peer_config(method: str, **changes: object) -> RunConfig:
@@ -93,10 +93,10 @@ def plain_client(learner: Peer, shard: Shard, user: int) -> Plain:
     """A round of one client with autograd and torch's SGD, a batch at a time."""
     config, dual = learner.config, learner.dual
     client = Plain(learner.adapter()[TABLE], learner.start(shard.salts[user]).v)
-    private = torch.optim.SGD([client.w, client.b] if dual else [client.w], lr=config.peer_rate)
-    shared = torch.optim.SGD([client.items], lr=config.peer_item_rate * ITEMS)
+    private = torch.optim.SGD([client.w, client.b] if dual else [client.w], lr=config.baseline_rate)
+    shared = torch.optim.SGD([client.items], lr=config.baseline_item_rate * ITEMS)
     rows, own = sample_examples(config, shard, user, ITEMS, (0, 1))
-    for batch in torch.arange(len(rows)).split(config.peer_batch):
+    for batch in torch.arange(len(rows)).split(config.baseline_batch):
         items, labels = torch.from_numpy(rows)[batch], torch.from_numpy(own)[batch].float()
         for optimizers in [(private,), (shared,)] if dual else [(private, shared)]:
             client.zero_grad()
@@ -211,7 +211,7 @@ def drawn(config: PeerConfig, shard: Shard, rounds: int) -> set[int]:
 def test_only_with_the_leak_are_held_out_items_never_drawn() -> None:
     shard = one_user(np.arange(20))  # 18 to train, 18 and 19 held out
     assert drawn(QUICK, shard, 50) == set(range(18, ITEMS))
-    assert drawn(replace(QUICK, peer_leak=True), shard, 50) == set(range(20, ITEMS))
+    assert drawn(replace(QUICK, baseline_leak=True), shard, 50) == set(range(20, ITEMS))
 
 
 def test_examples_are_a_clients_own_items_once_and_four_others_each(varied: Shard) -> None:
@@ -254,7 +254,9 @@ def test_one_user_moves_the_table_by_at_most_the_clip(varied: Shard, method: str
 @pytest.mark.parametrize("method", PEERS)
 def test_peers_learn_the_toy_world(toy: Path, shard: Shard, tmp_path: Path, method: str) -> None:
     """Who cooks is shown cooking films, who flies is shown films of space: also those never seen."""
-    config = peer_config(method, rounds=100, clients_per_round=12, validate_every=100, peer_dim=4, peer_rate=1.0)
+    config = peer_config(
+        method, rounds=100, clients_per_round=12, validate_every=100, baseline_dim=4, baseline_rate=1.0
+    )
     state = trained(toy, config, tmp_path / "run")
     node = open_node(str(toy), config, 0, 1, False)
     scores = node.method.scorer(state.adapter, node.shard, "train", node.keep.at(state.run, 100))(range(12))
@@ -268,8 +270,11 @@ def test_the_leak_shows_in_what_is_measured(toy: Path, tmp_path: Path) -> None:
     """Never pushed down, the held-out item stands above the others that a user has not had."""
     mrr = {}
     for leak in (False, True):
-        out, learning = tmp_path / str(leak), {"rounds": 100, "clients_per_round": 12, "peer_dim": 4, "peer_rate": 1.0}
-        config = peer_config("pfedrec", **learning, validate_every=100, peer_leak=leak)
+        out, learning = (
+            tmp_path / str(leak),
+            {"rounds": 100, "clients_per_round": 12, "baseline_dim": 4, "baseline_rate": 1.0},
+        )
+        config = peer_config("pfedrec", **learning, validate_every=100, baseline_leak=leak)
         train(
             LocalGrid.over(Dataset.open(toy), config),
             out,
@@ -318,4 +323,4 @@ def test_a_user_without_held_out_items_trains_all_the_same() -> None:
     """In a split by cold items not everybody has any; item 59, the last, is drawn as ever."""
     shard = one_user(np.array([*range(18), NOTHING, NOTHING]))
     for leak in (False, True):
-        assert drawn(replace(QUICK, peer_leak=leak), shard, 50) == set(range(18, ITEMS))
+        assert drawn(replace(QUICK, baseline_leak=leak), shard, 50) == set(range(18, ITEMS))

@@ -52,10 +52,10 @@ dropout = [0.2]
 rounds = 3
 [peers.pfedrec]
 rounds = 2
-peer_dim = 4
+baseline_dim = 4
 [peers.pfedrec-leak]
 rounds = 2
-peer_dim = 4
+baseline_dim = 4
 [alone]
 steps = [2]
 rates = [0.05]
@@ -190,7 +190,7 @@ def test_peers_are_trained_and_ranked_user_by_user(made: tuple[Path, dict[str, A
     assert found["peers"]["fedmf"]["rounds"] == 3
     assert found["peers"]["pfedrec"]["adapter_parameters"] == 24 * 4
     leaks = [
-        json.loads((out / f"peer-{name}-0" / "run" / "card.json").read_text())["config"]["peer"]["peer_leak"]
+        json.loads((out / f"peer-{name}-0" / "run" / "card.json").read_text())["config"]["baseline"]["baseline_leak"]
         for name in PEERS
     ]
     assert leaks == [False, False, True]

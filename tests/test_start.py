@@ -99,10 +99,16 @@ def test_other_weights_are_refused(toy: Path, run: Path, tmp_path: Path) -> None
 
 
 def test_a_random_base_of_another_seed_is_refused(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
-    begun(tmp_path / "first", toy, small_config(base="random", rounds=1), None)
+    begun(tmp_path / "first", toy, small_config(user_encoder_init="random", rounds=1), None)
     with pytest.raises(InputError, match="random weights of seed 0, not 1"):
-        open_run(tmp_path / "second", Dataset.open(toy), small_config(base="random", seed=1), False, tmp_path / "first")
-    begun(tmp_path / "second", toy, small_config(base="random", rounds=1), tmp_path / "first")
+        open_run(
+            tmp_path / "second",
+            Dataset.open(toy),
+            small_config(user_encoder_init="random", seed=1),
+            False,
+            tmp_path / "first",
+        )
+    begun(tmp_path / "second", toy, small_config(user_encoder_init="random", rounds=1), tmp_path / "first")
 
 
 def test_a_start_that_is_no_run_is_refused(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_a_history_gets_the_same_bits_in_any_pass(encoder: Encoder, length: int)
         TYPICAL,
         TYPICAL | {"layers": 3, "lora_alpha": 3.0},
         TYPICAL | {"item_tower": "linear", "recency": 1.0},
-        TYPICAL | {"base": "random"},
+        TYPICAL | {"user_encoder_init": "random"},
     ],
 )
 def test_they_give_the_vectors_of_the_trained_model(encoder: Encoder, changes: dict[str, object]) -> None:

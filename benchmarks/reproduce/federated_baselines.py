@@ -21,7 +21,7 @@ SAMPLED = "sampled-99"
 PEERS = {
     "fedmf": {"method": "fedmf"},
     "pfedrec": {"method": "pfedrec"},
-    "pfedrec-leak": {"method": "pfedrec", "peer_leak": True},
+    "pfedrec-leak": {"method": "pfedrec", "baseline_leak": True},
 }
 """By name, what makes each: its authors' other settings stand in `benchmarks/peers/METHOD.toml`."""
 

@@ -131,7 +131,7 @@ def _frozen(config: ModelConfig, encoder: Encoder, seed: int) -> dict[str, Tenso
     """The encoder's weights by BERT's names: from the file; where drawn, or of older names, from transformers."""
     parts = ["embeddings.LayerNorm", *(f"encoder.layer.{n}.{part}" for n in range(config.layers) for part in LAYER)]
     names = [PLACES, KIND, *(f"{part}.{kind}" for part in parts for kind in ("weight", "bias"))]
-    if config.base == "pretrained":
+    if config.user_encoder_init == "pretrained":
         with safe_open(encoder.folder / WEIGHTS, framework="pt") as file:
             keys = {key.removeprefix("bert."): key for key in file.keys()}  # noqa: SIM118 - it is no mapping
             if keys.keys() >= set(names):

@@ -35,7 +35,7 @@ class ModelConfig:
 
     encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
     """The text encoder: an id on the Hugging Face hub, or a folder of its files. The default one reads English."""
-    base: Literal["pretrained", "random"] = "pretrained"
+    user_encoder_init: Literal["pretrained", "random"] = "pretrained"
     """Frozen weights of the user tower; random shows what the pretrained ones are worth."""
     layers: Annotated[int, Ge(1)] = 2
     """Layers of the encoder, from the bottom, in the user tower."""
@@ -45,7 +45,7 @@ class ModelConfig:
     """LoRA's change is scaled by this over the rank."""
     lora_targets: tuple[str, ...] = ("query", "value")
     """Last names of the linear layers that LoRA adapts, with commas between them."""
-    item_tower: Literal["curved", "linear"] = "curved"
+    item_tower: Literal["gelu", "linear"] = "gelu"
     """With or without a non-linearity inside the adapter of the items."""
     item_rank: Annotated[int, Ge(1)] = 64
     """Width of the item tower's adapter."""
@@ -67,7 +67,7 @@ class ItemTower(nn.Module):
 
     def __init__(self, config: ModelConfig, width: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.curved = config.item_tower == "curved"
+        self.curved = config.item_tower == "gelu"
         self.down = kaiming_uniform((config.item_rank, width), generator)
         self.up = nn.Parameter(torch.zeros(1, width, config.item_rank))
 
@@ -176,7 +176,7 @@ def _frozen(config: ModelConfig, encoder: Encoder, generator: torch.Generator) -
             add_pooling_layer=False,
             attn_implementation=attention.__name__,
         )
-    if config.base == "random":
+    if config.user_encoder_init == "random":
         _redraw(model, described.initializer_range, generator)
     return model.eval().requires_grad_(False)
 

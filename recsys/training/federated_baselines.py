@@ -62,19 +62,19 @@ class Peer:
 
     def adapter(self) -> Adapter:
         generator = torch.Generator().manual_seed(self.seed)
-        return {TABLE: torch.randn(self.items, self.config.peer_dim, generator=generator)}
+        return {TABLE: torch.randn(self.items, self.config.baseline_dim, generator=generator)}
 
     def start(self, salt: int) -> UserState:
         """A user's private part before its first round: the same score function for all, or a vector of its own."""
         rng = random_stream(Stream.BASELINE_STARTS, self.seed, *([] if self.dual else [salt]))
-        bound = 1 / math.sqrt(self.config.peer_dim)
-        v = rng.uniform(-bound, bound, self.config.peer_dim + 1).astype(np.float32)
+        bound = 1 / math.sqrt(self.config.baseline_dim)
+        v = rng.uniform(-bound, bound, self.config.baseline_dim + 1).astype(np.float32)
         return UserState(torch.from_numpy(v) * self._moves)
 
     @property
     def _moves(self) -> Tensor:
         """Which numbers of v there are: all, or all but the bias."""
-        moves = torch.ones(self.config.peer_dim + 1)
+        moves = torch.ones(self.config.baseline_dim + 1)
         moves[-1] = float(self.dual)
         return moves
 
@@ -100,10 +100,10 @@ class Peer:
         """One step on a batch; moves the rows in place, and returns the new private part."""
         errors = batch.errors(v)
         slope = torch.cat([(errors.unsqueeze(-1) * batch.vectors).sum(1), errors.sum(1, keepdim=True)], dim=1)
-        moved = v - self.config.peer_rate * slope * self._moves  # (C, D+1)
+        moved = v - self.config.baseline_rate * slope * self._moves  # (C, D+1)
         along, errors = (moved, batch.errors(moved)) if self.dual else (v, errors)
         pulls = torch.zeros(own.shape[:2]).scatter_add_(1, batch.places, errors)  # (C, M) each row's, of its examples
-        rate = self.config.peer_item_rate * self.items
+        rate = self.config.baseline_item_rate * self.items
         own.addcmul_(pulls.unsqueeze(-1), along[:, None, :-1], value=-rate)  # a score's gradient by its item is v
         return moved
 

@@ -29,7 +29,7 @@ class FitConfig:
     """Steps of plain gradient descent on the client's own loss, each round."""
     local_rate: Annotated[float, Gt(0)] = 1.0
     """Length of a local step."""
-    forget: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    event_dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Share of the events that a client does not read in a step."""
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Share of the input of the user tower's head that is left out in a step."""
@@ -142,7 +142,7 @@ def client_losses(
 
     `stream` is the run's seed, the round and the step, from which, with its salt, each client draws.
     """
-    on, cohort = embeddings.device, cohort.forgetting(config.forget, *stream)
+    on, cohort = embeddings.device, cohort.with_event_dropout(config.event_dropout, *stream)
     rows = draw_negatives(config, len(embeddings), cohort.salts, *stream).to(on)
     lower = config.precision == "bfloat16" or (config.precision == "auto" and fast_bfloat16(on))
     means, counted = [], []

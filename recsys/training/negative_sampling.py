@@ -29,17 +29,17 @@ class PeerConfig:
 
     __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
 
-    peer_dim: Annotated[int, Ge(1)] = 32
+    baseline_dim: Annotated[int, Ge(1)] = 32
     """Of a peer: width of an item's vector."""
-    peer_negatives: Annotated[int, Ge(1)] = 4
+    baseline_negatives: Annotated[int, Ge(1)] = 4
     """Of a peer: items drawn for each of a client's own items, each round anew."""
-    peer_batch: Annotated[int, Ge(1)] = 256
+    baseline_batch: Annotated[int, Ge(1)] = 256
     """Of a peer: examples of a local step."""
-    peer_rate: Annotated[float, Gt(0)] = 0.1
+    baseline_rate: Annotated[float, Gt(0)] = 0.1
     """Of a peer: length of a step of the private part."""
-    peer_item_rate: Annotated[float, Gt(0)] = 8.0
+    baseline_item_rate: Annotated[float, Gt(0)] = 8.0
     """Of a peer: length of a step of the shared table, times the number of items."""
-    peer_leak: bool = False
+    baseline_leak: bool = False
     """Of a peer: draw no held-out item as a negative, as the authors' code does. It tells which item is held out."""
 
 
@@ -62,9 +62,9 @@ def blocks(
 
     With arithmetic on padded numbers of a length that depends on a client alone, a client gets the same in any company.
     """
-    counts = (shard.ends[users] - shard.starts[users] - HELD_OUT["train"]) * (1 + config.peer_negatives)
-    steps = np.maximum(1, -(-counts // config.peer_batch))
-    widths = np.clip(-(-counts // WIDTH_STEP) * WIDTH_STEP, 1, config.peer_batch)
+    counts = (shard.ends[users] - shard.starts[users] - HELD_OUT["train"]) * (1 + config.baseline_negatives)
+    steps = np.maximum(1, -(-counts // config.baseline_batch))
+    widths = np.clip(-(-counts // WIDTH_STEP) * WIDTH_STEP, 1, config.baseline_batch)
     shapes = np.stack([steps, widths], axis=1)
     for shape in np.unique(shapes, axis=0)[::-1]:
         alike = users[(shapes == shape).all(axis=1)]
@@ -85,11 +85,11 @@ def sample_examples(
     rng = random_stream(Stream.BASELINE_EXAMPLES, *stream, shard.salts[user])
     own = np.asarray(shard.history(user, "train"), dtype=np.int64)
     known = [own]
-    if config.peer_leak:
+    if config.baseline_leak:
         known += [shard.history(user, "test"), shard.held_out(shard.ranked([user]), "test")]
     check_rows(np.concatenate(known), items)
     others = np.delete(np.arange(items), np.concatenate(known))
-    drawn = others[rng.integers(len(others), size=len(own) * config.peer_negatives)] if len(others) else others
+    drawn = others[rng.integers(len(others), size=len(own) * config.baseline_negatives)] if len(others) else others
     order = rng.permutation(len(own) + len(drawn))
     return np.concatenate([own, drawn])[order], order < len(own)
 
