@@ -13,7 +13,6 @@ from fedrec.data.prepare import CLIENT_STATE
 from fedrec.data.storage.atomic_files import replaced_file
 from fedrec.data.storage.reading import regular
 from fedrec.federation.messages import OrderRefused
-from fedrec.recsys.training.federated_baselines import PersonalTable, UserState
 
 UserStates = dict[int, Any]
 
@@ -94,6 +93,8 @@ class ClientStateStore:
             torch.save({"run": self._run, "left": known}, path)
 
     def _load(self, file: Path) -> None:
+        from fedrec.recsys.federated_baselines.method import PersonalTable, UserState
+
         users = {int(salt): user for user, salt in enumerate(self._salts)}
         regular(file, "remove it, and its users begin the run anew")
         try:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError, W
 from fedrec.data.errors import InputError
 from fedrec.recsys.card import RENAMED_SETTINGS
 from fedrec.recsys.model.two_tower import ModelConfig
-from fedrec.recsys.training.federated_baselines import PeerConfig
+from fedrec.recsys.training.baseline_config import FederatedBaselineConfig
 from fedrec.recsys.training.local_training import FitConfig
 
 Scalar = int | float | bool | str
@@ -53,7 +53,7 @@ class RunConfig:
     __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
 
     method: Literal["fedrec", "fedmf", "pfedrec"] = "fedrec"
-    """The model of this project, or a federated peer that it is compared with."""
+    """The model of this project, or a federated baseline that it is compared with."""
     mode: Literal["federated", "central"] = "federated"
     """Each user is a client, or (central) the users of a round are pooled into one client."""
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
@@ -85,7 +85,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
-    baseline: PeerConfig = field(default_factory=PeerConfig)
+    baseline: FederatedBaselineConfig = field(default_factory=FederatedBaselineConfig)
 
     @property
     def keeps(self) -> bool:
@@ -94,7 +94,8 @@ class RunConfig:
 
     @property
     def least_events(self) -> int:
-        """Events that a user needs to have an example: ours predicts an event from another, a peer takes each alone."""
+        """Events that a user needs to have an example: the two towers predict an event from another, a federated
+        baseline uses each event alone."""
         return self.held_out + (1 if self.keeps else 2)
 
     @property
@@ -107,7 +108,7 @@ _SECTIONS = {item.name: item.default_factory for item in fields(RunConfig) if is
 _ADAPTER = TypeAdapter(RunConfig)
 
 
-def to_flat(config: RunConfig | ModelConfig | FitConfig | ServerConfig | PeerConfig) -> dict[str, Scalar]:
+def to_flat(config: RunConfig | ModelConfig | FitConfig | ServerConfig | FederatedBaselineConfig) -> dict[str, Scalar]:
     """The flat table of a config: name → int, float, bool or str."""
     table: dict[str, Scalar] = {}
     for item in fields(config):

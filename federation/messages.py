@@ -68,8 +68,8 @@ class Update:
 ITEMS = 2**32
 """More than any catalogue holds."""
 
-PEER_LOSS = 1e6
-"""A bound for the peers, whose scores have none: a client so far off has diverged."""
+BASELINE_LOSS = 1e6
+"""A bound for the federated baselines, whose scores have none: a client with a larger loss has diverged."""
 
 
 def worst_loss(config: RunConfig) -> float:
@@ -79,7 +79,7 @@ def worst_loss(config: RunConfig) -> float:
     at 1/T and the next one at -1/T, is at most log N + 2/T (recsys/training/loss.py: the drawn items stand for
     N - 1). A twentieth is added for products in bfloat16.
     """
-    return PEER_LOSS if config.keeps else 1.05 * (math.log(ITEMS) + 2 / config.model.temperature)
+    return BASELINE_LOSS if config.keeps else 1.05 * (math.log(ITEMS) + 2 / config.model.temperature)
 
 
 def norms(deltas: Adapter) -> Tensor:

@@ -20,7 +20,6 @@ from fedrec.recsys.evaluation.ranking import metric_sums, rank_users
 from fedrec.recsys.hardware import device, parallel_map
 from fedrec.recsys.model.lora import Adapter
 from fedrec.recsys.model.two_tower import Model, ModelConfig
-from fedrec.recsys.training.federated_baselines import Peer
 from fedrec.recsys.training.method import Block, FederatedMethod, TwoTowerMethod
 
 
@@ -100,7 +99,10 @@ def method_of(config: RunConfig, model: Model, public: Embeddings) -> FederatedM
     if config.method == "fedrec":
         pooled = config.mode == "central"
         return TwoTowerMethod(model, public.matrix, public.warm, config.fit, config.seed, pooled, config.held_out)
-    return Peer(config.baseline, len(public.matrix), config.seed, dual=config.method == "pfedrec")
+    from fedrec.recsys.federated_baselines.method import DualPersonalisation, MatrixFactorisation
+
+    baseline = {"fedmf": MatrixFactorisation, "pfedrec": DualPersonalisation}[config.method]
+    return baseline(config.baseline, len(public.matrix), config.seed)
 
 
 @lru_cache(maxsize=2)

@@ -179,10 +179,10 @@ def _check_same_config(begun: RunConfig, asked: RunConfig, out: Path) -> None:
 def train(grid: Grid, out: Path, dataset: Dataset, config: RunConfig, observe: Observer) -> None:
     """Train over `grid` to the last round, from the state in `out` if there is one, and write there what came of it.
 
-    Of the dataset only the public side is used: the catalogue, and its embeddings, which are
-    made there if they are absent. No shard is opened here. A peer's run gets metrics and a card, but no artifact:
-    without its users' private parts, which stay on the nodes, what it learned ranks nothing. Raises `InputError` if
-    another process trains into `out`.
+    Of the dataset only the public side is used: the catalogue, and its embeddings, which are made there if they are
+    absent. No shard is opened here. A federated baseline's run gets metrics and a card, but no artifact: without its
+    users' private parts, which stay on the nodes, what it learned ranks nothing. Raises `InputError` if another
+    process trains into `out`.
     """
     with in_use(out):
         _train(grid, out, dataset, config, observe)
@@ -212,7 +212,7 @@ def _train(grid: Grid, out: Path, dataset: Dataset, config: RunConfig, observe: 
 
 
 def _measured(grid: Grid, roster: Roster, state: State, split: str, config: RunConfig) -> dict[str, dict[str, float]]:
-    """Everybody's metrics at the best round, by protocol. A peer's figures are published against sampled items."""
+    """Everybody's metrics at the best round, by protocol. Federated baselines are also ranked against sampled items."""
     found = {}
     for protocol in ("full", "sampled-99") if config.keeps else ("full",):
         order = Order(state.best_round, np.arange(len(roster)), split=split, protocol=protocol, run=state.run)

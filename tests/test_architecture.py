@@ -111,6 +111,14 @@ def test_slow_imports_wait_until_they_are_needed(path: Path) -> None:
     assert not SLOW & {name.split(".")[0] for name in imports(path, top_level=True)}
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_product_runs_without_its_federated_baselines(path: Path) -> None:
+    """A federation that trains the two towers imports no method that they are compared with."""
+    wing = "fedrec.recsys.federated_baselines"
+    if room_of(module_of(path)) != "benchmarks" and not module_of(path).startswith(wing):
+        assert not [name for name in imports(path, top_level=True) if name.startswith(wing)]
+
+
 def test_no_test_imports_a_test() -> None:
     """What several tests need is in `tests/support`."""
     tests = sorted((ROOT / "tests").rglob("*.py"))

@@ -48,7 +48,7 @@ pytestmark = pytest.mark.timeout(900)  # one federation for most of them, whose 
 
 UNGUARDED = "unguarded"
 KNOBS = {"rounds": 2, "nodes": 3, "bits": 8, "clients_per_round": 12}
-PEER = {"method": "pfedrec", "bits": 32, "nodes": 2}
+BASELINE = {"method": "pfedrec", "bits": 32, "nodes": 2}
 PHONES = KNOBS | {"nodes": 12, "rounds": 1, "validate_every": 1}
 
 ASKED_OF_THE_LINK = (
@@ -194,11 +194,11 @@ def test_nothing_but_the_calls_of_nodes_gets_through_the_door(told: Told) -> Non
 def test_private_parts_outlive_the_processes(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
     """Flower starts a process for each message: what its users keep is in files, and the figures are those of one
     process that remembers."""
-    with trial(toy, tmp_path, [10, 2], 2, **KNOBS | PEER) as made:
+    with trial(toy, tmp_path, [10, 2], 2, **KNOBS | BASELINE) as made:
         with made.running():
             pass
         assert (made.out / METRICS).exists(), made.story()
-    ours = here_too(toy, tmp_path / "here", **KNOBS | PEER)
+    ours = here_too(toy, tmp_path / "here", **KNOBS | BASELINE)
     assert json.loads((ours / METRICS).read_text()) == json.loads((made.out / METRICS).read_text())
     for folder in made.folders:
         (file,) = (folder / "keep").iterdir()

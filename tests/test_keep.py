@@ -11,7 +11,7 @@ import torch
 
 from fedrec.data.errors import InputError
 from fedrec.federation.client_state import ClientStateStore, state_file
-from fedrec.recsys.training.federated_baselines import PersonalTable, UserState
+from fedrec.recsys.federated_baselines.method import PersonalTable, UserState
 
 RUN = "a run"
 SALTS = np.array([5, 2**64 - 1, 7], dtype=np.uint64)
@@ -88,9 +88,11 @@ def test_it_outlives_the_process_in_a_file_for_its_owner_alone(tmp_path: Path) -
     assert list(file.parent.iterdir()) == [file]
     again = ClientStateStore(file, np.array([9, 5, 2**64 - 1], dtype=np.uint64)).at(RUN, 3)
     assert again.keys() == {1, 2}
-    assert torch.equal(again[1].v, torch.tensor([3.0]))
-    assert again[1].own is None
-    for was, now in zip((kept.v, *(kept.own or ())), (again[2].v, *again[2].own), strict=True):
+    assert torch.equal(again[1].user_vector, torch.tensor([3.0]))
+    assert again[1].personal is None
+    for was, now in zip(
+        (kept.user_vector, *(kept.personal or ())), (again[2].user_vector, *again[2].personal), strict=True
+    ):
         assert torch.equal(was, now)
 
 

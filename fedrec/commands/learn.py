@@ -78,7 +78,7 @@ def train(
     if not metrics:
         told = f"It was trained on every event, so there is nothing to measure it with. {told}"
     if Protocol.sampled in metrics.get("test", ()):
-        told = "A peer to compare with: its users' private parts are gone, and there is nothing to serve."
+        told = "A federated baseline: its users' private parts are gone, and there is nothing to serve."
     console.out.print(f"Wrote {out}. {told}", soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""What a node's clients learn with: our own model, or a peer that it is compared with."""
+"""What a node's clients learn with: our own model, or a federated baseline."""
 
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""The peers: what a client does against plain autograd, the laws, the leak, and what stays on the node."""
+"""The federated baselines: a client against plain autograd, the laws, the leak, and what stays on the node."""
 
 import json
 from collections.abc import Iterable
@@ -25,15 +25,17 @@ from fedrec.federation.rounds import take_census
 from fedrec.federation.server import State
 from fedrec.federation.training_run import METRICS, open_run, train
 from fedrec.recsys.exact_sum import GRID, exact_scatter, exact_sum
+from fedrec.recsys.federated_baselines.examples import example_blocks, sample_examples
+from fedrec.recsys.federated_baselines.method import TABLE, DualPersonalisation, MatrixFactorisation
 from fedrec.recsys.recommender import Recommender
-from fedrec.recsys.training.federated_baselines import TABLE, Peer
+from fedrec.recsys.training.baseline_config import FederatedBaselineConfig
 from fedrec.recsys.training.method import UserStates
-from fedrec.recsys.training.negative_sampling import PeerConfig, blocks, sample_examples
 from tests.support.cli import Fedrec, is_refused
 from tests.support.recorder import Recorder, bytes_of
 from tests.support.toy_world import SMALL, toy_stamp
 
-PEERS = ("fedmf", "pfedrec")
+METHODS = {"fedmf": MatrixFactorisation, "pfedrec": DualPersonalisation}
+Baseline = MatrixFactorisation | DualPersonalisation
 SETTINGS = {
     "optimizer": "fedavg",
     "server_rate": 1.0,
@@ -43,15 +45,15 @@ SETTINGS = {
     "baseline_item_rate": 0.5,
 }
 ITEMS = 60
-QUICK = PeerConfig(baseline_dim=8, baseline_batch=64, baseline_item_rate=0.5)
+QUICK = FederatedBaselineConfig(baseline_dim=8, baseline_batch=64, baseline_item_rate=0.5)
 
 
-def peer_config(method: str, **changes: object) -> RunConfig:
+def baseline_config(method: str, **changes: object) -> RunConfig:
     return from_flat(SMALL | SETTINGS | {"method": method} | changes)
 
 
-def peer(method: str, config: PeerConfig = QUICK) -> Peer:
-    return Peer(config, ITEMS, seed=0, dual=method == "pfedrec")
+def baseline(method: str, config: FederatedBaselineConfig = QUICK) -> Baseline:
+    return METHODS[method](config, ITEMS, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,9 @@ def varied() -> Shard:
     return Shard(ends - lengths, ends, items, rng.integers(2**63, size=len(lengths)).astype(np.uint64))
 
 
-def fitted(learner: Peer, shard: Shard, users: Iterable[int], parts: UserStates, round: int = 1) -> dict[int, tuple]:
+def fitted(
+    learner: Baseline, shard: Shard, users: Iterable[int], parts: UserStates, round: int = 1
+) -> dict[int, tuple]:
     """Each user's dense change of the table, and its loss."""
     found = {}
     work = learner.blocks(shard, np.fromiter(users, dtype=np.int64), round)
@@ -89,10 +93,10 @@ class Plain(nn.Module):
         return F.binary_cross_entropy((self.items[rows] @ self.w + self.b).sigmoid(), labels)
 
 
-def plain_client(learner: Peer, shard: Shard, user: int) -> Plain:
+def plain_client(learner: Baseline, shard: Shard, user: int) -> Plain:
     """A round of one client with autograd and torch's SGD, a batch at a time."""
-    config, dual = learner.config, learner.dual
-    client = Plain(learner.adapter()[TABLE], learner.start(shard.salts[user]).v)
+    config, dual = learner.config, isinstance(learner, DualPersonalisation)
+    client = Plain(learner.adapter()[TABLE], learner.initial_state(shard.salts[user]).user_vector)
     private = torch.optim.SGD([client.w, client.b] if dual else [client.w], lr=config.baseline_rate)
     shared = torch.optim.SGD([client.items], lr=config.baseline_item_rate * ITEMS)
     rows, own = sample_examples(config, shard, user, ITEMS, (0, 1))
@@ -106,9 +110,9 @@ def plain_client(learner: Peer, shard: Shard, user: int) -> Plain:
     return client
 
 
-@pytest.mark.parametrize("method", PEERS)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_client_does_what_autograd_does(varied: Shard, method: str) -> None:
-    learner, parts = peer(method), {}
+    learner, parts = baseline(method), {}
     changes = fitted(learner, varied, range(len(varied)), parts)
     for user in range(len(varied)):
         client = plain_client(learner, varied, user)
@@ -116,17 +120,19 @@ def test_a_client_does_what_autograd_does(varied: Shard, method: str) -> None:
             torch.testing.assert_close(
                 changes[user][0].float(), client.items - learner.adapter()[TABLE], atol=2e-4, rtol=1e-3
             )
-            torch.testing.assert_close(parts[user].v, torch.cat([client.w, client.b[None]]), atol=1e-4, rtol=1e-3)
-            own = client.items if learner.dual else learner.adapter()[TABLE]
+            torch.testing.assert_close(
+                parts[user].user_vector, torch.cat([client.w, client.b[None]]), atol=1e-4, rtol=1e-3
+            )
+            own = client.items if isinstance(learner, DualPersonalisation) else learner.adapter()[TABLE]
             expected = own @ client.w + client.b
             scores = learner.scorer(learner.adapter(), varied, "test", parts)([user])[0]
             torch.testing.assert_close(scores, expected, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("method", PEERS)
+@pytest.mark.parametrize("method", METHODS)
 def test_alone(varied: Shard, method: str) -> None:
     """A client in a cohort gets, to the bit, what the same client gets alone, its private part included."""
-    learner, company = peer(method), {}
+    learner, company = baseline(method), {}
     together = fitted(learner, varied, range(len(varied)), company)
     for user in range(len(varied)):
         lonely = {}
@@ -134,7 +140,7 @@ def test_alone(varied: Shard, method: str) -> None:
         assert change.any()
         assert torch.equal(change, together[user][0])
         assert torch.equal(loss, together[user][1])
-        assert torch.equal(lonely[user].v, company[user].v)
+        assert torch.equal(lonely[user].user_vector, company[user].user_vector)
         scores = [learner.scorer(learner.adapter(), varied, "test", parts)([user]) for parts in (lonely, company)]
         assert torch.equal(*scores)
 
@@ -147,10 +153,10 @@ def trained(data: Path, config: RunConfig, folder: Path, grid: type[LocalGrid] =
     return rounds.run(nodes, take_census(nodes, config, toy_stamp()), start, config, folder, lambda record: None)
 
 
-@pytest.mark.parametrize("method", PEERS)
+@pytest.mark.parametrize("method", METHODS)
 def test_anywhere(toy: Path, tmp_path: Path, method: str) -> None:
     """The same users on 1, 3 or 12 nodes give the same table and the same figures, to the bit."""
-    config = peer_config(method)
+    config = baseline_config(method)
     one, *others = (trained(toy, replace(config, nodes=n), tmp_path / str(n)) for n in (1, 3, 12))
     assert one.round == 4
     for other, nodes in zip(others, (3, 12), strict=True):
@@ -160,17 +166,17 @@ def test_anywhere(toy: Path, tmp_path: Path, method: str) -> None:
         assert figures[0] == figures[1]
 
 
-@pytest.mark.parametrize("method", PEERS)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_run_starts_its_private_parts_anew(toy: Path, tmp_path: Path, method: str) -> None:
     """The node is open still, and had better not remember."""
-    first, second = (trained(toy, peer_config(method), tmp_path / name) for name in ("first", "second"))
+    first, second = (trained(toy, baseline_config(method), tmp_path / name) for name in ("first", "second"))
     assert torch.equal(first.adapter[TABLE], second.adapter[TABLE])
 
 
-@pytest.mark.parametrize("method", PEERS)
+@pytest.mark.parametrize("method", METHODS)
 def test_private_the_keep_never_crosses(toy: Path, shard: Shard, tmp_path: Path, method: str) -> None:
     """Of the model, only the table crosses, and nothing that crosses holds a private vector."""
-    config = peer_config(method, nodes=3)
+    config = baseline_config(method, nodes=3)
     Recorder.crossed = []
     state = trained(toy, config, tmp_path / "run", Recorder)
     assert len(Recorder.crossed) >= 4 * 4
@@ -180,7 +186,7 @@ def test_private_the_keep_never_crosses(toy: Path, shard: Shard, tmp_path: Path,
     kept = [open_node(str(toy), config, part, 3, False).keep.at(state.run, config.rounds) for part in range(3)]
     assert sum(len(parts) for parts in kept) == len(shard)
     for private in (private for parts in kept for private in parts.values()):
-        assert private.v[:4].numpy().tobytes() not in payload
+        assert private.user_vector[:4].numpy().tobytes() not in payload
 
 
 @settings(max_examples=40, deadline=None)
@@ -203,7 +209,7 @@ def one_user(events: np.ndarray) -> Shard:
     return Shard(np.array([0]), np.array([len(events)]), events, np.array([5], dtype=np.uint64))
 
 
-def drawn(config: PeerConfig, shard: Shard, rounds: int) -> set[int]:
+def drawn(config: FederatedBaselineConfig, shard: Shard, rounds: int) -> set[int]:
     examples = (sample_examples(config, shard, 0, ITEMS, (0, round)) for round in range(rounds))
     return {int(row) for rows, own in examples for row in rows[~own]}
 
@@ -215,7 +221,7 @@ def test_only_with_the_leak_are_held_out_items_never_drawn() -> None:
 
 
 def test_examples_are_a_clients_own_items_once_and_four_others_each(varied: Shard) -> None:
-    for block in blocks(QUICK, varied, np.arange(len(varied)), ITEMS, (0, 1)):
+    for block in example_blocks(QUICK, varied, np.arange(len(varied)), ITEMS, (0, 1)):
         items = block.rows.unsqueeze(1).expand(-1, block.places.shape[1], -1).gather(2, block.places)
         for client, user in enumerate(block.users):
             there, own = block.mask[client], block.labels[client].bool()
@@ -242,19 +248,19 @@ def test_scattered_sums_are_dense_sums() -> None:
     assert float(exact_scatter(torch.full((1, 1, 1), 3.0), rows[:1, :1], 7, torch.ones(1)).sum() * GRID) == 3 * GRID
 
 
-@pytest.mark.parametrize("method", PEERS)
+@pytest.mark.parametrize("method", METHODS)
 def test_one_user_moves_the_table_by_at_most_the_clip(varied: Shard, method: str) -> None:
-    learner = peer(method)
+    learner = baseline(method)
     for block in learner.blocks(varied, np.arange(1), 1):
         update = clip_and_sum(learner.train_clients(learner.adapter(), block, {}), 1, clip=0.25)
         assert float(update.deltas[TABLE].norm()) == pytest.approx(0.25, rel=1e-5)
         assert update.sums["clipped"] == 1
 
 
-@pytest.mark.parametrize("method", PEERS)
-def test_peers_learn_the_toy_world(toy: Path, shard: Shard, tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_the_baselines_learn_the_toy_world(toy: Path, shard: Shard, tmp_path: Path, method: str) -> None:
     """Who cooks is shown cooking films, who flies is shown films of space: also those never seen."""
-    config = peer_config(
+    config = baseline_config(
         method, rounds=100, clients_per_round=12, validate_every=100, baseline_dim=4, baseline_rate=1.0
     )
     state = trained(toy, config, tmp_path / "run")
@@ -274,7 +280,7 @@ def test_the_leak_shows_in_what_is_measured(toy: Path, tmp_path: Path) -> None:
             tmp_path / str(leak),
             {"rounds": 100, "clients_per_round": 12, "baseline_dim": 4, "baseline_rate": 1.0},
         )
-        config = peer_config("pfedrec", **learning, validate_every=100, baseline_leak=leak)
+        config = baseline_config("pfedrec", **learning, validate_every=100, baseline_leak=leak)
         train(
             LocalGrid.over(Dataset.open(toy), config),
             out,
@@ -286,14 +292,14 @@ def test_the_leak_shows_in_what_is_measured(toy: Path, tmp_path: Path) -> None:
     assert mrr[True] > 1.3 * mrr[False]
 
 
-@pytest.mark.parametrize("method", PEERS)
+@pytest.mark.parametrize("method", METHODS)
 def test_the_best_round_is_measured_with_its_own_private_parts(
     toy: Path, tmp_path: Path, fedrec: Fedrec, method: str
 ) -> None:
-    """And a peer's run has figures by both protocols, and no artifact."""
+    """And a federated baseline's run has figures by both protocols, and no artifact."""
     out = tmp_path / "run"
     config = open_run(
-        out, Dataset.open(toy), peer_config(method, rounds=12, validation_users=12, nodes=3), resume=False
+        out, Dataset.open(toy), baseline_config(method, rounds=12, validation_users=12, nodes=3), resume=False
     )
     train(LocalGrid.over(Dataset.open(toy), config), out, Dataset.open(toy), config, lambda record: None)
     metrics, card = (json.loads((out / name).read_text()) for name in (METRICS, "card.json"))
@@ -308,14 +314,14 @@ def test_the_best_round_is_measured_with_its_own_private_parts(
 
 
 @pytest.mark.parametrize(("change", "said"), [({"mode": "central"}, "private parts"), ({"bits": 4}, "bits = 4")])
-def test_a_peer_is_only_what_its_authors_made_it(change: dict[str, object], said: str) -> None:
+def test_a_baseline_is_only_what_its_authors_made_it(change: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        peer_config("fedmf", **change)
+        baseline_config("fedmf", **change)
 
 
-def test_a_peer_does_not_begin_from_a_run_of_ours(toy: Path, run: Path, tmp_path: Path) -> None:
+def test_a_baseline_does_not_begin_from_a_run_of_ours(toy: Path, run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="pfedrec cannot go on from"):
-        open_run(tmp_path / "new", Dataset.open(toy), peer_config("pfedrec"), False, run)
+        open_run(tmp_path / "new", Dataset.open(toy), baseline_config("pfedrec"), False, run)
     assert not (tmp_path / "new").exists()
 
 
