@@ -17,7 +17,8 @@ from fedrec.data.storage.atomic_files import replaced_file
 from fedrec.data.storage.names import name_fault
 from fedrec.federation.config import from_nested
 from fedrec.recsys.card import load_card
-from fedrec.recsys.evaluation.ranking import Ranking, Scorer, metric_means, metric_sums, rank, restrict_to
+from fedrec.recsys.evaluation.ranking import Ranking, metric_means, metric_sums, rank, restrict_to
+from fedrec.recsys.model.scoring import Scorer
 from fedrec.recsys.recommender import Recommender
 
 

@@ -27,10 +27,10 @@ from fedrec.data.ids import id_faults
 from fedrec.data.storage.atomic_files import replaced_file
 from fedrec.recsys.card import AGAIN, CARD, load_finished_card, model_config
 from fedrec.recsys.embeddings import Encoder, resolve
-from fedrec.recsys.evaluation.ranking import Scorer, user_vectors, vector_scorer
 from fedrec.recsys.hardware import parallel_map, workers
 from fedrec.recsys.model.inference import PASS, InferenceModel
 from fedrec.recsys.model.lora import Adapter, fingerprint, from_peft, is_lora, to_peft
+from fedrec.recsys.model.scoring import Scorer, user_vectors, vector_scorer
 from fedrec.recsys.model.two_tower import Model, ModelConfig
 from fedrec.recsys.nearest import Found, best, contenders, doubt, exact_scores
 from fedrec.recsys.tensors import check_adapter, check_numbers, check_vectors, load_tensors

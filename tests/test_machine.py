@@ -9,8 +9,9 @@ from torch import Tensor
 
 from fedrec.data.shard import Shard
 from fedrec.federation.messages import clip_and_sum
-from fedrec.recsys.evaluation.ranking import model_scorer, rank
+from fedrec.recsys.evaluation.ranking import rank
 from fedrec.recsys.hardware import cores, describe_hardware, device, fast_bfloat16, parallel_map
+from fedrec.recsys.model.scoring import model_scorer
 from fedrec.recsys.model.two_tower import Model
 from fedrec.recsys.training import local_training as fitting
 from fedrec.recsys.training.local_training import FitConfig, blocks, train_clients

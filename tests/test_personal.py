@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
-from fedrec.recsys.evaluation.ranking import metric_means, metric_sums, model_scorer, rank
+from fedrec.recsys.evaluation.ranking import metric_means, metric_sums, rank
+from fedrec.recsys.model.scoring import model_scorer
 from fedrec.recsys.model.two_tower import Model
 from fedrec.recsys.training.local_training import FitConfig, local_sgd, train_clients
 from fedrec.recsys.training.personalisation import Clients, PersonalConfig, grid

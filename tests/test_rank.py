@@ -14,7 +14,8 @@ from torch import Tensor
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.shard import NOTHING, Shard
 from fedrec.recsys.baselines import simple
-from fedrec.recsys.evaluation.ranking import metric_means, metric_sums, model_scorer, rank, restrict_to
+from fedrec.recsys.evaluation.ranking import metric_means, metric_sums, rank, restrict_to
+from fedrec.recsys.model.scoring import model_scorer
 from fedrec.recsys.model.two_tower import Model
 
 

@@ -11,7 +11,7 @@ from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
 from fedrec.federation.config import RunConfig, to_flat
 from fedrec.recsys.embeddings import embed
-from fedrec.recsys.evaluation.ranking import model_scorer
+from fedrec.recsys.model.scoring import model_scorer
 from fedrec.recsys.recommender import Recommender
 
 

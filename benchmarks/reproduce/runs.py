@@ -12,7 +12,8 @@ from fedrec.data.shard import Shard
 from fedrec.evaluation import cold_items, measured, score_users
 from fedrec.federation.config import RunConfig, to_flat
 from fedrec.federation.training_run import TrainedOn, open_run
-from fedrec.recsys.evaluation.ranking import Scorer, restrict_to
+from fedrec.recsys.evaluation.ranking import restrict_to
+from fedrec.recsys.model.scoring import Scorer
 from fedrec.recsys.recommender import CARD, Recommender
 from fedrec.training import train_shown
 

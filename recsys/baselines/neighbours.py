@@ -17,8 +17,8 @@ from torch import Tensor
 
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard, check_rows
-from fedrec.recsys.evaluation.ranking import Scorer
 from fedrec.recsys.hardware import free_memory
+from fedrec.recsys.model.scoring import Scorer
 
 PRODUCTS = 2**22
 """Similarities that are held at a time, however many items there are."""

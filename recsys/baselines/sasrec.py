@@ -21,8 +21,9 @@ from torch.nn import functional as F
 
 from fedrec.data.errors import InputError
 from fedrec.data.shard import HELD_OUT, Shard
-from fedrec.recsys.evaluation.ranking import Scorer, metric_means, metric_sums, rank, sample_users
+from fedrec.recsys.evaluation.ranking import metric_means, metric_sums, rank, sample_users
 from fedrec.recsys.hardware import device
+from fedrec.recsys.model.scoring import Scorer
 from fedrec.recsys.training.loss import sampled_softmax
 
 VALIDATION_USERS = 2000

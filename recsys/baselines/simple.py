@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedrec.data.shard import Shard, check_rows
-from fedrec.recsys.evaluation.ranking import Scorer
+from fedrec.recsys.model.scoring import Scorer
 
 
 def random_scores(items: int, seed: int) -> Scorer:

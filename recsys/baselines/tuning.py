@@ -16,7 +16,8 @@ from fedrec.data.shard import Shard
 from fedrec.recsys.baselines.neighbours import EASEConfig, KNNConfig, ease, item_knn
 from fedrec.recsys.baselines.sasrec import Epoch, SASRecConfig, fit_sasrec, sasrec_scorer
 from fedrec.recsys.baselines.simple import popularity, random_scores, text_neighbours
-from fedrec.recsys.evaluation.ranking import Scorer, per_user, rank, sample_users
+from fedrec.recsys.evaluation.ranking import per_user, rank, sample_users
+from fedrec.recsys.model.scoring import Scorer
 
 METRIC = "ndcg@10"
 VALIDATION_USERS = 2000

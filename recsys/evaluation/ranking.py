@@ -6,9 +6,8 @@ Why not against sampled negatives: Krichene and Rendle 2020, doi:10.1145/3394486
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -16,49 +15,15 @@ from torch import Tensor
 
 from fedrec.data.errors import InputError
 from fedrec.data.randomness import Stream, random_stream
-from fedrec.data.shard import Cohort, Shard, check_rows
+from fedrec.data.shard import Shard, check_rows
 from fedrec.recsys.exact_sum import exact_sum
 from fedrec.recsys.hardware import parallel_map
-from fedrec.recsys.model.lora import Adapter
-from fedrec.recsys.model.two_tower import Model
+from fedrec.recsys.model.scoring import Scorer, UserScorer
 
 CUTOFFS = (5, 10, 20)
-USERS, SCORES, EVENTS = 256, 2**25, 4096
-"""At a time, at most: users ranked, scores held and events read, however many users and items there are."""
+USERS, SCORES = 256, 2**25
+"""At a time, at most: users ranked and scores held, however many users and items there are."""
 PROTOCOLS = ("full", "sampled-99", "cold")
-
-Scorer = Callable[[Sequence[np.ndarray]], Tensor]
-"""Histories of B users → scores (B, N) of every item. Whatever can rank is one."""
-
-Read = Callable[[Tensor, Tensor], Tensor]
-"""Item vectors of right-aligned histories and a mask of their events → user vectors: (B, L, E), (B, L) → (B, E)."""
-
-UserScorer = Callable[[Iterable[int]], Tensor]
-"""B users of a shard → scores (B, N). Where a user has parameters of its own, its history does not tell all."""
-
-
-def model_scorer(model: Model, adapter: Adapter, vectors: Tensor) -> Scorer:
-    """A model in training as a scorer; `vectors` (N, E) are its item vectors."""
-    return vector_scorer(partial(model.user_vectors, adapter), model.config.history, vectors)
-
-
-def vector_scorer(read: Read, length: int, vectors: Tensor) -> Scorer:
-    """What reads the last `length` events into a user vector, as a scorer of the items of `vectors` (N, E)."""
-
-    def score(histories: Sequence[np.ndarray]) -> Tensor:
-        return user_vectors(read, length, vectors, histories) @ vectors.T  # (B, N)
-
-    return score
-
-
-def user_vectors(read: Read, length: int, vectors: Tensor, histories: Sequence[np.ndarray]) -> Tensor:
-    """One vector per history, of its last `length` events: (B, E). A history of no events gets a vector of zeros."""
-    found = torch.zeros(len(histories), vectors.shape[1], device=vectors.device)
-    cohort = Cohort.of(histories, np.arange(len(histories)), length).within(len(vectors))
-    for users, part in cohort.blocks(EVENTS, len(histories)):
-        items, mask = (torch.from_numpy(column[:, 0]).to(vectors.device) for column in (part.items, part.mask))
-        found[users] = read(vectors[items], mask) * mask[:, -1:]  # (b, L) → (b, E)
-    return found
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from fedrec.data.randomness import Stream, random_stream
 from fedrec.data.shard import Shard
-from fedrec.recsys.evaluation.ranking import UserScorer
 from fedrec.recsys.federated_baselines.examples import Batch, Examples, example_blocks
 from fedrec.recsys.model.lora import Adapter
+from fedrec.recsys.model.scoring import UserScorer
 from fedrec.recsys.training.baseline_config import FederatedBaselineConfig
 from fedrec.recsys.training.local_training import ClientUpdates
 from fedrec.recsys.training.method import UserStates

@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from fedrec.data.shard import Cohort, Shard
-from fedrec.recsys.evaluation.ranking import UserScorer, model_scorer
 from fedrec.recsys.model.lora import Adapter
+from fedrec.recsys.model.scoring import UserScorer, model_scorer
 from fedrec.recsys.model.two_tower import Model
 from fedrec.recsys.training.local_training import ClientUpdates, FitConfig, blocks, train_clients
 
