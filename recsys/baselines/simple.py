@@ -30,11 +30,17 @@ def popularity(shard: Shard, items: int, split: str) -> Scorer:
 
 
 def text_neighbours(embeddings: Tensor, last: int = 10) -> Scorer:
-    """Cosine between an item's text and the mean text of the user's last events: no training at all."""
+    """Return a scorer by the cosine between an item's text and the mean text of the user's `last` events.
+
+    Nothing is trained. An empty history scores zeros.
+    """
     unit = F.normalize(embeddings, dim=-1)
 
+    def profile(history: np.ndarray) -> Tensor:  # (E,)
+        events = unit[torch.from_numpy(np.array(history[-last:], dtype=np.int64))]
+        return events.mean(0) if len(events) else torch.zeros_like(unit[0])
+
     def score(histories: Sequence[np.ndarray]) -> Tensor:
-        tastes = [unit[torch.from_numpy(np.array(history[-last:], dtype=np.int64))].mean(0) for history in histories]
-        return torch.stack(tastes) @ unit.T
+        return torch.stack([profile(history) for history in histories]) @ unit.T
 
     return score

@@ -1,0 +1,105 @@
+"""The laws of scorers, for each scorer of the project."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fedrec.data.shard import Shard
+from fedrec.recsys.baselines.neighbours import EASEConfig, KNNConfig, ease, item_knn
+from fedrec.recsys.baselines.sasrec import SASRecConfig, fit_sasrec, sasrec_scorer
+from fedrec.recsys.baselines.simple import popularity, random_scores, text_neighbours
+from fedrec.recsys.embeddings import Encoder
+from fedrec.recsys.model.inference import InferenceModel
+from fedrec.recsys.model.scoring import Scorer, model_scorer, vector_scorer
+from fedrec.recsys.model.two_tower import Model
+from fedrec.recsys.recommender import Recommender
+from tests.laws.scorer_laws import ITEMS, SavedScorerLaws, ScorerLaws
+
+
+class TestRandom(ScorerLaws):
+    @pytest.fixture
+    def scorer(self) -> Scorer:
+        return random_scores(ITEMS, seed=0)
+
+
+class TestPopularity(ScorerLaws):
+    @pytest.fixture
+    def scorer(self, shard: Shard) -> Scorer:
+        return popularity(shard, ITEMS, "test")
+
+
+class TestTextNeighbours(ScorerLaws):
+    tolerance = 1e-6
+    of_no_events = 0.0
+
+    @pytest.fixture
+    def scorer(self, embeddings: Tensor) -> Scorer:
+        return text_neighbours(embeddings)
+
+
+class TestItemKNN(ScorerLaws):
+    of_no_events = 0.0
+
+    @pytest.fixture
+    def scorer(self, shard: Shard) -> Scorer:
+        return item_knn(shard, ITEMS, "test", KNNConfig(neighbours=5))
+
+
+class TestEASE(ScorerLaws):
+    of_no_events = 0.0
+
+    @pytest.fixture
+    def scorer(self, shard: Shard) -> Scorer:
+        return ease(shard, ITEMS, "test", EASEConfig(ridge=1.0))
+
+
+class TestSASRec(ScorerLaws):
+    tolerance = 1e-6
+    of_no_events = 0.0
+
+    @pytest.fixture
+    def scorer(self, shard: Shard) -> Scorer:
+        config = SASRecConfig(width=8, layers=1, length=6, batch=8, epochs=2)
+        return sasrec_scorer(fit_sasrec(shard, ITEMS, config, np.random.default_rng(0), lambda epoch: None))
+
+
+class TestTwoTowersInTraining(ScorerLaws):
+    tolerance = 1e-6
+    of_no_events = 0.0
+
+    @pytest.fixture
+    def scorer(self, model: Model, bent: dict[str, Tensor], embeddings: Tensor) -> Scorer:
+        return model_scorer(model, bent, model.item_vectors(bent, embeddings))
+
+
+class TestInferenceModel(ScorerLaws):
+    tolerance = 1e-6
+    of_no_events = 0.0
+
+    @pytest.fixture
+    def scorer(self, model: Model, encoder: Encoder, bent: dict[str, Tensor], embeddings: Tensor) -> Scorer:
+        towers = InferenceModel(model.config, encoder, bent, seed=0)
+        return vector_scorer(towers.user_vectors, towers.length, towers.item_vectors(embeddings))
+
+    def test_it_scores_as_the_model_in_training(
+        self, scorer: Scorer, model: Model, bent: dict[str, Tensor], embeddings: Tensor, histories: list[np.ndarray]
+    ) -> None:
+        expected = model_scorer(model, bent, model.item_vectors(bent, embeddings))(histories)
+        torch.testing.assert_close(scorer(histories), expected, atol=1e-5, rtol=0)
+
+
+class TestRecommender(SavedScorerLaws):
+    tolerance = 1e-6
+    of_no_events = 0.0
+
+    @pytest.fixture
+    def scorer(self, run: Path) -> Scorer:
+        return Recommender.load(run).scorer()
+
+    @pytest.fixture
+    def reloaded(self, run: Path, tmp_path: Path) -> Scorer:
+        Recommender.load(run).save(tmp_path)
+        return Recommender.load(tmp_path).scorer()
