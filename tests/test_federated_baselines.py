@@ -1,9 +1,9 @@
 """The federated baselines: a client against plain autograd, the laws, the leak, and what stays on the node."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -16,23 +16,20 @@ from torch.nn import functional as F
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.shard import NOTHING, Shard
-from fedrec.federation import round_log, rounds
+from fedrec.federation import round_log
 from fedrec.federation.client_app import open_node
 from fedrec.federation.config import RunConfig, from_flat
 from fedrec.federation.local_grid import LocalGrid
-from fedrec.federation.messages import clip_and_sum
-from fedrec.federation.rounds import take_census
-from fedrec.federation.server import State
 from fedrec.federation.training_run import METRICS, open_run, train
 from fedrec.recsys.exact_sum import GRID, exact_scatter, exact_sum
 from fedrec.recsys.federated_baselines.examples import example_blocks, sample_examples
 from fedrec.recsys.federated_baselines.method import TABLE, DualPersonalisation, MatrixFactorisation
 from fedrec.recsys.recommender import Recommender
 from fedrec.recsys.training.baseline_config import FederatedBaselineConfig
-from fedrec.recsys.training.method import UserStates
+from fedrec.recsys.training.method import FederatedMethod
+from tests.laws.method_laws import MethodLaws, train_cohort, train_run
 from tests.support.cli import Fedrec, is_refused
-from tests.support.recorder import Recorder, bytes_of
-from tests.support.toy_world import SMALL, toy_stamp
+from tests.support.toy_world import SMALL
 
 METHODS = {"fedmf": MatrixFactorisation, "pfedrec": DualPersonalisation}
 Baseline = MatrixFactorisation | DualPersonalisation
@@ -66,21 +63,6 @@ def varied() -> Shard:
     return Shard(ends - lengths, ends, items, rng.integers(2**63, size=len(lengths)).astype(np.uint64))
 
 
-def fitted(
-    learner: Baseline, shard: Shard, users: Iterable[int], parts: UserStates, round: int = 1
-) -> dict[int, tuple]:
-    """Each user's dense change of the table, and its loss."""
-    found = {}
-    work = learner.blocks(shard, np.fromiter(users, dtype=np.int64), round)
-    blocks = [(block, learner.train_clients(learner.adapter(), block, parts)) for block in work]
-    for examples, part in blocks:
-        assert part.rows is not None
-        for client, user in enumerate(examples.users):
-            alone = part.deltas[TABLE][client : client + 1], part.rows[client : client + 1]
-            found[user] = exact_scatter(*alone, ITEMS, torch.ones(1)), part.losses[client]
-    return found
-
-
 class Plain(nn.Module):
     """A client as a module: its own copy of the table, and a linear score function."""
 
@@ -110,15 +92,42 @@ def plain_client(learner: Baseline, shard: Shard, user: int) -> Plain:
     return client
 
 
+class BaselineLaws(MethodLaws):
+    """What the two share: users with 3 to 55 events, and a run of a few rounds."""
+
+    table = TABLE
+    name: ClassVar[str]
+
+    @pytest.fixture
+    def method(self) -> FederatedMethod:
+        return baseline(self.name)
+
+    @pytest.fixture
+    def config(self) -> RunConfig:
+        return baseline_config(self.name)
+
+    @pytest.fixture
+    def users(self, varied: Shard) -> Shard:
+        return varied
+
+
+class TestMatrixFactorisation(BaselineLaws):
+    name = "fedmf"
+
+
+class TestDualPersonalisation(BaselineLaws):
+    name = "pfedrec"
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_client_does_what_autograd_does(varied: Shard, method: str) -> None:
     learner, parts = baseline(method), {}
-    changes = fitted(learner, varied, range(len(varied)), parts)
+    changes = train_cohort(learner, learner.adapter(), varied, range(len(varied)), parts)
     for user in range(len(varied)):
         client = plain_client(learner, varied, user)
         with torch.no_grad():
             torch.testing.assert_close(
-                changes[user][0].float(), client.items - learner.adapter()[TABLE], atol=2e-4, rtol=1e-3
+                changes[user][0][TABLE].float(), client.items - learner.adapter()[TABLE], atol=2e-4, rtol=1e-3
             )
             torch.testing.assert_close(
                 parts[user].user_vector, torch.cat([client.w, client.b[None]]), atol=1e-4, rtol=1e-3
@@ -130,63 +139,10 @@ def test_a_client_does_what_autograd_does(varied: Shard, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_alone(varied: Shard, method: str) -> None:
-    """A client in a cohort gets, to the bit, what the same client gets alone, its private part included."""
-    learner, company = baseline(method), {}
-    together = fitted(learner, varied, range(len(varied)), company)
-    for user in range(len(varied)):
-        lonely = {}
-        (change, loss) = fitted(learner, varied, [user], lonely)[user]
-        assert change.any()
-        assert torch.equal(change, together[user][0])
-        assert torch.equal(loss, together[user][1])
-        assert torch.equal(lonely[user].user_vector, company[user].user_vector)
-        scores = [learner.scorer(learner.adapter(), varied, "test", parts)([user]) for parts in (lonely, company)]
-        assert torch.equal(*scores)
-
-
-def trained(data: Path, config: RunConfig, folder: Path, grid: type[LocalGrid] = LocalGrid) -> State:
-    nodes = grid.over(Dataset.open(data), config)
-    node = open_node(str(data), config, 0, config.nodes, False)
-    folder.mkdir()
-    start = State.start(node.method.adapter(), config.server)
-    return rounds.run(nodes, take_census(nodes, config, toy_stamp()), start, config, folder, lambda record: None)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_anywhere(toy: Path, tmp_path: Path, method: str) -> None:
-    """The same users on 1, 3 or 12 nodes give the same table and the same figures, to the bit."""
-    config = baseline_config(method)
-    one, *others = (trained(toy, replace(config, nodes=n), tmp_path / str(n)) for n in (1, 3, 12))
-    assert one.round == 4
-    for other, nodes in zip(others, (3, 12), strict=True):
-        assert torch.equal(one.adapter[TABLE], other.adapter[TABLE])
-        assert torch.equal(one.best[TABLE], other.best[TABLE])
-        figures = [[r["validation"] for r in round_log.read(tmp_path / str(n))] for n in (1, nodes)]
-        assert figures[0] == figures[1]
-
-
-@pytest.mark.parametrize("method", METHODS)
 def test_a_run_starts_its_private_parts_anew(toy: Path, tmp_path: Path, method: str) -> None:
     """The node is open still, and had better not remember."""
-    first, second = (trained(toy, baseline_config(method), tmp_path / name) for name in ("first", "second"))
+    first, second = (train_run(toy, baseline_config(method), tmp_path / name) for name in ("first", "second"))
     assert torch.equal(first.adapter[TABLE], second.adapter[TABLE])
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_private_the_keep_never_crosses(toy: Path, shard: Shard, tmp_path: Path, method: str) -> None:
-    """Of the model, only the table crosses, and nothing that crosses holds a private vector."""
-    config = baseline_config(method, nodes=3)
-    Recorder.crossed = []
-    state = trained(toy, config, tmp_path / "run", Recorder)
-    assert len(Recorder.crossed) >= 4 * 4
-    payload = b"".join(part for message in Recorder.crossed for part in bytes_of(message))
-    names = {n for m in Recorder.crossed for record in m.content.array_records.values() for n in record}
-    assert names == {TABLE, "tickets"}
-    kept = [open_node(str(toy), config, part, 3, False).keep.at(state.run, config.rounds) for part in range(3)]
-    assert sum(len(parts) for parts in kept) == len(shard)
-    for private in (private for parts in kept for private in parts.values()):
-        assert private.user_vector[:4].numpy().tobytes() not in payload
 
 
 @settings(max_examples=40, deadline=None)
@@ -249,21 +205,12 @@ def test_scattered_sums_are_dense_sums() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_one_user_moves_the_table_by_at_most_the_clip(varied: Shard, method: str) -> None:
-    learner = baseline(method)
-    for block in learner.blocks(varied, np.arange(1), 1):
-        update = clip_and_sum(learner.train_clients(learner.adapter(), block, {}), 1, clip=0.25)
-        assert float(update.deltas[TABLE].norm()) == pytest.approx(0.25, rel=1e-5)
-        assert update.sums["clipped"] == 1
-
-
-@pytest.mark.parametrize("method", METHODS)
 def test_the_baselines_learn_the_toy_world(toy: Path, shard: Shard, tmp_path: Path, method: str) -> None:
     """Who cooks is shown cooking films, who flies is shown films of space: also those never seen."""
     config = baseline_config(
         method, rounds=100, clients_per_round=12, validate_every=100, baseline_dim=4, baseline_rate=1.0
     )
-    state = trained(toy, config, tmp_path / "run")
+    state = train_run(toy, config, tmp_path / "run")
     node = open_node(str(toy), config, 0, 1, False)
     scores = node.method.scorer(state.adapter, node.shard, "train", node.keep.at(state.run, 100))(range(12))
     for user in range(12):

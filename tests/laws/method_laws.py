@@ -4,9 +4,10 @@ fixtures `method` and `config`."""
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import reduce
+from itertools import chain
 from operator import add
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -48,6 +49,9 @@ def train_run(data: Path, config: RunConfig, folder: Path, grid: type[LocalGrid]
 
 class MethodLaws:
     """What holds for whatever a federation can train, on the toy world."""
+
+    table: ClassVar[str] = ""
+    """The name of the shared parameter that has a row per item, if there is one."""
 
     @pytest.fixture
     def method(self) -> FederatedMethod:
@@ -155,7 +159,9 @@ class MethodLaws:
         whole = sum_updates(method, adapter, users, everyone)
         for user in (0, len(users) - 1):
             others, alone = (sum_updates(method, adapter, users, u) for u in (np.delete(everyone, user), [user]))
-            assert length({name: whole.deltas[name] - others.deltas[name] for name in whole.deltas}) <= CLIP * (1 + 1e-5)
+            assert length({name: whole.deltas[name] - others.deltas[name] for name in whole.deltas}) <= CLIP * (
+                1 + 1e-5
+            )
             assert length(alone.deltas) == pytest.approx(CLIP, rel=1e-4)
             assert alone.sums["clipped"] == 1
 
@@ -163,7 +169,7 @@ class MethodLaws:
     def test_private_nothing_sent_holds_an_id(
         self, toy: Path, config: RunConfig, catalogue: Catalogue, shard: Shard, tmp_path: Path, nodes: int
     ) -> None:
-        """No message of a whole run holds an item id, a user id, a salt, or a user's state."""
+        """No message of a run holds an id, a salt, a user's state, or (but for the table) a row per item."""
         config = replace(config, rounds=2, nodes=nodes)
         Recorder.crossed = []
         state = train_run(toy, config, tmp_path / "run", Recorder)
@@ -175,11 +181,9 @@ class MethodLaws:
         for message in Recorder.crossed:
             payload = b"".join(bytes_of(message))
             assert not [secret for secret in secrets if secret in payload]
-            sent = {name for record in message.content.array_records.values() for name in record}
-            assert sent <= {*state.adapter, "tickets", *CODES}
-
-
-CODES = ("levels", "scales")
+            arrays = dict(chain.from_iterable(r.items() for r in message.content.array_records.values()))
+            assert arrays.keys() <= {*state.adapter, "tickets"}
+            assert all(len(catalogue) not in array.shape for name, array in arrays.items() if name != self.table)
 
 
 def state_secrets(data: Path, config: RunConfig, state: State) -> list[bytes]:
