@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.dataset import Dataset
+from fedrec.data.randomness import DrawKey
 from fedrec.data.shard import Cohort, Shard
 from fedrec.federation import wire
 from fedrec.federation.compression.eden import Eden, encode
@@ -23,13 +24,13 @@ from fedrec.federation.messages import clip_and_sum, norms
 from fedrec.federation.rounds import run, take_census
 from fedrec.federation.server import State
 from fedrec.recsys.hardware import parallel_map
-from fedrec.recsys.model.two_tower import Model
-from fedrec.recsys.training.local_training import ClientUpdates, FitConfig, train_clients
+from fedrec.recsys.model.two_tower import TwoTowerModel
+from fedrec.recsys.training.local_training import ClientUpdates, FitConfig, LocalTrainer
 from tests.support.recorder import Recorder, bytes_of
 from tests.support.toy_world import small_config, toy_stamp
 
 
-def trained(data: Path, config: RunConfig, model: Model, folder: Path) -> State:
+def trained(data: Path, config: RunConfig, model: TwoTowerModel, folder: Path) -> State:
     grid = LocalGrid.over(Dataset.open(data), config)
     start = State.start(model.adapter(), config.server)
     folder.mkdir()
@@ -39,13 +40,19 @@ def trained(data: Path, config: RunConfig, model: Model, folder: Path) -> State:
 @pytest.mark.parametrize(("steps", "forget"), [(1, 0.0), (3, 0.3)])
 @pytest.mark.parametrize("size", [2, 5, 64])
 def test_alone(
-    model: Model, bent: dict[str, Tensor], shard: Shard, embeddings: Tensor, steps: int, forget: float, size: int
+    model: TwoTowerModel,
+    bent: dict[str, Tensor],
+    shard: Shard,
+    embeddings: Tensor,
+    steps: int,
+    forget: float,
+    size: int,
 ) -> None:
     """A client in a cohort gets, to the bit, what the same client gets alone."""
     config = FitConfig(local_steps=steps, event_dropout=forget, dropout=forget, negatives=16, precision="float32")
 
     def trained(block: Cohort) -> ClientUpdates:
-        return train_clients(model, bent, block, embeddings, config, (0, 1))
+        return LocalTrainer(model, embeddings, config).train_clients(bent, block, DrawKey(0, 1))
 
     clients, blocks = zip(*shard.crops(range(12), 9, 0, 1).blocks(1000, size), strict=True)
     together = {}
@@ -63,7 +70,7 @@ def test_alone(
 
 
 @pytest.mark.parametrize("optimizer", ["fedadam", "fedavgm"])
-def test_anywhere(toy: Path, model: Model, tmp_path: Path, optimizer: str) -> None:
+def test_anywhere(toy: Path, model: TwoTowerModel, tmp_path: Path, optimizer: str) -> None:
     """The same users on 1, 3 or 12 nodes give the same model, to the bit."""
     config = small_config(optimizer=optimizer)
     one, *others = (trained(toy, replace(config, nodes=n), model, tmp_path / str(n)) for n in (1, 3, 12))
@@ -76,7 +83,7 @@ def test_anywhere(toy: Path, model: Model, tmp_path: Path, optimizer: str) -> No
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
-def test_anywhere_in_few_bits(toy: Path, model: Model, tmp_path: Path, bits: int) -> None:
+def test_anywhere_in_few_bits(toy: Path, model: TwoTowerModel, tmp_path: Path, bits: int) -> None:
     """A change coded and decoded on its node is, to the bit, what the server decodes of a node of one user."""
     config = small_config(rounds=2, bits=bits)
     one, three, twelve = (trained(toy, replace(config, nodes=n), model, tmp_path / str(n)) for n in (1, 3, 12))
@@ -111,7 +118,7 @@ def test_alone_in_few_bits(seed: int, bits: int, clients: int, length: int, scal
         assert torch.equal(next(lone.decoded()), decoded[one])
 
 
-def test_another_seed_is_another_model(toy: Path, model: Model, tmp_path: Path) -> None:
+def test_another_seed_is_another_model(toy: Path, model: TwoTowerModel, tmp_path: Path) -> None:
     a, b = (trained(toy, small_config(seed=seed, rounds=1), model, tmp_path / str(seed)) for seed in (0, 1))
     assert any(not torch.equal(tensor, b.adapter[name]) for name, tensor in a.adapter.items())
 
@@ -158,7 +165,7 @@ SHAPES = {"a": (3, 4), "b": (5,)}
 
 @pytest.mark.parametrize(("nodes", "bits"), [(3, 32), (12, 1)])
 def test_private_nothing_sent_holds_an_id(
-    toy: Path, model: Model, catalogue: Catalogue, shard: Shard, tmp_path: Path, nodes: int, bits: int
+    toy: Path, model: TwoTowerModel, catalogue: Catalogue, shard: Shard, tmp_path: Path, nodes: int, bits: int
 ) -> None:
     """No message of a whole run holds an item id, a user id, a salt, or anything as long as the catalogue."""
     config = small_config(rounds=2, nodes=nodes, bits=bits)
