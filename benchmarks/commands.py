@@ -64,7 +64,7 @@ def bench_encoder(
     """What it costs to embed a text: processor time on one thread."""
     from benchmarks.speed import encoder as bench
     from benchmarks.speed import printing
-    from fedrec.recsys.model.two_tower import ModelConfig
+    from fedrec.recsys.model.config import ModelConfig
 
     found = bench.measure(encoder or ModelConfig().encoder) | {"command": " ".join(["fedrec", *sys.argv[1:]])}
     print(json.dumps(found, indent=2)) if as_json else printing.show_encoder(found)

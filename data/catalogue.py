@@ -43,8 +43,8 @@ class Catalogue:
         return self.frame["text"].to_list()
 
     @cached_property
-    def warm(self) -> np.ndarray:
-        """Rows of the items that training may know of: all, but for those of a public column `cold`."""
+    def trainable_rows(self) -> np.ndarray:
+        """The rows that training may use: all items except those flagged by a public column `cold`."""
         cold = self.frame["cold"].to_numpy() if "cold" in self.frame.columns else np.zeros(len(self), dtype=bool)
         return np.flatnonzero(~cold)
 

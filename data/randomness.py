@@ -5,6 +5,8 @@ kinds of draws share a stream, and a user draws the same on any node, in any coh
 """
 
 import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -28,6 +30,19 @@ class Stream(IntEnum):
 def random_stream(stream: Stream, *key: int) -> np.random.Generator:
     """Make the generator of one draw. The same stream and key give the same numbers on every machine."""
     return np.random.default_rng([int(stream), *(int(part) for part in key)])
+
+
+@dataclass(frozen=True)
+class DrawKey:
+    """The key of all draws of one local step in training. With it and the own salt, each client draws by itself."""
+
+    seed: int
+    round: int
+    step: int = 0
+
+    def client_streams(self, stream: Stream, salts: np.ndarray) -> Iterator[np.random.Generator]:
+        """Make the generators of one kind of draw, one per client: (C,) salts."""
+        return (random_stream(stream, self.seed, self.round, self.step, salt) for salt in salts.tolist())
 
 
 def salt_of(user_id: str) -> int:

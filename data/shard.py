@@ -11,7 +11,7 @@ from typing import NoReturn
 import numpy as np
 
 from fedrec.data.errors import InputError
-from fedrec.data.randomness import Stream, random_stream, ticket_of
+from fedrec.data.randomness import DrawKey, Stream, random_stream, ticket_of
 from fedrec.data.storage.atomic_files import unreplaced
 from fedrec.data.storage.reading import open_array
 
@@ -51,11 +51,11 @@ class Cohort:
         """The same histories as the examples of a single client: what central training sees."""
         return self._cut(lambda column: column.swapaxes(0, 1), self.salts[:1])
 
-    def with_event_dropout(self, share: float, seed: int, round: int, step: int) -> "Cohort":
+    def with_event_dropout(self, share: float, key: DrawKey) -> "Cohort":
         """The cohort with this share of its events not read, only predicted: drawn by each client (its salt)."""
         if not share:
             return self
-        rngs = (random_stream(Stream.EVENT_DROPOUT, seed, round, step, salt) for salt in self.salts.tolist())
+        rngs = key.client_streams(Stream.EVENT_DROPOUT, self.salts)
         return replace(self, read=self.mask & np.stack([rng.random(self.mask.shape[1:]) >= share for rng in rngs]))
 
     def blocks(self, events: int, clients: int) -> Iterator[tuple[np.ndarray, "Cohort"]]:

@@ -38,7 +38,7 @@ def guarded() -> Iterator[None]:
 def census(message: Message, context: Context) -> Message:
     with guarded():
         node = _node(context)
-        return Message(wire.encode_census(node.shard.tickets(), node.public.stamp), reply_to=message)
+        return Message(wire.encode_census(node.shard.tickets(), node.public.provenance), reply_to=message)
 
 
 @app.train()

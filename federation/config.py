@@ -10,7 +10,7 @@ from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError, W
 
 from fedrec.data.errors import InputError
 from fedrec.recsys.card import RENAMED_SETTINGS
-from fedrec.recsys.model.two_tower import ModelConfig
+from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.training.baseline_config import FederatedBaselineConfig
 from fedrec.recsys.training.local_training import FitConfig
 

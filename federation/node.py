@@ -15,11 +15,12 @@ from fedrec.federation.compression.eden import Eden
 from fedrec.federation.config import RunConfig
 from fedrec.federation.messages import Order, Update, clip_and_sum, worst_loss
 from fedrec.federation.validate_order import Terms, validate_order
-from fedrec.recsys.embeddings import Embeddings, embed, resolve
+from fedrec.recsys.embeddings import Embeddings, embed_catalogue, resolve_encoder
 from fedrec.recsys.evaluation.ranking import metric_sums, rank_users
 from fedrec.recsys.hardware import device, parallel_map
+from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.model.lora import Adapter
-from fedrec.recsys.model.two_tower import Model, ModelConfig
+from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.training.method import Block, FederatedMethod, TwoTowerMethod
 
 
@@ -42,7 +43,7 @@ class Node:
         return cls(shard, public, config, keep)
 
     @cached_property
-    def model(self) -> Model:
+    def model(self) -> TwoTowerModel:
         """Opened when it is first needed, which takes seconds: a census needs none."""
         return shared_model(self.config.model, self.config.seed)
 
@@ -94,11 +95,13 @@ class Node:
         return Update(order.round, len(order.users), {}, metric_sums(found.ranks))
 
 
-def method_of(config: RunConfig, model: Model, public: Embeddings) -> FederatedMethod:
+def method_of(config: RunConfig, model: TwoTowerModel, public: Embeddings) -> FederatedMethod:
     """What the clients of a run learn with."""
     if config.method == "fedrec":
         pooled = config.mode == "central"
-        return TwoTowerMethod(model, public.matrix, public.warm, config.fit, config.seed, pooled, config.held_out)
+        return TwoTowerMethod(
+            model, public.matrix, public.trainable_rows, config.fit, config.seed, pooled, config.held_out
+        )
     from fedrec.recsys.federated_baselines.method import DualPersonalisation, MatrixFactorisation
 
     baseline = {"fedmf": MatrixFactorisation, "pfedrec": DualPersonalisation}[config.method]
@@ -106,13 +109,13 @@ def method_of(config: RunConfig, model: Model, public: Embeddings) -> FederatedM
 
 
 @lru_cache(maxsize=2)
-def shared_model(config: ModelConfig, seed: int) -> Model:
+def shared_model(config: ModelConfig, seed: int) -> TwoTowerModel:
     """One frozen model for all nodes in this process."""
-    return Model(config, resolve(config.encoder), seed).to(device())
+    return TwoTowerModel(config, resolve_encoder(config.encoder), seed).to(device())
 
 
 @lru_cache(maxsize=4)
 def public_side(folder: Path, encoder: str) -> Embeddings:
     """The embedded catalogue of a prepared folder: one for all nodes in this process."""
-    public = embed(Catalogue.load(folder), resolve(encoder), folder)
+    public = embed_catalogue(Catalogue.load(folder), resolve_encoder(encoder), folder)
     return replace(public, matrix=public.matrix.to(device()))

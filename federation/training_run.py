@@ -24,10 +24,10 @@ from fedrec.federation.node import method_of
 from fedrec.federation.rounds import Observer, orders_per_node, request_updates, run, take_census
 from fedrec.federation.server import STATE, Roster, State
 from fedrec.recsys.card import load_card
-from fedrec.recsys.embeddings import Encoder, embed, resolve
+from fedrec.recsys.embeddings import Encoder, embed_catalogue, resolve_encoder
 from fedrec.recsys.hardware import describe_hardware
 from fedrec.recsys.model.lora import fingerprint
-from fedrec.recsys.model.two_tower import Model
+from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.recommender import CARD, FILES, Recommender, save_json
 
 METRICS = "metrics.json"
@@ -83,8 +83,8 @@ def open_run(
             f"setting held_out = {config.held_out}: what {data} holds out are items that nobody may train on; leave "
             "held_out at 2, or prepare the data without --split cold-items"
         )
-    encoder = resolve(config.model.encoder)
-    Model(config.model, encoder)  # what the encoder cannot give is refused before anything is written
+    encoder = resolve_encoder(config.model.encoder)
+    TwoTowerModel(config.model, encoder)  # what the encoder cannot give is refused before anything is written
     if first:
         _check_warm_start(first, config, encoder)
         _tell_of_start(first, manifest, histories)
@@ -138,7 +138,7 @@ def _tell_of_start(first: Recommender, manifest: Mapping[str, Any], histories: T
 def _resumed_config(out: Path, card: dict[str, Any], config: RunConfig | None, first: Recommender | None) -> RunConfig:
     """The config in a card, if it is what is asked for. Raises `InputError`."""
     begun = from_nested(card["config"])
-    if resolve(begun.model.encoder).sha256 != card["encoder"]["sha256"]:
+    if resolve_encoder(begun.model.encoder).sha256 != card["encoder"]["sha256"]:
         raise InputError(f"{out} began with other weights of {begun.model.encoder} than are here; bring those back")
     if config is not None:
         _check_same_config(begun, config, out)
@@ -189,11 +189,14 @@ def train(grid: Grid, out: Path, dataset: Dataset, config: RunConfig, observe: O
 
 
 def _train(grid: Grid, out: Path, dataset: Dataset, config: RunConfig, observe: Observer) -> None:
-    encoder = resolve(config.model.encoder)
-    model, public = Model(config.model, encoder, config.seed), embed(dataset.catalogue, encoder, dataset.folder)
+    encoder = resolve_encoder(config.model.encoder)
+    model, public = (
+        TwoTowerModel(config.model, encoder, config.seed),
+        embed_catalogue(dataset.catalogue, encoder, dataset.folder),
+    )
     state = State.load(out) or State.start(method_of(config, model, public).adapter(), config.server)
     round_log.rewind(out, state.round)
-    roster = take_census(grid, config, public.stamp)
+    roster = take_census(grid, config, public.provenance)
     state = run(grid, roster, state, config, out, observe)
     if not state.best_round:
         raise InputError(f"no round was answered and validated; {out}/{round_log.FILE} says who was refused and why")

@@ -12,7 +12,7 @@ from fedrec.federation.config import from_nested
 from fedrec.recsys.baselines.neighbours import has_room_for_ease
 from fedrec.recsys.baselines.tuning import BASELINES, TrainingData, Tuned, configs, tune
 from fedrec.recsys.card import load_card
-from fedrec.recsys.embeddings import embed, resolve
+from fedrec.recsys.embeddings import embed_catalogue, resolve_encoder
 from fedrec.recsys.evaluation.ranking import restrict_to
 
 NAMES = ("random", "popularity", "text neighbours", "item-kNN", "EASE")
@@ -30,9 +30,9 @@ def compare_baselines(run: Path, data: Path, protocol: str) -> dict[str, dict[st
 def measure_baselines(data: Path, encoder: str, protocol: str = "full") -> dict[str, dict[str, Any]]:
     """Name → `settings`, and under `test` the metrics by protocol. Histories are pooled: a federation could not."""
     catalogue, shard = Catalogue.load(data), Shard.load(data)
-    given = TrainingData(shard, embed(catalogue, resolve(encoder), data).matrix)
+    given = TrainingData(shard, embed_catalogue(catalogue, resolve_encoder(encoder), data).matrix)
     found = {}
-    for name, tuned in _tuned(given, refit=len(catalogue.warm) == len(catalogue)):
+    for name, tuned in _tuned(given, refit=len(catalogue.trainable_rows) == len(catalogue)):
         score = restrict_to(tuned.score, cold_items(catalogue, data)) if protocol == "cold" else tuned.score
         ranking = score_users(score, shard, "test", protocol)
         found[name] = {"settings": tuned.settings, "test": {protocol: measured(ranking)}}

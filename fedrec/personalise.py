@@ -9,11 +9,11 @@ from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
 from fedrec.evaluation import Given, opened
 from fedrec.federation.config import RunConfig, from_nested
-from fedrec.recsys.embeddings import embed, resolve
+from fedrec.recsys.embeddings import embed_catalogue, resolve_encoder
 from fedrec.recsys.evaluation.ranking import Ranking, metric_means, metric_sums
 from fedrec.recsys.hardware import device
 from fedrec.recsys.model.lora import Adapter
-from fedrec.recsys.model.two_tower import Model
+from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.training.personalisation import Clients, PersonalConfig, grid
 
 
@@ -53,17 +53,17 @@ def personalise_run(run: Path, given: Given, alone: bool, choices: Choices) -> d
     choice, trials, test = chosen(clients, config, choices)
     return {
         "start": "scratch" if alone else recommender.version,
-        "choice": choice.described(),
+        "choice": choice.as_dict(),
         "trials": trials,
         "test": metric_means(metric_sums(test.ranks)),
     }
 
 
-def clients_on(data: Path, model: Model, adapter: Adapter | None) -> Clients:
+def clients_on(data: Path, model: TwoTowerModel, adapter: Adapter | None) -> Clients:
     """The clients of a prepared folder, from an adapter or, without one, from the one that the model starts with."""
-    encoder, on = resolve(model.config.encoder), device()
+    encoder, on = resolve_encoder(model.config.encoder), device()
     start = model.adapter() if adapter is None else adapter
-    embeddings = embed(Catalogue.load(data), encoder, data).matrix
+    embeddings = embed_catalogue(Catalogue.load(data), encoder, data).matrix
     return Clients(model.to(on), {name: t.to(on) for name, t in start.items()}, Shard.load(data), embeddings.to(on))
 
 

@@ -15,7 +15,7 @@ from fedrec.federation import round_log
 from fedrec.federation.config import RunConfig, from_flat
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.training_run import METRICS, TrainedOn, open_run, train
-from fedrec.recsys.embeddings import embed, resolve
+from fedrec.recsys.embeddings import embed_catalogue, resolve_encoder
 
 
 def train_here(
@@ -63,7 +63,7 @@ def train_shown(dataset: Dataset, out: Path, config: RunConfig) -> None:
 def _embed(dataset: Dataset, encoder: str) -> None:
     """Embed the catalogue before the first round, where its progress can be seen."""
     with console.counting("embedding items") as progress:
-        embed(dataset.catalogue, resolve(encoder), dataset.folder, progress)
+        embed_catalogue(dataset.catalogue, resolve_encoder(encoder), dataset.folder, progress)
 
 
 def read_settings(file: Path | None, pairs: list[str]) -> RunConfig | None:

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedrec.data.errors import InputError
 from fedrec.data.storage.reading import read_json, require
-from fedrec.recsys.model.two_tower import ModelConfig
+from fedrec.recsys.model.config import ModelConfig
 
 CARD = "card.json"
 AGAIN = "copy the run again"

@@ -1,4 +1,4 @@
-"""Catalogue text → embeddings by a frozen foundation model, whose weights are checked before they are trusted."""
+"""Text embeddings of the catalogue by a frozen sentence encoder, whose weights are verified before they are used."""
 
 import hashlib
 import importlib.util
@@ -26,17 +26,18 @@ if TYPE_CHECKING:
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 _FETCH = "fetch the encoder again"
-_DESCRIBED = {
+_ARCHITECTURE = {
     "hidden_act": str,
     "layer_norm_eps": float,
     "num_attention_heads": int,
     "max_position_embeddings": int,
 }
+"""The entries of an encoder's config that the user tower needs, and their types."""
 
 
 @dataclass(frozen=True)
 class KnownWeights:
-    """Weights known to us: the hub's revision, their sha256, and a package that carries them, if any."""
+    """Pinned weights of an encoder: the hub's revision, their sha256, and a package that contains them, if any."""
 
     revision: str
     sha256: str
@@ -54,7 +55,7 @@ KNOWN_WEIGHTS = {
 
 @dataclass(frozen=True)
 class Encoder:
-    """A pretrained sentence encoder on disk: where it is, and exactly which one."""
+    """A pretrained sentence encoder on disk, identified by the sha256 of its weights."""
 
     name: str
     revision: str
@@ -63,13 +64,13 @@ class Encoder:
 
     @cached_property
     def model(self) -> "SentenceTransformer":
-        """Opened when it is first needed. Raises `InputError` where the folder holds none that can be."""
+        """The model, opened at first use. Raises `InputError` if the folder holds none that can be opened."""
         with quiet():
             from sentence_transformers import SentenceTransformer  # seconds to import
 
             try:
                 return SentenceTransformer(str(self.folder), device="cpu")
-            except Exception as error:  # a folder that is no model fails in many ways
+            except Exception as error:  # sentence-transformers raises many kinds
                 reason = str(error).partition("\n")[0] or type(error).__name__
                 raise InputError(
                     f"encoder {self.name!r} cannot be opened ({reason}); fetch {self.folder} again"
@@ -77,35 +78,36 @@ class Encoder:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """Raises `InputError` where it is missing or damaged."""
+        """The content of config.json. Raises `InputError` if the file is missing or damaged."""
         try:
             return read_json(self.folder / CONFIG, _FETCH)
         except FileNotFoundError as error:
             raise InputError(f"{self.folder / CONFIG} is missing; {_FETCH}") from error
 
     @property
-    def described(self) -> dict[str, Any]:
-        """The config, with all that the user tower needs of it. Raises `InputError`."""
-        require(self.config, _DESCRIBED, self.folder / CONFIG, _FETCH)
+    def architecture(self) -> dict[str, Any]:
+        """The config, checked to have every entry that the user tower needs. Raises `InputError`."""
+        require(self.config, _ARCHITECTURE, self.folder / CONFIG, _FETCH)
         return self.config
 
     @property
     def loaded(self) -> bool:
+        """True if the model is in memory."""
         return "model" in vars(self)
 
     def load(self) -> None:
-        """Load the model now: whoever needs it first waits for seconds."""
+        """Load the model now, so that the first use does not wait seconds for it."""
         _ = self.model
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """Unit-length embeddings of free texts."""
+        """Compute unit-length embeddings of free texts, in float32: (n, E)."""
         vectors = self.model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
-        return torch.from_numpy(np.asarray(vectors, dtype=np.float32))  # (len(texts), E)
+        return torch.from_numpy(np.asarray(vectors, dtype=np.float32))
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the loading reports of transformers: unused layers are no news here."""
+    """Silence the loading reports of transformers: its warnings of unused layers are expected here."""
     from transformers.utils import logging as transformers_logging
 
     hub = logging.getLogger("huggingface_hub")
@@ -121,33 +123,33 @@ def quiet() -> Iterator[None]:
 
 
 @lru_cache
-def resolve(name: str) -> Encoder:
-    """Find an encoder: a local folder, then a package that carries it, then the Hugging Face hub.
+def resolve_encoder(name: str) -> Encoder:
+    """Find an encoder: a local folder, then a package that contains it, then the Hugging Face hub.
 
-    Raises `InputError` where it cannot be found or its weights are not the pinned ones.
+    Raises `InputError` if it cannot be found or its weights are not the pinned ones.
     """
     pinned = KNOWN_WEIGHTS.get(name)
-    folder = _local(name) or _packaged(pinned) or _from_hub(name, pinned)
+    folder = _local_folder(name) or _package_folder(pinned) or _fetch_from_hub(name, pinned)
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise InputError(f"encoder {name!r}: {folder} holds no {WEIGHTS}; name a folder or hub id of safetensors")
     with weights.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     if pinned and sha256 != pinned.sha256:
-        raise InputError(f"{weights} has sha256 {sha256} where {pinned.sha256} is pinned; remove it and fetch it again")
+        raise InputError(f"{weights} has sha256 {sha256}, but {pinned.sha256} is pinned; remove it and fetch it again")
     return Encoder(name, pinned.revision if pinned else "local", sha256, folder)
 
 
-def _local(name: str) -> Path | None:
+def _local_folder(name: str) -> Path | None:
     return Path(name) if Path(name).is_dir() else None
 
 
-def _packaged(pinned: KnownWeights | None) -> Path | None:
+def _package_folder(pinned: KnownWeights | None) -> Path | None:
     spec = importlib.util.find_spec(pinned.package) if pinned and pinned.package else None
     return Path(spec.origin).parent / "model" if spec and spec.origin else None
 
 
-def _from_hub(name: str, pinned: KnownWeights | None) -> Path:
+def _fetch_from_hub(name: str, pinned: KnownWeights | None) -> Path:
     from huggingface_hub import snapshot_download
 
     wanted = ["*.json", "*.txt", WEIGHTS, "1_Pooling/*"]
@@ -163,14 +165,15 @@ def _from_hub(name: str, pinned: KnownWeights | None) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """One frozen text vector per item, and which encoder made it of which catalogue."""
+    """One frozen text embedding per item, with the provenance: which encoder embedded which catalogue."""
 
     matrix: Tensor  # (N, E)
-    stamp: dict[str, str]
-    warm: np.ndarray  # rows that training may know of
+    provenance: dict[str, str]
+    trainable_rows: np.ndarray  # rows that training may use
 
     @staticmethod
-    def stamp_of(catalogue: Catalogue, encoder: Encoder) -> dict[str, str]:
+    def provenance_of(catalogue: Catalogue, encoder: Encoder) -> dict[str, str]:
+        """Return the identities of an encoder and a catalogue: equal ones give equal embeddings."""
         return {
             "encoder": encoder.name,
             "revision": encoder.revision,
@@ -179,43 +182,46 @@ class Embeddings:
         }
 
     def save(self, folder: Path) -> None:
-        """Leave them in a prepared folder, where `embed` finds them."""
-        with replaced_file(_cache(folder, self.stamp["sha256"])) as path:
-            save_file({"matrix": self.matrix}, path, metadata=self.stamp)
+        """Cache the embeddings in a prepared folder, for `embed_catalogue`."""
+        with replaced_file(_cache_file(folder, self.provenance["sha256"])) as path:
+            save_file({"matrix": self.matrix}, path, metadata=self.provenance)
 
 
-def _cache(folder: Path, sha256: str) -> Path:
+def _cache_file(folder: Path, sha256: str) -> Path:
     return folder / f"embeddings-{sha256[:12]}.safetensors"
 
 
-def embed(
+def embed_catalogue(
     catalogue: Catalogue,
     encoder: Encoder,
     folder: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     block: int = 256,
 ) -> Embeddings:
-    """Embed every item's text, or read what an earlier call left in `folder` for the same texts and weights."""
-    stamp = Embeddings.stamp_of(catalogue, encoder)
+    """Embed every item's text, in blocks, or read the cache in `folder` if it is of the same texts and weights.
+
+    `progress` is called after each block, with the number of embedded items and of all items.
+    """
+    provenance = Embeddings.provenance_of(catalogue, encoder)
     shape = (len(catalogue), encoder.config.get("hidden_size"))
-    if folder and (found := _read_cache(_cache(folder, encoder.sha256), stamp, shape)) is not None:
-        return Embeddings(found, stamp, catalogue.warm)
+    if folder and (matrix := _read_cache(_cache_file(folder, encoder.sha256), provenance, shape)) is not None:
+        return Embeddings(matrix, provenance, catalogue.trainable_rows)
     blocks = []
     for start in range(0, len(catalogue), block):
         blocks.append(encoder.encode(catalogue.texts[start : start + block]))
         progress(min(start + block, len(catalogue)), len(catalogue))
-    made = Embeddings(torch.cat(blocks), stamp, catalogue.warm)
+    embeddings = Embeddings(torch.cat(blocks), provenance, catalogue.trainable_rows)
     if folder:
-        made.save(folder)
-    return made
+        embeddings.save(folder)
+    return embeddings
 
 
-def _read_cache(cache: Path, stamp: dict[str, str], shape: tuple[int, Any]) -> Tensor | None:
-    """What an earlier call left; None where it is absent, of other texts, or damaged: then it is made again."""
+def _read_cache(cache: Path, provenance: dict[str, str], shape: tuple[int, Any]) -> Tensor | None:
+    """Read the cache. Return None if it is missing, damaged, or of other texts or weights."""
     try:
         with safe_open(regular(cache, "remove it"), framework="pt") as file:
-            there = tuple(file.get_slice("matrix").get_shape())
-            if file.metadata() != stamp or there != (shape[0], shape[1] or there[-1]):
+            cached = tuple(file.get_slice("matrix").get_shape())
+            if file.metadata() != provenance or cached != (shape[0], shape[1] or cached[-1]):
                 return None
             matrix = file.get_tensor("matrix")
     except (FileNotFoundError, SafetensorError):

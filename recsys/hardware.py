@@ -1,4 +1,4 @@
-"""What the machine offers: processors, threads, and lower precision where it is fast."""
+"""The hardware: device, cores, worker threads, memory, and whether bfloat16 is fast."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,24 +15,24 @@ Result = TypeVar("Result")
 
 @cache
 def device() -> torch.device:
-    """The graphics processor if there is one, else the processor."""
+    """Return the GPU if there is one, else the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    # cuDNN plans attention anew for each shape, and histories have many: a round is two to three times as fast without
+    # cuDNN plans attention again for each shape, and histories have many: a round is 2 to 3 times as fast without it
     torch.backends.cuda.enable_cudnn_sdp(False)
     return torch.device("cuda")
 
 
 @cache
 def cores() -> int:
-    """Physical cores that this process may use: affinity, a container's quota and OMP_NUM_THREADS all count."""
-    from joblib import cpu_count  # knows the systems' ways of telling
+    """Count the physical cores that this process may use, by affinity, a container's quota and OMP_NUM_THREADS."""
+    from joblib import cpu_count  # it reads affinity and quota on every system
 
     return max(1, min(cpu_count(only_physical_cores=True), torch.get_num_threads()))
 
 
 def describe_hardware() -> dict[str, Any]:
-    """What a result should say of it."""
+    """Return the hardware's properties that a result depends on, ready for JSON."""
     on = device()
     return {
         "cores": cores(),
@@ -43,32 +43,32 @@ def describe_hardware() -> dict[str, Any]:
 
 
 def fast_bfloat16(on: torch.device) -> bool:
-    """Whether products in bfloat16 are faster than in float32 there: AMX, AVX512-BF16, or a GPU that has it."""
+    """Tell whether a device multiplies bfloat16 faster than float32: by AMX, AVX512-BF16, or a GPU's units."""
     if on.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
+    features = torch.cpu.get_capabilities()
+    return bool(features.get("amx_bf16") or features.get("avx512_bf16"))
 
 
 def free_memory(on: torch.device) -> int:
-    """Bytes that could still be taken there."""
+    """Return the memory of a device that is still free, in bytes."""
     if on.type == "cpu":
         return psutil.virtual_memory().available
-    at_hand = torch.cuda.memory_reserved(on) - torch.cuda.memory_allocated(on)  # that torch holds, to use again
-    return torch.cuda.mem_get_info(on)[0] + at_hand
+    cached = torch.cuda.memory_reserved(on) - torch.cuda.memory_allocated(on)  # torch's allocator will reuse it
+    return torch.cuda.mem_get_info(on)[0] + cached
 
 
 def workers() -> int:
-    """Blocks that are computed at once: one a core; a GPU is fed one by one."""
+    """Return the number of blocks that are computed at once: one per core, or one on a GPU."""
     return 1 if device().type == "cuda" else cores()
 
 
 def parallel_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`function` of each item, in order, one item for each worker: blocks in parallel, and each within one thread.
+    """Apply `function` to the items in parallel, each item within one thread, and yield the results in order.
 
-    Libraries share a product among threads in ways that depend on its size, and so round differently in another
-    company or on another machine. Within one thread they do not; nor do several processes on one machine keep each
-    other waiting. At most two items a worker are under way, so that memory does not grow with their number.
+    Libraries split a product among threads in ways that depend on its size, and so round differently in another
+    cohort or on another machine. Within one thread they do not; and several processes on one machine do not compete
+    for cores. At most two items per worker are in progress, so memory does not grow with the number of items.
     """
     pool, window = _pool(), deque[Future[Result]]()
     for item in items:

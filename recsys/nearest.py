@@ -1,8 +1,8 @@
 """The items nearest to a vector in one order: by score falling, then by row rising.
 
 Libraries add up a product in an order that depends on its shape, on its neighbours and on the number of threads, so
-that equal vectors get scores that differ in the last bits, and another call others. Here such scores only choose who
-may be among the nearest; the scores that decide are computed without rounding, so they depend on two vectors alone.
+equal vectors get scores that differ in the last bits, from call to call. Here such scores only select candidates; the
+final scores are computed without rounding, so each depends on its two vectors alone.
 """
 
 import math
@@ -10,31 +10,31 @@ import math
 import numpy as np
 
 GRID = 2.0**26
-"""Vectors are rounded to multiples of 1/GRID first. The products of such numbers, and all their sums up to 2 in size,
-are exact in float64, whoever adds them in whichever order. The rounding is finer than float32's in a unit vector."""
+"""The grid: vectors are rounded to multiples of 1/GRID first. The products of such numbers, and all their sums up to 2
+in size, are exact in float64, in any order of addition. The rounding is finer than float32's in a unit vector."""
 
 ROWS = 4_096
-"""Vectors that are rounded at a time: many equal scores take no more memory than few."""
+"""The vectors that are rounded at a time: this bounds the memory that many candidates with equal scores take."""
 
 Found = list[tuple[int, float]]
-"""Rows and their scores, best first."""
+"""A list of rows and their scores, best first."""
 
 
 def on_grid(vectors: np.ndarray) -> np.ndarray:
-    """The vectors in float64, each number rounded to the grid: their inner products are exact, by any library."""
+    """Round vectors to the grid, in float64: their inner products are then exact in any library."""
     rounded = np.multiply(vectors, GRID, dtype=np.float64)
     np.rint(rounded, out=rounded)
     return np.divide(rounded, GRID, out=rounded)
 
 
 def exact_scores(vectors: np.ndarray, vector: np.ndarray) -> np.ndarray:
-    """Inner products of unit vectors (n, E) with one (E,), or with several (E, m): float64, the same in any company."""
-    asked, parts = on_grid(vector), range(0, max(1, len(vectors)), ROWS)
-    return np.concatenate([on_grid(vectors[start : start + ROWS]) @ asked for start in parts])
+    """Compute the exact inner products of unit vectors (n, E) with one (E,), or with several (E, m), in float64."""
+    query, parts = on_grid(vector), range(0, max(1, len(vectors)), ROWS)
+    return np.concatenate([on_grid(vectors[start : start + ROWS]) @ query for start in parts])
 
 
 def doubt(vector: np.ndarray) -> float:
-    """How far a float32 inner product of this vector (E,) with a unit vector can be from `exact_scores`.
+    """Bound the error of a float32 inner product of this vector (E,) with a unit vector, against `exact_scores`.
 
     Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1: E · 2⁻²⁴ for sums in any order; doubled
     for the rounding to the grid and for vectors that are not quite of unit length.
@@ -43,13 +43,13 @@ def doubt(vector: np.ndarray) -> float:
 
 
 def contenders(scores: np.ndarray, k: int, doubt: float) -> np.ndarray:
-    """Places (m,) of the scores (n,) that may be among the k highest, if each of them is wrong by `doubt` at most."""
+    """Select the places (m,) of the scores (n,) that may be among the k highest, given an error of at most `doubt`."""
     if k >= len(scores):
         return np.arange(len(scores))
     return np.flatnonzero(scores >= np.partition(scores, -k)[-k] - 2 * doubt) if k else np.zeros(0, dtype=np.int64)
 
 
 def best(rows: np.ndarray, scores: np.ndarray, k: int) -> Found:
-    """The k highest, or all; among equals the lower row comes first."""
+    """Return the k rows with the highest scores, best first; among equal scores the lower row is first."""
     order = np.lexsort((rows, -scores))[:k]
     return list(zip(rows[order].tolist(), scores[order].tolist(), strict=True))

@@ -26,12 +26,13 @@ from fedrec.data.errors import InputError
 from fedrec.data.ids import id_faults
 from fedrec.data.storage.atomic_files import replaced_file
 from fedrec.recsys.card import AGAIN, CARD, load_finished_card, model_config
-from fedrec.recsys.embeddings import Encoder, resolve
+from fedrec.recsys.embeddings import Encoder, resolve_encoder
 from fedrec.recsys.hardware import parallel_map, workers
-from fedrec.recsys.model.inference import PASS, InferenceModel
+from fedrec.recsys.model.config import ModelConfig
+from fedrec.recsys.model.inference import PASS_SIZE, InferenceModel
 from fedrec.recsys.model.lora import Adapter, fingerprint, from_peft, is_lora, to_peft
 from fedrec.recsys.model.scoring import Scorer, user_vectors, vector_scorer
-from fedrec.recsys.model.two_tower import Model, ModelConfig
+from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.nearest import Found, best, contenders, doubt, exact_scores
 from fedrec.recsys.tensors import check_adapter, check_numbers, check_vectors, load_tensors
 
@@ -62,7 +63,7 @@ class Recommender:
     def encoder(self) -> Encoder:
         """Resolved when first needed; raises `InputError` if it is not the one this model was trained on."""
         wanted = self.card["encoder"]
-        encoder = resolve(wanted["name"])
+        encoder = resolve_encoder(wanted["name"])
         if encoder.sha256 != wanted["sha256"]:
             raise InputError(
                 f"encoder {encoder.name} has sha256 {encoder.sha256} where the run was trained on {wanted['sha256']}"
@@ -70,9 +71,9 @@ class Recommender:
         return encoder
 
     @cached_property
-    def model(self) -> Model:
+    def model(self) -> TwoTowerModel:
         """To train it further; to answer, `towers` are quicker."""
-        return Model(self._config, self.encoder, self.card["seed"])
+        return TwoTowerModel(self._config, self.encoder, self.card["seed"])
 
     @cached_property
     def towers(self) -> InferenceModel:
@@ -101,7 +102,7 @@ class Recommender:
         They are read in passes, as many as there are workers, each within one thread: to the bit, a history gets the
         same vector in any company.
         """
-        towers, size = self.towers, min(PASS, -(-len(histories) // workers()))
+        towers, size = self.towers, min(PASS_SIZE, -(-len(histories) // workers()))
 
         def read(start: int) -> Tensor:
             return user_vectors(towers.user_vectors, towers.length, vectors, histories[start : start + size])  # (b, E)

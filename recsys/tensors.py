@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fedrec.data.errors import InputError
 from fedrec.data.storage.reading import regular
+from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.model.lora import Adapter, is_lora
-from fedrec.recsys.model.two_tower import ModelConfig
 
 _LAYER = re.compile(r"\.layer\.(\d+)\.")
 

@@ -14,8 +14,8 @@ from fedrec.data.catalogue import Catalogue
 from fedrec.data.prepare import prepare
 from fedrec.data.readers.sources import source_named
 from fedrec.data.shard import Shard
-from fedrec.recsys.embeddings import Encoder, embed, resolve
-from fedrec.recsys.model.two_tower import Model
+from fedrec.recsys.embeddings import Encoder, embed_catalogue, resolve_encoder
+from fedrec.recsys.model.two_tower import TwoTowerModel
 from tests.support.cli import Fedrec, Outcome
 from tests.support.toy_world import begun, small_config, write_toy
 
@@ -66,21 +66,21 @@ def shard(toy: Path) -> Shard:
 @pytest.fixture(scope="session")
 def encoder() -> Encoder:
     """The real MiniLM weights, from the package that carries them."""
-    return resolve("sentence-transformers/all-MiniLM-L6-v2")
+    return resolve_encoder("sentence-transformers/all-MiniLM-L6-v2")
 
 
 @pytest.fixture(scope="session")
 def embeddings(toy: Path, catalogue: Catalogue, encoder: Encoder) -> Tensor:
-    return embed(catalogue, encoder, toy).matrix
+    return embed_catalogue(catalogue, encoder, toy).matrix
 
 
 @pytest.fixture(scope="session")
-def model(encoder: Encoder) -> Model:
-    return Model(small_config().model, encoder, seed=0)
+def model(encoder: Encoder) -> TwoTowerModel:
+    return TwoTowerModel(small_config().model, encoder, seed=0)
 
 
 @pytest.fixture(scope="session")
-def bent(model: Model) -> dict[str, Tensor]:
+def bent(model: TwoTowerModel) -> dict[str, Tensor]:
     """An adapter away from its start, where every part of it matters."""
     generator = torch.Generator().manual_seed(1)
     return {name: t + 0.1 * torch.randn(t.shape, generator=generator) for name, t in model.adapter().items()}

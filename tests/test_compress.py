@@ -26,7 +26,7 @@ from fedrec.federation.messages import Order, Update, clip_and_sum, norms
 from fedrec.federation.node import Node
 from fedrec.federation.rounds import run, take_census
 from fedrec.federation.server import State
-from fedrec.recsys.model.two_tower import Model
+from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.training.local_training import ClientUpdates
 from tests.support.toy_world import small_config, toy_stamp
 from tests.support.unreliable_grid import Tamper, trained, unreliable
@@ -172,7 +172,7 @@ def test_updates_of_several_users_travel_as_numbers() -> None:
     assert "deltas" in wire.encode_update(a + b)
 
 
-def test_what_a_client_sends_in_a_round(toy: Path, model: Model) -> None:
+def test_what_a_client_sends_in_a_round(toy: Path, model: TwoTowerModel) -> None:
     """The levels; 4 bytes of scale for each row of 1,024; a bit for each sign of a row; and the names around them."""
     adapter = model.adapter()
     count = sum(tensor.numel() for tensor in adapter.values())
@@ -184,7 +184,7 @@ def test_what_a_client_sends_in_a_round(toy: Path, model: Model) -> None:
     assert bytes_up(toy, model, 32) > 4 * count
 
 
-def bytes_up(data: Path, model: Model, bits: int) -> int:
+def bytes_up(data: Path, model: TwoTowerModel, bits: int) -> int:
     """What a node of one user answers, trained and encoded."""
     node = Node.open(data, small_config(bits=bits))
     update = node.train(Order(round=1, users=np.array([0]), clip=node.config.clip), model.adapter())
@@ -204,7 +204,7 @@ def scaled(value: float) -> Tamper:
     return damaged(lambda parts: {"scales": np.full(len(parts["scales"]) // 4, value, dtype="<f4").tobytes()})
 
 
-def as_numbers(reply: Message, model: Model) -> Message:
+def as_numbers(reply: Message, model: TwoTowerModel) -> Message:
     update = wire.decode_update(reply.content, model.adapter(), 1)
     reply.content = wire.encode_update(replace(update, codes=None))
     return reply
@@ -231,7 +231,7 @@ REFUSED: dict[str, tuple[Tamper, str]] = {
 
 
 @pytest.mark.parametrize("fault", [*REFUSED, "numbers"])
-def test_bad_codes_are_refused_and_counted(toy: Path, model: Model, tmp_path: Path, fault: str) -> None:
+def test_bad_codes_are_refused_and_counted(toy: Path, model: TwoTowerModel, tmp_path: Path, fault: str) -> None:
     config = small_config(rounds=1, nodes=12, clients_per_round=12, bits=1)
     tamper, said = REFUSED.get(fault, (lambda reply: as_numbers(reply, model), "without codes"))
     state = trained(unreliable(toy, config, tamper), config, model, tmp_path / "bad")
@@ -243,7 +243,7 @@ def test_bad_codes_are_refused_and_counted(toy: Path, model: Model, tmp_path: Pa
     assert all(torch.equal(tensor, state.adapter[name]) for name, tensor in silent.adapter.items())
 
 
-def test_codes_are_refused_where_nobody_asked_for_them(toy: Path, model: Model, tmp_path: Path) -> None:
+def test_codes_are_refused_where_nobody_asked_for_them(toy: Path, model: TwoTowerModel, tmp_path: Path) -> None:
     def in_codes(reply: Message) -> Message:
         change = {name: 1e-3 * tensor.unsqueeze(0) for name, tensor in model.adapter().items()}
         sums = wire.decode_update(reply.content).sums
@@ -258,7 +258,7 @@ def test_codes_are_refused_where_nobody_asked_for_them(toy: Path, model: Model, 
     assert "node 2" in round_log.read(tmp_path)[0]["refusals"][0]
 
 
-def test_eight_bits_learn_nearly_what_all_bits_learn(toy: Path, model: Model, tmp_path: Path) -> None:
+def test_eight_bits_learn_nearly_what_all_bits_learn(toy: Path, model: TwoTowerModel, tmp_path: Path) -> None:
     start = model.adapter()
     moved = {}
     for bits in (1, 8, 32):
@@ -269,7 +269,7 @@ def test_eight_bits_learn_nearly_what_all_bits_learn(toy: Path, model: Model, tm
     assert near < 0.02 < far < 0.7
 
 
-def test_a_resumed_run_draws_the_same_rotations(toy: Path, model: Model, tmp_path: Path) -> None:
+def test_a_resumed_run_draws_the_same_rotations(toy: Path, model: TwoTowerModel, tmp_path: Path) -> None:
     config = small_config(rounds=4, bits=1, schedule="constant")
     whole = trained(LocalGrid.over(Dataset.open(toy), config), config, model, tmp_path / "whole")
     trained(LocalGrid.over(Dataset.open(toy), config), replace(config, rounds=2), model, tmp_path / "halves")

@@ -18,7 +18,7 @@ from fedrec.federation.compression.eden import Eden, encode
 from fedrec.federation.config import RunConfig
 from fedrec.federation.messages import clip_and_sum, norms
 from fedrec.recsys.model.lora import Adapter
-from fedrec.recsys.model.two_tower import Model
+from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.training.local_training import ClientUpdates, FitConfig
 from fedrec.recsys.training.method import FederatedMethod, TwoTowerMethod
 from tests.laws.method_laws import MethodLaws, train_run
@@ -31,7 +31,7 @@ class TestTwoTowers(MethodLaws):
     """The project's own model, with every optimizer family, and with updates in few bits."""
 
     @pytest.fixture(params=[(1, 0.0), (3, 0.3)], ids=["one step", "three steps with dropout"])
-    def method(self, request: pytest.FixtureRequest, model: Model, embeddings: Tensor) -> FederatedMethod:
+    def method(self, request: pytest.FixtureRequest, model: TwoTowerModel, embeddings: Tensor) -> FederatedMethod:
         steps, share = request.param
         config = FitConfig(local_steps=steps, event_dropout=share, dropout=share, negatives=16, precision="float32")
         items = np.arange(len(embeddings))

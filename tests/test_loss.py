@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fedrec.recsys.training.local_training import FitConfig, draw_negatives, dropout_mask, learners
+from fedrec.data.randomness import DrawKey
+from fedrec.recsys.training.local_training import FitConfig, dropout_mask, have_examples, sample_negatives
 from fedrec.recsys.training.loss import client_means, event_means, sampled_softmax
 from tests.support.toy_world import shard_of
 
@@ -49,30 +50,30 @@ def test_a_client_without_events_has_no_loss() -> None:
 def test_a_client_learns_if_one_event_comes_before_another(held_out: int) -> None:
     histories = [list(range(held_out + events)) for events in range(4)]
     crops = shard_of(histories).crops(range(4), 9, 0, 1, held_out)
-    assert learners(crops).tolist() == [False, False, True, True]
-    assert learners(crops.pooled).tolist() == [True]
+    assert have_examples(crops).tolist() == [False, False, True, True]
+    assert have_examples(crops.pooled).tolist() == [True]
 
 
 def test_negatives_are_distinct_and_a_clients_own() -> None:
     config, salts = FitConfig(negatives=10), np.array([7, 8, 9], dtype=np.uint64)
-    drawn = draw_negatives(config, 50, salts, seed=1, round=2, step=0)
+    drawn = sample_negatives(config, 50, salts, DrawKey(1, 2))
     assert [len(set(row)) for row in drawn.tolist()] == [10] * 3
     assert len({tuple(row) for row in drawn.tolist()}) == 3
-    assert torch.equal(drawn[1:2], draw_negatives(config, 50, salts[1:2], seed=1, round=2, step=0))
-    for seed, round, step in ((0, 2, 0), (1, 3, 0), (1, 2, 1)):
-        assert not torch.equal(drawn, draw_negatives(config, 50, salts, seed, round, step))
-    assert draw_negatives(config, 10, salts, seed=1, round=2, step=0).tolist() == [list(range(10))] * 3
+    assert torch.equal(drawn[1:2], sample_negatives(config, 50, salts[1:2], DrawKey(1, 2)))
+    for key in (DrawKey(0, 2, 0), DrawKey(1, 3, 0), DrawKey(1, 2, 1)):
+        assert not torch.equal(drawn, sample_negatives(config, 50, salts, key))
+    assert sample_negatives(config, 10, salts, DrawKey(1, 2)).tolist() == [list(range(10))] * 3
 
 
 def test_a_client_drops_what_it_drops_in_any_company() -> None:
     cohort = shard_of([[1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0]]).crops([0, 1], 4, 0, 1)
-    kept = dropout_mask(FitConfig(dropout=0.25), cohort, 100, (0, 1, 0))
+    kept = dropout_mask(FitConfig(dropout=0.25), cohort, 100, DrawKey(0, 1))
     assert kept is not None
     assert kept.shape == (2, 1, 3, 100)
     assert kept.unique().tolist() == pytest.approx([0, 4 / 3])
     assert float(kept.mean()) == pytest.approx(1, abs=0.1), "what is left makes up for what is not"
     (_, last), *_ = shard_of([[1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0]]).crops([1], 4, 0, 1).blocks(1, 1)
-    alone = dropout_mask(FitConfig(dropout=0.25), last, 100, (0, 1, 0))
+    alone = dropout_mask(FitConfig(dropout=0.25), last, 100, DrawKey(0, 1))
     assert alone is not None
     assert torch.equal(alone[0], kept[1])
-    assert dropout_mask(FitConfig(), cohort, 100, (0, 1, 0)) is None
+    assert dropout_mask(FitConfig(), cohort, 100, DrawKey(0, 1)) is None

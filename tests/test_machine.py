@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedrec.data.randomness import DrawKey
 from fedrec.data.shard import Shard
 from fedrec.federation.messages import clip_and_sum
 from fedrec.recsys.evaluation.ranking import rank
 from fedrec.recsys.hardware import cores, describe_hardware, device, fast_bfloat16, parallel_map
 from fedrec.recsys.model.scoring import model_scorer
-from fedrec.recsys.model.two_tower import Model
+from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.training import local_training as fitting
-from fedrec.recsys.training.local_training import FitConfig, blocks, train_clients
+from fedrec.recsys.training.local_training import FitConfig, LocalTrainer, training_blocks
 
 
 def test_results_come_in_order_and_from_several_threads() -> None:
@@ -53,9 +54,9 @@ def test_a_machine_describes_itself() -> None:
 
 
 def test_blocks_hold_all_clients_once(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "EVENTS", {"cpu": 20})
+    monkeypatch.setattr(fitting, "MAX_EVENTS", {"cpu": 20})
     cohort = shard.crops(range(12), 9, 0, 1)
-    parts = list(blocks(cohort, torch.device("cpu")))
+    parts = list(training_blocks(cohort, torch.device("cpu")))
     assert all(part.mask.size <= 20 or len(part) == 1 for part in parts)
     assert sorted(salt for part in parts for salt in part.salts) == sorted(cohort.salts)
 
@@ -65,18 +66,20 @@ def test_many_cores_do_not_make_blocks_smaller_than_pays(
     shard: Shard, monkeypatch: pytest.MonkeyPatch, least: int, sizes: list[int]
 ) -> None:
     monkeypatch.setattr(fitting, "workers", lambda: 64)
-    monkeypatch.setattr(fitting, "LEAST", least)
-    parts = list(blocks(shard.crops(range(12), 9, 0, 1), torch.device("cpu")))
+    monkeypatch.setattr(fitting, "MIN_EVENTS", least)
+    parts = list(training_blocks(shard.crops(range(12), 9, 0, 1), torch.device("cpu")))
     assert [len(part) for part in parts] == sizes
 
 
-def test_bfloat16_stays_near_float32(model: Model, bent: dict[str, Tensor], shard: Shard, embeddings: Tensor) -> None:
+def test_bfloat16_stays_near_float32(
+    model: TwoTowerModel, bent: dict[str, Tensor], shard: Shard, embeddings: Tensor
+) -> None:
     """The stated tolerance: a client's step differs by less than a tenth of its length; the loss by 1 %."""
     changes, losses = {}, {}
     for precision in ("float32", "bfloat16"):
         config = FitConfig(negatives=16, precision=precision)
-        for part in blocks(shard.crops(range(12), 9, 0, 1), embeddings.device):
-            fitted = train_clients(model, bent, part, embeddings, config, (0, 1))
+        for part in training_blocks(shard.crops(range(12), 9, 0, 1), embeddings.device):
+            fitted = LocalTrainer(model, embeddings, config).train_clients(bent, part, DrawKey(0, 1))
             for place, salt in enumerate(part.salts):
                 whole = torch.cat([fitted.deltas[name][place].flatten() for name in sorted(fitted.deltas)])
                 changes.setdefault(int(salt), []).append(whole)
@@ -90,7 +93,7 @@ def test_bfloat16_stays_near_float32(model: Model, bent: dict[str, Tensor], shar
 
 @pytest.mark.cuda
 def test_a_gpu_trains_and_ranks_what_the_processor_does(
-    model: Model, bent: dict[str, Tensor], shard: Shard, embeddings: Tensor
+    model: TwoTowerModel, bent: dict[str, Tensor], shard: Shard, embeddings: Tensor
 ) -> None:
     config = FitConfig(negatives=16, precision="float32")
     found = {}
@@ -98,7 +101,7 @@ def test_a_gpu_trains_and_ranks_what_the_processor_does(
         near = {name: tensor.to(place) for name, tensor in bent.items()}
         table, here = embeddings.to(place), copy.deepcopy(model).to(place)
         _, part = next(shard.crops(range(12), 9, 0, 1).blocks(10_000, 12))
-        update = clip_and_sum(train_clients(here, near, part, table, config, (0, 1)), 1, 1.0)
+        update = clip_and_sum(LocalTrainer(here, table, config).train_clients(near, part, DrawKey(0, 1)), 1, 1.0)
         ranks = rank(model_scorer(here, near, here.item_vectors(near, table)), shard, range(12), "test").ranks
         found[place] = (update, ranks)
     for name, tensor in found["cpu"][0].deltas.items():

@@ -17,9 +17,10 @@ from fedrec.data.errors import InputError
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.node import shared_model
 from fedrec.federation.training_run import open_run, train
-from fedrec.recsys.embeddings import Encoder, KnownWeights, embed, resolve
+from fedrec.recsys.embeddings import Encoder, KnownWeights, embed_catalogue, resolve_encoder
+from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.model.lora import StackedLinear, from_peft, is_lora, stacked, to_peft
-from fedrec.recsys.model.two_tower import Model, ModelConfig
+from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.recommender import Recommender
 from tests.support.toy_world import small_config
 
@@ -35,7 +36,7 @@ def test_stacked_linear_is_each_clients_own_low_rank_layer() -> None:
         torch.testing.assert_close(together[client], F.linear(x[client], weight, layer.base.bias))
 
 
-def test_an_untrained_model_recommends_by_text_neighbours(model: Model, embeddings: Tensor) -> None:
+def test_an_untrained_model_recommends_by_text_neighbours(model: TwoTowerModel, embeddings: Tensor) -> None:
     """Item vectors start as the text embeddings, and a user vector as the mean of them, recent ones weighing more."""
     vectors = model.item_vectors(model.adapter(), embeddings)
     torch.testing.assert_close(vectors, embeddings, atol=1e-6, rtol=0)
@@ -46,7 +47,7 @@ def test_an_untrained_model_recommends_by_text_neighbours(model: Model, embeddin
 
 
 def test_cosines_of_some_rows_are_those_of_their_vectors(
-    model: Model, bent: dict[str, Tensor], embeddings: Tensor
+    model: TwoTowerModel, bent: dict[str, Tensor], embeddings: Tensor
 ) -> None:
     users = F.normalize(torch.randn(1, 5, embeddings.shape[1], generator=torch.Generator().manual_seed(2)), dim=-1)
     vectors = model.item_vectors(bent, embeddings)  # (N, E)
@@ -60,7 +61,7 @@ def test_cosines_of_some_rows_are_those_of_their_vectors(
         )
 
 
-def test_the_past_does_not_see_the_future(model: Model, bent: dict[str, Tensor], embeddings: Tensor) -> None:
+def test_the_past_does_not_see_the_future(model: TwoTowerModel, bent: dict[str, Tensor], embeddings: Tensor) -> None:
     """A user vector after the t-th event is the same whatever comes later."""
     vectors = model.item_vectors(bent, embeddings)
     mask = torch.ones(1, 6, dtype=torch.bool)
@@ -72,7 +73,7 @@ def test_the_past_does_not_see_the_future(model: Model, bent: dict[str, Tensor],
     assert not torch.allclose(whole[:, 3:], other[:, 3:], atol=1e-3)
 
 
-def test_padding_changes_no_user_vector(model: Model, bent: dict[str, Tensor], embeddings: Tensor) -> None:
+def test_padding_changes_no_user_vector(model: TwoTowerModel, bent: dict[str, Tensor], embeddings: Tensor) -> None:
     vectors = model.item_vectors(bent, embeddings)[None, [2, 4, 6]]
     short = model.user_vectors(bent, vectors, torch.ones(1, 3, dtype=torch.bool))
     padded = torch.cat([torch.randn(1, 5, vectors.shape[-1]), vectors], dim=1)
@@ -112,7 +113,7 @@ def test_peft_itself_loads_the_artifact_and_agrees(run: Path, encoder: Encoder) 
 
 def test_a_random_base_is_the_same_architecture_with_weights_of_the_seed(encoder: Encoder) -> None:
     pretrained, random, again, other = (
-        Model(small_config(user_encoder_init=base).model, encoder, seed)
+        TwoTowerModel(small_config(user_encoder_init=base).model, encoder, seed)
         for base, seed in (("pretrained", 0), ("random", 0), ("random", 0), ("random", 1))
     )
     shapes = {name: tensor.shape for name, tensor in pretrained.state_dict().items()}
@@ -147,7 +148,7 @@ def test_a_run_on_a_random_base_is_answered_on_the_same(toy: Path, embeddings: T
     assert recommender.card["config"]["model"]["user_encoder_init"] == "random"
 
 
-def test_nothing_trained_or_sent_grows_with_the_catalogue(model: Model) -> None:
+def test_nothing_trained_or_sent_grows_with_the_catalogue(model: TwoTowerModel) -> None:
     sizes = {name: tuple(tensor.shape) for name, tensor in model.adapter().items()}
     assert sizes["item.down"] == (4, 384)
     assert sum(int(np.prod(shape)) for shape in sizes.values()) == 4 * 384 * 4 + 2 * (2 * 384 + 384 * 2)
@@ -164,23 +165,23 @@ def test_nothing_trained_or_sent_grows_with_the_catalogue(model: Model) -> None:
 )
 def test_a_model_the_encoder_cannot_give_is_refused(encoder: Encoder, change: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        Model(ModelConfig(**change), encoder)  # type: ignore[arg-type]
+        TwoTowerModel(ModelConfig(**change), encoder)  # type: ignore[arg-type]
 
 
 def test_other_weights_than_the_pinned_are_refused(encoder: Encoder, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"not the weights")
     monkeypatch.setitem(
-        resolve.__wrapped__.__globals__["KNOWN_WEIGHTS"], str(tmp_path), KnownWeights("main", encoder.sha256)
+        resolve_encoder.__wrapped__.__globals__["KNOWN_WEIGHTS"], str(tmp_path), KnownWeights("main", encoder.sha256)
     )
     with pytest.raises(InputError, match="is pinned"):
-        resolve(str(tmp_path))
+        resolve_encoder(str(tmp_path))
 
 
 def test_embeddings_are_made_once_per_texts_and_weights(catalogue, encoder: Encoder, tmp_path: Path) -> None:
     reports: list[tuple[int, int]] = []
-    first = embed(catalogue, encoder, tmp_path, lambda done, total: reports.append((done, total)), block=10)
+    first = embed_catalogue(catalogue, encoder, tmp_path, lambda done, total: reports.append((done, total)), block=10)
     assert reports == [(10, 24), (20, 24), (24, 24)]
-    again = embed(catalogue, encoder, tmp_path, lambda done, total: reports.append((done, total)))
+    again = embed_catalogue(catalogue, encoder, tmp_path, lambda done, total: reports.append((done, total)))
     assert len(reports) == 3
     assert torch.equal(first.matrix, again.matrix)
     torch.testing.assert_close(first.matrix.norm(dim=1), torch.ones(24))

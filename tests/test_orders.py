@@ -17,7 +17,7 @@ from fedrec.federation.config import to_flat
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.messages import Order, OrderRefused
 from fedrec.federation.node import Node
-from fedrec.recsys.model.two_tower import Model
+from fedrec.recsys.model.two_tower import TwoTowerModel
 from tests.support.toy_world import small_config
 
 Change = Callable[[RecordDict], None]
@@ -40,7 +40,7 @@ class Asked:
 
 
 @pytest.fixture(scope="module")
-def asked(toy: Path, model: Model, embeddings: Tensor) -> Asked:
+def asked(toy: Path, model: TwoTowerModel, embeddings: Tensor) -> Asked:
     return Asked(Node.open(toy, small_config()), model.adapter())
 
 

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from fedrec.data.errors import InputError
+from fedrec.data.randomness import DrawKey
 from fedrec.data.shard import Shard
 from fedrec.recsys.evaluation.ranking import metric_means, metric_sums, rank
 from fedrec.recsys.model.scoring import model_scorer
-from fedrec.recsys.model.two_tower import Model
-from fedrec.recsys.training.local_training import FitConfig, local_sgd, train_clients
+from fedrec.recsys.model.two_tower import TwoTowerModel
+from fedrec.recsys.training.local_training import FitConfig, LocalTrainer
 from fedrec.recsys.training.personalisation import Clients, PersonalConfig, grid
 
 FIT = FitConfig(negatives=24, precision="float32", local_rate=0.05)
@@ -21,7 +22,7 @@ CONFIG = PersonalConfig(steps=3, fit=FIT)
 
 
 @pytest.fixture
-def clients(model: Model, bent: dict[str, Tensor], shard: Shard, embeddings: Tensor) -> Clients:
+def clients(model: TwoTowerModel, bent: dict[str, Tensor], shard: Shard, embeddings: Tensor) -> Clients:
     return Clients(model, bent, shard, embeddings)
 
 
@@ -42,7 +43,8 @@ def test_a_clients_rank_is_what_its_own_adapter_gives(clients: Clients, parts: t
         adapter = {name: tensor.clone() for name, tensor in clients.adapter.items()}
         for step in range(3):
             crop = clients.shard.crops([user], 9, 0, step)
-            deltas = train_clients(clients.model, adapter, crop, clients.embeddings, FIT, (0, step)).deltas
+            trainer = LocalTrainer(clients.model, clients.embeddings, FIT)
+            deltas = trainer.train_clients(adapter, crop, DrawKey(0, step)).deltas
             adapter |= {name: adapter[name] + delta[0] for name, delta in deltas.items() if name.startswith(parts)}
         score = model_scorer(clients.model, adapter, clients.model.item_vectors(adapter, clients.embeddings))
         assert rank(score, clients.shard, [user], "test").ranks[0] == found[user]
@@ -66,7 +68,8 @@ def test_nothing_that_is_validated_has_seen_the_test_item(clients: Clients) -> N
 
 def test_only_the_named_parts_move(clients: Clients) -> None:
     steps, parts = [clients.shard.crops(range(12), 9, 0, 1)] * 2, ("user.up", "item")
-    *_, last = local_sgd(clients.model, clients.adapter, steps, clients.embeddings, FIT, (0, 0), parts)
+    trainer = LocalTrainer(clients.model, clients.embeddings, FIT, parts)
+    *_, last = trainer.local_sgd(clients.adapter, steps, DrawKey(0, 0))
     assert set(last.deltas) == {"user.up", "item.up", "item.down"}
     assert all(tensor.any() for tensor in last.deltas.values())
 
@@ -89,7 +92,7 @@ def test_the_choice_is_the_best_of_all_trials(clients: Clients) -> None:
     assert choice == configs[scores.index(max(scores))]
     for config, trial in zip(configs, trials, strict=True):
         walked = clients.rank(config, "validation").ranks
-        assert trial == config.described() | {"validation": metric_means(metric_sums(walked))}
+        assert trial == config.as_dict() | {"validation": metric_means(metric_sums(walked))}
 
 
 def test_where_nothing_gains_the_choice_is_no_step(clients: Clients) -> None:

@@ -16,7 +16,7 @@ from fedrec.data.shard import NOTHING, Shard
 from fedrec.recsys.baselines import simple
 from fedrec.recsys.evaluation.ranking import metric_means, metric_sums, rank, restrict_to
 from fedrec.recsys.model.scoring import model_scorer
-from fedrec.recsys.model.two_tower import Model
+from fedrec.recsys.model.two_tower import TwoTowerModel
 
 
 def one_user(*events: int) -> Shard:
@@ -134,7 +134,7 @@ def test_sampled_ranks_of_a_small_catalogue_are_the_full_ones(shard: Shard) -> N
 
 
 def test_blocks_of_users_change_no_rank(
-    model: Model, bent: dict[str, Tensor], shard: Shard, embeddings: Tensor, monkeypatch: pytest.MonkeyPatch
+    model: TwoTowerModel, bent: dict[str, Tensor], shard: Shard, embeddings: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score = model_scorer(model, bent, model.item_vectors(bent, embeddings))
     whole = rank(score, shard, range(12), "test").ranks.tolist()

@@ -25,7 +25,7 @@ from fedrec.federation import round_log
 from fedrec.federation.config import from_nested
 from fedrec.federation.server import STATE, State
 from fedrec.recsys.card import CARD, load_card
-from fedrec.recsys.embeddings import Encoder, embed
+from fedrec.recsys.embeddings import Encoder, embed_catalogue
 from fedrec.recsys.evaluation.ranking import rank
 from fedrec.recsys.model.lora import fingerprint
 from fedrec.recsys.recommender import TOWERS, VECTORS, Recommender, load_adapter
@@ -226,8 +226,8 @@ def test_embeddings_of_another_shape_or_kind_are_made_anew(
 ) -> None:
     (cache,) = data.glob("embeddings-*.safetensors")
     catalogue = Catalogue.load(data)
-    save_file({"matrix": wrong}, cache, metadata=embed(catalogue, encoder, data).stamp)
-    assert torch.equal(embed(catalogue, encoder, data).matrix, embeddings)
+    save_file({"matrix": wrong}, cache, metadata=embed_catalogue(catalogue, encoder, data).provenance)
+    assert torch.equal(embed_catalogue(catalogue, encoder, data).matrix, embeddings)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_an_encoder_without_its_config_is_refused(content: str | None, says: str
         (tmp_path / "config.json").write_text(content, "utf-8")
     broken = Encoder("mine", "local", "0", tmp_path)
     with pytest.raises(InputError, match=rf"{says}; fetch the encoder again"):
-        _ = broken.described
+        _ = broken.architecture
     with pytest.raises(InputError, match=r"^encoder 'mine' cannot be opened"):
         broken.encode(["a"])
 

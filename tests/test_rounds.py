@@ -26,7 +26,7 @@ from fedrec.federation.rounds import RoundReport, run, take_census
 from fedrec.federation.server import sample_clients
 from fedrec.federation.training_run import open_run, train
 from fedrec.recsys.evaluation.ranking import metric_sums
-from fedrec.recsys.model.two_tower import Model
+from fedrec.recsys.model.two_tower import TwoTowerModel
 from tests.support.toy_world import COOKING, small_config, toy_interactions, toy_items, toy_stamp
 from tests.support.unreliable_grid import Tamper, trained, unreliable
 
@@ -133,7 +133,7 @@ REFUSED: dict[str, tuple[Tamper, str]] = {
 
 
 @pytest.mark.parametrize("fault", REFUSED)
-def test_a_bad_answer_is_refused_and_counted(toy: Path, model: Model, tmp_path: Path, fault: str) -> None:
+def test_a_bad_answer_is_refused_and_counted(toy: Path, model: TwoTowerModel, tmp_path: Path, fault: str) -> None:
     """The round goes on with the rest, as if the bad node had never answered."""
     config = small_config(rounds=1, nodes=2, clients_per_round=12)
     tamper, said = REFUSED[fault]
@@ -150,7 +150,7 @@ def test_a_bad_answer_is_refused_and_counted(toy: Path, model: Model, tmp_path: 
         assert torch.equal(tensor, state.adapter[name]), name
 
 
-def test_a_lost_answer_is_absent_from_the_sum(toy: Path, model: Model, tmp_path: Path) -> None:
+def test_a_lost_answer_is_absent_from_the_sum(toy: Path, model: TwoTowerModel, tmp_path: Path) -> None:
     config = small_config(rounds=1, nodes=2, clients_per_round=12)
     trained(unreliable(toy, config, lambda reply: None), config, model, tmp_path)
     (record,) = round_log.read(tmp_path)
@@ -158,7 +158,9 @@ def test_a_lost_answer_is_absent_from_the_sum(toy: Path, model: Model, tmp_path:
     assert record["absences"] == ["node 2: no answer within 3600 s"]
 
 
-def test_an_answer_from_a_node_that_was_not_asked_is_refused(toy: Path, model: Model, tmp_path: Path, caplog) -> None:
+def test_an_answer_from_a_node_that_was_not_asked_is_refused(
+    toy: Path, model: TwoTowerModel, tmp_path: Path, caplog
+) -> None:
     def from_a_stranger(reply: Message) -> Message:
         reply.metadata.__dict__["_src_node_id"] = 77
         return reply
@@ -169,7 +171,9 @@ def test_an_answer_from_a_node_that_was_not_asked_is_refused(toy: Path, model: M
     assert "node 77, which was not asked" in caplog.text
 
 
-def test_a_round_that_nobody_answers_is_logged_and_changes_nothing(toy: Path, model: Model, tmp_path: Path) -> None:
+def test_a_round_that_nobody_answers_is_logged_and_changes_nothing(
+    toy: Path, model: TwoTowerModel, tmp_path: Path
+) -> None:
     class Silent(LocalGrid):
         def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
             return [r for r in super().send_and_receive(messages) if r.metadata.message_type != wire.TRAIN]
@@ -212,7 +216,7 @@ def short(toy: Path, embeddings: Tensor, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_users_with_nothing_to_learn_from_change_neither_loss_nor_step(
-    toy: Path, short: Path, model: Model, tmp_path: Path
+    toy: Path, short: Path, model: TwoTowerModel, tmp_path: Path
 ) -> None:
     config = small_config(rounds=2, clients_per_round=99, optimizer="fedavg", server_rate=1.0, nodes=2)
     states = [
@@ -229,7 +233,7 @@ def test_users_with_nothing_to_learn_from_change_neither_loss_nor_step(
         assert torch.equal(tensor, states[1].adapter[name]), name
 
 
-def test_where_everybody_diverged_there_is_no_loss(toy: Path, model: Model, tmp_path: Path) -> None:
+def test_where_everybody_diverged_there_is_no_loss(toy: Path, model: TwoTowerModel, tmp_path: Path) -> None:
     config = small_config(rounds=2, server_rate=1e30, clients_per_round=12, validate_every=9)
     trained(LocalGrid.over(Dataset.open(toy), config), config, model, tmp_path)
     first, second = round_log.read(tmp_path)
@@ -238,7 +242,7 @@ def test_where_everybody_diverged_there_is_no_loss(toy: Path, model: Model, tmp_
     assert (round_log.without_loss(first), round_log.without_loss(second)) == ("", " (clients: 12 diverged)")
 
 
-def test_an_adapter_beyond_float32_ends_the_run_and_says_why(toy: Path, model: Model, tmp_path: Path) -> None:
+def test_an_adapter_beyond_float32_ends_the_run_and_says_why(toy: Path, model: TwoTowerModel, tmp_path: Path) -> None:
     config = small_config(server_rate=1e39)
     with pytest.raises(InputError, match=r"round 1 moved the adapter beyond .* lower server_rate than 1e\+39"):
         trained(LocalGrid.over(Dataset.open(toy), config), config, model, tmp_path)
@@ -318,7 +322,7 @@ def test_a_node_that_made_users_up_fills_its_share_of_the_round_and_of_the_valid
 
 @pytest.mark.parametrize("lie", [{"users": 0.0}, {"ndcg@10": 6.0}, {"mrr": 0.0}])
 def test_a_validation_that_lies_does_not_choose_the_round(
-    toy: Path, model: Model, tmp_path: Path, lie: dict[str, float]
+    toy: Path, model: TwoTowerModel, tmp_path: Path, lie: dict[str, float]
 ) -> None:
     config = small_config(rounds=1, nodes=2, validate_every=1)
     grid = Counted.over(Dataset.open(toy), config)
@@ -356,7 +360,7 @@ def reply_of_first(reply: Message) -> bool:
     return reply.metadata.src_node_id == 1
 
 
-def test_a_node_that_comes_late_is_asked_from_then_on(toy: Path, model: Model, tmp_path: Path) -> None:
+def test_a_node_that_comes_late_is_asked_from_then_on(toy: Path, model: TwoTowerModel, tmp_path: Path) -> None:
     """And one that is gone is missed, but not waited for."""
     config = small_config(rounds=6, nodes=2, clients_per_round=12, validate_every=2)
     grid = Late.over(Dataset.open(toy), config)
@@ -370,7 +374,7 @@ def test_a_node_that_comes_late_is_asked_from_then_on(toy: Path, model: Model, t
 
 
 def test_a_late_node_that_cannot_take_part_is_left_out_and_asked_once(
-    toy: Path, model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    toy: Path, model: TwoTowerModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = small_config(rounds=5, nodes=2, clients_per_round=12)
     grid = Late(client_app.app, [{"data": str(toy)}, {"data": str(toy)}], to_flat(config))
@@ -383,7 +387,7 @@ def test_a_late_node_that_cannot_take_part_is_left_out_and_asked_once(
 
 
 def test_a_run_that_is_resumed_with_other_users_goes_on_and_says_so(
-    toy: Path, model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    toy: Path, model: TwoTowerModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     half = small_config(rounds=2, nodes=2, clients_per_round=12)
     state = trained(unreliable(toy, half, lambda reply: reply), half, model, tmp_path)
@@ -411,7 +415,7 @@ def test_a_failure_on_a_node_tells_the_server_its_kind_only() -> None:
     assert failure.value.__cause__ is None
 
 
-def test_central_mode_is_one_client_that_owns_the_cohort(toy: Path, model: Model, tmp_path: Path) -> None:
+def test_central_mode_is_one_client_that_owns_the_cohort(toy: Path, model: TwoTowerModel, tmp_path: Path) -> None:
     """Without clipping, and with all items as negatives, its one local step is the mean of its users' steps."""
     shared = {"rounds": 3, "optimizer": "fedavg", "server_rate": 0.1, "clip": 1e6, "clients_per_round": 12}
     shared["negatives"] = 24

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedrec.data.errors import InputError
-from fedrec.data.randomness import salt_of, ticket_of
+from fedrec.data.randomness import DrawKey, salt_of, ticket_of
 from fedrec.data.shard import FOLDER, NOTHING, Cohort, Shard
 from tests.support.toy_world import Histories, events_by_salt, shard_of
 
@@ -353,12 +353,12 @@ def test_trimmed_examples_are_those_of_the_cohort_with_less_padding() -> None:
 def test_events_that_are_forgotten_are_predicted_but_not_read() -> None:
     """Which ones belongs to the client, the round and the step, in any company."""
     cohort = shard_of([list(range(20)), list(range(40)), [1, 2, 3]]).crops([0, 1, 2], 32, 0, 1)
-    assert cohort.with_event_dropout(0, 0, 1, 0) is cohort
-    part = cohort.with_event_dropout(0.5, 0, 1, 0)
+    assert cohort.with_event_dropout(0, DrawKey(0, 1)) is cohort
+    part = cohort.with_event_dropout(0.5, DrawKey(0, 1))
     assert np.array_equal(part.mask, cohort.mask)
     assert not (part.read & ~part.mask).any()
     assert 10 < part.read.sum() < 40
     (_, alone), *_ = cohort.blocks(1, 1)
-    assert np.array_equal(alone.with_event_dropout(0.5, 0, 1, 0).read[0], part.read[1])
-    for seed, round, step in ((1, 1, 0), (0, 2, 0), (0, 1, 1)):
-        assert not np.array_equal(cohort.with_event_dropout(0.5, seed, round, step).read, part.read)
+    assert np.array_equal(alone.with_event_dropout(0.5, DrawKey(0, 1)).read[0], part.read[1])
+    for key in (DrawKey(1, 1, 0), DrawKey(0, 2, 0), DrawKey(0, 1, 1)):
+        assert not np.array_equal(cohort.with_event_dropout(0.5, key).read, part.read)

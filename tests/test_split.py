@@ -21,7 +21,7 @@ from fedrec.data.shard import NOTHING, Shard
 from fedrec.data.split import LEAVE_ONE_OUT, Split, split_of
 from fedrec.federation.messages import Order
 from fedrec.federation.node import Node
-from fedrec.recsys.model.two_tower import Model
+from fedrec.recsys.model.two_tower import TwoTowerModel
 from tests.support.toy_world import small_config, toy_interactions, toy_items
 
 UPPER = pl.DataFrame({"item_id": list("abcdeABCDE"), "cold": [False] * 5 + [True] * 5})
@@ -188,11 +188,11 @@ def test_cold_items_of_ml_100k(real_data: Path, tmp_path: Path) -> None:
     assert not any(cold[shard.history(user, "train")].any() for user in range(len(shard)))
 
 
-def test_training_knows_nothing_of_cold_items(model: Model, tmp_path: Path) -> None:
+def test_training_knows_nothing_of_cold_items(model: TwoTowerModel, tmp_path: Path) -> None:
     """Not even as negatives, which would push them down: their texts could be anything at all."""
     write_cold(tmp_path)
     node = Node.open(tmp_path, small_config(negatives=8))
-    cold = ~np.isin(np.arange(24), node.public.warm)
+    cold = ~np.isin(np.arange(24), node.public.trainable_rows)
     assert cold.any()
     blind = node.public.matrix.clone()
     blind[torch.from_numpy(cold)] = torch.nan

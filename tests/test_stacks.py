@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fedrec.recsys.model.item_tower import GELU_INPUT_SCALE, ItemAdapter, candidate_scores
 from fedrec.recsys.model.lora import stacked
-from fedrec.recsys.model.per_client_ops import GELU_INPUT_SCALE, candidate_scores, client_linear
+from fedrec.recsys.model.per_client_ops import client_linear
 
 C, M, N, E, R = 3, 5, 12, 6, 4
 
@@ -25,9 +26,9 @@ def stacks(*shapes: tuple[int, ...], shared: bool) -> list[Tensor]:
     return [drawn(C, *shape, seed=n).requires_grad_() for n, shape in enumerate(shapes)]
 
 
-def plain_cosines(u: Tensor, e: Tensor, rows: Tensor, down: Tensor, up: Tensor, curved: bool) -> Tensor:
+def plain_cosines(u: Tensor, e: Tensor, rows: Tensor, down: Tensor, up: Tensor, gelu: bool) -> Tensor:
     low = GELU_INPUT_SCALE * torch.einsum("cre,cke->ckr", down, e[rows])
-    low = F.gelu(low) if curved else low
+    low = F.gelu(low) if gelu else low
     return u @ F.normalize(e[rows] + low @ up.mT, dim=-1).mT
 
 
@@ -47,13 +48,17 @@ def test_linear(shared: bool) -> None:
     same_as(lambda x, w: x @ w.mT, client_linear, [x, *stacks((R, E), shared=shared)])
 
 
-@pytest.mark.parametrize("curved", [True, False])
+@pytest.mark.parametrize("gelu", [True, False])
 @pytest.mark.parametrize("shared", [True, False])
-def test_cosines(shared: bool, curved: bool) -> None:
+def test_cosines(shared: bool, gelu: bool) -> None:
     u, e = F.normalize(drawn(C, M, E, seed=5), dim=-1).requires_grad_(), F.normalize(drawn(N, E, seed=6), dim=-1)
     rows = torch.tensor([[0, 1, 2, 3, 4, 5, 6], [6, 5, 4, 0, 8, 10, 1], [9, 8, 7, 6, 5, 4, 2]])  # (C, K)
     inputs = [u, e, rows, *stacks((R, E), (E, R), shared=shared)]
-    same_as(partial(plain_cosines, curved=curved), partial(candidate_scores, curved=curved), inputs)
+
+    def scores(u: Tensor, e: Tensor, rows: Tensor, down: Tensor, up: Tensor) -> Tensor:
+        return candidate_scores(u, e, rows, ItemAdapter(down, up, gelu))
+
+    same_as(partial(plain_cosines, gelu=gelu), scores, inputs)
 
 
 def test_a_stack_is_a_view_until_it_is_changed() -> None:

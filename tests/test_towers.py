@@ -15,15 +15,15 @@ from torch.nn import functional as F
 from fedrec.data.errors import InputError
 from fedrec.recsys.embeddings import Encoder
 from fedrec.recsys.hardware import parallel_map
-from fedrec.recsys.model.inference import PASS, InferenceModel
+from fedrec.recsys.model.inference import PASS_SIZE, InferenceModel
 from fedrec.recsys.model.lora import Adapter
-from fedrec.recsys.model.two_tower import Model
+from fedrec.recsys.model.two_tower import TwoTowerModel
 from tests.support.toy_world import small_config
 
 TYPICAL = {"layers": 2, "lora_targets": "query,key,value,dense"}
 
 
-def bent(model: Model) -> Adapter:
+def bent(model: TwoTowerModel) -> Adapter:
     generator = torch.Generator().manual_seed(1)
     return {name: t + 0.1 * torch.randn(t.shape, generator=generator) for name, t in model.adapter().items()}
 
@@ -41,7 +41,7 @@ def copied(encoder: Encoder, folder: Path) -> Encoder:
     return replace(encoder, folder=folder)
 
 
-def agree(model: Model, towers: InferenceModel, adapter: Adapter) -> None:
+def agree(model: TwoTowerModel, towers: InferenceModel, adapter: Adapter) -> None:
     """With the model in double precision: in single, its own rounding is as large as what is allowed."""
     vectors, mask = histories()
     exact, doubled = copy.deepcopy(model).double(), {name: tensor.double() for name, tensor in adapter.items()}
@@ -54,16 +54,16 @@ def agree(model: Model, towers: InferenceModel, adapter: Adapter) -> None:
 @pytest.mark.parametrize("length", [1, 2, 8, 9, 17, 50])
 def test_a_history_gets_the_same_bits_in_any_pass(encoder: Encoder, length: int) -> None:
     config = replace(small_config().model, layers=2, history=50)
-    towers = InferenceModel(config, encoder, bent(Model(config, encoder, seed=0)), seed=0)
+    towers = InferenceModel(config, encoder, bent(TwoTowerModel(config, encoder, seed=0)), seed=0)
     generator = torch.Generator().manual_seed(length)
-    vectors = F.normalize(torch.randn(PASS + 3, length, 384, generator=generator), dim=-1)
-    mask = torch.arange(length) >= torch.arange(PASS + 3).unsqueeze(1) % length
+    vectors = F.normalize(torch.randn(PASS_SIZE + 3, length, 384, generator=generator), dim=-1)
+    mask = torch.arange(length) >= torch.arange(PASS_SIZE + 3).unsqueeze(1) % length
 
     def read(rows: list[int]) -> Tensor:
         return next(parallel_map(lambda rows: towers.user_vectors(vectors[rows], mask[rows]), [rows]))
 
-    alone = torch.cat([read([row]) for row in range(PASS + 3)])
-    for rows in ([4, 1], [2, 7, 0, 5, 3], list(range(PASS)), list(reversed(range(PASS + 3)))):
+    alone = torch.cat([read([row]) for row in range(PASS_SIZE + 3)])
+    for rows in ([4, 1], [2, 7, 0, 5, 3], list(range(PASS_SIZE)), list(reversed(range(PASS_SIZE + 3)))):
         assert torch.equal(read(rows), alone[rows])
 
 
@@ -79,7 +79,7 @@ def test_a_history_gets_the_same_bits_in_any_pass(encoder: Encoder, length: int)
 )
 def test_they_give_the_vectors_of_the_trained_model(encoder: Encoder, changes: dict[str, object]) -> None:
     config, seed = small_config(**changes).model, 3
-    model = Model(config, encoder, seed)
+    model = TwoTowerModel(config, encoder, seed)
     adapter = bent(model)
     agree(model, InferenceModel(config, encoder, adapter, seed), adapter)
     with pytest.raises(AssertionError):
@@ -99,7 +99,7 @@ def test_weights_under_older_names_are_the_same(encoder: Encoder, tmp_path: Path
     else:
         weights = {f"{names}{name}": tensor for name, tensor in weights.items()}
     save_file(weights, older.folder / "model.safetensors", metadata={"format": "pt"})
-    model = Model(config, encoder)
+    model = TwoTowerModel(config, encoder)
     adapter = bent(model)
     agree(model, InferenceModel(config, older, adapter, 0), adapter)
 
@@ -111,7 +111,7 @@ def test_an_encoder_of_another_kind_inside_is_refused_when_it_is_to_be_trained(
     described = (other.folder / "config.json").read_text().replace('"gelu"', '"mish"')
     (other.folder / "config.json").write_text(described)
     with pytest.raises(InputError, match="hidden_act = 'mish' is none of gelu"):
-        Model(small_config().model, other)
+        TwoTowerModel(small_config().model, other)
 
 
 def test_answering_by_history_needs_no_transformers(run: Path) -> None:

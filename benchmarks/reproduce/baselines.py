@@ -14,7 +14,7 @@ from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
 from fedrec.recsys.baselines.sasrec import Epoch
 from fedrec.recsys.baselines.tuning import BASELINES, METRIC, TrainingData, Tuned, configs, tune
-from fedrec.recsys.embeddings import embed, resolve
+from fedrec.recsys.embeddings import embed_catalogue, resolve_encoder
 
 BASELINE = "baseline"
 
@@ -51,9 +51,11 @@ def _part(rival: BaselineRun) -> Job:
 
 def _fit(rival: BaselineRun, place: JobFolder) -> Figures:
     catalogue = Catalogue.load(place.data)
-    public = embed(catalogue, resolve(rival.encoder), place.data)
+    public = embed_catalogue(catalogue, resolve_encoder(rival.encoder), place.data)
     given = TrainingData(Shard.load(place.data), public.matrix, rival.seed)
-    tuned = tune(BASELINES[rival.name], given, rival.grid, _watch, refit=len(catalogue.warm) == len(catalogue))
+    tuned = tune(
+        BASELINES[rival.name], given, rival.grid, _watch, refit=len(catalogue.trainable_rows) == len(catalogue)
+    )
     best = max(trial.ndcg for trial in tuned.trials)
     return scored(tuned.score, place, ["test"]) | {"validation": {METRIC: best}, "tuning": _told(tuned)}
 

@@ -10,7 +10,7 @@ from benchmarks.reproduce.runs import finished_run, measured_on, scored, trained
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
 from fedrec.federation.config import RunConfig, to_flat
-from fedrec.recsys.embeddings import embed
+from fedrec.recsys.embeddings import embed_catalogue
 from fedrec.recsys.model.scoring import model_scorer
 from fedrec.recsys.recommender import Recommender
 
@@ -48,6 +48,6 @@ def _go_on(config: RunConfig, source: str, place: JobFolder) -> Figures:
 
 def _as_it_comes(first: Recommender, place: JobFolder) -> Figures:
     """How well a run on other items ranks these, before it has seen any of their users."""
-    embeddings = embed(Catalogue.load(place.data), first.encoder, place.data).matrix
+    embeddings = embed_catalogue(Catalogue.load(place.data), first.encoder, place.data).matrix
     vectors = first.model.item_vectors(first.adapter, embeddings)
     return measured_on(model_scorer(first.model, first.adapter, vectors), place)

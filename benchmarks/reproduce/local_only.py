@@ -8,11 +8,11 @@ from benchmarks.reproduce.preset import Device, Preset
 from benchmarks.reproduce.runs import finished_run
 from fedrec.federation.config import RunConfig, to_flat
 from fedrec.personalise import Choices, chosen, clients_on
-from fedrec.recsys.embeddings import resolve
+from fedrec.recsys.embeddings import resolve_encoder
 from fedrec.recsys.evaluation.ranking import metric_means, metric_sums
-from fedrec.recsys.model.two_tower import Model
+from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.recommender import Recommender
-from fedrec.recsys.training.personalisation import SCORE, PersonalConfig
+from fedrec.recsys.training.personalisation import SELECTION_METRIC, PersonalConfig
 
 
 def alone(preset: Preset) -> list[Job]:
@@ -34,14 +34,14 @@ def _part(model: str, config: RunConfig, device: Device, start: str | None) -> J
 
 def _tune(config: RunConfig, device: Device, start: str | None, place: JobFolder) -> Figures:
     if start is None:
-        model, adapter = Model(config.model, resolve(config.model.encoder), config.seed), None
+        model, adapter = TwoTowerModel(config.model, resolve_encoder(config.model.encoder), config.seed), None
     else:
         recommender = Recommender.load(finished_run(place.folder.parent / start, f"--part {start}"))
         model, adapter = recommender.model, recommender.adapter
     choices = Choices(list(device.steps), list(device.rates), list(device.parts))
     choice, trials, test = chosen(clients_on(place.data, model, adapter), config, choices)
     keep_ranks(place.folder, test.ranks)
-    validation = max((trial["validation"] for trial in trials), key=lambda metrics: metrics[SCORE])
+    validation = max((trial["validation"] for trial in trials), key=lambda metrics: metrics[SELECTION_METRIC])
     return {
         "test": metric_means(metric_sums(test.ranks)),
         "validation": validation,
@@ -52,10 +52,10 @@ def _tune(config: RunConfig, device: Device, start: str | None, place: JobFolder
 def _told(device: Device, choice: PersonalConfig, trials: list[dict[str, Any]]) -> Figures:
     names = ("steps", "rate") if len(device.parts) == 1 else ("steps", "rate", "parts")
     return {
-        "settings": choice.described(),
-        "chosen": {name: choice.described()[name] for name in names},
+        "settings": choice.as_dict(),
+        "chosen": {name: choice.as_dict()[name] for name in names},
         "trials": [
-            {"settings": {name: trial[name] for name in names}, SCORE: round(trial["validation"][SCORE], 6)}
+            {"settings": {name: trial[name] for name in names}, SELECTION_METRIC: round(trial["validation"][SCORE], 6)}
             for trial in trials
         ],
     }

@@ -22,6 +22,7 @@ from benchmarks.speed import worlds
 from benchmarks.speed.clock import MIB, alternate, apart, extra_memory, ratio
 from benchmarks.speed.flower_simulation import simulate
 from fedrec.data.errors import InputError
+from fedrec.data.randomness import DrawKey
 from fedrec.data.shard import Cohort
 from fedrec.data.synthetic.random_tables import SyntheticConfig
 from fedrec.federation import round_log
@@ -32,7 +33,7 @@ from fedrec.federation.rounds import run
 from fedrec.federation.server import State, sample_clients, server_step
 from fedrec.recsys.hardware import cores, device
 from fedrec.recsys.model.lora import Adapter, Stack, stacked
-from fedrec.recsys.training.local_training import EVENTS, blocks, client_losses
+from fedrec.recsys.training.local_training import MAX_EVENTS, LocalTrainer, training_blocks
 
 WORLD = SyntheticConfig(users=2000, items=2000, interactions=40_000, seed=0, longest=100)
 """Twenty events a user, by Zipf's law: most have fewer."""
@@ -55,6 +56,7 @@ class Bench:
         self.node = Node.open(data, self.config)  # it hosts all users
         self.adapter = worlds.bent(self.node.model.adapter(), config.seed)
         self.embeddings = self.node.public.matrix
+        self.trainer = LocalTrainer(self.node.model, self.embeddings, self.config.fit)
         self.near = {name: tensor.to(self.embeddings.device) for name, tensor in self.adapter.items()}
         self.state = State.start(self.adapter, config.server)
 
@@ -68,8 +70,7 @@ class Bench:
         return self.node.shard.crops(order.users, self.config.model.history + 1, self.config.seed, 1)
 
     def losses(self, stack: Stack, cohort: Cohort) -> Tensor:
-        config = self.config
-        return client_losses(self.node.model, stack, cohort, self.embeddings, config.fit, (config.seed, 1, 0))
+        return self.trainer.client_losses(stack, cohort, DrawKey(self.config.seed, 1))
 
     def engine(self, order: Order) -> Update:
         total = self.node.train(order, self.adapter)
@@ -78,7 +79,7 @@ class Bench:
 
     def central(self, order: Order, optimizer: torch.optim.Optimizer, parameters: Stack) -> None:
         """Batches of histories of like length, so that no padding is paid that the engine does not pay."""
-        for _, block in self.cohort(order).blocks(EVENTS[self.embeddings.device.type], len(order.users)):
+        for _, block in self.cohort(order).blocks(MAX_EVENTS[self.embeddings.device.type], len(order.users)):
             optimizer.zero_grad()
             self.losses(parameters, block.pooled).sum().backward()
             optimizer.step()
@@ -161,7 +162,7 @@ def compare(bench: Bench) -> dict[str, Any]:
 def with_flower(found: dict[str, Any], bench: Bench, folder: Path) -> dict[str, Any]:
     """The same, and a few rounds of the same federation under Flower's simulation, which must end in the same model."""
     config = replace(bench.config, clients_per_round=LONE, rounds=FLOWER_ROUNDS, validate_every=10**9)
-    stamp, state = bench.node.public.stamp, State.start(bench.adapter, config.server)
+    stamp, state = bench.node.public.provenance, State.start(bench.adapter, config.server)
     ends = {}
     for way, nodes in (("flower", len(bench.node.shard)), ("here", 1)):
         (out := folder / way).mkdir()
@@ -200,7 +201,7 @@ def by_block(data: Path, config: RunConfig, events: int) -> dict[str, float]:
 
 
 def _with_blocks(data: Path, config: RunConfig, events: int) -> tuple[list[float], int]:
-    EVENTS[device().type] = events
+    MAX_EVENTS[device().type] = events
     bench = Bench(data, config)
     case = partial(bench.engine, bench.order(CLIENTS))
     with extra_memory() as most:
@@ -227,18 +228,15 @@ def profile(config: RunConfig) -> list[dict[str, Any]]:
     from torch.profiler import profile as profiled
 
     from fedrec.federation.messages import clip_and_sum
-    from fedrec.recsys.training.local_training import train_clients
 
     with tempfile.TemporaryDirectory(prefix="fedrec-bench-") as name:
         bench = Bench(prepared(Path(name), config), config)
-        block = next(blocks(bench.cohort(bench.order(CLIENTS)), bench.embeddings.device))
+        block = next(training_blocks(bench.cohort(bench.order(CLIENTS)), bench.embeddings.device))
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         for _ in range(2):
             with profiled(activities=[ProfilerActivity.CPU]) as recorded:
-                fitted = train_clients(
-                    bench.node.model, bench.near, block, bench.embeddings, config.fit, (config.seed, 1)
-                )
+                fitted = bench.trainer.train_clients(bench.near, block, DrawKey(config.seed, 1))
                 with torch.profiler.record_function("clip and sum"):
                     clip_and_sum(fitted, 1, config.clip)
         torch.set_num_threads(threads)

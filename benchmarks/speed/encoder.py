@@ -9,7 +9,7 @@ import torch
 from fedrec.data.readers.film_text import add_text
 from fedrec.data.synthetic.demo_films import generate
 from fedrec.federation.training_run import environment_info
-from fedrec.recsys.embeddings import Encoder, resolve
+from fedrec.recsys.embeddings import Encoder, resolve_encoder
 
 TEXTS, TURNS = 64, 3
 JOINED = (1, 8)
@@ -19,7 +19,7 @@ JOINED = (1, 8)
 def measure(name: str) -> dict[str, Any]:
     """Milliseconds of processor time a text, by length in tokens: a machine that others use makes it longer by less
     than the time that passes."""
-    encoder, threads = resolve(name), torch.get_num_threads()
+    encoder, threads = resolve_encoder(name), torch.get_num_threads()
     _, items = generate()
     texts = add_text(items)["text"].to_list()
     torch.set_num_threads(1)

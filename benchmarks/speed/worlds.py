@@ -16,7 +16,7 @@ from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.node import public_side, shared_model
 from fedrec.federation.rounds import take_census
 from fedrec.federation.server import Roster
-from fedrec.recsys.embeddings import Embeddings, resolve
+from fedrec.recsys.embeddings import Embeddings, resolve_encoder
 from fedrec.recsys.model.lora import Adapter
 
 
@@ -37,11 +37,11 @@ def prepare(folder: Path) -> dict[str, float]:
 def embed_at_random(folder: Path, config: RunConfig) -> None:
     """Unit vectors in place of the catalogue's embeddings: what they mean costs nothing, so it is not measured."""
     catalogue = Catalogue.load(folder / "prepared")
-    encoder = resolve(config.model.encoder)
+    encoder = resolve_encoder(config.model.encoder)
     width = shared_model(config.model, config.seed).user.width
     drawn = torch.randn(len(catalogue), width, generator=torch.Generator().manual_seed(config.seed))
-    stamp = Embeddings.stamp_of(catalogue, encoder)
-    Embeddings(F.normalize(drawn, dim=-1), stamp, catalogue.warm).save(folder / "prepared")
+    stamp = Embeddings.provenance_of(catalogue, encoder)
+    Embeddings(F.normalize(drawn, dim=-1), stamp, catalogue.trainable_rows).save(folder / "prepared")
 
 
 def make(synthetic: SyntheticConfig, folder: Path, config: RunConfig) -> Path:
@@ -55,7 +55,7 @@ def make(synthetic: SyntheticConfig, folder: Path, config: RunConfig) -> Path:
 def open_grid(data: Path, config: RunConfig) -> tuple[LocalGrid, Roster]:
     """In-process nodes, and their users."""
     grid = LocalGrid.over(Dataset.open(data), config)
-    return grid, take_census(grid, config, public_side(data, config.model.encoder).stamp)
+    return grid, take_census(grid, config, public_side(data, config.model.encoder).provenance)
 
 
 def bent(adapter: Adapter, seed: int) -> Adapter:

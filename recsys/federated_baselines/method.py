@@ -72,12 +72,12 @@ class MatrixFactorisation:
         """Sample the users' examples of a round, in blocks of one shape."""
         return example_blocks(self.config, shard, users, self.items, (self.seed, round))
 
-    def train_clients(self, adapter: Adapter, block: Examples, parts: UserStates) -> ClientUpdates:
-        """Train every client for one epoch of its examples, and replace its state in `parts`."""
-        start = stack_user_vectors(block, parts, self.initial_state)
+    def train_clients(self, adapter: Adapter, block: Examples, states: UserStates) -> ClientUpdates:
+        """Train every client for one epoch of its examples, and replace its state in `states`."""
+        start = stack_user_vectors(block, states, self.initial_state)
         epoch = train_epoch(adapter[TABLE], start, block, self._step)
         for client, user in enumerate(block.users):
-            parts[user] = UserState(epoch.user_vectors[client].clone())  # a view would keep the whole block in memory
+            states[user] = UserState(epoch.user_vectors[client].clone())  # a view would keep the whole block in memory
         return epoch.updates(block, self.items)
 
     def _step(self, tables: Tensor, user_vectors: Tensor, batch: Batch) -> Tensor:
@@ -88,11 +88,11 @@ class MatrixFactorisation:
         step_tables(tables, batch, errors, user_vectors, self.config.baseline_item_rate * self.items)
         return user_vectors - self.config.baseline_rate * gradients
 
-    def scorer(self, adapter: Adapter, shard: Shard, split: str, parts: UserStates) -> UserScorer:
+    def scorer(self, adapter: Adapter, shard: Shard, split: str, states: UserStates) -> UserScorer:
         """Return a scorer by the shared table and each user's vector."""
 
         def score_user(user: int) -> Tensor:
-            state = parts.get(user) or self.initial_state(shard.salts[user])
+            state = states.get(user) or self.initial_state(shard.salts[user])
             return score_table(adapter[TABLE], state.user_vector)
 
         return lambda users: torch.stack([score_user(user) for user in users])
@@ -122,14 +122,14 @@ class DualPersonalisation:
         """Sample the users' examples of a round, in blocks of one shape."""
         return example_blocks(self.config, shard, users, self.items, (self.seed, round))
 
-    def train_clients(self, adapter: Adapter, block: Examples, parts: UserStates) -> ClientUpdates:
-        """Train every client for one epoch of its examples, and replace its state in `parts`."""
-        start = stack_user_vectors(block, parts, self.initial_state)
+    def train_clients(self, adapter: Adapter, block: Examples, states: UserStates) -> ClientUpdates:
+        """Train every client for one epoch of its examples, and replace its state in `states`."""
+        start = stack_user_vectors(block, states, self.initial_state)
         epoch = train_epoch(adapter[TABLE], start, block, self._step)
         score_deltas = (epoch.table_deltas * epoch.user_vectors[:, None, :-1]).sum(-1)  # (C, M)
         for client, user in enumerate(block.users):  # copies: a view would keep the whole block in memory
             personal = PersonalTable(adapter[TABLE], block.rows[client].clone(), score_deltas[client].clone())
-            parts[user] = UserState(epoch.user_vectors[client].clone(), personal)
+            states[user] = UserState(epoch.user_vectors[client].clone(), personal)
         return epoch.updates(block, self.items)
 
     def _step(self, tables: Tensor, user_vectors: Tensor, batch: Batch) -> Tensor:
@@ -139,11 +139,11 @@ class DualPersonalisation:
         step_tables(tables, batch, batch.score_gradients(moved), moved, self.config.baseline_item_rate * self.items)
         return moved
 
-    def scorer(self, adapter: Adapter, shard: Shard, split: str, parts: UserStates) -> UserScorer:
+    def scorer(self, adapter: Adapter, shard: Shard, split: str, states: UserStates) -> UserScorer:
         """Return a scorer by each user's own table and score function."""
 
         def score_user(user: int) -> Tensor:
-            user_vector, personal = parts.get(user) or self.initial_state(shard.salts[user])
+            user_vector, personal = states.get(user) or self.initial_state(shard.salts[user])
             if personal is None:
                 return score_table(adapter[TABLE], user_vector)
             scores = score_table(personal.table, user_vector)
@@ -202,10 +202,10 @@ def sample_user_vector(config: FederatedBaselineConfig, *key: int) -> Tensor:
     return torch.from_numpy(rng.uniform(-bound, bound, config.baseline_dim + 1).astype(np.float32))
 
 
-def stack_user_vectors(block: Examples, parts: UserStates, initial_state: Callable[[int], UserState]) -> Tensor:
+def stack_user_vectors(block: Examples, states: UserStates, initial_state: Callable[[int], UserState]) -> Tensor:
     """Stack the clients' user vectors (C, D+1); a client that has no state yet starts with `initial_state(salt)`."""
     users = zip(block.users, block.salts, strict=True)
-    return torch.stack([(parts.get(user) or initial_state(salt)).user_vector for user, salt in users])
+    return torch.stack([(states.get(user) or initial_state(salt)).user_vector for user, salt in users])
 
 
 def score_table(table: Tensor, user_vector: Tensor) -> Tensor:

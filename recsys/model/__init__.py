@@ -1,1 +1,1 @@
-"""The two-tower model: item tower, user tower with LoRA, and the same model for inference."""
+"""The two-tower model: item tower, user tower with LoRA, its scorers, and the same model for inference."""

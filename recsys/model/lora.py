@@ -1,7 +1,7 @@
-"""Low-rank adapters with a client axis, and their way to and from PEFT.
+"""Low-rank adapters with a client axis, and their conversion to and from PEFT's format.
 
 LoRA: Hu et al. 2021, arXiv:2106.09685. Here the two factors have a leading axis of clients, so that one pass
-through the frozen weight serves a whole cohort, each client with factors of its own.
+through the frozen weight serves a whole cohort, each client with its own factors.
 """
 
 import hashlib
@@ -16,14 +16,14 @@ from fedrec.data.errors import InputError
 from fedrec.recsys.model.per_client_ops import client_linear
 
 Adapter = dict[str, Tensor]
-"""What the federation learns: parameter name → tensor, without a client axis."""
+"""The parameters that the federation learns: name → tensor, without a client axis."""
 
 Stack = dict[str, Tensor]
 """One adapter per client: the same names, each tensor with a leading axis C."""
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """Hash of names and bytes: equal where two runs learned exactly the same."""
+    """Compute a hash of names and bytes: it is equal if two runs learned exactly the same."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
@@ -31,17 +31,17 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
 
 
 def stacked(adapter: Mapping[str, Tensor], clients: int) -> Stack:
-    """One adapter seen `clients` times, without a copy."""
+    """Repeat one adapter `clients` times, as a view without a copy."""
     return {name: tensor.expand(clients, *tensor.shape) for name, tensor in adapter.items()}
 
 
 def with_changes(adapter: Mapping[str, Tensor], changes: Stack, clients: int) -> Stack:
-    """Each client's adapter: the given one, plus its own change (C, …) of those tensors that have any."""
+    """Return each client's adapter: the shared one plus the client's own changes (C, …) of some of its tensors."""
     return stacked(adapter, clients) | {name: adapter[name] + change for name, change in changes.items()}
 
 
 def kaiming_uniform(shape: Iterable[int], generator: torch.Generator) -> nn.Parameter:
-    """A down-projection's start: uniform as PEFT's, from a generator that is passed in."""
+    """Return a down-projection's initial value: uniform as in PEFT, but from an explicit generator."""
     tensor = torch.empty(1, *shape)
     bound = 1 / math.sqrt(tensor.shape[-1])  # Kaiming uniform with a = √5, as torch.nn.Linear
     return nn.Parameter(tensor.uniform_(-bound, bound, generator=generator))
@@ -50,7 +50,7 @@ def kaiming_uniform(shape: Iterable[int], generator: torch.Generator) -> nn.Para
 class StackedLinear(nn.Module):
     """A frozen linear layer with one low-rank pair per client added: y = W x + scale · B_c A_c x.
 
-    The pair's parameters stand for one client; `torch.func.functional_call` puts a stack in their place.
+    The module holds one client's pair; `torch.func.functional_call` puts a stack in its place.
     """
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float, generator: torch.Generator) -> None:
@@ -60,7 +60,8 @@ class StackedLinear(nn.Module):
         self.lora_A = kaiming_uniform((rank, base.in_features), generator)
         self.lora_B = nn.Parameter(torch.zeros(1, base.out_features, rank))
 
-    def forward(self, x: Tensor) -> Tensor:  # (C·B, L, in) → (C·B, L, out)
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer with each client's own pair: (C·B, L, in) → (C·B, L, out)."""
         y = F.linear(x, self.base.weight, self.base.bias)
         clients = self.lora_A.shape[0]
         low = client_linear(x.reshape(clients, -1, x.shape[-1]), self.lora_A)  # (C, B·L, R)
@@ -68,10 +69,10 @@ class StackedLinear(nn.Module):
         return torch.add(y, high.view_as(y).to(y.dtype), alpha=self.scale)
 
 
-def inject(module: nn.Module, targets: Iterable[str], rank: int, alpha: float, generator: torch.Generator) -> None:
-    """Put a `StackedLinear` in place of every linear layer whose last name is among `targets`, as PEFT does.
+def inject_lora(module: nn.Module, targets: Iterable[str], rank: int, alpha: float, generator: torch.Generator) -> None:
+    """Replace every linear layer whose last name is among `targets` by a `StackedLinear`, as PEFT does.
 
-    Raises `InputError` for a target that is no layer.
+    Raises `InputError` if a target is no linear layer of the module.
     """
     targets = set(targets)
     last_names = {name.rpartition(".")[2] for name, layer in module.named_modules() if isinstance(layer, nn.Linear)}
@@ -90,25 +91,26 @@ _OURS, _PEFT = "user.encoder.", "base_model.model."
 
 
 def is_lora(name: str) -> bool:
-    """Whether a parameter belongs to the user tower's low-rank pairs, which PEFT knows, or to our own towers."""
+    """Tell whether a parameter is one of the user tower's low-rank pairs: PEFT's format holds these alone."""
     return name.startswith(_OURS)
 
 
 def to_peft(adapter: Adapter) -> Adapter:
-    """The user tower's low-rank pairs under the names of PEFT's `adapter_model.safetensors`."""
+    """Select the user tower's low-rank pairs, under the names of PEFT's `adapter_model.safetensors`."""
     return {f"{_PEFT}{name.removeprefix(_OURS)}.weight": tensor for name, tensor in adapter.items() if is_lora(name)}
 
 
 def from_peft(tensors: Mapping[str, Tensor]) -> Adapter:
+    """Rename the tensors of PEFT's `adapter_model.safetensors` to the adapter's names: the inverse of `to_peft`."""
     return {f"{_OURS}{name.removeprefix(_PEFT).removesuffix('.weight')}": tensor for name, tensor in tensors.items()}
 
 
-def merged(weights: Mapping[str, Tensor], adapter: Adapter, scale: float) -> dict[str, Tensor]:
-    """A module's weights with the user tower's pairs in them: W + scale · B A, as PEFT's `merge_and_unload`."""
-    found = dict(weights)
+def merge_adapter(weights: Mapping[str, Tensor], adapter: Adapter, scale: float) -> dict[str, Tensor]:
+    """Add the user tower's pairs to the frozen weights: W + scale · B A, as PEFT's `merge_and_unload`."""
+    merged = dict(weights)
     for name, down in adapter.items():
         if is_lora(name) and name.endswith(".lora_A"):
             layer = name.removesuffix(".lora_A")
             weight = f"{layer.removeprefix(_OURS)}.weight"
-            found[weight] = found[weight] + scale * (adapter[f"{layer}.lora_B"] @ down)
-    return found
+            merged[weight] = merged[weight] + scale * (adapter[f"{layer}.lora_B"] @ down)
+    return merged

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedrec.data.shard import Cohort
 from fedrec.recsys.model.lora import Adapter
-from fedrec.recsys.model.two_tower import Model
+from fedrec.recsys.model.two_tower import TwoTowerModel
 
 Scorer = Callable[[Sequence[np.ndarray]], Tensor]
 """A function of B histories that returns a score of every item: (B, N)."""
@@ -29,7 +29,7 @@ EVENTS_PER_BLOCK = 4096
 """Maximum events that are encoded at once, padding included, however many histories there are."""
 
 
-def model_scorer(model: Model, adapter: Adapter, vectors: Tensor) -> Scorer:
+def model_scorer(model: TwoTowerModel, adapter: Adapter, vectors: Tensor) -> Scorer:
     """Return a scorer of a model in training; `vectors` (N, E) are its item vectors."""
     return vector_scorer(partial(model.user_vectors, adapter), model.config.history, vectors)
 
@@ -44,7 +44,7 @@ def vector_scorer(encode: HistoryEncoder, length: int, vectors: Tensor) -> Score
 
 
 def user_vectors(encode: HistoryEncoder, length: int, vectors: Tensor, histories: Sequence[np.ndarray]) -> Tensor:
-    """Encode the last `length` events of each history: (B, E). An empty history gets a vector of zeros."""
+    """Compute user vectors of the last `length` events of each history: (B, E); zeros for an empty history."""
     encoded = torch.zeros(len(histories), vectors.shape[1], device=vectors.device)
     cohort = Cohort.of(histories, np.arange(len(histories)), length).within(len(vectors))
     for users, block in cohort.blocks(EVENTS_PER_BLOCK, len(histories)):

@@ -1,4 +1,4 @@
-"""What a node's clients learn with: our own model, or a federated baseline."""
+"""The interface of everything that a federation can train, and the two-tower model behind it."""
 
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, replace
@@ -8,47 +8,49 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from torch import Tensor
 
+from fedrec.data.randomness import DrawKey
 from fedrec.data.shard import Cohort, Shard
 from fedrec.recsys.model.lora import Adapter
 from fedrec.recsys.model.scoring import UserScorer, model_scorer
-from fedrec.recsys.model.two_tower import Model
-from fedrec.recsys.training.local_training import ClientUpdates, FitConfig, blocks, train_clients
+from fedrec.recsys.model.two_tower import TwoTowerModel
+from fedrec.recsys.training.local_training import ClientUpdates, FitConfig, LocalTrainer, training_blocks
 
 UserStates = MutableMapping[int, Any]
-"""The private parts of a node's users, by their numbers there. A learner reads and writes them; nobody sends them."""
+"""The client state of a node's users, by their numbers in its shard. A method reads and replaces it; it is never
+sent."""
 
 
 class Block(Protocol):
-    """What some clients train on in a round, side by side."""
+    """The training data of some clients in one round, trained side by side."""
 
     @property
     def salts(self) -> np.ndarray:
-        """Each client's own number: (C,)."""
+        """The clients' salts: (C,)."""
         ...
 
 
 class FederatedMethod(Protocol):
-    """All that a node asks of a method. A method without private parts leaves `parts` alone."""
+    """The four operations that a node needs of a method. A method without client state ignores `states`."""
 
     def adapter(self) -> Adapter:
-        """What is shared, as it starts."""
+        """Return the shared parameters as they start."""
         ...
 
     def blocks(self, shard: Shard, users: np.ndarray, round: int) -> Iterator[Block]:
-        """What these users train on in this round."""
+        """Iterate over blocks of what these users (U,) train on in this round."""
         ...
 
-    def train_clients(self, adapter: Adapter, block: Any, parts: UserStates) -> ClientUpdates:
-        """Train every client of a block: changes of the shared part, and, in `parts`, its new private part."""
+    def train_clients(self, adapter: Adapter, block: Any, states: UserStates) -> ClientUpdates:
+        """Train every client of a block: return updates of the shared parameters, and replace states in `states`."""
         ...
 
-    def scorer(self, adapter: Adapter, shard: Shard, split: str, parts: UserStates) -> UserScorer:
-        """Scores of every item by what is shared and by each user's private part."""
+    def scorer(self, adapter: Adapter, shard: Shard, split: str, states: UserStates) -> UserScorer:
+        """Return a scorer by the shared parameters and each user's state."""
         ...
 
 
 class Histories(NamedTuple):
-    """Windows of some clients' histories, drawn for one round."""
+    """Windows of some clients' histories, sampled for one round."""
 
     cohort: Cohort
     round: int
@@ -60,42 +62,46 @@ class Histories(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class TwoTowerMethod:
-    """Our own model: all that is learned is shared."""
+    """The two-tower model as a federated method. All its parameters are shared: it has no client state."""
 
-    model: Model
+    model: TwoTowerModel
     embeddings: Tensor  # (N, E)
-    warm: np.ndarray  # rows of the items that training knows of; the others are not even drawn as negatives
+    trainable_rows: np.ndarray  # rows of the items that training may use; others are not even sampled as negatives
     config: FitConfig
     seed: int
     pooled: bool  # a round's users are one client, as in central training
     held_out: int  # events at each history's end that are not trained on
 
     def adapter(self) -> Adapter:
+        """Return the model's initial adapter."""
         return self.model.adapter()
 
     def blocks(self, shard: Shard, users: np.ndarray, round: int) -> Iterator[Histories]:
+        """Iterate over blocks of windows of the users' histories, with items as rows of the trainable embeddings."""
         cohort = shard.crops(users, self.model.config.history + 1, self.seed, round, self.held_out)
         cohort = cohort.within(len(self.embeddings))
-        if len(self.warm) < len(self.embeddings):
+        if len(self.trainable_rows) < len(self.embeddings):
             places = np.full(len(self.embeddings), -1)
-            places[self.warm] = np.arange(len(self.warm))
-            cohort = replace(cohort, items=places[cohort.items] * cohort.mask).within(len(self.warm))
-        for block in [cohort.pooled] if self.pooled else blocks(cohort, self.embeddings.device):
+            places[self.trainable_rows] = np.arange(len(self.trainable_rows))
+            cohort = replace(cohort, items=places[cohort.items] * cohort.mask).within(len(self.trainable_rows))
+        for block in [cohort.pooled] if self.pooled else training_blocks(cohort, self.embeddings.device):
             yield Histories(block, round)
 
-    def train_clients(self, adapter: Adapter, block: Histories, parts: UserStates) -> ClientUpdates:
-        stream = (self.seed, block.round)
-        return train_clients(self.model, self._near(adapter), block.cohort, self._known, self.config, stream)
+    def train_clients(self, adapter: Adapter, block: Histories, states: UserStates) -> ClientUpdates:
+        """Train every client of a block from the adapter, by local SGD."""
+        return self._trainer.train_clients(self._on_device(adapter), block.cohort, DrawKey(self.seed, block.round))
 
-    def scorer(self, adapter: Adapter, shard: Shard, split: str, parts: UserStates) -> UserScorer:
-        adapter = self._near(adapter)
+    def scorer(self, adapter: Adapter, shard: Shard, split: str, states: UserStates) -> UserScorer:
+        """Return a scorer by each user's history."""
+        adapter = self._on_device(adapter)
         score = model_scorer(self.model, adapter, self.model.item_vectors(adapter, self.embeddings))
         return lambda users: score([shard.history(user, split) for user in users])
 
     @cached_property
-    def _known(self) -> Tensor:
-        """Of the items that training knows of; a block's rows are places in here."""
-        return self.embeddings if len(self.warm) == len(self.embeddings) else self.embeddings[self.warm]
+    def _trainer(self) -> LocalTrainer:
+        everything = len(self.trainable_rows) == len(self.embeddings)
+        trainable = self.embeddings if everything else self.embeddings[self.trainable_rows]
+        return LocalTrainer(self.model, trainable, self.config)
 
-    def _near(self, adapter: Adapter) -> Adapter:
+    def _on_device(self, adapter: Adapter) -> Adapter:
         return {name: tensor.to(self.embeddings.device) for name, tensor in adapter.items()}

@@ -16,7 +16,7 @@ from fedrec.data.shard import Shard
 from fedrec.federation.config import RunConfig, from_flat
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.training_run import TrainedOn, open_run, train
-from fedrec.recsys.embeddings import Embeddings, resolve
+from fedrec.recsys.embeddings import Embeddings, resolve_encoder
 from fedrec.recsys.recommender import Recommender
 
 Histories = list[list[int]]
@@ -85,7 +85,7 @@ def write_toy(folder: Path) -> Path:
 
 def toy_stamp() -> dict[str, str]:
     """What the toy world's nodes must share with the server: the catalogue, and the encoder's weights."""
-    return Embeddings.stamp_of(Catalogue(toy_items()), resolve(small_config().model.encoder))
+    return Embeddings.provenance_of(Catalogue(toy_items()), resolve_encoder(small_config().model.encoder))
 
 
 def shard_of(histories: Histories) -> Shard:

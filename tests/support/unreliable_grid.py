@@ -11,7 +11,7 @@ from fedrec.federation.config import RunConfig
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.rounds import run, take_census
 from fedrec.federation.server import State
-from fedrec.recsys.model.two_tower import Model
+from fedrec.recsys.model.two_tower import TwoTowerModel
 from tests.support.toy_world import toy_stamp
 
 Tamper = Callable[[Message], Message | None]
@@ -36,7 +36,7 @@ def unreliable(data: Path, config: RunConfig, tamper: Tamper) -> Unreliable:
     return grid
 
 
-def trained(grid: LocalGrid, config: RunConfig, model: Model, folder: Path) -> State:
+def trained(grid: LocalGrid, config: RunConfig, model: TwoTowerModel, folder: Path) -> State:
     folder.mkdir(exist_ok=True)
     start = State.start(model.adapter(), config.server)
     return run(grid, take_census(grid, config, toy_stamp()), start, config, folder, lambda record: None)
