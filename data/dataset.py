@@ -12,6 +12,7 @@ from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
 from fedrec.data.prepare import read_manifest
 from fedrec.data.shard import Shard
+from fedrec.data.split import Split
 from fedrec.data.user_ids import load_people
 
 
@@ -38,6 +39,11 @@ class Dataset:
     def name(self) -> str:
         """The dataset's name, as its manifest has it."""
         return self.manifest["name"]
+
+    @property
+    def split(self) -> Split:
+        """What was held out of the histories, and of the catalogue."""
+        return Split.from_record(self.manifest, str(self.folder))
 
     @cached_property
     def shard(self) -> Shard:

@@ -155,7 +155,7 @@ def prepare_node(
     Raises `InputError`.
     """
     manifest, catalogue = read_manifest(public), Catalogue.load(public)
-    split, rules, account = _split(manifest), Rules.of_manifest(manifest), Account(warn, strict)
+    split, rules, account = _leave_one_out(manifest, public), Rules.of_manifest(manifest), Account(warn, strict)
     if catalogue.fingerprint != manifest["catalogue_fingerprint"]:
         raise InputError(f"{public}: the catalogue is not the one that was prepared; copy it again")
     check_place(out, NODE.check)
@@ -189,13 +189,14 @@ def _known(events: pl.DataFrame, catalogue: Catalogue, path: Path, account: Acco
     return events.filter(known)
 
 
-def _split(manifest: dict[str, Any]) -> Split:
-    for rule in (Split(), Split(repeats=True)):
-        if rule.rule == manifest["split"]:
-            return rule
-    raise InputError(
-        f"a node's own table is split leave-one-out; the catalogue's data are split by {manifest['split']}"
-    )
+def _leave_one_out(manifest: dict[str, Any], public: Path) -> Split:
+    """Return the split of a federation's data. Raises `InputError` if a node cannot cut its own table by it."""
+    split = Split.from_record(manifest, str(public))
+    if split.cold_share:
+        raise InputError(
+            f"a node's own table is split leave-one-out; the catalogue's data are split by {split.description}"
+        )
+    return split
 
 
 def _salts(folder: Path) -> dict[str, int]:

@@ -76,7 +76,8 @@ class Manifest:
     cold_items: int
     min_events: int
     rules: dict[str, Any]  # by which a node reads its own table, too
-    split: str
+    split: str  # in words
+    split_rule: dict[str, Any]  # as data
     catalogue_fingerprint: str
     source: str
     source_md5: str | None
@@ -203,7 +204,8 @@ def write_dataset(
         cold_items=int(items["cold"].sum()) if split.cold_share else 0,
         min_events=rules.min_events,
         rules=rules.recorded(),
-        split=split.rule,
+        split=split.description,
+        split_rule=split.as_record(),
         catalogue_fingerprint=catalogue.fingerprint,
         source=source,
         source_md5=md5,
@@ -252,7 +254,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder} is not a prepared dataset ({MANIFEST} is missing); make one with `fedrec data prepare NAME`"
         ) from error
     require(manifest, _TOLD, path, remedy)
-    return manifest
+    return manifest | {"split_rule": Split.from_record(manifest, str(path)).as_record()}
 
 
 _TOLD = {"name": str, "items": int, "min_events": int, "split": str, "catalogue_fingerprint": str, "citation": str}

@@ -1,7 +1,10 @@
 """What is held out of the histories, and of the catalogue."""
 
 import hashlib
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -32,8 +35,8 @@ class Split:
         return f"-{RULES[1]}" if self.cold_share else ""
 
     @property
-    def rule(self) -> str:
-        """The rule in words, for the manifest and the card."""
+    def description(self) -> str:
+        """The split in words, for the readers of a manifest or a card."""
         if self.cold_share:
             return (
                 f"cold items: {self.cold_share:g} of the items, by a hash of their ids, are in no training event; a "
@@ -47,6 +50,40 @@ class Split:
             "leave-one-out by time: stable sort by timestamp, ties in file order; "
             "the last event is the test item, the one before it the validation item"
         ) + repeated * self.repeats
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the split as data, for the manifest and the card."""
+        if self.cold_share:
+            return {"rule": RULES[1], "cold_share": self.cold_share}
+        return {"rule": RULES[0], "repeats": self.repeats}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], place: str) -> Self:
+        """Read the split in a manifest or in a card's `data`: from `split_rule`, or from the description alone.
+
+        Version 0.1 recorded only the description. Raises `InputError`, which names `place`, if it is no known split.
+        """
+        fields = record.get("split_rule")
+        split = cls._from_description(record["split"]) if fields is None else cls._from_fields(fields)
+        if split is None:
+            found = f"split = {record['split']!r}" if fields is None else f"split_rule = {fields!r}"
+            raise InputError(f"{place}: {found[:200]} is no known split; restore the file, or prepare the data again")
+        return split
+
+    @classmethod
+    def _from_fields(cls, fields: Any) -> Self | None:
+        match fields:
+            case {"rule": "leave-one-out", "repeats": bool(repeats), **rest} if not rest:
+                return cls(repeats=repeats)
+            case {"rule": "cold-items", "cold_share": float(share), **rest} if not rest and 0 < share < 1:
+                return cls(cold_share=share)
+        return None
+
+    @classmethod
+    def _from_description(cls, text: str) -> Self | None:
+        share = re.match(r"cold items: (0\.\d+|\d+(?:\.\d+)?e-\d+) of the items", text)
+        known = [cls(cold_share=float(share[1]))] if share else [cls(), cls(repeats=True)]
+        return next((split for split in known if split.description == text), None)
 
     def with_repeats(self, repeats: bool) -> "Split":
         """The same split, with repeats kept if they are wanted. Raises `InputError` for one without a use for them."""

@@ -15,6 +15,7 @@ from fedrec.data.catalogue import FILE as CATALOGUE
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.fingerprint import fingerprint_of, same_key
+from fedrec.data.split import Split
 from fedrec.data.storage.contents import Contents, is_vacant
 from fedrec.data.storage.locks import in_use
 from fedrec.federation import round_log, wire
@@ -31,6 +32,9 @@ from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.recommender import CARD, FILES, Recommender, save_json
 
 METRICS = "metrics.json"
+DATA = ("name", "items", "split", "split_rule", "catalogue_fingerprint", "citation")
+"""The entries of a dataset's manifest that its runs' cards repeat."""
+
 RUN = Contents("run", CARD, (CARD, METRICS, round_log.FILE, STATE, CATALOGUE, *FILES, "index.faiss", "index.json"))
 """With the index that an endpoint may leave there."""
 
@@ -71,7 +75,7 @@ def open_run(
         card = load_card(out)
         if card["data"]["catalogue_fingerprint"] != manifest["catalogue_fingerprint"]:
             raise InputError(f"{out} was trained on other items than {data} holds; resume with the data it began with")
-        if card["data"]["split"] != manifest["split"]:
+        if Split.from_record(card["data"], str(out / CARD)) != dataset.split:
             raise InputError(f"{out} began in another split than {data} has; resume with the data it began with")
         begun = _resumed_config(out, card, config, first)
         _go_on_with(histories, out, card, data)
@@ -235,7 +239,7 @@ def new_card(
         "config": asdict(config),
         "seed": config.seed,
         "start": origin(first) if first else None,  # None: from scratch
-        "data": {name: manifest[name] for name in ("name", "items", "split", "catalogue_fingerprint", "citation")},
+        "data": {name: manifest[name] for name in DATA},
         "encoder": {"name": encoder.name, "revision": encoder.revision, "sha256": encoder.sha256},
         **environment_info(),
     }

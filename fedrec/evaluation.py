@@ -13,6 +13,7 @@ from fedrec.data.errors import InputError
 from fedrec.data.fingerprint import fingerprint_of, same_key
 from fedrec.data.prepare import read_manifest
 from fedrec.data.shard import Shard
+from fedrec.data.split import Split
 from fedrec.data.storage.atomic_files import replaced_file
 from fedrec.data.storage.names import name_fault
 from fedrec.federation.config import from_nested
@@ -81,7 +82,7 @@ def opened(run: Path, given: Given) -> tuple[Recommender, Path]:
         raise InputError(f"{data} is not there; name the prepared folder with --data")
     if Catalogue.load(data).fingerprint != recommender.catalogue.fingerprint:
         raise InputError(f"{run} was trained on other items than {data} holds; name its own with --data")
-    if read_manifest(data)["split"] != recommender.card["data"]["split"]:
+    if Split.from_record(read_manifest(data), str(data)) != Split.from_record(recommender.card["data"], str(run)):
         raise InputError(f"{run} was trained in another split than {data} has; name its own with --data")
     if not given.other_histories:
         refuse_other_histories(run, recommender.card["data"], data)

@@ -145,7 +145,7 @@ def test_repeats_are_kept_where_a_split_counts_them(tmp_path: Path) -> None:
     manifest = write_dataset(frames(*of_ann("abcbb"), *bob), tmp_path / "out", name="toy", split=Split(repeats=True))
     assert histories(tmp_path / "out") == ["abcbb", "aaa"]
     assert (manifest.interactions, manifest.repeats_dropped) == (5 + 3, 0)
-    assert manifest.split == Split(repeats=True).rule != Split().rule
+    assert manifest.split == Split(repeats=True).description != Split().description
 
 
 def test_users_with_few_events_are_dropped_and_counted(tmp_path: Path) -> None:
@@ -220,7 +220,8 @@ def test_manifest_says_how_it_was_made(tmp_path: Path) -> None:
         "cold_items": 0,
         "min_events": 3,
         "rules": {"max_events": None, "times": True, "event_column": None, "keep_events": []},
-        "split": Split().rule,
+        "split": Split().description,
+        "split_rule": {"rule": "leave-one-out", "repeats": False},
         "catalogue_fingerprint": hashlib.sha256(texts).hexdigest(),
         "source": "a shelf",
         "source_md5": "0" * 32,

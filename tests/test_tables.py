@@ -441,7 +441,7 @@ def test_strict_refuses_what_would_be_left_out_unasked_and_writes_nothing(fedrec
     done = fedrec(*asked, "--keep-repeats", "--max-events", 5)
     assert (done.code, "users with more than 5 events" in done.err) == (0, True)
     assert histories(tmp_path / "out") == ["abcd", "abca"]
-    assert read_manifest(tmp_path / "out")["split"] == Split(repeats=True).rule
+    assert read_manifest(tmp_path / "out")["split"] == Split(repeats=True).description
 
 
 def test_a_history_that_a_bot_may_have_is_told_with_the_remedy(tmp_path: Path) -> None:
