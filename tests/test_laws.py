@@ -16,12 +16,14 @@ from fedrec.data.catalogue import Catalogue
 from fedrec.data.dataset import Dataset
 from fedrec.data.shard import Cohort, Shard
 from fedrec.federation import wire
+from fedrec.federation.census import take_census
+from fedrec.federation.checkpoint import State
+from fedrec.federation.clipping import clip_and_sum, norms
 from fedrec.federation.compression.eden import Eden, encode
 from fedrec.federation.config import RunConfig
 from fedrec.federation.local_grid import LocalGrid
-from fedrec.federation.messages import clip_and_sum, norms
-from fedrec.federation.rounds import run, take_census
-from fedrec.federation.server import State
+from fedrec.federation.round_log import RoundLog
+from fedrec.federation.rounds import run
 from fedrec.recsys.hardware import parallel_map
 from fedrec.recsys.model.two_tower import Model
 from fedrec.recsys.training.local_training import ClientUpdates, FitConfig, train_clients
@@ -33,7 +35,7 @@ def trained(data: Path, config: RunConfig, model: Model, folder: Path) -> State:
     grid = LocalGrid.over(Dataset.open(data), config)
     start = State.start(model.adapter(), config.server)
     folder.mkdir()
-    return run(grid, take_census(grid, config, toy_stamp()), start, config, folder, lambda record: None)
+    return run(grid, take_census(grid, config, toy_stamp()), start, config, RoundLog(folder))
 
 
 @pytest.mark.parametrize(("steps", "forget"), [(1, 0.0), (3, 0.3)])
@@ -165,7 +167,7 @@ def test_private_nothing_sent_holds_an_id(
     grid = Recorder.over(Dataset.open(toy), config)
     grid.crossed = []
     start = State.start(model.adapter(), config.server)
-    run(grid, take_census(grid, config, toy_stamp()), start, config, tmp_path, lambda record: None)
+    run(grid, take_census(grid, config, toy_stamp()), start, config, RoundLog(tmp_path))
     secrets = [item_id.encode() for item_id in catalogue.ids]
     secrets += [b"person-", *(int(salt).to_bytes(8, order) for salt in shard.salts for order in ("little", "big"))]
     assert len(grid.crossed) >= 2 * 3 + 2 * 2

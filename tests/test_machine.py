@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedrec.data.shard import Shard
-from fedrec.federation.messages import clip_and_sum
+from fedrec.federation.clipping import clip_and_sum
 from fedrec.recsys.evaluation.ranking import model_scorer, rank
 from fedrec.recsys.hardware import cores, describe_hardware, device, fast_bfloat16, parallel_map
 from fedrec.recsys.model.two_tower import Model

@@ -17,12 +17,13 @@ from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.shard import NOTHING, Shard
 from fedrec.federation import round_log, rounds
+from fedrec.federation.census import take_census
+from fedrec.federation.checkpoint import State
 from fedrec.federation.client_app import open_node
+from fedrec.federation.clipping import clip_and_sum
 from fedrec.federation.config import RunConfig, from_flat
 from fedrec.federation.local_grid import LocalGrid
-from fedrec.federation.messages import clip_and_sum
-from fedrec.federation.rounds import take_census
-from fedrec.federation.server import State
+from fedrec.federation.round_log import RoundLog
 from fedrec.federation.training_run import METRICS, open_run, train
 from fedrec.recsys.exact_sum import GRID, exact_scatter, exact_sum
 from fedrec.recsys.recommender import Recommender
@@ -144,7 +145,7 @@ def trained(data: Path, config: RunConfig, folder: Path, grid: type[LocalGrid] =
     node = open_node(str(data), config, 0, config.nodes, False)
     folder.mkdir()
     start = State.start(node.method.adapter(), config.server)
-    return rounds.run(nodes, take_census(nodes, config, toy_stamp()), start, config, folder, lambda record: None)
+    return rounds.run(nodes, take_census(nodes, config, toy_stamp()), start, config, RoundLog(folder))
 
 
 @pytest.mark.parametrize("method", PEERS)
@@ -307,7 +308,7 @@ def test_the_best_round_is_measured_with_its_own_private_parts(
     is_refused(fedrec("train", toy, "--out", out, "--resume"), f"the private parts of {method} are lost")
 
 
-@pytest.mark.parametrize(("change", "said"), [({"mode": "central"}, "private parts"), ({"bits": 4}, "bits = 4")])
+@pytest.mark.parametrize(("change", "said"), [({"mode": "central"}, "cannot be pooled"), ({"bits": 4}, "bits = 4")])
 def test_a_peer_is_only_what_its_authors_made_it(change: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
         peer_config("fedmf", **change)
