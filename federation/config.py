@@ -9,32 +9,15 @@ from annotated_types import Ge, Gt, Interval
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError, WithJsonSchema
 
 from fedrec.data.errors import InputError
+from fedrec.federation.choices import KeyOf
+from fedrec.federation.methods import METHODS, Method
+from fedrec.federation.optimisers import ServerConfig
 from fedrec.recsys.card import RENAMED_SETTINGS
 from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.training.baseline_config import FederatedBaselineConfig
 from fedrec.recsys.training.local_training import FitConfig
 
 Scalar = int | float | bool | str
-
-
-@dataclass(frozen=True)
-class ServerConfig:
-    """How the server moves the adapter by the mean change. Reddi et al. 2021, arXiv:2003.00295."""
-
-    __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
-
-    optimizer: Literal["fedavg", "fedavgm", "fedadam", "fedyogi"] = "fedadam"
-    """The rule by which the server applies the mean change of the clients."""
-    server_rate: Annotated[float, Gt(0)] = 2e-3
-    """Length of the server's step: η in the paper."""
-    schedule: Literal["constant", "linear"] = "linear"
-    """Of the server's rate; linear: it falls to zero with the last round."""
-    beta1: Annotated[float, Interval(ge=0, lt=1)] = 0.9
-    """Momentum of the server; fedavg has none."""
-    beta2: Annotated[float, Interval(ge=0, lt=1)] = 0.99
-    """Decay of the second moment in fedadam and fedyogi."""
-    adaptivity: Annotated[float, Gt(0)] = 1e-4
-    """Of fedadam and fedyogi, τ in the paper: changes much smaller than this move the adapter little."""
 
 
 BITS = (*range(1, 9), 32)
@@ -52,8 +35,8 @@ class RunConfig:
 
     __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
 
-    method: Literal["fedrec", "fedmf", "pfedrec"] = "fedrec"
-    """The model of this project, or a federated baseline that it is compared with."""
+    method: Annotated[str, KeyOf(METHODS)] = "fedrec"
+    """The model of this project, or a federated peer that it is compared with."""
     mode: Literal["federated", "central"] = "federated"
     """Each user is a client, or (central) the users of a round are pooled into one client."""
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
@@ -88,15 +71,24 @@ class RunConfig:
     baseline: FederatedBaselineConfig = field(default_factory=FederatedBaselineConfig)
 
     @property
-    def keeps(self) -> bool:
-        """Whether a node keeps private parts of its users from round to round."""
-        return self.method != "fedrec"
+    def method_row(self) -> Method:
+        """The row of the run's method."""
+        return METHODS[self.method]
 
     @property
-    def least_events(self) -> int:
-        """Events that a user needs to have an example: the two towers predict an event from another, a federated
-        baseline uses each event alone."""
-        return self.held_out + (1 if self.keeps else 2)
+    def has_client_state(self) -> bool:
+        """Whether a node keeps a state of each client from round to round."""
+        return self.method_row.has_client_state
+
+    @property
+    def min_events(self) -> int:
+        """Events that a user needs to have an example to learn from."""
+        return self.held_out + self.method_row.min_events
+
+    @property
+    def largest_loss(self) -> float:
+        """The largest loss that a client can have; a larger one is a lie, or divergence."""
+        return self.method_row.largest_loss(self)
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -149,15 +141,21 @@ def from_nested(nested: Mapping[str, Any]) -> RunConfig:
         raise InputError(f"setting {name} = {first['input']!r}: {first['msg'].lower()}") from error
     if endless := [name for name, value in to_flat(config).items() if isinstance(value, float) and not isfinite(value)]:
         raise InputError(f"setting {endless[0]} = {to_flat(config)[endless[0]]}: a run needs a finite number")
-    if config.mode == "central" and config.bits < 32:
-        raise InputError(f"setting bits = {config.bits}: in central mode nobody sends a change; leave bits at 32")
-    if config.keeps and config.mode == "central":
-        raise InputError(f"setting mode = 'central': {config.method} has private parts; use mode = 'federated'")
-    if config.keeps and config.held_out < 2:
-        raise InputError(f"setting held_out = {config.held_out}: {config.method} is measured only; leave held_out at 2")
-    if config.keeps and config.bits < 32:
-        raise InputError(f"setting bits = {config.bits}: {config.method} sends numbers as they are; leave bits at 32")
+    _check_combination(config)
     return config
+
+
+def _check_combination(config: RunConfig) -> None:
+    """Raise `InputError` if settings do not go together, or not with the method."""
+    method, row = config.method, config.method_row
+    if config.mode == "central" and config.bits < 32:
+        raise InputError(f"setting bits = {config.bits}: in central mode no client sends a change; leave bits at 32")
+    if config.mode == "central" and not row.poolable:
+        raise InputError(f"setting mode = 'central': clients of {method} cannot be pooled; use mode = 'federated'")
+    if config.held_out < 2 and not row.servable:
+        raise InputError(f"setting held_out = {config.held_out}: {method} is only evaluated; leave held_out at 2")
+    if config.bits < 32 and not row.quantisable:
+        raise InputError(f"setting bits = {config.bits}: {method} sends numbers as they are; leave bits at 32")
 
 
 RUN_PATHS: dict[str, Scalar] = {"data": "", "out": "", "start": "", "resume": False}

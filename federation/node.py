@@ -11,9 +11,10 @@ from fedrec.data.catalogue import Catalogue
 from fedrec.data.shard import FOLDER, Shard
 from fedrec.data.storage.atomic_files import unreplaced
 from fedrec.federation.client_state import ClientStateStore, state_file
+from fedrec.federation.clipping import clip_and_sum
 from fedrec.federation.compression.eden import Eden
 from fedrec.federation.config import RunConfig
-from fedrec.federation.messages import Order, Update, clip_and_sum, worst_loss
+from fedrec.federation.messages import Order, Update
 from fedrec.federation.validate_order import Terms, validate_order
 from fedrec.recsys.embeddings import Embeddings, embed_catalogue, resolve_encoder
 from fedrec.recsys.evaluation.ranking import metric_sums, rank_users
@@ -21,7 +22,7 @@ from fedrec.recsys.hardware import device, parallel_map
 from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.model.lora import Adapter
 from fedrec.recsys.model.two_tower import TwoTowerModel
-from fedrec.recsys.training.method import Block, FederatedMethod, TwoTowerMethod
+from fedrec.recsys.training.method import Block, FederatedMethod
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ class Node:
 
     @cached_property
     def method(self) -> FederatedMethod:
-        return method_of(self.config, self.model, self.public)
+        return self.config.method_row.build(self.config, self.public, lambda: self.model)
 
     @cached_property
     def terms(self) -> Terms:
@@ -63,13 +64,15 @@ class Node:
             return self._trained(order, adapter, parts)
 
     def _parts(self, order: Order) -> AbstractContextManager[dict[int, Any]]:
-        return self.keep.training(order.run, order.round, order.best) if self.config.keeps else nullcontext({})
+        return (
+            self.keep.training(order.run, order.round, order.best) if self.config.has_client_state else nullcontext({})
+        )
 
     def _trained(self, order: Order, adapter: Adapter, parts: dict[int, Any]) -> Update:
         def trained(block: Block) -> Update:
             fitted = self.method.train_clients(adapter, block, parts)
             coding = self._coding(block, order.round)
-            return clip_and_sum(fitted, order.round, order.clip, coding, worst_loss(self.config))
+            return clip_and_sum(fitted, order.round, order.clip, coding, self.config.largest_loss)
 
         side_by_side = (
             map if self.config.mode == "central" else parallel_map
@@ -89,23 +92,10 @@ class Node:
         Raises `OrderRefused`.
         """
         validate_order(order, adapter, self.terms, training=False)
-        parts = self.keep.at(order.run, order.round) if self.config.keeps else {}
+        parts = self.keep.at(order.run, order.round) if self.config.has_client_state else {}
         score = self.method.scorer(adapter, self.shard, order.split, parts)
         found = rank_users(score, self.shard, order.users.tolist(), order.split, order.protocol)
         return Update(order.round, len(order.users), {}, metric_sums(found.ranks))
-
-
-def method_of(config: RunConfig, model: TwoTowerModel, public: Embeddings) -> FederatedMethod:
-    """What the clients of a run learn with."""
-    if config.method == "fedrec":
-        pooled = config.mode == "central"
-        return TwoTowerMethod(
-            model, public.matrix, public.trainable_rows, config.fit, config.seed, pooled, config.held_out
-        )
-    from fedrec.recsys.federated_baselines.method import DualPersonalisation, MatrixFactorisation
-
-    baseline = {"fedmf": MatrixFactorisation, "pfedrec": DualPersonalisation}[config.method]
-    return baseline(config.baseline, len(public.matrix), config.seed)
 
 
 @lru_cache(maxsize=2)

@@ -1,6 +1,8 @@
 """The rounds log of a run: a line of JSON for every round."""
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,25 @@ from fedrec.data.storage.reading import regular, require
 FILE = "rounds.jsonl"
 
 
-def append(folder: Path, record: dict[str, Any]) -> None:
-    with (folder / FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+Observer = Callable[[dict[str, Any]], None]
+"""A function that is called with the record of each round, once the round is saved."""
+
+
+def ignore(record: dict[str, Any]) -> None:
+    """Observe nothing."""
+
+
+@dataclass(frozen=True)
+class RoundLog:
+    """Where a run records its rounds: a file in its folder, and an observer."""
+
+    folder: Path
+    observe: Observer = ignore
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Write the record of a round to the file."""
+        with (self.folder / FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

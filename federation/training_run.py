@@ -19,11 +19,14 @@ from fedrec.data.split import Split
 from fedrec.data.storage.contents import Contents, is_vacant
 from fedrec.data.storage.locks import in_use
 from fedrec.federation import round_log, wire
+from fedrec.federation.census import take_census
+from fedrec.federation.checkpoint import STATE, State
 from fedrec.federation.config import RunConfig, from_nested, to_flat
+from fedrec.federation.exchange import orders_per_node, request_updates
 from fedrec.federation.messages import Order
-from fedrec.federation.node import method_of
-from fedrec.federation.rounds import Observer, orders_per_node, request_updates, run, take_census
-from fedrec.federation.server import STATE, Roster, State
+from fedrec.federation.roster import Roster
+from fedrec.federation.round_log import Observer, RoundLog
+from fedrec.federation.rounds import run
 from fedrec.recsys.card import load_card
 from fedrec.recsys.embeddings import Encoder, embed_catalogue, resolve_encoder
 from fedrec.recsys.hardware import describe_hardware
@@ -159,7 +162,7 @@ def origin(first: Recommender) -> dict[str, str]:
 
 def _check_warm_start(first: Recommender, config: RunConfig, encoder: Encoder) -> None:
     """Raises `InputError` where the adapter of the run to start from is not one of this run's model."""
-    if config.keeps:
+    if not config.method_row.servable:
         raise InputError(f"--start is a run of fedrec, which {config.method} cannot go on from; leave --start out")
     was, now = to_flat(from_nested(first.card["config"]).model), to_flat(config.model)
     for name in was:
@@ -194,14 +197,14 @@ def train(grid: Grid, out: Path, dataset: Dataset, config: RunConfig, observe: O
 
 def _train(grid: Grid, out: Path, dataset: Dataset, config: RunConfig, observe: Observer) -> None:
     encoder = resolve_encoder(config.model.encoder)
-    model, public = (
-        TwoTowerModel(config.model, encoder, config.seed),
-        embed_catalogue(dataset.catalogue, encoder, dataset.folder),
+    model = TwoTowerModel(config.model, encoder, config.seed)
+    public = embed_catalogue(dataset.catalogue, encoder, dataset.folder)
+    state = State.load(out) or State.start(
+        config.method_row.build(config, public, lambda: model).adapter(), config.server
     )
-    state = State.load(out) or State.start(method_of(config, model, public).adapter(), config.server)
     round_log.rewind(out, state.round)
     roster = take_census(grid, config, public.provenance)
-    state = run(grid, roster, state, config, out, observe)
+    state = run(grid, roster, state, config, RoundLog(out, observe))
     if not state.best_round:
         raise InputError(f"no round was answered and validated; {out}/{round_log.FILE} says who was refused and why")
     metrics = {split: _measured(grid, roster, state, split, config) for split in config.measured}
@@ -209,7 +212,7 @@ def _train(grid: Grid, out: Path, dataset: Dataset, config: RunConfig, observe: 
     learned = fingerprint(state.best)
     card["fingerprints"] = {"adapter": learned}
     save_json(out / METRICS, metrics)
-    if config.keeps:
+    if not config.method_row.servable:
         save_json(out / CARD, card)
         return
     vectors = model.item_vectors(state.best, public.matrix)
@@ -221,7 +224,7 @@ def _train(grid: Grid, out: Path, dataset: Dataset, config: RunConfig, observe: 
 def _measured(grid: Grid, roster: Roster, state: State, split: str, config: RunConfig) -> dict[str, dict[str, float]]:
     """Everybody's metrics at the best round, by protocol. Federated baselines are also ranked against sampled items."""
     found = {}
-    for protocol in ("full", "sampled-99") if config.keeps else ("full",):
+    for protocol in config.method_row.protocols:
         order = Order(state.best_round, np.arange(len(roster)), split=split, protocol=protocol, run=state.run)
         metrics = request_updates(grid, wire.EVALUATE, orders_per_node(roster, order), state.best, config).metrics
         if metrics is None:

@@ -6,8 +6,9 @@ from math import isfinite, log2
 
 import numpy as np
 
+from fedrec.federation.clipping import norms
 from fedrec.federation.config import RunConfig
-from fedrec.federation.messages import Order, Update, norms, worst_loss
+from fedrec.federation.messages import Order, Update
 from fedrec.recsys.evaluation.ranking import CUTOFFS, metric_sums
 from fedrec.recsys.model.lora import Adapter
 
@@ -20,11 +21,21 @@ SLACK = 1e-6
 
 
 def validate_update(update: Update, order: Order, template: Adapter, config: RunConfig) -> Update:
-    """The update, if it can be one: right round, users and names, and sums and tensors that so many users can have.
+    """Return the update if it can be an answer to the order. Raises `ValueError` that names the fault.
 
-    After an evaluation the template is empty. Raises `ValueError` saying what is wrong.
+    `template` is the adapter that the order was sent with, and empty after an evaluation.
     """
-    clients = 1 if config.mode == "central" and template else len(order.users)
+    check_form(update, order, template, config)
+    check_plausible(update, order, template, config)
+    return update
+
+
+def check_form(update: Update, order: Order, template: Adapter, config: RunConfig) -> None:
+    """Check what any answer must have: the round and the users, names and shapes, and finite numbers.
+
+    An answer that is masked for secure aggregation must pass this, too. Raises `ValueError`.
+    """
+    clients = _clients(order, template, config)
     if update.round != order.round or update.users != clients:
         raise ValueError(f"answered for round {update.round} and {update.users} users, not {order.round} and {clients}")
     in_codes = bool(template) and config.bits < 32 and clients == 1
@@ -34,13 +45,30 @@ def validate_update(update: Update, order: Order, template: Adapter, config: Run
     if update.sums.keys() != (TRAINED if template else RANKED):
         raise ValueError(f"answered with other metrics: {sorted(update.sums)[:5]}")
     for name, value in update.sums.items():
-        if not isfinite(value) or value < 0 or (name != "loss" and value > clients):
+        if not isfinite(value):
+            raise ValueError(f"a sum of {value:g} for the metric {name} of {clients} users")
+
+
+def check_plausible(update: Update, order: Order, template: Adapter, config: RunConfig) -> None:
+    """Check that some clients can have such sums and such a change, so that a node can lie only within its clients' own
+    bounds.
+
+    The numbers of a masked answer look random: under secure aggregation this can be checked of the sum of all nodes
+    alone. Raises `ValueError`.
+    """
+    clients = _clients(order, template, config)
+    for name, value in update.sums.items():
+        if value < 0 or (name != "loss" and value > clients):
             raise ValueError(f"a sum of {value:g} for the metric {name} of {clients} users")
     if template:
-        _trained(update, order.clip, worst_loss(config))
+        _trained(update, order.clip, config.largest_loss)
     else:
         _ranked(update.sums, SLACK * clients)
-    return update
+
+
+def _clients(order: Order, template: Adapter, config: RunConfig) -> int:
+    """Count the clients of an answer: in central mode the users of a training order are one."""
+    return 1 if config.mode == "central" and template else len(order.users)
 
 
 def _tensors(deltas: Adapter, template: Adapter) -> None:

@@ -21,7 +21,7 @@ from rich.text import Text
 from fedrec.data.progress import Progress as Report
 
 if TYPE_CHECKING:
-    from fedrec.federation.rounds import Observer
+    from fedrec.federation.round_log import Observer
 
 out = Console(highlight=False, markup=False)  # names of files, items and datasets may hold [brackets]
 err = Console(stderr=True, highlight=False, markup=False)

@@ -31,21 +31,23 @@ def train_here(
     if not resume:
         _someone_learns(dataset.shard, config or RunConfig())
     config = open_run(out, dataset, config, resume, start, TrainedOn.of(data, other_histories))
-    if resume and config.keeps:
+    if resume and config.has_client_state:
         raise InputError(f"{out}: the private parts of {config.method} are lost; train anew, into another --out")
     try:
         train_shown(dataset, out, config)
     except KeyboardInterrupt as interrupt:
         done, again = len(round_log.read(out)), f"fedrec train {data} --out {out} --resume"
         lost = f"the private parts of {config.method} are lost: train anew, into another --out"
-        console.status(f"Stopped; {lost if config.keeps else f'{done} rounds are saved. Go on with: {again}'}")
+        console.status(
+            f"Stopped; {lost if config.has_client_state else f'{done} rounds are saved. Go on with: {again}'}"
+        )
         raise typer.Exit(130) from interrupt
     return json.loads((out / METRICS).read_text("utf-8"))
 
 
 def _someone_learns(shard: Shard, config: RunConfig) -> None:
     """Raise `InputError` if no user has an example to learn from."""
-    most, least = int((shard.ends - shard.starts).max(initial=0)), config.least_events
+    most, least = int((shard.ends - shard.starts).max(initial=0)), config.min_events
     if most < least:
         raise InputError(
             f"nobody has anything to learn from: with held_out = {config.held_out} a user needs {least} events, and "

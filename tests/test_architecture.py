@@ -24,6 +24,8 @@ MAY_IMPORT = {
 FLOWER = {
     "federation/wire.py",
     "federation/rounds.py",
+    "federation/exchange.py",
+    "federation/census.py",
     "federation/training_run.py",
     "federation/client_app.py",
     "federation/server_app.py",

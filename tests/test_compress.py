@@ -18,14 +18,17 @@ from benchmarks.reproduce.message_cost import uplink
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.federation import round_log, wire
+from fedrec.federation.census import take_census
+from fedrec.federation.checkpoint import State
+from fedrec.federation.clipping import clip_and_sum, norms
 from fedrec.federation.compression.eden import CompressedUpdate, Eden, encode, rows
 from fedrec.federation.compression.quantise import SIDE, WIDTH, hadamard, quantiser
 from fedrec.federation.config import from_flat
 from fedrec.federation.local_grid import LocalGrid
-from fedrec.federation.messages import Order, Update, clip_and_sum, norms
+from fedrec.federation.messages import Order, Update
 from fedrec.federation.node import Node
-from fedrec.federation.rounds import run, take_census
-from fedrec.federation.server import State
+from fedrec.federation.round_log import RoundLog
+from fedrec.federation.rounds import run
 from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.training.local_training import ClientUpdates
 from tests.support.toy_world import small_config, toy_stamp
@@ -276,7 +279,7 @@ def test_a_resumed_run_draws_the_same_rotations(toy: Path, model: TwoTowerModel,
     half, grid = State.load(tmp_path / "halves"), LocalGrid.over(Dataset.open(toy), config)
     assert half is not None
     roster = take_census(grid, config, toy_stamp())
-    resumed = run(grid, roster, half, config, tmp_path / "halves", lambda record: None)
+    resumed = run(grid, roster, half, config, RoundLog(tmp_path / "halves"))
     assert all(torch.equal(tensor, resumed.adapter[name]) for name, tensor in whole.adapter.items())
 
 

@@ -8,7 +8,7 @@ import psutil
 import pytest
 from torch import Tensor
 
-from fedrec.federation.server import State
+from fedrec.federation.checkpoint import State
 from fedrec.federation.training_run import METRICS
 from fedrec.local_federation.processes import LINK
 from tests.support import malicious_node

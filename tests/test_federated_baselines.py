@@ -260,8 +260,8 @@ def test_the_best_round_is_measured_with_its_own_private_parts(
     is_refused(fedrec("train", toy, "--out", out, "--resume"), f"the private parts of {method} are lost")
 
 
-@pytest.mark.parametrize(("change", "said"), [({"mode": "central"}, "private parts"), ({"bits": 4}, "bits = 4")])
-def test_a_baseline_is_only_what_its_authors_made_it(change: dict[str, object], said: str) -> None:
+@pytest.mark.parametrize(("change", "said"), [({"mode": "central"}, "cannot be pooled"), ({"bits": 4}, "bits = 4")])
+def test_a_peer_is_only_what_its_authors_made_it(change: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
         baseline_config("fedmf", **change)
 

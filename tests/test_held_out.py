@@ -9,7 +9,7 @@ import pytest
 
 from fedrec.data.shard import FOLDER, Shard
 from fedrec.federation import round_log
-from fedrec.federation.server import State
+from fedrec.federation.checkpoint import State
 from fedrec.federation.training_run import METRICS
 from tests.support.cli import Fedrec, is_refused
 from tests.support.toy_world import begun, small_config

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedrec.data.shard import Shard
+from fedrec.federation.clipping import clip_and_sum, norms
 from fedrec.federation.compression.eden import Eden, encode
 from fedrec.federation.config import RunConfig
-from fedrec.federation.messages import clip_and_sum, norms
 from fedrec.recsys.model.lora import Adapter
 from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.training.local_training import ClientUpdates, FitConfig

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedrec.data.randomness import DrawKey
 from fedrec.data.shard import Shard
-from fedrec.federation.messages import clip_and_sum
+from fedrec.federation.clipping import clip_and_sum
 from fedrec.recsys.evaluation.ranking import rank
 from fedrec.recsys.hardware import cores, describe_hardware, device, fast_bfloat16, parallel_map
 from fedrec.recsys.model.scoring import model_scorer

@@ -22,8 +22,8 @@ from fedrec.data.shard import FOLDER, Shard
 from fedrec.data.storage.reading import LARGEST, read_json, read_toml
 from fedrec.data.user_ids import load_people
 from fedrec.federation import round_log
+from fedrec.federation.checkpoint import STATE, State
 from fedrec.federation.config import from_nested
-from fedrec.federation.server import STATE, State
 from fedrec.recsys.card import CARD, load_card
 from fedrec.recsys.embeddings import Encoder, embed_catalogue
 from fedrec.recsys.evaluation.ranking import rank

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fedrec.federation import round_log
-from fedrec.federation.server import STATE
+from fedrec.federation.checkpoint import STATE
 from fedrec.recsys.recommender import PEFT_WEIGHTS, TOWERS, VECTORS, Recommender
 from tests.support.toy_world import SMALL
 

@@ -18,12 +18,15 @@ from fedrec.data.errors import InputError
 from fedrec.data.prepare import write_dataset
 from fedrec.data.readers.raw import Frames
 from fedrec.federation import client_app, node, round_log, wire
+from fedrec.federation.census import take_census
 from fedrec.federation.client_app import NodeFailure, guarded
 from fedrec.federation.config import to_flat
+from fedrec.federation.exchange import RoundReport
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.messages import Update
-from fedrec.federation.rounds import RoundReport, run, take_census
-from fedrec.federation.server import sample_clients
+from fedrec.federation.round_log import RoundLog
+from fedrec.federation.rounds import run
+from fedrec.federation.sampling import sample_clients
 from fedrec.federation.training_run import open_run, train
 from fedrec.recsys.evaluation.ranking import metric_sums
 from fedrec.recsys.model.two_tower import TwoTowerModel
@@ -395,8 +398,8 @@ def test_a_run_that_is_resumed_with_other_users_goes_on_and_says_so(
     grid = LocalGrid(client_app.app, [{"data": str(toy), "part": 0, "parts": 2}], to_flat(config))
     assert "other users" not in caplog.text
     roster = take_census(grid, config, toy_stamp())
-    done = run(grid, roster, state, config, tmp_path, lambda record: None)
-    assert "other users than before; going on with these 6" in caplog.text
+    done = run(grid, roster, state, config, RoundLog(tmp_path))
+    assert "other users than before; resuming with these 6" in caplog.text
     assert (done.round, done.roster) == (4, roster.fingerprint)
 
 

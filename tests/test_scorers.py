@@ -14,7 +14,7 @@ from fedrec.recsys.baselines.simple import popularity, random_scores, text_neigh
 from fedrec.recsys.embeddings import Encoder
 from fedrec.recsys.model.inference import InferenceModel
 from fedrec.recsys.model.scoring import Scorer, model_scorer, vector_scorer
-from fedrec.recsys.model.two_tower import Model
+from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.recommender import Recommender
 from tests.laws.scorer_laws import ITEMS, SavedScorerLaws, ScorerLaws
 
@@ -71,7 +71,7 @@ class TestTwoTowersInTraining(ScorerLaws):
     of_no_events = 0.0
 
     @pytest.fixture
-    def scorer(self, model: Model, bent: dict[str, Tensor], embeddings: Tensor) -> Scorer:
+    def scorer(self, model: TwoTowerModel, bent: dict[str, Tensor], embeddings: Tensor) -> Scorer:
         return model_scorer(model, bent, model.item_vectors(bent, embeddings))
 
 
@@ -80,12 +80,17 @@ class TestInferenceModel(ScorerLaws):
     of_no_events = 0.0
 
     @pytest.fixture
-    def scorer(self, model: Model, encoder: Encoder, bent: dict[str, Tensor], embeddings: Tensor) -> Scorer:
+    def scorer(self, model: TwoTowerModel, encoder: Encoder, bent: dict[str, Tensor], embeddings: Tensor) -> Scorer:
         towers = InferenceModel(model.config, encoder, bent, seed=0)
         return vector_scorer(towers.user_vectors, towers.length, towers.item_vectors(embeddings))
 
     def test_it_scores_as_the_model_in_training(
-        self, scorer: Scorer, model: Model, bent: dict[str, Tensor], embeddings: Tensor, histories: list[np.ndarray]
+        self,
+        scorer: Scorer,
+        model: TwoTowerModel,
+        bent: dict[str, Tensor],
+        embeddings: Tensor,
+        histories: list[np.ndarray],
     ) -> None:
         expected = model_scorer(model, bent, model.item_vectors(bent, embeddings))(histories)
         torch.testing.assert_close(scorer(histories), expected, atol=1e-5, rtol=0)

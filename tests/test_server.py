@@ -14,11 +14,16 @@ from hypothesis import strategies as st
 
 from fedrec.data.errors import InputError
 from fedrec.federation import wire
-from fedrec.federation.config import RunConfig, ServerConfig
+from fedrec.federation.checkpoint import State
+from fedrec.federation.clipping import clip_and_sum
+from fedrec.federation.config import RunConfig
 from fedrec.federation.local_grid import LocalGrid
-from fedrec.federation.messages import Order, Update, clip_and_sum, worst_loss
-from fedrec.federation.rounds import learned
-from fedrec.federation.server import Roster, State, rate_of, sample_clients, server_step
+from fedrec.federation.messages import Order, Update
+from fedrec.federation.optimisers import ServerConfig
+from fedrec.federation.roster import Roster
+from fedrec.federation.rounds import round_metrics
+from fedrec.federation.sampling import sample_clients
+from fedrec.federation.server_step import learning_rate, server_step
 from fedrec.recsys.training.local_training import ClientUpdates
 from fedrec.recsys.training.loss import sampled_softmax
 from tests.support.toy_world import small_config
@@ -66,11 +71,16 @@ def test_a_client_with_nothing_to_learn_from_is_in_no_mean() -> None:
     found = clip_and_sum(fitted, 1, clip=1.0)
     assert (found.users, found.deltas["a"].tolist()) == (4, [0.5])
     assert found.sums == {"loss": 2.0, "learners": 2.0, "clipped": 0.0, "diverged": 1.0}
-    assert learned(found) == {"loss": 2 / 1, "clipped": 0 / 1, "clients_diverged": 1, "clients_without_examples": 2}
+    assert round_metrics(found) == {
+        "loss": 2 / 1,
+        "clipped": 0 / 1,
+        "clients_diverged": 1,
+        "clients_without_examples": 2,
+    }
     nobody = clip_and_sum(
         ClientUpdates({"a": torch.zeros(1, 1)}, torch.zeros(1), learners=torch.tensor([False])), 1, clip=1.0
     )
-    assert (learned(nobody)["loss"], learned(None)["loss"]) == (None, None)
+    assert (round_metrics(nobody)["loss"], round_metrics(None)["loss"]) == (None, None)
 
 
 def test_a_loss_that_the_model_cannot_have_is_divergence() -> None:
@@ -86,7 +96,7 @@ def test_no_cosine_has_a_loss_beyond_the_bound(items: int, temperature: float) -
     """Every drawn item at cosine 1, and the next one at -1."""
     following, others = torch.tensor([-1 / temperature]), torch.full((1, min(items - 1, 8)), 1 / temperature)
     loss = float(sampled_softmax(following, others, torch.zeros_like(others).bool(), items))
-    bound = worst_loss(small_config(temperature=temperature))
+    bound = small_config(temperature=temperature).largest_loss
     assert 2 / temperature + log(items - 1) <= loss + 1e-4 < bound + 1e-4
     assert bound < 1.05 * (2 / temperature + 32 * log(2)) + 1e-9
 
@@ -205,7 +215,7 @@ def test_momentum_carries_over() -> None:
 
 def test_a_linear_schedule_brings_the_rate_to_zero_with_the_last_round() -> None:
     config = RunConfig(rounds=4, server=ServerConfig(optimizer="fedavg", server_rate=0.8))
-    assert [rate_of(config, done) for done in range(5)] == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.0])
+    assert [learning_rate(config, done) for done in range(5)] == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.0])
     moved = server_step(replace(state(config.server), round=2), update([1.0, 0.0]), config)
     assert moved.adapter["a"].tolist() == pytest.approx([1 + 0.4, 2.0])
 
@@ -238,7 +248,7 @@ def test_fedavg_is_flowers() -> None:
 
 def test_a_state_survives_the_disk(tmp_path) -> None:
     config = small_config()
-    saved = server_step(state(config.server), update([1.0, 2.0]), config).validated(0.25)
+    saved = server_step(state(config.server), update([1.0, 2.0]), config).with_score(0.25)
     saved.save(tmp_path)
     loaded = State.load(tmp_path)
     assert loaded is not None
@@ -251,6 +261,6 @@ def test_a_state_survives_the_disk(tmp_path) -> None:
 
 
 def test_only_a_better_score_replaces_the_best() -> None:
-    first = state(ServerConfig()).validated(0.5)
-    assert first.validated(0.5) is first
-    assert first.validated(0.6).best_score == 0.6
+    first = state(ServerConfig()).with_score(0.5)
+    assert first.with_score(0.5) is first
+    assert first.with_score(0.6).best_score == 0.6

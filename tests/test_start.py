@@ -14,7 +14,7 @@ from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.prepare import write_dataset
 from fedrec.data.readers.sources import Frames
-from fedrec.federation.server import State
+from fedrec.federation.checkpoint import State
 from fedrec.federation.training_run import open_run
 from fedrec.recsys.card import load_card
 from fedrec.recsys.recommender import Recommender

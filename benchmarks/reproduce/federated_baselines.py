@@ -9,9 +9,9 @@ from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.storage.reading import read_toml
 from fedrec.evaluation import measured
+from fedrec.federation.checkpoint import State
 from fedrec.federation.client_app import open_node
 from fedrec.federation.config import RunConfig, from_flat, to_flat
-from fedrec.federation.server import State
 from fedrec.federation.training_run import RUN as RUN_FILES
 from fedrec.federation.training_run import TrainedOn, open_run
 from fedrec.recsys.evaluation.ranking import Ranking, rank_users

@@ -7,10 +7,10 @@ import torch
 
 from benchmarks.reproduce.jobs import Figures
 from fedrec.federation import round_log, wire
+from fedrec.federation.checkpoint import State
+from fedrec.federation.clipping import clip_and_sum
 from fedrec.federation.compression.eden import Eden
-from fedrec.federation.messages import clip_and_sum
 from fedrec.federation.rounds import SCORE
-from fedrec.federation.server import State
 from fedrec.recsys.model.lora import Adapter
 from fedrec.recsys.training.local_training import ClientUpdates
 

@@ -26,11 +26,15 @@ from fedrec.data.randomness import DrawKey
 from fedrec.data.shard import Cohort
 from fedrec.data.synthetic.random_tables import SyntheticConfig
 from fedrec.federation import round_log
+from fedrec.federation.checkpoint import State
+from fedrec.federation.clipping import norms
 from fedrec.federation.config import RunConfig
-from fedrec.federation.messages import Order, Update, norms
+from fedrec.federation.messages import Order, Update
 from fedrec.federation.node import Node
+from fedrec.federation.round_log import RoundLog
 from fedrec.federation.rounds import run
-from fedrec.federation.server import State, sample_clients, server_step
+from fedrec.federation.sampling import sample_clients
+from fedrec.federation.server_step import server_step
 from fedrec.recsys.hardware import cores, device
 from fedrec.recsys.model.lora import Adapter, Stack, stacked
 from fedrec.recsys.training.local_training import MAX_EVENTS, LocalTrainer, training_blocks
@@ -170,7 +174,7 @@ def with_flower(found: dict[str, Any], bench: Bench, folder: Path) -> dict[str, 
         if way == "flower":
             ends[way] = apart(simulate, bench.data, one, stamp, state, out, cores())
         else:
-            ends[way] = run(*worlds.open_grid(bench.data, one), state, one, out, lambda record: None)
+            ends[way] = run(*worlds.open_grid(bench.data, one), state, one, RoundLog(out))
     # without the first round, in which the nodes read the model, and the last, which is validated
     speeds = [record["clients_per_second"] for record in round_log.read(folder / "flower")][1:-1]
     found["ways"]["flower"] = {"clients_per_second": statistics.median(speeds), "rounds": speeds}
@@ -227,7 +231,7 @@ def profile(config: RunConfig) -> list[dict[str, Any]]:
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiled
 
-    from fedrec.federation.messages import clip_and_sum
+    from fedrec.federation.clipping import clip_and_sum
 
     with tempfile.TemporaryDirectory(prefix="fedrec-bench-") as name:
         bench = Bench(prepared(Path(name), config), config)

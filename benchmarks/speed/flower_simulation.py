@@ -9,9 +9,11 @@ from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from fedrec.federation import client_app
+from fedrec.federation.census import take_census
+from fedrec.federation.checkpoint import State
 from fedrec.federation.config import RunConfig, to_flat
-from fedrec.federation.rounds import run, take_census
-from fedrec.federation.server import State
+from fedrec.federation.round_log import RoundLog
+from fedrec.federation.rounds import run
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def simulate(data: Path, config: RunConfig, stamp: dict[str, str], state: State,
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         roster = take_census(grid, config, stamp)
-        ended.append(run(grid, roster, state, config, folder, lambda record: None))
+        ended.append(run(grid, roster, state, config, RoundLog(folder)))
 
     # a node takes two cores unless told otherwise, and waits for ever where there is one
     resources: dict[str, Any] = {"init_args": {"num_cpus": cores}, "client_resources": {"num_cpus": min(2, cores)}}

@@ -18,10 +18,11 @@ from benchmarks.speed.clock import MIB, alternate, peak_memory, ratio
 from fedrec.data.shard import Shard
 from fedrec.data.synthetic.random_tables import SyntheticConfig
 from fedrec.federation import round_log
+from fedrec.federation.checkpoint import State
 from fedrec.federation.config import RunConfig
 from fedrec.federation.node import shared_model
+from fedrec.federation.round_log import RoundLog
 from fedrec.federation.rounds import run
-from fedrec.federation.server import State
 from fedrec.recsys.evaluation.ranking import USERS, mask_seen, ranks_of
 from fedrec.recsys.hardware import parallel_map
 
@@ -72,7 +73,7 @@ def train(data: Path, config: RunConfig, folder: Path) -> dict[str, float]:
     state = State.start(shared_model(config.model, config.seed).adapter(), config.server)
     opened = time.perf_counter() - started
     (out := folder / "run").mkdir()
-    run(grid, roster, state, config, out, lambda record: None)
+    run(grid, roster, state, config, RoundLog(out))
     speeds = [record["clients_per_second"] for record in round_log.read(out)]
     return {
         "users": len(roster),
@@ -91,7 +92,7 @@ def costs(folders: dict[str, Path], config: RunConfig, folder: Path) -> dict[str
         state = State.start(shared_model(config.model, config.seed).adapter(), config.server)
         one = replace(config, rounds=1, validate_every=10**9, validation_users=1)
         (out := folder / f"turns-{name}").mkdir()
-        rounds[name] = partial(run, grid, roster, state, one, out, lambda record: None)
+        rounds[name] = partial(run, grid, roster, state, one, RoundLog(out))
     seconds = alternate(rounds, TURNS)
     return {
         **{name: {"milliseconds": round(1000 * statistics.median(s) / CLIENTS, 3)} for name, s in seconds.items()},

@@ -11,11 +11,11 @@ from fedrec.data.dataset import Dataset
 from fedrec.data.prepare import prepare_tables
 from fedrec.data.readers.tables import Tables
 from fedrec.data.synthetic.random_tables import INTERACTIONS, ITEMS, SyntheticConfig, synthesise
+from fedrec.federation.census import take_census
 from fedrec.federation.config import RunConfig
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.node import public_side, shared_model
-from fedrec.federation.rounds import take_census
-from fedrec.federation.server import Roster
+from fedrec.federation.roster import Roster
 from fedrec.recsys.embeddings import Embeddings, resolve_encoder
 from fedrec.recsys.model.lora import Adapter
 

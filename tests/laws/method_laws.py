@@ -18,12 +18,14 @@ from fedrec.data.catalogue import Catalogue
 from fedrec.data.dataset import Dataset
 from fedrec.data.shard import Shard
 from fedrec.federation import round_log, rounds, wire
+from fedrec.federation.census import take_census
+from fedrec.federation.checkpoint import State
 from fedrec.federation.client_app import open_node
+from fedrec.federation.clipping import clip_and_sum
 from fedrec.federation.config import RunConfig
 from fedrec.federation.local_grid import LocalGrid
-from fedrec.federation.messages import Update, clip_and_sum
-from fedrec.federation.rounds import take_census
-from fedrec.federation.server import State
+from fedrec.federation.messages import Update
+from fedrec.federation.round_log import RoundLog
 from fedrec.recsys.exact_sum import exact_scatter
 from fedrec.recsys.hardware import parallel_map
 from fedrec.recsys.model.lora import Adapter
@@ -44,7 +46,7 @@ def train_run(data: Path, config: RunConfig, folder: Path, grid: type[LocalGrid]
     adapter = open_node(str(data), config, 0, config.nodes, False).method.adapter()
     folder.mkdir()
     start = State.start(adapter, config.server)
-    return rounds.run(nodes, take_census(nodes, config, toy_stamp()), start, config, folder, lambda record: None)
+    return rounds.run(nodes, take_census(nodes, config, toy_stamp()), start, config, RoundLog(folder))
 
 
 class MethodLaws:

@@ -7,10 +7,12 @@ from flwr.app import Message
 
 from fedrec.data.dataset import Dataset
 from fedrec.federation import wire
+from fedrec.federation.census import take_census
+from fedrec.federation.checkpoint import State
 from fedrec.federation.config import RunConfig
 from fedrec.federation.local_grid import LocalGrid
-from fedrec.federation.rounds import run, take_census
-from fedrec.federation.server import State
+from fedrec.federation.round_log import RoundLog
+from fedrec.federation.rounds import run
 from fedrec.recsys.model.two_tower import TwoTowerModel
 from tests.support.toy_world import toy_stamp
 
@@ -39,4 +41,4 @@ def unreliable(data: Path, config: RunConfig, tamper: Tamper) -> Unreliable:
 def trained(grid: LocalGrid, config: RunConfig, model: TwoTowerModel, folder: Path) -> State:
     folder.mkdir(exist_ok=True)
     start = State.start(model.adapter(), config.server)
-    return run(grid, take_census(grid, config, toy_stamp()), start, config, folder, lambda record: None)
+    return run(grid, take_census(grid, config, toy_stamp()), start, config, RoundLog(folder))

@@ -1,0 +1,102 @@
+"""The server's checkpoint: its state after a round, saved to a file and loaded from it."""
+
+import json
+import secrets
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from fedrec.data.errors import InputError
+from fedrec.data.storage.atomic_files import replaced_file
+from fedrec.data.storage.reading import regular, require
+from fedrec.federation.optimisers import ServerConfig
+from fedrec.recsys.model.lora import Adapter
+
+STATE = "state.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """All that the server remembers between rounds."""
+
+    round: int
+    adapter: Adapter
+    momentum: Adapter  # m, float64
+    variance: Adapter  # v, float64
+    best: Adapter  # the adapter of the best validated round; without validation, of the last that was answered
+    best_round: int = 0
+    best_score: float = -1.0
+    run: str = ""  # drawn when the run began: nodes tell by it what they keep for this run from what is of others
+    roster: str = ""  # fingerprint of the users that could be asked last
+
+    @classmethod
+    def start(cls, adapter: Adapter, config: ServerConfig) -> "State":
+        zeros = {name: torch.zeros(tensor.shape, dtype=torch.float64) for name, tensor in adapter.items()}
+        floor = {name: torch.full_like(tensor, config.adaptivity**2) for name, tensor in zeros.items()}
+        return cls(0, adapter, zeros, floor, adapter, run=secrets.token_hex(8))
+
+    def with_score(self, score: float) -> "State":
+        """Keep this round's adapter if its validation score is the best so far."""
+        if score <= self.best_score:
+            return self
+        return replace(self.with_best_adapter(), best_score=score)
+
+    def with_best_adapter(self) -> "State":
+        """With this round's adapter as the one that the run leaves."""
+        return replace(self, best=self.adapter, best_round=self.round)
+
+    def save(self, folder: Path) -> None:
+        """Write the state in one step: a crash leaves this round's or the one before it. Raises `OSError`."""
+        tensors = {
+            f"{part}/{name}": tensor.clone()  # `best` may be `adapter`; the format holds no shared memory
+            for part in _PARTS
+            for name, tensor in getattr(self, part).items()
+        }
+        numbers = {name: getattr(self, name) for name in ("round", "best_round", "best_score", "run", "roster")}
+        with replaced_file(folder / STATE) as path:
+            try:
+                save_file(tensors, path, metadata={"numbers": json.dumps(numbers)})
+            except SafetensorError as error:
+                raise OSError(0, f"the round could not be saved ({error})", str(folder / STATE)) from error
+
+    @classmethod
+    def load(cls, folder: Path) -> "State | None":
+        """The state of the last finished round, or None before the first. Raises `InputError` if it is damaged."""
+        path = folder / STATE
+        if not path.exists():
+            return None
+        parts: dict[str, Any] = {part: {} for part in _PARTS}
+        remedy = "train again into another folder"
+        try:
+            with safe_open(regular(path, remedy), framework="pt") as file:
+                for key in sorted(file.keys()):
+                    part, name = key.split("/", 1)
+                    parts[part][name] = file.get_tensor(key)
+                state = cls(**json.loads(file.metadata()["numbers"]), **parts)
+        except InputError:
+            raise
+        except (SafetensorError, KeyError, ValueError, TypeError, OSError, RecursionError) as error:
+            raise InputError(f"{path} cannot be read ({error}); {remedy}") from error
+        state._check(path, remedy)
+        return state
+
+    def _check(self, path: Path, remedy: str) -> None:
+        """Raises `InputError` where the parts are not of one adapter, or hold what no training leaves."""
+        numbers = {name: getattr(self, name) for name in ("round", "best_round", "run", "roster")}
+        require(numbers, {"round": int, "best_round": int, "run": str, "roster": str}, path, remedy)
+        dtypes = dict(zip(_PARTS, (torch.float32, torch.float64, torch.float64, torch.float32), strict=True))
+        shapes = {name: tensor.shape for name, tensor in self.adapter.items()}
+        for part, dtype in dtypes.items():
+            tensors: Adapter = getattr(self, part)
+            if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
+                raise InputError(f"{path}: {part} has other names or shapes than the adapter; {remedy}")
+            for name, tensor in tensors.items():
+                if tensor.dtype != dtype or not tensor.isfinite().all():
+                    raise InputError(f"{path}: {part}/{name} is not of finite numbers of {dtype}; {remedy}")
+
+
+_PARTS = ("adapter", "momentum", "variance", "best")
