@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.preset import PRESETS, ROOT, Ablation, read_preset
 from benchmarks.reproduce.benchmark import Benchmark, reproduce
 from benchmarks.reproduce.collect import mean_and_std
-from benchmarks.reproduce.federated_baselines import PEERS
-from benchmarks.reproduce.message_cost import uplink
-from benchmarks.reproduce.preset import PRESETS, ROOT, Ablation, read_preset
+from benchmarks.reproduce.federated_baselines import FEDERATED_BASELINES
+from benchmarks.reproduce.message_cost import uplink_bytes
+from benchmarks.results_file import MeanAndStd
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
@@ -108,11 +109,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def made(folder: Path, films: Path) -> tuple[Path, dict[str, Any]]:
     """The tiny benchmark, made in one go; its parts' folder, and what it found."""
-    return folder / "made", reproduce(benchmark(folder / "tiny.toml", folder / "made", films), [], folder / "results")
+    tiny = benchmark(folder / "tiny.toml", folder / "made", films)
+    return folder / "made", reproduce(tiny, [], folder / "results").to_json()
 
 
 def benchmark(preset: Path, out: Path, source: Path) -> Benchmark:
     return Benchmark(preset.stem, *read_preset(preset.stem, preset), out, source)
+
+
+def collected(benchmark: Benchmark) -> dict[str, Any]:
+    """The federated model's figures over the jobs that have finished."""
+    result = benchmark.collect_result()
+    assert result
+    return result.to_json()["federated"]
 
 
 def test_the_result_says_what_was_found_and_how(made: tuple[Path, dict[str, Any]], folder: Path) -> None:
@@ -143,7 +152,7 @@ def test_the_cost_is_what_one_user_sends(made: tuple[Path, dict[str, Any]]) -> N
     sent = wire.payload_bytes(
         wire.encode_update(Update(4, 1, change, {"loss": 1.5, "learners": 1.0, "clipped": 1.0, "diverged": 0.0}))
     )
-    in_codes = uplink(recommender.adapter, 1)
+    in_codes = uplink_bytes(recommender.adapter, 1)
     assert found["adapter_parameters"] / 8 < in_codes < sent / 8, "a bit a number, and little beside it"
     assert found["bytes_up_per_client_round"] == sent
     assert [point["round"] for point in found["curve"]] == [2, 4]
@@ -178,9 +187,9 @@ def test_clients_by_themselves(made: tuple[Path, dict[str, Any]]) -> None:
     assert found["alone"]["ndcg@10"]["mean"] == pytest.approx(means["ndcg@10"], abs=1e-6)
 
 
-def test_peers_are_trained_and_ranked_user_by_user(made: tuple[Path, dict[str, Any]]) -> None:
+def test_federated_baselines_are_trained_and_ranked_user_by_user(made: tuple[Path, dict[str, Any]]) -> None:
     out, found = made
-    assert list(found["peers"]) == list(PEERS)
+    assert list(found["peers"]) == list(FEDERATED_BASELINES)
     for name, told in found["peers"].items():
         logged = json.loads((out / f"peer-{name}-1" / "run" / "metrics.json").read_text())["test"]
         for metrics, protocol in ((told, "full"), (told["sampled-99"], "sampled-99")):
@@ -191,7 +200,7 @@ def test_peers_are_trained_and_ranked_user_by_user(made: tuple[Path, dict[str, A
     assert found["peers"]["pfedrec"]["adapter_parameters"] == 24 * 4
     leaks = [
         json.loads((out / f"peer-{name}-0" / "run" / "card.json").read_text())["config"]["baseline"]["baseline_leak"]
-        for name in PEERS
+        for name in FEDERATED_BASELINES
     ]
     assert leaks == [False, False, True]
 
@@ -214,7 +223,7 @@ def test_a_start_from_elsewhere(folder: Path, films: Path, made: tuple[Path, dic
     with pytest.raises(InputError, match="fedrec reproduce tiny --part federated-0"):
         reproduce(going_on, ["start"], tmp_path)
     shutil.copytree(made[0], tmp_path / "runs" / "tiny")
-    found = reproduce(going_on, ["start", "federated-0"], tmp_path)["start"]
+    found = reproduce(going_on, ["start", "federated-0"], tmp_path).to_json()["start"]
     assert found["from"] == "tiny"
     assert found["before"]["ndcg@10"] == made[1]["federated"]["ndcg@10"]["seeds"][0], "the same films, here"
     scratch = [round_log.read(made[0] / "federated-0" / "run")[n]["validation"]["ndcg@10"] for n in (1, 3)]
@@ -225,7 +234,7 @@ def test_a_start_from_elsewhere(folder: Path, films: Path, made: tuple[Path, dic
 def test_models_are_compared_user_by_user(made: tuple[Path, dict[str, Any]]) -> None:
     out, found = made
     pairs = {(one["b"], one["metric"]): one for one in found["comparisons"]}
-    others = ["central", "alone", "personal", *PEERS, *BASELINES]
+    others = ["central", "alone", "personal", *FEDERATED_BASELINES, *BASELINES]
     assert pairs.keys() == {(model, metric) for model in others for metric in ("ndcg@10", "recall@10")}
     ours = np.mean([np.load(out / f"federated-{seed}" / "ranks.npy") < 10 for seed in (0, 1)], axis=0)
     theirs = np.load(out / "baseline-random" / "ranks.npy") < 10
@@ -286,7 +295,7 @@ def test_interrupted_and_gone_on_with_is_the_same(
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert "goes on from here" in said
+    assert "resumes from here" in said
     assert 1 <= len(round_log.read(run)) < SMALL["rounds"]
     so_far = json.loads((tmp_path / "results" / "tiny.json").read_text())
     assert so_far["federated"]["ndcg@10"]["seeds"] == made[1]["federated"]["ndcg@10"]["seeds"][:1]
@@ -313,7 +322,7 @@ def test_a_part_is_made_anew_where_its_settings_changed(
     (tmp_path / "tiny.toml").write_text(TINY.replace("server_rate = 0.01", "server_rate = 0.5"))
     changed = benchmark(tmp_path / "tiny.toml", out, films)
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/part.json")}
-    found = reproduce(changed, ["central-0"], tmp_path)
+    found = reproduce(changed, ["central-0"], tmp_path).to_json()
     after = {path: path.stat().st_mtime_ns for path in out.glob("*/part.json")}
     assert {path.parent.name for path in before if before[path] != after[path]} == {"central-0"}
     assert len(found["central"]["ndcg@10"]["seeds"]) == 1, "what was made with other settings no longer counts"
@@ -330,11 +339,11 @@ def test_a_part_made_before_a_setting_existed_counts(
     asked = record["settings"].pop("bits")
     path.write_text(json.dumps(record))
     assert asked == 32, "its default"
-    assert again.collected()["federated"] == made[1]["federated"]
+    assert collected(again) == made[1]["federated"]
     path.write_text(json.dumps(record | {"settings": record["settings"] | {"forgotten": 1}}))
-    assert len(again.collected()["federated"]["ndcg@10"]["seeds"]) == 1
+    assert len(collected(again)["ndcg@10"]["seeds"]) == 1
     path.write_text("{")
-    assert len(again.collected()["federated"]["ndcg@10"]["seeds"]) == 1
+    assert len(collected(again)["ndcg@10"]["seeds"]) == 1
 
 
 def test_a_fuller_file_of_results_is_left_as_it_is(
@@ -342,7 +351,9 @@ def test_a_fuller_file_of_results_is_left_as_it_is(
 ) -> None:
     """As in a fresh clone, whose results tell of all parts when it makes its first one."""
     shutil.copy(folder / "results" / "tiny.json", tmp_path)
-    found = reproduce(benchmark(folder / "tiny.toml", tmp_path / "parts", films), ["baseline-popularity"], tmp_path)
+    found = reproduce(
+        benchmark(folder / "tiny.toml", tmp_path / "parts", films), ["baseline-popularity"], tmp_path
+    ).to_json()
     assert json.loads((tmp_path / "tiny.json").read_text()) == made[1]
     assert json.loads((tmp_path / "parts" / "tiny.json").read_text()) == found
     assert list(found["baselines"]) == ["popularity"]
@@ -350,8 +361,8 @@ def test_a_fuller_file_of_results_is_left_as_it_is(
 
 def test_variants_are_trained_and_told_apart(folder: Path, films: Path, tmp_path: Path) -> None:
     varied = benchmark(folder / "varied.toml", tmp_path / "parts", films)
-    assert len(reproduce(varied, ["LoRA rank"], tmp_path)["variants"]) == 2
-    found = reproduce(varied, ["named"], tmp_path)
+    assert len(reproduce(varied, ["LoRA rank"], tmp_path).to_json()["variants"]) == 2
+    found = reproduce(varied, ["named"], tmp_path).to_json()
     plain, wider, named = found["variants"]
     assert Catalogue.load(tmp_path / "parts" / "data-title").texts[0] == "The bread"
     assert named["text"] == ["title"]
@@ -366,8 +377,8 @@ def test_variants_are_trained_and_told_apart(folder: Path, films: Path, tmp_path
 
 
 def test_a_spread_of_one_has_no_deviation() -> None:
-    assert mean_and_std([0.5]) == {"mean": 0.5, "sd": None, "seeds": [0.5]}
-    assert mean_and_std([1.0, 3.0]) == {"mean": 2.0, "sd": round(2**0.5, 6), "seeds": [1.0, 3.0]}
+    assert mean_and_std([0.5]) == MeanAndStd(mean=0.5, sd=None, seeds=(0.5,))
+    assert mean_and_std([1.0, 3.0]) == MeanAndStd(mean=2.0, sd=round(2**0.5, 6), seeds=(1.0, 3.0))
 
 
 @pytest.mark.parametrize(
@@ -381,14 +392,17 @@ def test_a_spread_of_one_has_no_deviation() -> None:
             ["bogus is not known", "the keys are title, data, seeds"],
         ),
         (("[settings]", "[settings]\nbogus = 1"), ["setting 'bogus'", "the settings are"]),
-        (("[settings]", "[settings]\nseed = 1"), ["settings.seed", "seeds stand in `seeds`"]),
+        (("[settings]", "[settings]\nseed = 1"), ["settings.seed", "list seeds in `seeds`"]),
         (("[central]", '[central]\nmode = "federated"'), ["central.mode", "modes in `parts`"]),
         (("server_rate = 0.01", "server_rate = -1"), ["setting server_rate = -1", "greater than 0"]),
         (('"central", "b', '"bogus", "b'), ["parts: 'bogus' is not known", "choose of federated"]),
         (("[baselines.ease]", "[baselines.bogus]"), ["baselines.bogus is not known", "random, popularity, text-neigh"]),
         (("ridge = [1.0, 30.0]", "bogus = [1]"), ["setting 'bogus'", "the settings are ridge"]),
         (("ridge = [1.0, 30.0]", "ridge = 1.0"), ["baselines.ease.ridge = 1.0", "valid list"]),
-        (("[peers.fedmf]", "[peers.bogus]"), ["peers.bogus is not known", "the peers are fedmf, pfedrec"]),
+        (
+            ("[peers.fedmf]", "[peers.bogus]"),
+            ["peers.bogus is not known", "the federated baselines are fedmf, pfedrec"],
+        ),
         (('data = "ml-100k"', 'data = "bogus"'), ["dataset 'bogus'", "choose one of"]),
         (("[settings]", '[start]\nbenchmark = "../.."\n[settings]'), ["start.benchmark", "holds a slash"]),
         (("[settings]", "[settings"), ["tiny.toml is not TOML", "mend it"]),
@@ -437,7 +451,7 @@ def test_a_file_that_holds_no_results_is_not_replaced(
 ) -> None:
     (tmp_path / "tiny.json").write_text('{"mine": 1}')
     asked = ["reproduce", "tiny", "--preset", folder / "tiny.toml", "--source", films, "--out", "parts"]
-    is_refused(fedrec(*asked, "--results", "."), "tiny.json holds no results of a benchmark; move it away")
+    is_refused(fedrec(*asked, "--results", "."), "tiny.json holds no results of a benchmark", "move it away")
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.json"]
 
 
@@ -454,6 +468,6 @@ def test_variants_that_are_wrong_are_refused(folder: Path, change: tuple[str, st
 @pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.toml") if path.stem != "published"))
 def test_our_own_presets_can_be_made(name: str, tmp_path: Path) -> None:
     preset, base = read_preset(name)
-    parts = Benchmark(name, preset, base, tmp_path, None).parts()
-    assert len({part.name for part in parts}) == len(parts) >= 2
+    jobs = Benchmark(name, preset, base, tmp_path, None).jobs()
+    assert len({job.name for job in jobs}) == len(jobs) >= 2
     assert isinstance(preset, Ablation) is (name in {"ablation", "payload"})

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.report.results_file import read_results
 
+from benchmarks.preset import ROOT
 from benchmarks.report import models, tables
 from benchmarks.report.markdown import table
 from benchmarks.report.plots import pictures, save
-from benchmarks.report.results_file import read_results
 from benchmarks.report.write import differing, write
-from benchmarks.reproduce.preset import ROOT
 from fedrec.data.errors import InputError
 from tests.support.cli import Fedrec, is_refused
 

@@ -3,8 +3,8 @@
 import tomllib
 from pathlib import Path
 
+from benchmarks.preset import ROOT
 from benchmarks.report.settings_page import PAGE, differing
-from benchmarks.reproduce.preset import ROOT
 from fedrec.federation.config import RunConfig, to_flat
 from fedrec.serving.settings import Settings
 from fedrec.settings_reference import endpoint, training

@@ -32,7 +32,7 @@ name in capitals, else from a file, by `--settings FILE.toml`. In the environmen
 
 
 def write(root: Path) -> list[Path]:
-    """Make docs/settings.md anew if it differs, below a clone's root; the paths that were written."""
+    """Write docs/settings.md below a clone's root if it differs, and return the paths that were written."""
     for path in (paths := differing(root)):
         with replaced_file(path) as partial:
             partial.write_text(_page(), "utf-8")
@@ -40,7 +40,7 @@ def write(root: Path) -> list[Path]:
 
 
 def differing(root: Path) -> list[Path]:
-    """docs/settings.md, if it is not what the classes say."""
+    """Return the path of docs/settings.md if it differs from the classes."""
     path = root / PAGE
     return [] if path.is_file() and path.read_text("utf-8") == _page() else [path]
 
