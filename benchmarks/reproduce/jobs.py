@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from benchmarks.preset import Settings
 from benchmarks.results_file import Environment, Machine, Metrics, Table, Tuning
@@ -67,7 +67,7 @@ class JobRecord(Table):
     seconds: float
     figures: Figures | None = None
     machine: Machine | None = None
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default={})
 
 
 @dataclass(frozen=True)
