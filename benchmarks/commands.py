@@ -33,17 +33,18 @@ def bench_engine(
     as_json: Json = False,
 ) -> None:
     """Compare the cohort engine with central training, a loop over clients and Flower's simulation; also at scale."""
-    from benchmarks.speed import cohort_engine, printing
+    from benchmarks.speed import printing
+    from benchmarks.speed.profile import profile_block
     from fedrec.federation.config import RunConfig
     from fedrec.training import read_settings
 
     config = read_settings(None, settings or []) or RunConfig()
     if profile:
-        rows = cohort_engine.profile(config)
+        rows = profile_block(config)
         print(json.dumps(rows)) if as_json else printing.show_profile(rows)
         return
-    found = printing.run(config, [p.value for p in part or Part], " ".join(["fedrec", *sys.argv[1:]]))
-    print(json.dumps(found, indent=2)) if as_json else printing.show(found)
+    found = printing.run_parts(config, [p.value for p in part or Part], " ".join(["fedrec", *sys.argv[1:]]))
+    print(json.dumps(found, indent=2)) if as_json else printing.show_engine(found)
 
 
 @bench_app.command("serving")

@@ -261,7 +261,8 @@ def test_the_readme_gets_a_line_for_each_dataset_and_keeps_the_rest(clone: Path)
         "# Films",
         "<!-- results -->",
         "",
-        "| NDCG@10 | fedrec, federated | the same on pooled data | best federated baseline | best baseline | published |",
+        "| NDCG@10 | fedrec, federated | the same on pooled data "
+        "| best federated baseline | best baseline | published |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
         "| Films | 0.0800 ± 0.0010 | **0.1000 ± 0.0020** | 0.0500 (FedMF) | 0.0900 (EASE) | 0.0500 (CineRec) |",
         "",
@@ -283,13 +284,13 @@ def test_the_page_reports_every_figure(clone: Path) -> None:
         "Events are sorted stably by timestamp, ties in file order",
         "## sent",
         "films (rounds = 20, bits = 32), except for the change that a row names.",
-        "Against 99 sampled items, only to compare with papers that use this protocol: FedMF NDCG@10 0.3000, Recall@10 0.5000; ",
+        "only to compare with papers that use this protocol: FedMF NDCG@10 0.3000, Recall@10 0.5000; ",
         "10% of the items are in no training event; the 300 users",
         "| fedrec, federated | **0.0500** | **0.1000** | **0.3000** | **0.4000** |\n"
         "| EASE | 0.0000 | 0.0000 | 0.1000 | 0.2000 |",
         "Warm start from the federated run of songs (`--part start`, seed 0): NDCG@10 is 0.0300 before the first round "
-        "here and 0.0810 after training. To reach 95% of the best validation NDCG@10 of training from scratch, the warm "
-        "start needs 10 rounds, and training from scratch needs more rounds than it had.",
+        "here and 0.0810 after training. To reach 95% of the best validation NDCG@10 of training from scratch, the "
+        "warm start needs 10 rounds, and training from scratch needs more rounds than it had.",
     ]:
         assert text in page
     assert "TuneRec" not in page

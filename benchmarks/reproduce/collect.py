@@ -83,7 +83,7 @@ def over_seeds(jobs: Sequence[FinishedJob]) -> ModelResult:
         for split in ("validation", "sampled_99")
         if all(measured := [getattr(run, split) for run in figures])
     }
-    fields = _means([run.test for run in figures]) | beside | {"tuning": first.figures.tuning}
+    fields: dict[str, Any] = _means([run.test for run in figures]) | beside | {"tuning": first.figures.tuning}
     if first.job.family == FEDERATED_BASELINES and first.cost:
         costs = ("rounds", "adapter_parameters", "bytes_up_per_client_round")
         fields |= {name: getattr(first.cost, name) for name in costs}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.reproduce.jobs import RUN, Figures, Job, JobFolder, Ranked, keep_ranks
 from fedrec.data.catalogue import Catalogue
@@ -51,7 +52,8 @@ def rank_held_out(score: Scorer, place: JobFolder, splits: Sequence[str]) -> Fig
     keep_ranks(place.folder, rankings["test"].ranks)
     if "cold" in catalogue.frame.columns:
         rankings["cold"] = score_users(restrict_to(score, cold_items(catalogue, place.data)), shard, "test")
-    return Figures(**{split: metrics_of(ranking) for split, ranking in rankings.items()})
+    metrics: dict[str, Any] = {split: metrics_of(ranking) for split, ranking in rankings.items()}
+    return Figures(**metrics)
 
 
 def metrics_of(ranking: Ranking) -> Ranked:
