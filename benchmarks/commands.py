@@ -43,8 +43,8 @@ def bench_engine(
         rows = profile_block(config)
         print(json.dumps(rows)) if as_json else printing.show_profile(rows)
         return
-    found = printing.run_parts(config, [p.value for p in part or Part], " ".join(["fedrec", *sys.argv[1:]]))
-    print(json.dumps(found, indent=2)) if as_json else printing.show_engine(found)
+    figures = printing.run_parts(config, [p.value for p in part or Part], " ".join(["fedrec", *sys.argv[1:]]))
+    print(json.dumps(figures, indent=2)) if as_json else printing.show_engine(figures)
 
 
 @bench_app.command("serving")
@@ -53,8 +53,8 @@ def bench_serving(run: Run, as_json: Json = False) -> None:
     from benchmarks.speed import endpoint, printing
     from fedrec import console
 
-    found = endpoint.measure(run, console.status) | {"command": "fedrec bench serving RUN --json"}
-    print(json.dumps(found, indent=2)) if as_json else printing.show_serving(found)
+    figures = endpoint.measure(run, console.status) | {"command": "fedrec bench serving RUN --json"}
+    print(json.dumps(figures, indent=2)) if as_json else printing.show_serving(figures)
 
 
 @bench_app.command("encoder")
@@ -69,8 +69,8 @@ def bench_encoder(
     from benchmarks.speed import printing
     from fedrec.recsys.model.two_tower import ModelConfig
 
-    found = bench.measure(encoder or ModelConfig().encoder) | {"command": " ".join(["fedrec", *sys.argv[1:]])}
-    print(json.dumps(found, indent=2)) if as_json else printing.show_encoder(found)
+    figures = bench.measure(encoder or ModelConfig().encoder) | {"command": " ".join(["fedrec", *sys.argv[1:]])}
+    print(json.dumps(figures, indent=2)) if as_json else printing.show_encoder(figures)
 
 
 @app.command("reproduce")

@@ -44,14 +44,14 @@ def compare_models(ranks: Ranks) -> tuple[Comparison, ...]:
 def _compare_with(ranks: Ranks, other: str, metric: str) -> Comparison:
     pair = (ranks[OURS][: 1 if other in FROM_FIRST_SEED else None], ranks[other])
     ours, theirs = (np.mean([per_user(seed, metric) for seed in seeds], axis=0) for seeds in pair)
-    found = compare(ours, theirs, np.random.default_rng(0))
+    bootstrap = compare(ours, theirs, np.random.default_rng(0))
     return Comparison(
         a=OURS,
         b=other,
         metric=metric,
-        difference=rounded(found.difference),
-        interval=(rounded(found.low), rounded(found.high)),
-        p=rounded(found.p),
+        difference=rounded(bootstrap.difference),
+        interval=(rounded(bootstrap.low), rounded(bootstrap.high)),
+        p=rounded(bootstrap.p),
     )
 
 

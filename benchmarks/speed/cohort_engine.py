@@ -124,16 +124,16 @@ def measure(config: RunConfig, say: Say) -> dict[str, Any]:
         data = prepare_world(folder, config)
         bench = Bench(data, config)
         say("engine, central, loop")
-        found = compare_ways(bench)
+        results = compare_ways(bench)
         say("Flower's simulation runtime")
-        found = add_flower(found, bench, folder)
+        results = add_flower(results, bench, folder)
         say("histories of other lengths")
-        found["lengths"] = {str(length): time_length(data, config, length) for length in LENGTHS}
+        results["lengths"] = {str(length): time_length(data, config, length) for length in LENGTHS}
         say("blocks of other sizes, each in a process of its own for its memory")
-        found["blocks"] = {str(events): time_block_size(data, config, events) for events in SIZES}
+        results["blocks"] = {str(events): time_block_size(data, config, events) for events in SIZES}
         for way in ("central", "engine", "loop"):
-            found["ways"][way]["memory_mib"] = measure_memory(data, config, way)
-    return found
+            results["ways"][way]["memory_mib"] = measure_memory(data, config, way)
+    return results
 
 
 def compare_ways(bench: Bench) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def compare_ways(bench: Bench) -> dict[str, Any]:
     }
 
 
-def add_flower(found: dict[str, Any], bench: Bench, folder: Path) -> dict[str, Any]:
+def add_flower(results: dict[str, Any], bench: Bench, folder: Path) -> dict[str, Any]:
     """Add a few rounds under Flower's simulation, and how far its model is from that of the same rounds here."""
     config = replace(bench.config, clients_per_round=LONE, rounds=FLOWER_ROUNDS, validate_every=10**9)
     stamp, state = bench.node.public.stamp, State.start(bench.adapter, config.server)
@@ -180,11 +180,11 @@ def add_flower(found: dict[str, Any], bench: Bench, folder: Path) -> dict[str, A
             ends[way] = run(*worlds.open_grid(bench.data, one), state, one, out, lambda record: None)
     # without the first round, in which the nodes load the model, and the last one, which validates
     speeds = [record["clients_per_second"] for record in round_log.read(folder / "flower")][1:-1]
-    found["ways"]["flower"] = {"clients_per_second": statistics.median(speeds), "rounds": speeds}
-    found["ratios"]["engine/flower"] = round(found["clients_per_second"] / statistics.median(speeds), 1)
+    results["ways"]["flower"] = {"clients_per_second": statistics.median(speeds), "rounds": speeds}
+    results["ratios"]["engine/flower"] = round(results["clients_per_second"] / statistics.median(speeds), 1)
     a, b = ends["flower"].adapter, ends["here"].adapter
-    found["same_update"]["flower"] = max(float((a[name] - b[name]).abs().max()) for name in a)
-    return found
+    results["same_update"]["flower"] = max(float((a[name] - b[name]).abs().max()) for name in a)
+    return results
 
 
 def time_length(data: Path, config: RunConfig, history: int) -> dict[str, float]:

@@ -79,36 +79,38 @@ def measure(run: Path, say: Say) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="fedrec-bench-") as name:
         folder = Path(name)
         say("starting, in turns with the import of torch and transformers")
-        found: dict[str, Any] = {"start": measure_start(run, folder)}
+        results: dict[str, Any] = {"start": measure_start(run, folder)}
         with warm_server(run, folder) as server:
             say("one caller")
             with server.caller() as caller:
-                found |= measure_latency(caller, bench)
+                results |= measure_latency(caller, bench)
             say(f"{CALLERS} callers")
-            found["throughput"] = measure_throughput(server, bench)
+            results["throughput"] = measure_throughput(server, bench)
             say(f"{LOAD:.0%} of that for {SECONDS:g} seconds")
-            found["sustained"] = measure_sustained(server, bench, found["throughput"]["answers_per_second"]["together"])
-            found["memory_mib"] = round(psutil.Process(server.process.pid).memory_info().rss / 2**20)
+            results["sustained"] = measure_sustained(
+                server, bench, results["throughput"]["answers_per_second"]["together"]
+            )
+            results["memory_mib"] = round(psutil.Process(server.process.pid).memory_info().rss / 2**20)
         say(f"{RELOADS} reloads under load")
-        found["reload"] = measure_reloads(bench, folder)
+        results["reload"] = measure_reloads(bench, folder)
     say(f"an index of {large_index.ITEMS:,} items")
-    found["index"] = large_index.measure()
-    return found | {"bars": compare_with_bars(found), "run": describe_run(bench), **environment_info()}
+    results["index"] = large_index.measure()
+    return results | {"bars": compare_with_bars(results), "run": describe_run(bench), **environment_info()}
 
 
-def compare_with_bars(found: dict[str, Any]) -> list[dict[str, Any]]:
+def compare_with_bars(results: dict[str, Any]) -> list[dict[str, Any]]:
     """Compare the figures with the bars that were set before the endpoint was built."""
-    sustained, reload = found["sustained"], found["reload"]
+    sustained, reload = results["sustained"], results["reload"]
     rows = [
-        ("vector: p50 / (fixed body + bare search)", found["vector"]["ratio"], "<=", 1.3),
-        ("history: p50 / (fixed body + bare encode and search)", found["history"]["ratio"], "<=", 1.3),
+        ("vector: p50 / (fixed body + bare search)", results["vector"]["ratio"], "<=", 1.3),
+        ("history: p50 / (fixed body + bare encode and search)", results["history"]["ratio"], "<=", 1.3),
         (f"{LOAD:.0%} of the most for {SECONDS:g} s: errors", sustained["errors"], "<=", 0),
         (f"{LOAD:.0%} of the most for {SECONDS:g} s: p99 / p50", sustained["p99/p50"], "<=", 5),
-        (f"history: {CALLERS} callers / one after the other", found["throughput"]["ratio"], ">=", 2),
+        (f"history: {CALLERS} callers / one after the other", results["throughput"]["ratio"], ">=", 2),
         (f"{RELOADS} reloads under load: errors and mixed answers", reload["wrong"], "<=", 0),
-        (f"{large_index.ITEMS:,} items: recall@{AT}", found["index"]["recall"], ">=", 0.98),
-        (f"{large_index.ITEMS:,} items: time / exact search's", found["index"]["ratio"], "<=", 0.2),
-        ("start to ready / import of torch and transformers", found["start"]["ratio"], "<=", 1.5),
+        (f"{large_index.ITEMS:,} items: recall@{AT}", results["index"]["recall"], ">=", 0.98),
+        (f"{large_index.ITEMS:,} items: time / exact search's", results["index"]["ratio"], "<=", 0.2),
+        ("start to ready / import of torch and transformers", results["start"]["ratio"], "<=", 1.5),
     ]
     return [
         {"what": what, "found": figure, "bar": f"{sign} {bar}", "met": figure <= bar if sign == "<=" else figure >= bar}

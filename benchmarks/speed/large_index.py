@@ -23,7 +23,7 @@ def measure() -> dict[str, Any]:
     built = time.perf_counter() - started
     exact = exact_index(items)
     _, nearest = exact.search(questions, AT)
-    found = [[row for row, _ in index.search(question, AT)] for question in questions]
+    ranked = [[row for row, _ in index.search(question, AT)] for question in questions]
     seconds = alternate(
         {
             "exact": lambda: [exact.search(question[None], AT) for question in questions],
@@ -38,7 +38,7 @@ def measure() -> dict[str, Any]:
         "kinds": KINDS,
         "families": FAMILIES,
         "cells_searched": index.probes,
-        "recall": round(float(recalls(found, nearest).mean()), 4),
+        "recall": round(float(recalls(ranked, nearest).mean()), 4),
         "index_ms": milliseconds(each["index"]),
         "exact_ms": milliseconds(each["exact"]),
         "ratio": ratio(seconds["index"], seconds["exact"]),

@@ -25,7 +25,7 @@ CLIENTS, ROUNDS = 1000, 4
 def measure(config: RunConfig) -> dict[str, Any]:
     """Measure clients per second and the model's version, which is the same wherever the users are."""
     config = replace(config, clients_per_round=CLIENTS, rounds=ROUNDS, validate_every=ROUNDS, validation_users=100)
-    found = {}
+    results = {}
     with tempfile.TemporaryDirectory(prefix="fedrec-bench-") as name:
         folder = Path(name)
         data = worlds.make_world(WORLD, folder, config)
@@ -36,11 +36,11 @@ def measure(config: RunConfig) -> dict[str, Any]:
             else:
                 open_run(out, Dataset.open(data), config, resume=False)
                 train(LocalGrid.over(Dataset.open(data), config), out, Dataset.open(data), config, lambda record: None)
-            found[way] = {
+            results[way] = {
                 "clients_per_second": statistics.median(r["clients_per_second"] for r in round_log.read(out)),
                 "model": Recommender.load(out).version,
             }
-    return found
+    return results
 
 
 def _train_over_flower(data: Path, out: Path, config: RunConfig) -> None:

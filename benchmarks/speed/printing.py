@@ -14,36 +14,36 @@ PARTS = ("cohort", "scale", "nodes")
 
 def run_parts(config: RunConfig, parts: Sequence[str], command: str) -> dict[str, Any]:
     """Measure these parts; add command, settings, versions and machine."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     if "cohort" in parts:
-        found |= cohort_engine.measure(config, console.status)
+        results |= cohort_engine.measure(config, console.status)
     if "scale" in parts:
-        found["scale"] = scale.measure(config, console.status)
+        results["scale"] = scale.measure(config, console.status)
     if "nodes" in parts:
         console.status("nodes as processes")
-        found["nodes"] = over_nodes.measure(config)
-    return found | {"command": command, "seed": config.seed, "settings": asdict(config), **environment_info()}
+        results["nodes"] = over_nodes.measure(config)
+    return results | {"command": command, "seed": config.seed, "settings": asdict(config), **environment_info()}
 
 
-def show_engine(found: dict[str, Any]) -> None:
+def show_engine(results: dict[str, Any]) -> None:
     """Print the tables of the engine."""
-    if "ways" in found:
+    if "ways" in results:
         ways = console.table("way", "clients/s", "engine is", title="the same clients, trained four ways")
-        for way, figures in found["ways"].items():
-            times = found["ratios"].get(f"engine/{way}")
+        for way, figures in results["ways"].items():
+            times = results["ratios"].get(f"engine/{way}")
             ways.add_row(way, f"{figures['clients_per_second']:,.1f}", f"{times:.2f} times as fast" if times else "")
         console.show(ways)
         sizes = console.table("history", "clients/s", "engine / central", title="by length of the histories")
-        for length, figures in found["lengths"].items():
+        for length, figures in results["lengths"].items():
             sizes.add_row(length, f"{figures['clients_per_second']:,.0f}", f"{figures['engine/central']:.2f}")
         console.show(sizes)
         blocks = console.table("events in a block", "clients/s", "memory, MiB", title="by size of the blocks")
-        for events, figures in found["blocks"].items():
+        for events, figures in results["blocks"].items():
             blocks.add_row(events, f"{figures['clients_per_second']:,.0f}", f"{figures['memory_mib']:,}")
         console.show(blocks)
     for part in ("scale", "nodes"):
-        if part in found:
-            _show_figures(part, found[part])
+        if part in results:
+            _show_figures(part, results[part])
 
 
 def _show_figures(title: str, figures: dict[str, Any]) -> None:
@@ -60,21 +60,21 @@ def _flatten(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]
     return rows
 
 
-def show_serving(found: dict[str, Any]) -> None:
+def show_serving(results: dict[str, Any]) -> None:
     """Print each figure beside its bar, and the times it is computed from."""
-    table = console.table("what", "found", "bar", title=f"{found['run']['version']}, one worker")
-    for row in found["bars"]:
+    table = console.table("what", "found", "bar", title=f"{results['run']['version']}, one worker")
+    for row in results["bars"]:
         table.add_row(row["what"], f"{row['found']:g}", f"{row['bar']}{'' if row['met'] else '  missed'}")
     console.show(table)
     for part in ("vector", "history", "throughput", "sustained", "reload", "index", "start"):
-        _show_figures(part, found[part])
-    console.out.print(f"memory of the server after all questions: {found['memory_mib']:,} MiB")
+        _show_figures(part, results[part])
+    console.out.print(f"memory of the server after all questions: {results['memory_mib']:,} MiB")
 
 
-def show_encoder(found: dict[str, Any]) -> None:
+def show_encoder(results: dict[str, Any]) -> None:
     """Print milliseconds per text, by length."""
-    table = console.table("tokens of a text", "ms of one core", title=found["encoder"])
-    for row in found["lengths"]:
+    table = console.table("tokens of a text", "ms of one core", title=results["encoder"])
+    for row in results["lengths"]:
         table.add_row(f"{row['tokens']:g}", f"{row['milliseconds']:g}")
     console.show(table)
 

@@ -120,8 +120,8 @@ def ask_at_rate(
         return took, errors
 
     with ThreadPoolExecutor(callers) as pool:
-        found = list(pool.map(ask, range(callers)))
-    return [second for took, _ in found for second in took], sum(errors for _, errors in found)
+        outcomes = list(pool.map(ask, range(callers)))
+    return [second for took, _ in outcomes for second in took], sum(errors for _, errors in outcomes)
 
 
 def ask_meanwhile(
