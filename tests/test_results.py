@@ -1,4 +1,4 @@
-"""`fedrec results`: documents that are exactly what the files of results give."""
+"""`fedrec results`: the documents are rendered from the results files, which have one set of models."""
 
 import copy
 import json
@@ -166,7 +166,7 @@ source = "Bard 2021"
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """As much of a clone of the repository as the documents are made from."""
+    """The part of a clone that the documents are made from."""
     (tmp_path / "benchmarks" / "results").mkdir(parents=True)
     (tmp_path / "benchmarks" / "published.toml").write_text(PUBLISHED)
     for result in (FILMS, SENT):
