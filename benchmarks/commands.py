@@ -108,17 +108,17 @@ Root = Annotated[Path, typer.Option(help="A clone of the repository.")]
 @app.command()
 def results(check: Check = False, root: Root = Path()) -> None:
     """Write docs/results.md, its plots and the results in README.md from benchmarks/results."""
-    from benchmarks.report.write import differing, write
+    from benchmarks.report.write import find_differing, write_documents
 
-    _report(differing(root) if check else write(root), "results", check)
+    _report(find_differing(root) if check else write_documents(root), "results", check)
 
 
 @app.command()
 def settings(check: Check = False, root: Root = Path()) -> None:
     """Write docs/settings.md, the reference of all settings, from the classes that define them."""
-    from benchmarks.report.settings_page import differing, write
+    from benchmarks.report.settings_page import find_differing, write_page
 
-    _report(differing(root) if check else write(root), "settings", check)
+    _report(find_differing(root) if check else write_page(root), "settings", check)
 
 
 def _report(paths: list[Path], command: str, check: bool) -> None:

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.preset import ROOT
 from benchmarks.report.models import choice_of
 from benchmarks.report.plots import pictures, save
-from benchmarks.report.write import differing, write
+from benchmarks.report.write import find_differing, write_documents
 from benchmarks.results_file import AblationResult, BenchmarkResult, Tuning, json_key, load_result, save_result
 from fedrec.data.errors import InputError
 from tests.support.cli import Fedrec, is_refused
@@ -177,7 +177,7 @@ def clone(tmp_path: Path) -> Path:
 
 def page_of(clone: Path) -> str:
     """The rendered page, on disk."""
-    write(clone)
+    write_documents(clone)
     return (clone / "docs" / "results.md").read_text()
 
 
@@ -223,7 +223,7 @@ def test_a_figure_that_is_not_published_is_not_the_best_published(clone: Path) -
         '[[figure]]\nbenchmark = "films"\nmodel = "Rumour"\n"ndcg@10" = 0.9\nsource = "?"\nkind = "as a reference"\n'
     )
     (clone / "benchmarks" / "published.toml").write_text(PUBLISHED + rumour)
-    write(clone)
+    write_documents(clone)
     assert "0.0500 (CineRec)" in (clone / "README.md").read_text()
     assert "| Rumour, *as a reference* |" in (clone / "docs" / "results.md").read_text()
 
@@ -256,7 +256,7 @@ def test_quality_by_history_and_variants(clone: Path) -> None:
 def test_the_readme_gets_a_line_for_each_dataset_and_keeps_the_rest(clone: Path) -> None:
     alone = {name: found for name, found in FILMS.items() if name not in {"central", "baselines", "peers"}}
     (clone / "benchmarks" / "results" / "alone.json").write_text(json.dumps(alone | {"name": "alone"}))
-    write(clone)
+    write_documents(clone)
     assert (clone / "README.md").read_text().splitlines() == [
         "# Films",
         "<!-- results -->",
@@ -299,7 +299,7 @@ def test_the_page_reports_every_figure(clone: Path) -> None:
 def test_a_benchmark_with_unfinished_seeds_is_rendered(clone: Path) -> None:
     begun = FILMS | {"part_seconds": {"federated-0": 110.0}, "best_round": [20]}
     (clone / "benchmarks" / "results" / "films.json").write_text(json.dumps(begun))
-    write(clone)
+    write_documents(clone)
     assert "20 rounds of 120 clients, in 2 minutes;" in (clone / "docs" / "results.md").read_text()
 
 
@@ -307,7 +307,7 @@ def test_written_once_and_checked(clone: Path, fedrec: Fedrec) -> None:
     first = fedrec("results")
     plots = {f"docs/plots/{name}.svg" for name in ("films-curve", "films-history", "sent-bytes")}
     assert {line.split()[0] for line in first.out.splitlines()} == {"docs/results.md", "README.md", *plots}
-    assert write(clone) == []
+    assert write_documents(clone) == []
     assert fedrec("results", "--check").code == 0
     changed = copy.deepcopy(FILMS)
     changed["by_history"][0]["ndcg@10"]["federated"] = 0.091
@@ -318,7 +318,7 @@ def test_written_once_and_checked(clone: Path, fedrec: Fedrec) -> None:
         "docs/results.md differs; run `fedrec results`",
         "docs/plots/films-history.svg differs; run `fedrec results`",
     ]
-    assert write(clone) == [clone / "docs" / "results.md", clone / "docs" / "plots" / "films-history.svg"]
+    assert write_documents(clone) == [clone / "docs" / "results.md", clone / "docs" / "plots" / "films-history.svg"]
 
 
 def test_a_plot_is_the_same_to_the_byte(tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_without_matplotlib_it_says_what_to_install(clone: Path, monkeypatch: py
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(InputError, match=r"pip install 'fedrec\[plots\]'"):
-        write(clone)
+        write_documents(clone)
 
 
 def test_a_folder_that_is_no_clone_is_refused(clone: Path, fedrec: Fedrec) -> None:
@@ -350,7 +350,7 @@ def test_a_folder_that_is_no_clone_is_refused(clone: Path, fedrec: Fedrec) -> No
 
 
 def test_our_documents_are_what_our_results_give() -> None:
-    assert differing(ROOT) == []
+    assert find_differing(ROOT) == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("*.json")), ids=lambda path: path.stem)

@@ -14,7 +14,7 @@ OPENING, CLOSING = "<!-- results -->", "<!-- /results -->"
 TEMPLATE = "results.md.jinja"
 
 
-def page(results: Results) -> str:
+def render_page(results: Results) -> str:
     """Render docs/results.md."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),

@@ -31,15 +31,15 @@ name in capitals, else from a file, by `--settings FILE.toml`. In the environmen
 """
 
 
-def write(root: Path) -> list[Path]:
+def write_page(root: Path) -> list[Path]:
     """Write docs/settings.md below a clone's root if it differs, and return the paths that were written."""
-    for path in (paths := differing(root)):
+    for path in (paths := find_differing(root)):
         with replaced_file(path) as partial:
             partial.write_text(_page(), "utf-8")
     return paths
 
 
-def differing(root: Path) -> list[Path]:
+def find_differing(root: Path) -> list[Path]:
     """Return the path of docs/settings.md if it differs from the classes."""
     path = root / PAGE
     return [] if path.is_file() and path.read_text("utf-8") == _page() else [path]

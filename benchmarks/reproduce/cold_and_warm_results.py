@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.reproduce.collect import OURS, Records, jobs_of_model, rounded, rounded_metrics
+from benchmarks.reproduce.collect import OURS, Records, jobs_of_model, round_figure, rounded_metrics
 from benchmarks.results_file import ColdStart, Mark, RoundsNeeded, WarmStart
 
 SHARE = 0.95
@@ -49,7 +49,7 @@ def warm_start(records: Records) -> WarmStart | None:
 def _race(warm: Curve, scratch: Curve) -> dict[str, Any]:
     mark = SHARE * max(score for _, score in scratch)
     return {
-        "mark": Mark(ndcg_10=rounded(mark), share=SHARE),
+        "mark": Mark(ndcg_10=round_figure(mark), share=SHARE),
         "rounds": RoundsNeeded(start=_first_at(mark, warm), scratch=_first_at(mark, scratch)),
     }
 

@@ -71,7 +71,7 @@ def ratio_of(federated: ModelResult | None, central: ModelResult | None) -> Rati
         return None
     ours, theirs = federated.by_field(), central.by_field()
     return Ratio(
-        **{name: rounded(ours[name].mean / theirs[name].mean) for name in Ratio.model_fields if theirs[name].mean}
+        **{name: round_figure(ours[name].mean / theirs[name].mean) for name in Ratio.model_fields if theirs[name].mean}
     )
 
 
@@ -99,15 +99,15 @@ def _means(metrics: Sequence[Metrics[float]]) -> dict[str, Any]:
 def mean_and_std(values: Sequence[float]) -> MeanAndStd:
     """Compute the mean and the sample standard deviation; one value has no deviation."""
     return MeanAndStd(
-        mean=rounded(statistics.fmean(values)),
-        sd=rounded(statistics.stdev(values)) if len(values) > 1 else None,
-        seeds=tuple(map(rounded, values)),
+        mean=round_figure(statistics.fmean(values)),
+        sd=round_figure(statistics.stdev(values)) if len(values) > 1 else None,
+        seeds=tuple(map(round_figure, values)),
     )
 
 
 def rounded_metrics(metrics: Metrics[float]) -> Metrics[float]:
     """Round metrics as they are written."""
-    return Metrics[float](**{name: rounded(value) for name, value in metrics.by_field().items()})
+    return Metrics[float](**{name: round_figure(value) for name, value in metrics.by_field().items()})
 
 
 def variant_results(ablation: Ablation, records: Records) -> tuple[VariantResult, ...]:
@@ -154,8 +154,8 @@ def _curve(clients_per_user: float, costs: Sequence[RunCost]) -> tuple[CurvePoin
     return tuple(
         CurvePoint(
             round=points[0][0],
-            ndcg_10=rounded(statistics.fmean(score for _, score in points)),
-            megabytes_up_per_client=rounded(points[0][0] * sent),
+            ndcg_10=round_figure(statistics.fmean(score for _, score in points)),
+            megabytes_up_per_client=round_figure(points[0][0] * sent),
         )
         for points in zip(*(cost.curve for cost in costs), strict=True)
     )
@@ -180,7 +180,7 @@ def time_fields(records: Records) -> dict[str, Any]:
     return {"wall_seconds": round(sum(seconds.values()), 1), "part_seconds": seconds}
 
 
-def rounded(value: float) -> float:
+def round_figure(value: float) -> float:
     """Round a figure as it is written."""
     return round(value, 6)
 

@@ -8,7 +8,7 @@ from statistics import fmean
 
 import numpy as np
 
-from benchmarks.reproduce.collect import OURS, SEPARATE, Records, rounded
+from benchmarks.reproduce.collect import OURS, SEPARATE, Records, round_figure
 from benchmarks.reproduce.jobs import RANKS, load_ranks
 from benchmarks.results_file import Comparison, UserGroup
 from fedrec.data.shard import Shard
@@ -49,9 +49,9 @@ def _compare_with(ranks: Ranks, other: str, metric: str) -> Comparison:
         a=OURS,
         b=other,
         metric=metric,
-        difference=rounded(bootstrap.difference),
-        interval=(rounded(bootstrap.low), rounded(bootstrap.high)),
-        p=rounded(bootstrap.p),
+        difference=round_figure(bootstrap.difference),
+        interval=(round_figure(bootstrap.low), round_figure(bootstrap.high)),
+        p=round_figure(bootstrap.p),
     )
 
 
@@ -68,7 +68,8 @@ def group_by_history(ranks: Ranks, data: Path) -> tuple[UserGroup, ...]:
             to=group.longest,
             users=group.users,
             ndcg_10={
-                name: rounded(fmean(seed[number].metrics[METRIC] for seed in seeds)) for name, seeds in groups.items()
+                name: round_figure(fmean(seed[number].metrics[METRIC] for seed in seeds))
+                for name, seeds in groups.items()
             },
         )
         for number, group in enumerate(next(iter(groups.values()), [[]])[0])

@@ -150,7 +150,7 @@ def compare_ways(bench: Bench) -> dict[str, Any]:
     clients = {"central": CLIENTS, "engine": CLIENTS, "loop": LONE}
     each = {way: [s / clients[way] for s in took] for way, took in seconds.items()}
     ways = {
-        way: {"clients_per_second": clients_per_second(took), "seconds": rounded(seconds[way])}
+        way: {"clients_per_second": clients_per_second(took), "seconds": round_all(seconds[way])}
         for way, took in each.items()
     }
     return {
@@ -240,6 +240,6 @@ def clients_per_second(each: list[float]) -> float:
     return round(1 / statistics.median(each), 1)
 
 
-def rounded(seconds: list[float]) -> list[float]:
+def round_all(seconds: list[float]) -> list[float]:
     """Round seconds as they are written."""
     return [round(s, 4) for s in seconds]
