@@ -126,7 +126,7 @@ def _path_of(name: str, folder: Path) -> Path:
 
 def _read(path: Path) -> Preset | Ablation:
     try:
-        table = read_toml(path, "mend it", "--preset ")
+        table = read_toml(path, "correct it", "--preset ")
     except OSError as error:
         raise InputError(f"--preset {path} cannot be read ({error.strerror}); give a TOML file") from error
     preset = _validate(table, path)

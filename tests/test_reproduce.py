@@ -408,7 +408,7 @@ def test_a_spread_of_one_has_no_deviation() -> None:
         ),
         (('data = "ml-100k"', 'data = "bogus"'), ["dataset 'bogus'", "choose one of"]),
         (("[settings]", '[start]\nbenchmark = "../.."\n[settings]'), ["start.benchmark", "holds a slash"]),
-        (("[settings]", "[settings"), ["tiny.toml is not TOML", "mend it"]),
+        (("[settings]", "[settings"), ["tiny.toml is not TOML", "correct it"]),
     ],
 )
 def test_a_preset_that_is_wrong_is_refused_before_any_work(

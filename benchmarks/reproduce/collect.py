@@ -78,11 +78,8 @@ def ratio_of(federated: ModelResult | None, central: ModelResult | None) -> Rati
 def over_seeds(jobs: Sequence[FinishedJob]) -> ModelResult:
     """Collect one model's metrics over its seeds; the tuning is the first seed's."""
     figures, first = [job.figures for job in jobs], jobs[0]
-    beside = {
-        split: Metrics[MeanAndStd](**_means([metrics for metrics in measured if metrics]))
-        for split in ("validation", "sampled_99")
-        if all(measured := [getattr(run, split) for run in figures])
-    }
+    measured = {split: [getattr(run, split) for run in figures] for split in ("validation", "sampled_99")}
+    beside = {split: Metrics[MeanAndStd](**_means(seeds)) for split, seeds in measured.items() if all(seeds)}
     fields: dict[str, Any] = _means([run.test for run in figures]) | beside | {"tuning": first.figures.tuning}
     if first.job.family == FEDERATED_BASELINES and first.cost:
         costs = ("rounds", "adapter_parameters", "bytes_up_per_client_round")
