@@ -1,4 +1,4 @@
-"""Measure: the machine, the benchmarks, and the pages made from their results."""
+"""The commands that need a clone: measure speed, reproduce benchmarks, and write the documents of their results."""
 
 import json
 import sys
@@ -11,12 +11,12 @@ import typer
 from fedrec.commands.options import Json, Run
 
 app = typer.Typer()
-bench_app = typer.Typer(no_args_is_help=True, help="Measure this machine: the claims of speed and size, as commands.")
+bench_app = typer.Typer(no_args_is_help=True, help="Measure speed and memory on this machine.")
 app.add_typer(bench_app, name="bench")
 
 
 class Part(StrEnum):
-    """What `bench engine` measures."""
+    """The parts of `bench engine`."""
 
     cohort = "cohort"
     scale = "scale"
@@ -25,33 +25,36 @@ class Part(StrEnum):
 
 @bench_app.command("engine")
 def bench_engine(
-    part: Annotated[list[Part] | None, typer.Option(help="Only this part.", show_default="all")] = None,
+    part: Annotated[list[Part] | None, typer.Option(help="Measure only this part.", show_default="all")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting.")] = None,
-    profile: Annotated[bool, typer.Option("--profile", help="Show where the time of a block goes instead.")] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show the time of each operation in one block instead.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """The cohort engine against central training, a loop over clients, and Flower's simulation; and at scale."""
-    from benchmarks.speed import cohort_engine, printing
+    """Compare the cohort engine with central training, a loop over clients and Flower's simulation; also at scale."""
+    from benchmarks.speed import printing
+    from benchmarks.speed.profile import profile_block
     from fedrec.federation.config import RunConfig
     from fedrec.training import read_settings
 
     config = read_settings(None, settings or []) or RunConfig()
     if profile:
-        rows = cohort_engine.profile(config)
+        rows = profile_block(config)
         print(json.dumps(rows)) if as_json else printing.show_profile(rows)
         return
-    found = printing.run(config, [p.value for p in part or Part], " ".join(["fedrec", *sys.argv[1:]]))
-    print(json.dumps(found, indent=2)) if as_json else printing.show(found)
+    figures = printing.run_parts(config, [p.value for p in part or Part], " ".join(["fedrec", *sys.argv[1:]]))
+    print(json.dumps(figures, indent=2)) if as_json else printing.show_engine(figures)
 
 
 @bench_app.command("serving")
 def bench_serving(run: Run, as_json: Json = False) -> None:
-    """The endpoint over RUN: what it adds to the model's own time, how much it bears, reloads, a large index."""
+    """Measure the endpoint over RUN: latency beyond the model's, throughput, reloads under load, a large index."""
     from benchmarks.speed import endpoint, printing
     from fedrec import console
 
-    found = endpoint.measure(run, console.status) | {"command": "fedrec bench serving RUN --json"}
-    print(json.dumps(found, indent=2)) if as_json else printing.show_serving(found)
+    figures = endpoint.measure(run, console.status) | {"command": "fedrec bench serving RUN --json"}
+    print(json.dumps(figures, indent=2)) if as_json else printing.show_serving(figures)
 
 
 @bench_app.command("encoder")
@@ -61,64 +64,61 @@ def bench_encoder(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """What it costs to embed a text: processor time on one thread."""
+    """Measure the processor time of embedding a text on one thread."""
     from benchmarks.speed import encoder as bench
     from benchmarks.speed import printing
     from fedrec.recsys.model.config import ModelConfig
 
-    found = bench.measure(encoder or ModelConfig().encoder) | {"command": " ".join(["fedrec", *sys.argv[1:]])}
-    print(json.dumps(found, indent=2)) if as_json else printing.show_encoder(found)
+    figures = bench.measure(encoder or ModelConfig().encoder) | {"command": " ".join(["fedrec", *sys.argv[1:]])}
+    print(json.dumps(figures, indent=2)) if as_json else printing.show_encoder(figures)
 
 
 @app.command("reproduce")
 def reproduce_command(
     name: Annotated[str, typer.Argument(help="A benchmark: benchmarks/NAME.toml.")],
-    source: Annotated[Path | None, typer.Option(help="A zip or folder you have; else it is downloaded.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Where its parts are kept.", show_default="runs/reproduce/NAME")
+    source: Annotated[
+        Path | None, typer.Option(help="A zip or folder of the raw data.", show_default="downloaded")
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of its jobs.", show_default="runs/reproduce/NAME")] = None,
     part: Annotated[
-        list[str] | None, typer.Option(help="Only this part or family of parts.", show_default="all")
+        list[str] | None, typer.Option(help="Run only this job or family of jobs.", show_default="all")
     ] = None,
-    preset: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A preset of your own, to be called NAME.")
-    ] = None,
-    results: Annotated[Path, typer.Option(help="Where NAME.json is written.")] = Path("benchmarks/results"),
+    preset: Annotated[Path | None, typer.Option(metavar="FILE", help="Your own preset, to be called NAME.")] = None,
+    results: Annotated[Path, typer.Option(help="Folder of NAME.json.")] = Path("benchmarks/results"),
     as_json: Json = False,
 ) -> None:
-    """A benchmark from the raw data to its results. What is made is kept: the same command goes on after Ctrl-C."""
+    """Reproduce a benchmark from the raw data. Finished jobs are kept: after Ctrl-C the same command resumes."""
+    from benchmarks.preset import read_preset
     from benchmarks.reproduce.benchmark import Benchmark, reproduce
-    from benchmarks.reproduce.collect import rows
-    from benchmarks.reproduce.preset import read_preset
+    from benchmarks.reproduce.collect import metrics_by_model
     from fedrec import console
 
-    asked, base = read_preset(name, preset)
-    benchmark = Benchmark(name, asked, base, out or Path("runs/reproduce") / name, source)
-    found = reproduce(benchmark, part or [], results)
+    benchmark = Benchmark(name, *read_preset(name, preset), out or Path("runs/reproduce") / name, source)
+    result = reproduce(benchmark, part or [], results)
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(result.to_json()))
         return
-    console.show(console.metrics_table(f"{name}, test, full catalogue", rows(found)))
+    console.show(console.metrics_table(f"{name}, test, full catalogue", metrics_by_model(result)))
 
 
-Check = Annotated[bool, typer.Option("--check", help="Write nothing; status 1 where something differs.")]
+Check = Annotated[bool, typer.Option("--check", help="Write nothing; exit with status 1 if a file differs.")]
 Root = Annotated[Path, typer.Option(help="A clone of the repository.")]
 
 
 @app.command()
 def results(check: Check = False, root: Root = Path()) -> None:
-    """Make docs/results.md, its plots and README's results from benchmarks/results."""
-    from benchmarks.report.write import differing, write
+    """Write docs/results.md, its plots and the results in README.md from benchmarks/results."""
+    from benchmarks.report.write import find_differing, write_documents
 
-    _report(differing(root) if check else write(root), "results", check)
+    _report(find_differing(root) if check else write_documents(root), "results", check)
 
 
 @app.command()
 def settings(check: Check = False, root: Root = Path()) -> None:
-    """Make docs/settings.md, the reference of all settings, from the classes that hold them."""
-    from benchmarks.report.settings_page import differing, write
+    """Write docs/settings.md, the reference of all settings, from the classes that define them."""
+    from benchmarks.report.settings_page import find_differing, write_page
 
-    _report(differing(root) if check else write(root), "settings", check)
+    _report(find_differing(root) if check else write_page(root), "settings", check)
 
 
 def _report(paths: list[Path], command: str, check: bool) -> None:

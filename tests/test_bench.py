@@ -1,4 +1,4 @@
-"""The bench measures what it says: all ways train the same clients to the same sum. Nothing here is timed."""
+"""The benchmarks of speed: all ways train the same clients to the same sum. No test depends on a time."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.speed import cohort_engine, encoder, endpoint, printing, scale, worlds
+from benchmarks.speed import cohort_engine, encoder, endpoint, large_index, printing, scale, worlds
 from benchmarks.speed.clock import alternate, extra_memory, peak_memory, ratio
+from benchmarks.speed.profile import profile_block
 from fedrec.data.errors import InputError
 from fedrec.data.synthetic.random_tables import SyntheticConfig
 from fedrec.federation.config import RunConfig
@@ -19,7 +20,7 @@ TINY = SyntheticConfig(users=30, items=600, interactions=300, seed=0)
 
 @pytest.fixture
 def data(tmp_path: Path, tiny: RunConfig) -> Path:
-    return worlds.make(TINY, tmp_path, tiny)
+    return worlds.make_world(TINY, tmp_path, tiny)
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> RunConfig:
 
 def test_engine_and_loop_give_the_same_sum(data: Path, tiny: RunConfig) -> None:
     bench = cohort_engine.Bench(data, tiny)
-    found = cohort_engine.compare(bench)
+    found = cohort_engine.compare_ways(bench)
     assert found["same_update"]["loop"] < 1e-5
     assert found["ratios"].keys() == {"engine/central", "engine/loop"}
     assert all(figures["clients_per_second"] > 0 for figures in found["ways"].values())
@@ -46,25 +47,25 @@ def test_engine_and_loop_give_the_same_sum(data: Path, tiny: RunConfig) -> None:
 
 def test_another_sum_is_seen(data: Path, tiny: RunConfig) -> None:
     bench = cohort_engine.Bench(data, tiny)
-    assert cohort_engine.difference(bench.engine(bench.order(4)), bench.loop(bench.order(5))) > 1e-3
+    assert cohort_engine.relative_difference(bench.engine(bench.order(4)), bench.loop(bench.order(5))) > 1e-3
 
 
 @pytest.mark.timeout(300)
 def test_flowers_simulation_ends_in_the_same_model(data: Path, tiny: RunConfig, tmp_path: Path) -> None:
     bench = cohort_engine.Bench(data, tiny)
-    found = cohort_engine.with_flower(cohort_engine.compare(bench), bench, tmp_path)
+    found = cohort_engine.add_flower(cohort_engine.compare_ways(bench), bench, tmp_path)
     assert found["same_update"]["flower"] == 0
     assert found["ratios"]["engine/flower"] > 0
 
 
 def test_the_parts_are_reported(tiny: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
-    found = printing.run(replace(tiny, seed=3), ["scale"], "fedrec bench engine --part scale")
+    found = printing.run_parts(replace(tiny, seed=3), ["scale"], "fedrec bench engine --part scale")
     assert found["scale"]["prepare"]["rows"] > 0
     assert found["scale"]["train"]["rounds"] == 2
     assert found["scale"]["ranking"]["items"] == TINY.items
     assert (found["seed"], found["command"]) == (3, "fedrec bench engine --part scale")
     assert {"versions", "machine", "settings"} <= found.keys()
-    printing.show(found)
+    printing.show_engine(found)
     assert "large/small" in capsys.readouterr().out
 
 
@@ -81,7 +82,7 @@ def test_the_encoder_is_measured_by_length(monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_a_profile_shares_out_the_whole_time(tiny: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = cohort_engine.profile(tiny)
+    rows = profile_block(tiny)
     assert sum(row["own"] for row in rows) == pytest.approx(1)
     printing.show_profile(rows)
     assert "clip and sum" in "".join(row["operation"] for row in rows)
@@ -121,8 +122,8 @@ def test_the_endpoint_is_measured_whole(
 ) -> None:
     for name, value in {"QUESTIONS": 8, "TURNS": 1, "CALLERS": 3, "SECONDS": 0.5, "RELOADS": 3, "HISTORY": 5}.items():
         monkeypatch.setattr(endpoint, name, value)
-    for name, value in {"ITEMS": 2000, "KINDS": 40, "FAMILIES": 4}.items():
-        monkeypatch.setattr(endpoint, name, value)
+    for name, value in {"QUESTIONS": 8, "TURNS": 1, "ITEMS": 2000, "KINDS": 40, "FAMILIES": 4}.items():
+        monkeypatch.setattr(large_index, name, value)
     found = endpoint.measure(run, lambda text: None)
     assert found["reload"]["answers"] > 0
     assert found["reload"]["wrong"] == found["sustained"]["errors"] == 0
@@ -138,9 +139,9 @@ def test_the_endpoint_is_measured_whole(
 
 
 def test_a_mixed_answer_is_seen(run: Path) -> None:
-    """The two versions that take turns under load answer every question otherwise."""
+    """The two versions that take turns under load answer every question differently."""
     bench = endpoint.Bench.of(run)
-    one, other = (Engine.of(version) for version in (bench.recommender, endpoint.another(bench.recommender)))
+    one, other = (Engine.of(version) for version in (bench.recommender, endpoint.rolled_copy(bench.recommender)))
     for question in bench.histories()[:5]:
         a, b = one.recommend(question), other.recommend(question)
         assert a.model_version != b.model_version

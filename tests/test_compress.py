@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.linalg import hadamard as scipys
 from torch import Tensor
 
-from benchmarks.reproduce.message_cost import uplink
+from benchmarks.reproduce.message_cost import uplink_bytes
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.federation import round_log, wire
@@ -182,7 +182,9 @@ def test_what_a_client_sends_in_a_round(toy: Path, model: TwoTowerModel) -> None
     assert rows({name: tensor.shape for name, tensor in adapter.items()}) == count / WIDTH == 9
     for bits in BITS:
         sent = bytes_up(toy, model, bits)
-        assert sent == pytest.approx(uplink(adapter, bits), abs=8), "the varying part is the length of numbers as text"
+        assert sent == pytest.approx(uplink_bytes(adapter, bits), abs=8), (
+            "the varying part is the length of numbers as text"
+        )
         assert count * bits / 8 + 9 * 4 + 128 < sent < count * bits / 8 + 9 * 4 + 128 + 200
     assert bytes_up(toy, model, 32) > 4 * count
 

@@ -1,4 +1,4 @@
-"""`fedrec reproduce`: a benchmark in parts that are made once, go on after an interruption, and give one result."""
+"""`fedrec reproduce`: the jobs of a benchmark run once, resume after an interruption, and give one result."""
 
 import copy
 import json
@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.preset import PRESETS, ROOT, Ablation, read_preset
 from benchmarks.reproduce.benchmark import Benchmark, reproduce
 from benchmarks.reproduce.collect import mean_and_std
-from benchmarks.reproduce.federated_baselines import PEERS
-from benchmarks.reproduce.message_cost import uplink
-from benchmarks.reproduce.preset import PRESETS, ROOT, Ablation, read_preset
+from benchmarks.reproduce.federated_baselines import FEDERATED_BASELINES
+from benchmarks.reproduce.message_cost import uplink_bytes
+from benchmarks.results_file import MeanAndStd
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
@@ -107,141 +108,151 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def made(folder: Path, films: Path) -> tuple[Path, dict[str, Any]]:
-    """The tiny benchmark, made in one go; its parts' folder, and what it found."""
-    return folder / "made", reproduce(benchmark(folder / "tiny.toml", folder / "made", films), [], folder / "results")
+    """The tiny benchmark, made in one go: the folder of its jobs, and its results."""
+    tiny = benchmark(folder / "tiny.toml", folder / "made", films)
+    return folder / "made", reproduce(tiny, [], folder / "results").to_json()
 
 
 def benchmark(preset: Path, out: Path, source: Path) -> Benchmark:
     return Benchmark(preset.stem, *read_preset(preset.stem, preset), out, source)
 
 
-def test_the_result_says_what_was_found_and_how(made: tuple[Path, dict[str, Any]], folder: Path) -> None:
-    out, found = made
-    assert found == json.loads((folder / "results" / "tiny.json").read_text())
-    assert (found["data"]["users"], found["data"]["items"], found["seeds"]) == (12, 24, [0, 1])
-    assert {"machine", "versions", "split", "preset", "command"} <= found.keys()
-    assert "elsewhere" not in found
+def collected(benchmark: Benchmark) -> dict[str, Any]:
+    """The federated model's figures over the jobs that have finished."""
+    result = benchmark.collect_result()
+    assert result
+    return result.to_json()["federated"]
+
+
+def test_the_result_holds_the_figures_and_how_they_were_made(made: tuple[Path, dict[str, Any]], folder: Path) -> None:
+    out, results = made
+    assert results == json.loads((folder / "results" / "tiny.json").read_text())
+    assert (results["data"]["users"], results["data"]["items"], results["seeds"]) == (12, 24, [0, 1])
+    assert {"machine", "versions", "split", "preset", "command"} <= results.keys()
+    assert "elsewhere" not in results
     for family in ("federated", "central"):
         each = [metric_means(metric_sums(np.load(out / f"{family}-{seed}" / "ranks.npy"))) for seed in (0, 1)]
         for metric in ("ndcg@10", "recall@10", "mrr"):
             values = [means[metric] for means in each]
-            told = found[family][metric]
-            assert told["seeds"] == pytest.approx(values, abs=1e-6)
-            assert told["mean"] == pytest.approx(sum(values) / 2, abs=1e-6)
-            assert told["sd"] == pytest.approx(statistics.stdev(values), abs=1e-6)
-    assert found["ratio"]["ndcg@10"] == pytest.approx(
-        found["federated"]["ndcg@10"]["mean"] / found["central"]["ndcg@10"]["mean"], abs=1e-5
+            entry = results[family][metric]
+            assert entry["seeds"] == pytest.approx(values, abs=1e-6)
+            assert entry["mean"] == pytest.approx(sum(values) / 2, abs=1e-6)
+            assert entry["sd"] == pytest.approx(statistics.stdev(values), abs=1e-6)
+    assert results["ratio"]["ndcg@10"] == pytest.approx(
+        results["federated"]["ndcg@10"]["mean"] / results["central"]["ndcg@10"]["mean"], abs=1e-5
     )
-    assert found["wall_seconds"] == pytest.approx(sum(found["part_seconds"].values()), abs=0.1)
+    assert results["wall_seconds"] == pytest.approx(sum(results["part_seconds"].values()), abs=0.1)
 
 
 def test_the_cost_is_what_one_user_sends(made: tuple[Path, dict[str, Any]]) -> None:
-    out, found = made
+    out, results = made
     recommender = Recommender.load(out / "federated-0" / "run")
-    assert found["adapter_parameters"] == sum(tensor.numel() for tensor in recommender.adapter.values())
+    assert results["adapter_parameters"] == sum(tensor.numel() for tensor in recommender.adapter.values())
     change = {name: tensor.double() for name, tensor in recommender.adapter.items()}
     sent = wire.payload_bytes(
         wire.encode_update(Update(4, 1, change, {"loss": 1.5, "learners": 1.0, "clipped": 1.0, "diverged": 0.0}))
     )
-    in_codes = uplink(recommender.adapter, 1)
-    assert found["adapter_parameters"] / 8 < in_codes < sent / 8, "a bit a number, and little beside it"
-    assert found["bytes_up_per_client_round"] == sent
-    assert [point["round"] for point in found["curve"]] == [2, 4]
+    in_codes = uplink_bytes(recommender.adapter, 1)
+    assert results["adapter_parameters"] / 8 < in_codes < sent / 8, "a bit a number, and little beside it"
+    assert results["bytes_up_per_client_round"] == sent
+    assert [point["round"] for point in results["curve"]] == [2, 4]
     share = SMALL["clients_per_round"] / 12
-    assert [point["megabytes_up_per_client"] for point in found["curve"]] == pytest.approx(
+    assert [point["megabytes_up_per_client"] for point in results["curve"]] == pytest.approx(
         [2 * share * sent / 1e6, 4 * share * sent / 1e6], abs=1e-6
     )
     validated = [round_log.read(out / f"federated-{seed}" / "run")[1]["validation"]["ndcg@10"] for seed in (0, 1)]
-    assert found["curve"][0]["ndcg@10"] == pytest.approx(sum(validated) / 2, abs=1e-6)
+    assert results["curve"][0]["ndcg@10"] == pytest.approx(sum(validated) / 2, abs=1e-6)
 
 
 def test_baselines_are_tuned_and_ranked(made: tuple[Path, dict[str, Any]]) -> None:
-    out, found = made
-    assert list(found["baselines"]) == list(BASELINES)
-    tuning = found["baselines"]["EASE"]["tuning"]
+    out, results = made
+    assert list(results["baselines"]) == list(BASELINES)
+    tuning = results["baselines"]["EASE"]["tuning"]
     assert [trial["settings"] for trial in tuning["trials"]] == [{"ridge": 1.0}, {"ridge": 30.0}]
     best = max(tuning["trials"], key=lambda trial: trial["ndcg@10"])
     assert tuning["chosen"] == best["settings"]
-    assert found["baselines"]["EASE"]["validation"]["ndcg@10"]["mean"] == best["ndcg@10"]
+    assert results["baselines"]["EASE"]["validation"]["ndcg@10"]["mean"] == best["ndcg@10"]
     ranks = np.load(out / "baseline-ease" / "ranks.npy")
-    assert found["baselines"]["EASE"]["recall@10"]["mean"] == pytest.approx((ranks < 10).mean(), abs=1e-6)
+    assert results["baselines"]["EASE"]["recall@10"]["mean"] == pytest.approx((ranks < 10).mean(), abs=1e-6)
 
 
-def test_clients_by_themselves(made: tuple[Path, dict[str, Any]]) -> None:
-    out, found = made
-    trials = found["personal"]["tuning"]["trials"]
+def test_clients_train_alone_and_after_the_federation(made: tuple[Path, dict[str, Any]]) -> None:
+    out, results = made
+    trials = results["personal"]["tuning"]["trials"]
     assert [trial["settings"]["steps"] for trial in trials] == [0, 1, 2, 1, 2]
-    assert trials[0]["ndcg@10"] == found["federated"]["validation"]["ndcg@10"]["seeds"][0]
-    assert found["personal"]["validation"]["ndcg@10"]["mean"] == max(trial["ndcg@10"] for trial in trials)
-    assert found["alone"]["tuning"]["chosen"].keys() == {"steps", "rate"}
+    assert trials[0]["ndcg@10"] == results["federated"]["validation"]["ndcg@10"]["seeds"][0]
+    assert results["personal"]["validation"]["ndcg@10"]["mean"] == max(trial["ndcg@10"] for trial in trials)
+    assert results["alone"]["tuning"]["chosen"].keys() == {"steps", "rate"}
     means = metric_means(metric_sums(np.load(out / "alone-0" / "ranks.npy")))
-    assert found["alone"]["ndcg@10"]["mean"] == pytest.approx(means["ndcg@10"], abs=1e-6)
+    assert results["alone"]["ndcg@10"]["mean"] == pytest.approx(means["ndcg@10"], abs=1e-6)
 
 
-def test_peers_are_trained_and_ranked_user_by_user(made: tuple[Path, dict[str, Any]]) -> None:
-    out, found = made
-    assert list(found["peers"]) == list(PEERS)
-    for name, told in found["peers"].items():
+def test_federated_baselines_are_trained_and_ranked_user_by_user(made: tuple[Path, dict[str, Any]]) -> None:
+    out, results = made
+    assert list(results["peers"]) == list(FEDERATED_BASELINES)
+    for name, entry in results["peers"].items():
         logged = json.loads((out / f"peer-{name}-1" / "run" / "metrics.json").read_text())["test"]
-        for metrics, protocol in ((told, "full"), (told["sampled-99"], "sampled-99")):
+        for metrics, protocol in ((entry, "full"), (entry["sampled-99"], "sampled-99")):
             assert metrics["ndcg@10"]["seeds"][1] == pytest.approx(logged[protocol]["ndcg@10"], abs=1e-6)
         ranks = np.load(out / f"peer-{name}-1" / "ranks.npy")
         assert metric_means(metric_sums(ranks))["mrr"] == pytest.approx(logged["full"]["mrr"])
-    assert found["peers"]["fedmf"]["rounds"] == 3
-    assert found["peers"]["pfedrec"]["adapter_parameters"] == 24 * 4
+    assert results["peers"]["fedmf"]["rounds"] == 3
+    assert results["peers"]["pfedrec"]["adapter_parameters"] == 24 * 4
     leaks = [
         json.loads((out / f"peer-{name}-0" / "run" / "card.json").read_text())["config"]["baseline"]["baseline_leak"]
-        for name in PEERS
+        for name in FEDERATED_BASELINES
     ]
     assert leaks == [False, False, True]
 
 
-def test_cold_items_are_ranked_apart(made: tuple[Path, dict[str, Any]]) -> None:
-    out, found = made
-    assert list(found["cold"]) == ["federated", "popularity", "text neighbours"]
+def test_cold_items_are_ranked_among_all_and_among_themselves(made: tuple[Path, dict[str, Any]]) -> None:
+    out, results = made
+    assert list(results["cold"]) == ["federated", "popularity", "text neighbours"]
     users = len(Shard.load(out / "data-cold-0.3").ranked(range(12)))
-    for told in found["cold"].values():
-        assert told["users"] == users < 12
-        assert told["cold"]["mrr"] >= told["all"]["mrr"], "fewer items are in the way"
-    assert found["cold"]["popularity"]["all"]["ndcg@10"] < found["cold"]["text neighbours"]["all"]["ndcg@10"]
-    assert found["data"]["users"] == 12, "of the data as usual"
+    for entry in results["cold"].values():
+        assert entry["users"] == users < 12
+        assert entry["cold"]["mrr"] >= entry["all"]["mrr"], "fewer items are in the way"
+    assert results["cold"]["popularity"]["all"]["ndcg@10"] < results["cold"]["text neighbours"]["all"]["ndcg@10"]
+    assert results["data"]["users"] == 12, "of the data as usual"
 
 
-def test_a_start_from_elsewhere(folder: Path, films: Path, made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_a_warm_start_from_another_benchmark(
+    folder: Path, films: Path, made: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
     warm = TINY.replace('"alone", "personal", "cold"]', '"start"]').replace("[central]", START + "[central]")
     (tmp_path / "warm.toml").write_text(warm)
-    going_on = benchmark(tmp_path / "warm.toml", tmp_path / "runs" / "warm", films)
+    warm_start = benchmark(tmp_path / "warm.toml", tmp_path / "runs" / "warm", films)
     with pytest.raises(InputError, match="fedrec reproduce tiny --part federated-0"):
-        reproduce(going_on, ["start"], tmp_path)
+        reproduce(warm_start, ["start"], tmp_path)
     shutil.copytree(made[0], tmp_path / "runs" / "tiny")
-    found = reproduce(going_on, ["start", "federated-0"], tmp_path)["start"]
-    assert found["from"] == "tiny"
-    assert found["before"]["ndcg@10"] == made[1]["federated"]["ndcg@10"]["seeds"][0], "the same films, here"
+    results = reproduce(warm_start, ["start", "federated-0"], tmp_path).to_json()["start"]
+    assert results["from"] == "tiny"
+    assert results["before"]["ndcg@10"] == made[1]["federated"]["ndcg@10"]["seeds"][0], "the same films, here"
     scratch = [round_log.read(made[0] / "federated-0" / "run")[n]["validation"]["ndcg@10"] for n in (1, 3)]
-    assert found["mark"]["ndcg@10"] == pytest.approx(0.95 * max(scratch), abs=1e-6)
-    assert found["rounds"]["scratch"] == (2 if scratch[0] >= 0.95 * max(scratch) else 4)
+    assert results["mark"]["ndcg@10"] == pytest.approx(0.95 * max(scratch), abs=1e-6)
+    assert results["rounds"]["scratch"] == (2 if scratch[0] >= 0.95 * max(scratch) else 4)
 
 
 def test_models_are_compared_user_by_user(made: tuple[Path, dict[str, Any]]) -> None:
-    out, found = made
-    pairs = {(one["b"], one["metric"]): one for one in found["comparisons"]}
-    others = ["central", "alone", "personal", *PEERS, *BASELINES]
+    out, results = made
+    pairs = {(one["b"], one["metric"]): one for one in results["comparisons"]}
+    others = ["central", "alone", "personal", *FEDERATED_BASELINES, *BASELINES]
     assert pairs.keys() == {(model, metric) for model in others for metric in ("ndcg@10", "recall@10")}
     ours = np.mean([np.load(out / f"federated-{seed}" / "ranks.npy") < 10 for seed in (0, 1)], axis=0)
     theirs = np.load(out / "baseline-random" / "ranks.npy") < 10
-    told = pairs["random", "recall@10"]
-    assert told["difference"] == pytest.approx(ours.mean() - theirs.mean(), abs=1e-6)
-    assert told["interval"][0] <= told["difference"] <= told["interval"][1]
+    entry = pairs["random", "recall@10"]
+    assert entry["difference"] == pytest.approx(ours.mean() - theirs.mean(), abs=1e-6)
+    assert entry["interval"][0] <= entry["difference"] <= entry["interval"][1]
 
 
-def test_a_private_part_is_compared_with_the_run_that_it_starts_from(made: tuple[Path, dict[str, Any]]) -> None:
-    out, found = made
+def test_personalisation_is_compared_with_the_run_that_it_starts_from(made: tuple[Path, dict[str, Any]]) -> None:
+    out, results = made
     ours, theirs = (np.load(out / part / "ranks.npy") < 10 for part in ("federated-0", "personal-0"))
-    (told,) = [one for one in found["comparisons"] if (one["b"], one["metric"]) == ("personal", "recall@10")]
-    assert told["difference"] == pytest.approx(ours.mean() - theirs.mean(), abs=1e-6)
+    (entry,) = [one for one in results["comparisons"] if (one["b"], one["metric"]) == ("personal", "recall@10")]
+    assert entry["difference"] == pytest.approx(ours.mean() - theirs.mean(), abs=1e-6)
 
 
-def test_users_are_grouped_by_what_there_is_to_learn_from(made: tuple[Path, dict[str, Any]]) -> None:
+def test_users_are_grouped_by_the_length_of_their_history(made: tuple[Path, dict[str, Any]]) -> None:
     groups = made[1]["by_history"]
     lengths = [3 + (user * 5) % 9 for user in range(12)]  # of the toy world, but for the test item
     bounds = [(3, 4), (5, 8), (9, 11)]  # two of 3, two of 4; 5, 6, 7, two of 8; 9, 10, 11
@@ -249,8 +260,8 @@ def test_users_are_grouped_by_what_there_is_to_learn_from(made: tuple[Path, dict
     assert [group["users"] for group in groups] == [sum(low <= n <= high for n in lengths) for low, high in bounds]
     for model in ("federated", "central", "alone", *BASELINES):
         whole = sum(group["users"] * group["ndcg@10"][model] for group in groups) / 12
-        told = made[1].get(model) or made[1]["baselines"][model]
-        assert whole == pytest.approx(told["ndcg@10"]["mean"], abs=1e-5)
+        entry = made[1].get(model) or made[1]["baselines"][model]
+        assert whole == pytest.approx(entry["ndcg@10"]["mean"], abs=1e-5)
 
 
 def test_the_central_run_has_its_own_settings(made: tuple[Path, dict[str, Any]]) -> None:
@@ -258,7 +269,7 @@ def test_the_central_run_has_its_own_settings(made: tuple[Path, dict[str, Any]])
     assert (config["mode"], config["seed"], config["server"]["server_rate"]) == ("central", 1, 0.01)
 
 
-def test_nothing_of_a_user_leaves_the_parts(made: tuple[Path, dict[str, Any]], folder: Path) -> None:
+def test_no_figure_of_a_single_user_leaves_the_jobs(made: tuple[Path, dict[str, Any]], folder: Path) -> None:
     assert {path.name for path in (folder / "results").iterdir()} == {"tiny.json"}
     users = len(Shard.load(made[0] / "data"))
     assert users == 12
@@ -269,96 +280,99 @@ def test_nothing_of_a_user_leaves_the_parts(made: tuple[Path, dict[str, Any]], f
         for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
             yield from lists(inner)
 
-    assert all(len(found) < users for found in lists(made[1]))
+    assert all(len(results) < users for results in lists(made[1]))
 
 
-def test_interrupted_and_gone_on_with_is_the_same(
+def test_an_interrupted_benchmark_resumes_to_the_same_results(
     fedrec: Fedrec, folder: Path, films: Path, made: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    asked = ["reproduce", "tiny", "--preset", folder / "tiny.toml", "--source", films, "--out", "parts"]
-    asked += ["--results", "results", "--part", "federated", "--part", "baseline-popularity"]
+    arguments = ["reproduce", "tiny", "--preset", folder / "tiny.toml", "--source", films, "--out", "parts"]
+    arguments += ["--results", "results", "--part", "federated", "--part", "baseline-popularity"]
     run = tmp_path / "parts" / "federated-1" / "run"
-    command = [sys.executable, "-m", "fedrec", *map(str, asked)]
+    command = [sys.executable, "-m", "fedrec", *map(str, arguments)]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     while not round_log.read(run):
         assert running.poll() is None, "the benchmark ended before it could be interrupted"
         time.sleep(0.002)
     running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
+    _, output = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert "goes on from here" in said
+    assert "resumes from here" in output
     assert 1 <= len(round_log.read(run)) < SMALL["rounds"]
     so_far = json.loads((tmp_path / "results" / "tiny.json").read_text())
     assert so_far["federated"]["ndcg@10"]["seeds"] == made[1]["federated"]["ndcg@10"]["seeds"][:1]
     assert so_far["federated"]["ndcg@10"]["sd"] is None
     assert "baselines" not in so_far
-    went_on = fedrec(*asked, "--json")
-    assert "federated-0: already made" in went_on.err
-    found, whole = went_on.answer, copy.deepcopy(made[1])
-    for result in (found, whole):
+    resumed = fedrec(*arguments, "--json")
+    assert "federated-0: already made" in resumed.err
+    results, whole = resumed.answer, copy.deepcopy(made[1])
+    for result in (results, whole):
         del result["wall_seconds"], result["part_seconds"]
     for other in ("central", "ratio", "alone", "personal", "cold", "peers"):
         del whole[other]
     whole["baselines"] = {"popularity": whole["baselines"]["popularity"]}
-    whole["comparisons"] = [told for told in whole["comparisons"] if told["b"] == "popularity"]
+    whole["comparisons"] = [entry for entry in whole["comparisons"] if entry["b"] == "popularity"]
     for group in whole["by_history"]:
         group["ndcg@10"] = {name: group["ndcg@10"][name] for name in ("federated", "popularity")}
-    assert found == whole
+    assert results == whole
 
 
-def test_a_part_is_made_anew_where_its_settings_changed(
+def test_a_job_is_rerun_if_its_settings_changed(
     folder: Path, films: Path, made: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     out = shutil.copytree(made[0], tmp_path / "parts")
     (tmp_path / "tiny.toml").write_text(TINY.replace("server_rate = 0.01", "server_rate = 0.5"))
     changed = benchmark(tmp_path / "tiny.toml", out, films)
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/part.json")}
-    found = reproduce(changed, ["central-0"], tmp_path)
+    results = reproduce(changed, ["central-0"], tmp_path).to_json()
     after = {path: path.stat().st_mtime_ns for path in out.glob("*/part.json")}
     assert {path.parent.name for path in before if before[path] != after[path]} == {"central-0"}
-    assert len(found["central"]["ndcg@10"]["seeds"]) == 1, "what was made with other settings no longer counts"
-    assert found["federated"] == made[1]["federated"]
+    assert len(results["central"]["ndcg@10"]["seeds"]) == 1, "jobs with other settings do not count"
+    assert results["federated"] == made[1]["federated"]
 
 
-def test_a_part_made_before_a_setting_existed_counts(
+def test_a_job_that_was_made_before_a_setting_existed_counts(
     folder: Path, films: Path, made: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     out = shutil.copytree(made[0], tmp_path / "parts")
     again = benchmark(folder / "tiny.toml", out, films)
     path = out / "federated-0" / "part.json"
     record = json.loads(path.read_text())
-    asked = record["settings"].pop("bits")
+    bits = record["settings"].pop("bits")
+    record["settings"]["forget"] = record["settings"].pop("event_dropout")  # its name in version 0.1
     path.write_text(json.dumps(record))
-    assert asked == 32, "its default"
-    assert again.collected()["federated"] == made[1]["federated"]
+    assert bits == 32, "its default"
+    assert collected(again) == made[1]["federated"]
     path.write_text(json.dumps(record | {"settings": record["settings"] | {"forgotten": 1}}))
-    assert len(again.collected()["federated"]["ndcg@10"]["seeds"]) == 1
+    assert len(collected(again)["ndcg@10"]["seeds"]) == 1
     path.write_text("{")
-    assert len(again.collected()["federated"]["ndcg@10"]["seeds"]) == 1
+    assert len(collected(again)["ndcg@10"]["seeds"]) == 1
 
 
-def test_a_fuller_file_of_results_is_left_as_it_is(
+def test_a_file_with_more_jobs_is_left_as_it_is(
     folder: Path, films: Path, made: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    """As in a fresh clone, whose results tell of all parts when it makes its first one."""
+    """As in a fresh clone, whose committed results hold all jobs when it makes the first one."""
     shutil.copy(folder / "results" / "tiny.json", tmp_path)
-    found = reproduce(benchmark(folder / "tiny.toml", tmp_path / "parts", films), ["baseline-popularity"], tmp_path)
+    results = reproduce(
+        benchmark(folder / "tiny.toml", tmp_path / "parts", films), ["baseline-popularity"], tmp_path
+    ).to_json()
     assert json.loads((tmp_path / "tiny.json").read_text()) == made[1]
-    assert json.loads((tmp_path / "parts" / "tiny.json").read_text()) == found
-    assert list(found["baselines"]) == ["popularity"]
+    assert json.loads((tmp_path / "parts" / "tiny.json").read_text()) == results
+    assert list(results["baselines"]) == ["popularity"]
 
 
-def test_variants_are_trained_and_told_apart(folder: Path, films: Path, tmp_path: Path) -> None:
+def test_variants_are_trained_and_measured(folder: Path, films: Path, tmp_path: Path) -> None:
     varied = benchmark(folder / "varied.toml", tmp_path / "parts", films)
-    assert len(reproduce(varied, ["LoRA rank"], tmp_path)["variants"]) == 2
-    found = reproduce(varied, ["named"], tmp_path)
-    plain, wider, named = found["variants"]
+    assert len(reproduce(varied, ["LoRA rank"], tmp_path).to_json()["variants"]) == 2
+    results = reproduce(varied, ["named"], tmp_path).to_json()
+    plain, wider, named = results["variants"]
     assert Catalogue.load(tmp_path / "parts" / "data-title").texts[0] == "The bread"
     assert named["text"] == ["title"]
     assert named["test"] != plain["test"]
     assert (plain["name"], wider["about"], wider["settings"]) == ("plain", "rank 4", {"lora_rank": 4})
-    assert (plain["rounds"], found["seeds"]) == (2, [3])
-    assert found["base_settings"] == tomllib.loads(TINY)["settings"]
+    assert (plain["rounds"], results["seeds"]) == (2, [3])
+    assert results["base_settings"] == tomllib.loads(TINY)["settings"]
     doubled = 2 * 2 * (4 - 2) * 384  # query and value, two matrices each, two ranks more, of a layer 384 wide
     assert wider["adapter_parameters"] - plain["adapter_parameters"] == doubled
     assert wider["bytes_up_per_client_round"] > plain["bytes_up_per_client_round"]
@@ -366,8 +380,8 @@ def test_variants_are_trained_and_told_apart(folder: Path, films: Path, tmp_path
 
 
 def test_a_spread_of_one_has_no_deviation() -> None:
-    assert mean_and_std([0.5]) == {"mean": 0.5, "sd": None, "seeds": [0.5]}
-    assert mean_and_std([1.0, 3.0]) == {"mean": 2.0, "sd": round(2**0.5, 6), "seeds": [1.0, 3.0]}
+    assert mean_and_std([0.5]) == MeanAndStd(mean=0.5, sd=None, seeds=(0.5,))
+    assert mean_and_std([1.0, 3.0]) == MeanAndStd(mean=2.0, sd=round(2**0.5, 6), seeds=(1.0, 3.0))
 
 
 @pytest.mark.parametrize(
@@ -381,17 +395,20 @@ def test_a_spread_of_one_has_no_deviation() -> None:
             ["bogus is not known", "the keys are title, data, seeds"],
         ),
         (("[settings]", "[settings]\nbogus = 1"), ["setting 'bogus'", "the settings are"]),
-        (("[settings]", "[settings]\nseed = 1"), ["settings.seed", "seeds stand in `seeds`"]),
+        (("[settings]", "[settings]\nseed = 1"), ["settings.seed", "list seeds in `seeds`"]),
         (("[central]", '[central]\nmode = "federated"'), ["central.mode", "modes in `parts`"]),
         (("server_rate = 0.01", "server_rate = -1"), ["setting server_rate = -1", "greater than 0"]),
         (('"central", "b', '"bogus", "b'), ["parts: 'bogus' is not known", "choose of federated"]),
         (("[baselines.ease]", "[baselines.bogus]"), ["baselines.bogus is not known", "random, popularity, text-neigh"]),
         (("ridge = [1.0, 30.0]", "bogus = [1]"), ["setting 'bogus'", "the settings are ridge"]),
         (("ridge = [1.0, 30.0]", "ridge = 1.0"), ["baselines.ease.ridge = 1.0", "valid list"]),
-        (("[peers.fedmf]", "[peers.bogus]"), ["peers.bogus is not known", "the peers are fedmf, pfedrec"]),
+        (
+            ("[peers.fedmf]", "[peers.bogus]"),
+            ["peers.bogus is not known", "the federated baselines are fedmf, pfedrec"],
+        ),
         (('data = "ml-100k"', 'data = "bogus"'), ["dataset 'bogus'", "choose one of"]),
         (("[settings]", '[start]\nbenchmark = "../.."\n[settings]'), ["start.benchmark", "holds a slash"]),
-        (("[settings]", "[settings"), ["tiny.toml is not TOML", "mend it"]),
+        (("[settings]", "[settings"), ["tiny.toml is not TOML", "correct it"]),
     ],
 )
 def test_a_preset_that_is_wrong_is_refused_before_any_work(
@@ -407,8 +424,8 @@ def test_a_name_that_is_unknown_is_refused(fedrec: Fedrec, folder: Path, tmp_pat
     is_refused(fedrec("reproduce", "bogus"), "benchmark 'bogus'", "choose one of ablation", "--preset")
     is_refused(fedrec("reproduce", "../bogus"), "benchmark '../bogus' holds a slash")
     is_refused(fedrec("reproduce", "tiny", "--preset", "absent.toml"), "absent.toml cannot be read")
-    asked = ["reproduce", "tiny", "--preset", folder / "tiny.toml", "--part", "bogus"]
-    is_refused(fedrec(*asked), "--part 'bogus'", "choose of federated, federated-0, federated-1, central")
+    arguments = ["reproduce", "tiny", "--preset", folder / "tiny.toml", "--part", "bogus"]
+    is_refused(fedrec(*arguments), "--part 'bogus'", "choose of federated, federated-0, federated-1, central")
     assert not list(tmp_path.iterdir())
 
 
@@ -427,8 +444,8 @@ def test_a_variant_leads_to_no_folder_but_one_beside_the_others(
     shutil.copy(folder / "tiny.toml", tmp_path)
     assert change[0] in VARIED
     (tmp_path / "varied.toml").write_text(VARIED.replace(*change))
-    asked = ["reproduce", "varied", "--preset", "varied.toml", "--source", films, "--out", "parts"]
-    is_refused(fedrec(*asked, "--results", "."), *words)
+    arguments = ["reproduce", "varied", "--preset", "varied.toml", "--source", films, "--out", "parts"]
+    is_refused(fedrec(*arguments, "--results", "."), *words)
     assert not list(tmp_path.glob("data*"))
 
 
@@ -436,8 +453,8 @@ def test_a_file_that_holds_no_results_is_not_replaced(
     fedrec: Fedrec, films: Path, folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "tiny.json").write_text('{"mine": 1}')
-    asked = ["reproduce", "tiny", "--preset", folder / "tiny.toml", "--source", films, "--out", "parts"]
-    is_refused(fedrec(*asked, "--results", "."), "tiny.json holds no results of a benchmark; move it away")
+    arguments = ["reproduce", "tiny", "--preset", folder / "tiny.toml", "--source", films, "--out", "parts"]
+    is_refused(fedrec(*arguments, "--results", "."), "tiny.json holds no results of a benchmark", "move it away")
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.json"]
 
 
@@ -454,6 +471,6 @@ def test_variants_that_are_wrong_are_refused(folder: Path, change: tuple[str, st
 @pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.toml") if path.stem != "published"))
 def test_our_own_presets_can_be_made(name: str, tmp_path: Path) -> None:
     preset, base = read_preset(name)
-    parts = Benchmark(name, preset, base, tmp_path, None).parts()
-    assert len({part.name for part in parts}) == len(parts) >= 2
+    jobs = Benchmark(name, preset, base, tmp_path, None).jobs()
+    assert len({job.name for job in jobs}) == len(jobs) >= 2
     assert isinstance(preset, Ablation) is (name in {"ablation", "payload"})

@@ -1,4 +1,4 @@
-"""`fedrec results`: documents that are exactly what the files of results give."""
+"""`fedrec results`: the documents are rendered from the results files, which have one set of models."""
 
 import copy
 import json
@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.report import models, tables
-from benchmarks.report.markdown import table
+from benchmarks.preset import ROOT
+from benchmarks.report.models import choice_of
 from benchmarks.report.plots import pictures, save
-from benchmarks.report.results_file import read_results
-from benchmarks.report.write import differing, write
-from benchmarks.reproduce.preset import ROOT
+from benchmarks.report.write import find_differing, write_documents
+from benchmarks.results_file import AblationResult, BenchmarkResult, Tuning, json_key, load_result, save_result
 from fedrec.data.errors import InputError
 from tests.support.cli import Fedrec, is_refused
 
@@ -32,44 +31,53 @@ def compared(other: str, metric: str, difference: float, interval: tuple[float, 
     return {"a": "federated", "b": other, "metric": metric, "difference": difference, "interval": interval, "p": p}
 
 
-def tuned(
-    name: str, chosen: float, tried: Sequence[float], scores: Sequence[float] = (0.1, 0.2, 0.3)
-) -> dict[str, Any]:
-    """What a baseline's search left, with validation scores where they are told."""
-    trials = [{"settings": {name: value}, "ndcg@10": score} for value, score in zip(tried, scores, strict=False)]
-    return {"tuning": {"chosen": {name: chosen}, "trials": trials}}
+def tuned(name: str, chosen: float, grid: Sequence[float], scores: Sequence[float] = (0.1, 0.2, 0.3)) -> dict[str, Any]:
+    """A baseline's tuning, with the validation scores of its trials."""
+    trials = [{"settings": {name: value}, "ndcg@10": score} for value, score in zip(grid, scores, strict=False)]
+    return {"settings": {name: chosen}, "chosen": {name: chosen}, "trials": trials}
 
 
-MADE = {
-    "machine": {"processor": "Abacus", "cores": 2, "memory_gib": 4.0, "device": "cpu"},
+DATA = {
+    "name": "films",
+    "users": 1200,
+    "items": 30,
+    "interactions": 9000,
+    "source": "films.zip",
+    "catalogue_fingerprint": "c0ffee" * 10,
+    "citation": "Reel 1999.",
+}
+COMMON = {
+    "split": "leave-one-out",
+    "data": DATA,
+    "machine": {
+        "system": "Linux",
+        "processor": "Abacus",
+        "cores": 2,
+        "memory_gib": 4.0,
+        "device": "cpu",
+        "fast_bfloat16": False,
+    },
     "versions": {"python": "3.11.7", "torch": "2.13.0"},
     "wall_seconds": 180.0,
 }
-PEER = {"rounds": 100, "bytes_up_per_client_round": 215_500}
+SENT_BY_BASELINE = {"rounds": 100, "bytes_up_per_client_round": 215_500}
 
 FILMS: dict[str, Any] = {
     "name": "films",
     "command": "fedrec reproduce films --source films.zip",
-    "data": {
-        "users": 1200,
-        "items": 30,
-        "interactions": 9000,
-        "catalogue_fingerprint": "c0ffee" * 10,
-        "citation": "Reel 1999.",
-    },
-    "preset": {"title": "Films"},
+    "preset": {"title": "Films", "data": "films", "seeds": [0, 1], "cold": {"share": 0.1}},
     "seeds": [0, 1],
-    **MADE,
+    **COMMON,
     "federated": metrics(0.08, 0.16, 0.001),
     "central": metrics(0.1, 0.2, 0.002) | {"validation": {"ndcg@10": seeds(0.11)}},
     "ratio": {"ndcg@10": 0.8, "recall@10": 0.8},
     "baselines": {
-        "popularity": metrics(0.04, 0.07) | {"tuning": {"chosen": {}, "trials": [{}]}},
-        "EASE": metrics(0.09, 0.18) | tuned("ridge", 200.0, [100.0, 200.0, 300.0]),
+        "popularity": metrics(0.04, 0.07) | {"tuning": {"settings": {}, "chosen": {}, "trials": []}},
+        "EASE": metrics(0.09, 0.18) | {"tuning": tuned("ridge", 200.0, [100.0, 200.0, 300.0])},
     },
     "peers": {
-        "fedmf": metrics(0.05, 0.1) | PEER | {"sampled-99": metrics(0.3, 0.5)},
-        "pfedrec-leak": metrics(0.07, 0.2) | PEER | {"sampled-99": metrics(0.4, 0.7)},
+        "fedmf": metrics(0.05, 0.1) | SENT_BY_BASELINE | {"sampled-99": metrics(0.3, 0.5)},
+        "pfedrec-leak": metrics(0.07, 0.2) | SENT_BY_BASELINE | {"sampled-99": metrics(0.4, 0.7)},
     },
     "comparisons": [
         compared("popularity", "ndcg@10", 0.04, (0.03, 0.05), 0.0001),
@@ -99,7 +107,6 @@ FILMS: dict[str, Any] = {
         },
     ],
 }
-FILMS["preset"]["cold"] = {"share": 0.1}
 FILMS["cold"] = {
     "EASE": {"users": 300, "all": {"ndcg@10": 0.0, "recall@10": 0.0}, "cold": {"ndcg@10": 0.1, "recall@10": 0.2}},
     "federated": {"users": 300, "all": {"ndcg@10": 0.05, "recall@10": 0.1}, "cold": {"ndcg@10": 0.3, "recall@10": 0.4}},
@@ -114,16 +121,23 @@ FILMS["start"] = {
 SENT: dict[str, Any] = {
     "name": "sent",
     "command": "fedrec reproduce sent",
-    "preset": {"title": "", "base": "films", "against_bytes": True, "settings": {"bits": 32}},
+    "preset": {
+        "base": "films",
+        "against_bytes": True,
+        "settings": {"bits": 32},
+        "variant": {name: {"group": "bits", "about": name} for name in ("full", "few")},
+    },
     "base_settings": {"rounds": 20, "bits": 4},
     "seeds": [0],
-    **MADE,
+    **COMMON,
+    "part_seconds": {"full": 100.0, "few": 80.0},
     "variants": [
         {
             "name": name,
             "group": "bits",
             "about": f"{bits} bits",
             "settings": {"bits": bits},
+            "text": [],
             "validation": {"ndcg@10": 0.1, "recall@10": 0.2},
             "test": {"ndcg@10": ndcg, "recall@10": 0.15},
             "adapter_parameters": 98304,
@@ -152,7 +166,7 @@ source = "Bard 2021"
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """As much of a clone of the repository as the documents are made from."""
+    """The part of a clone that the documents are made from."""
     (tmp_path / "benchmarks" / "results").mkdir(parents=True)
     (tmp_path / "benchmarks" / "published.toml").write_text(PUBLISHED)
     for result in (FILMS, SENT):
@@ -161,10 +175,15 @@ def clone(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def page_of(clone: Path) -> str:
+    """The rendered page, on disk."""
+    write_documents(clone)
+    return (clone / "docs" / "results.md").read_text()
+
+
 def test_a_benchmark_as_a_table(clone: Path) -> None:
-    """The best of a column is in bold, whoever it is, but not a peer with a leak."""
-    lines = models.cells(models.rows(FILMS, read_results(clone).published), ["ndcg@10", "recall@10"])
-    assert table(["model", "trained", "NDCG@10", "Recall@10", "made by"], lines).splitlines() == [
+    """The best of a column is in bold, except for a federated baseline with a leak."""
+    rows = [
         "| model | trained | NDCG@10 | Recall@10 | made by |",
         "| --- | --- | ---: | ---: | --- |",
         "| fedrec, federated | federated | 0.0800 ± 0.0010 | 0.1600 ± 0.0010 | `--part federated` |",
@@ -176,26 +195,27 @@ def test_a_benchmark_as_a_table(clone: Path) -> None:
         "| popularity | centrally | 0.0400 | 0.0700 | `--part baseline-popularity` |",
         "| CineRec, *as published* | federated | 0.0500 | – | Critic 2020; fewer films |",
     ]
+    assert "\n\n" + "\n".join(rows) + "\n\n" in page_of(clone)
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("tuning", "text"),
     [
-        (tuned("ridge", 100.0, [100.0, 200.0]), " (ridge = 100 (the least); of 2 tried)"),
-        (tuned("ridge", 200.0, [100.0, 200.0]), " (ridge = 200 (the most); of 2 tried)"),
+        (tuned("ridge", 100.0, [100.0, 200.0]), " (ridge = 100 (the lowest); of 2 tried)"),
+        (tuned("ridge", 200.0, [100.0, 200.0]), " (ridge = 200 (the highest); of 2 tried)"),
         (tuned("shrink", 0.0, [0.0, 10.0]), " (shrink = 0; of 2 tried)"),
         (tuned("last", 1, [1, 3]), " (last = 1; of 2 tried)"),
-        (tuned("dropout", 0.2, [0.2, 0.4]), " (dropout = 0.2 (the least); of 2 tried)"),
+        (tuned("dropout", 0.2, [0.2, 0.4]), " (dropout = 0.2 (the lowest); of 2 tried)"),
         (tuned("steps", 0, [0]), " (steps = 0; of 1 tried)"),
         (tuned("last", 3, [3]), " (last = 3; of 1 tried)"),
         (
             tuned("steps", 0, [5, 0, 10], [0.08, 0.11, 0.09]),
-            " (left out: on validation 0.0900 at best, of 2 tried, and 0.1100 without)",
+            " (left out: 0.0900 on validation at best, of 2 tried, and 0.1100 without)",
         ),
     ],
 )
-def test_a_choice_at_the_edge_is_told(found: dict[str, Any], said: str) -> None:
-    assert models.tuned(found) == said
+def test_a_choice_at_the_edge_of_the_grid_is_marked(tuning: dict[str, Any], text: str) -> None:
+    assert choice_of(Tuning.model_validate(tuning)) == text
 
 
 def test_a_figure_that_is_not_published_is_not_the_best_published(clone: Path) -> None:
@@ -203,42 +223,46 @@ def test_a_figure_that_is_not_published_is_not_the_best_published(clone: Path) -
         '[[figure]]\nbenchmark = "films"\nmodel = "Rumour"\n"ndcg@10" = 0.9\nsource = "?"\nkind = "as a reference"\n'
     )
     (clone / "benchmarks" / "published.toml").write_text(PUBLISHED + rumour)
-    write(clone)
+    write_documents(clone)
     assert "0.0500 (CineRec)" in (clone / "README.md").read_text()
     assert "| Rumour, *as a reference* |" in (clone / "docs" / "results.md").read_text()
 
 
-def test_who_beats_whom() -> None:
-    assert tables.comparisons(FILMS).splitlines() == [
+def test_comparisons(clone: Path) -> None:
+    rows = [
         "| fedrec, federated against | NDCG@10 | Recall@10 |",
         "| --- | --- | --- |",
         "| popularity | better: +0.0400 (+0.0300 to +0.0500), p = 0.0001 "
         "| better: +0.0900 (+0.0800 to +0.1000), p = 0.0001 |",
-        "| EASE | cannot be told: −0.0100 (−0.0300 to +0.0100), p = 0.8400 "
+        "| EASE | not clear: −0.0100 (−0.0300 to +0.0100), p = 0.8400 "
         "| worse: −0.0200 (−0.0300 to −0.0100), p = 1.0000 |",
     ]
+    assert "\n\n" + "\n".join(rows) + "\n\n" in page_of(clone)
 
 
-def test_quality_by_history_and_variants() -> None:
-    assert tables.by_history(FILMS).splitlines()[2:] == [
-        "| short: 9 | 1,000 | **0.0900** | 0.0300 |",
-        "| long: 10 to 1,234 | 200 | 0.0300 | **0.0500** |",
-    ]
-    assert tables.variants(SENT).splitlines()[2:] == [
-        "| bits | 32 bits | 0.1000 | 0.0800 | 0.1500 | 98,304 | 395.3 |",
-        "| bits | 2 bits | 0.1000 | 0.0700 | 0.1500 | 98,304 | 25.1 |",
-    ]
+def test_quality_by_history_and_variants(clone: Path) -> None:
+    page = page_of(clone)
+    assert (
+        "| --- | ---: | ---: | ---: |\n"
+        "| short: 9 | 1,000 | **0.0900** | 0.0300 |\n"
+        "| long: 10 to 1,234 | 200 | 0.0300 | **0.0500** |\n\n"
+    ) in page
+    assert (
+        "| bits | 32 bits | 0.1000 | 0.0800 | 0.1500 | 98,304 | 395.3 |\n"
+        "| bits | 2 bits | 0.1000 | 0.0700 | 0.1500 | 98,304 | 25.1 |\n\n"
+    ) in page
 
 
 def test_the_readme_gets_a_line_for_each_dataset_and_keeps_the_rest(clone: Path) -> None:
     alone = {name: found for name, found in FILMS.items() if name not in {"central", "baselines", "peers"}}
     (clone / "benchmarks" / "results" / "alone.json").write_text(json.dumps(alone | {"name": "alone"}))
-    write(clone)
+    write_documents(clone)
     assert (clone / "README.md").read_text().splitlines() == [
         "# Films",
         "<!-- results -->",
         "",
-        "| NDCG@10 | fedrec, federated | the same on pooled data | best federated peer | best baseline | published |",
+        "| NDCG@10 | fedrec, federated | the same on pooled data "
+        "| best federated baseline | best baseline | published |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
         "| Films | 0.0800 ± 0.0010 | **0.1000 ± 0.0020** | 0.0500 (FedMF) | 0.0900 (EASE) | 0.0500 (CineRec) |",
         "",
@@ -247,36 +271,35 @@ def test_the_readme_gets_a_line_for_each_dataset_and_keeps_the_rest(clone: Path)
     ]
 
 
-def test_the_page_says_all_that_was_found(clone: Path) -> None:
-    write(clone)
-    page = (clone / "docs" / "results.md").read_text()
-    for said in [
+def test_the_page_reports_every_figure(clone: Path) -> None:
+    page = page_of(clone)
+    for text in [
         "1,200 users, 30 items, 9,000 interactions; catalogue c0ffeec0ffee. Reel 1999.",
         "`fedrec reproduce films --source films.zip`, seeds 0, 1:",
         "20 rounds of 120 clients, in 2, 1 minutes; the best on validation: 20, 10.",
-        "98,304 numbers; a client that takes part in a round sends 395.3 kB, at 32 bits a number.",
+        "98,304 parameters; a client that takes part in a round sends 395.3 kB, at 32 bits per parameter.",
         "Federated training reaches 80.0% of the NDCG@10 on pooled data.",
         "![Films: NDCG@10 by length of history](plots/films-history.svg)",
         "Made in 3 minutes on Abacus, 2 cores, 4.0 GiB, cpu; python 3.11.7, torch 2.13.0.",
-        "stable sort by timestamp, ties in file order".capitalize(),
+        "Events are sorted stably by timestamp, ties in file order",
         "## sent",
-        "films (rounds = 20, bits = 32) but for what is named.",
-        "Against 99 sampled items, only to compare with papers that do so: FedMF NDCG@10 0.3000, Recall@10 0.5000; ",
-        "10% of the items are in no training\nevent; 300 users are ranked",
+        "films (rounds = 20, bits = 32), except for the change that a row names.",
+        "only to compare with papers that use this protocol: FedMF NDCG@10 0.3000, Recall@10 0.5000; ",
+        "10% of the items are in no training event; the 300 users",
         "| fedrec, federated | **0.0500** | **0.1000** | **0.3000** | **0.4000** |\n"
         "| EASE | 0.0000 | 0.0000 | 0.1000 | 0.2000 |",
-        "Begun from the federated run of songs (`--part start`, seed 0): NDCG@10\n0.0300 before its first round here, "
-        "0.0810 after training.\nTo 95% of the best validation NDCG@10 that training from scratch reaches, it needs "
-        "10 rounds, and training from scratch more rounds than it had.",
+        "Warm start from the federated run of songs (`--part start`, seed 0): NDCG@10 is 0.0300 before the first round "
+        "here and 0.0810 after training. To reach 95% of the best validation NDCG@10 of training from scratch, the "
+        "warm start needs 10 rounds, and training from scratch needs more rounds than it had.",
     ]:
-        assert said in page
+        assert text in page
     assert "TuneRec" not in page
 
 
-def test_seeds_that_are_still_to_be_run_are_not_waited_for(clone: Path) -> None:
+def test_a_benchmark_with_unfinished_seeds_is_rendered(clone: Path) -> None:
     begun = FILMS | {"part_seconds": {"federated-0": 110.0}, "best_round": [20]}
     (clone / "benchmarks" / "results" / "films.json").write_text(json.dumps(begun))
-    write(clone)
+    write_documents(clone)
     assert "20 rounds of 120 clients, in 2 minutes;" in (clone / "docs" / "results.md").read_text()
 
 
@@ -284,7 +307,7 @@ def test_written_once_and_checked(clone: Path, fedrec: Fedrec) -> None:
     first = fedrec("results")
     plots = {f"docs/plots/{name}.svg" for name in ("films-curve", "films-history", "sent-bytes")}
     assert {line.split()[0] for line in first.out.splitlines()} == {"docs/results.md", "README.md", *plots}
-    assert write(clone) == []
+    assert write_documents(clone) == []
     assert fedrec("results", "--check").code == 0
     changed = copy.deepcopy(FILMS)
     changed["by_history"][0]["ndcg@10"]["federated"] = 0.091
@@ -295,11 +318,12 @@ def test_written_once_and_checked(clone: Path, fedrec: Fedrec) -> None:
         "docs/results.md differs; run `fedrec results`",
         "docs/plots/films-history.svg differs; run `fedrec results`",
     ]
-    assert write(clone) == [clone / "docs" / "results.md", clone / "docs" / "plots" / "films-history.svg"]
+    assert write_documents(clone) == [clone / "docs" / "results.md", clone / "docs" / "plots" / "films-history.svg"]
 
 
 def test_a_plot_is_the_same_to_the_byte(tmp_path: Path) -> None:
-    for picture in [*pictures(FILMS), *pictures(SENT)]:
+    results = BenchmarkResult.model_validate(FILMS), AblationResult.model_validate(SENT)
+    for picture in [picture for result in results for picture in pictures(result)]:
         save(picture, tmp_path / "one.svg")
         save(picture, tmp_path / "two.svg")
         drawn = (tmp_path / "one.svg").read_text()
@@ -313,7 +337,7 @@ def test_without_matplotlib_it_says_what_to_install(clone: Path, monkeypatch: py
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(InputError, match=r"pip install 'fedrec\[plots\]'"):
-        write(clone)
+        write_documents(clone)
 
 
 def test_a_folder_that_is_no_clone_is_refused(clone: Path, fedrec: Fedrec) -> None:
@@ -326,4 +350,21 @@ def test_a_folder_that_is_no_clone_is_refused(clone: Path, fedrec: Fedrec) -> No
 
 
 def test_our_documents_are_what_our_results_give() -> None:
-    assert differing(ROOT) == []
+    assert find_differing(ROOT) == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("*.json")), ids=lambda path: path.stem)
+def test_our_results_files_are_what_their_models_write(path: Path, tmp_path: Path) -> None:
+    save_result(tmp_path / path.name, load_result(path, "fetch it again"))
+    assert (tmp_path / path.name).read_text() == path.read_text()
+
+
+def test_a_key_that_is_unknown_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "films.json").write_text(json.dumps(FILMS | {"mood": "good"}))
+    with pytest.raises(InputError, match=r"holds no results of a benchmark \(mood: extra inputs are not permitted\)"):
+        load_result(tmp_path / "films.json", "make it again")
+
+
+def test_keys_of_the_file() -> None:
+    fields = ["ndcg_10", "from_", "sampled_99", "part_seconds", "federated_baselines"]
+    assert list(map(json_key, fields)) == ["ndcg@10", "from", "sampled-99", "part_seconds", "peers"]

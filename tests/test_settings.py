@@ -3,8 +3,8 @@
 import tomllib
 from pathlib import Path
 
-from benchmarks.report.settings_page import PAGE, differing
-from benchmarks.reproduce.preset import ROOT
+from benchmarks.preset import ROOT
+from benchmarks.report.settings_page import PAGE, find_differing
 from fedrec.federation.config import RunConfig, to_flat
 from fedrec.serving.settings import Settings
 from fedrec.settings_reference import endpoint, training
@@ -50,4 +50,4 @@ def test_the_page_is_written_where_it_differs(fedrec: Fedrec, tmp_path: Path) ->
 
 
 def test_our_page_of_settings_is_what_the_classes_say() -> None:
-    assert differing(ROOT) == []
+    assert find_differing(ROOT) == []

@@ -1,121 +1,120 @@
-"""Every model of a benchmark on a line: ours, those that were run beside it, and what others report."""
+"""The models of a benchmark, one row each: ours, the baselines, and what others report."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from benchmarks.report.markdown import OURS, Figure, best_of, figure, label, middle, table
-from benchmarks.report.results_file import Result, title
-from benchmarks.report.tables import LEAKING
-from benchmarks.reproduce.preset import slug
+from benchmarks.preset import slug
+from benchmarks.report.markdown import LEAKING, OURS, Figure, best_of, figure, label, mean_of, table
+from benchmarks.report.sources import Published, title
+from benchmarks.results_file import BenchmarkResult, Metrics, Trial, Tuning
 
 UNTRAINED = ("random", "text neighbours")
-"""Baselines that learn from nobody."""
+"""Baselines without training."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model's line in a benchmark's table."""
+    """One model's row in a benchmark's table."""
 
     model: str
     trained: str
-    metrics: Mapping[str, Figure]
-    how: str  # the part that makes it, or who published it
+    metrics: Metrics[Any]
+    made_by: str  # the option that makes it, or the source of a published figure
     note: str = ""
     competes: bool = True  # for the best of a column
 
 
-def rows(result: Result, published: Sequence[Result]) -> list[Row]:
-    """All models of a benchmark: ours, those that were run beside it, best first, and others' figures."""
-    ours = [Row(*OURS[name], result[name], f"`--part {name}`", tuned(result[name])) for name in OURS if name in result]
-    return [
-        *ours,
-        *sorted(chain(_peers(result), _baselines(result)), key=lambda row: -middle(row.metrics["ndcg@10"])),
-        *_theirs(result, published),
+def model_rows(result: BenchmarkResult, published: Sequence[Published]) -> list[Row]:
+    """Return the rows of a benchmark: ours, then the baselines from best to worst, then published figures."""
+    ours = [
+        Row(*OURS[name], model, f"`--part {name}`", choice_of(model.tuning))
+        for name, model in result.own_models().items()
     ]
+    baselines = chain(_federated_baselines(result), _baselines(result))
+    ranked = sorted(baselines, key=lambda row: -mean_of(row.metrics.ndcg_10))
+    return [*ours, *ranked, *_published(result, published)]
 
 
-def cells(rows: Sequence[Row], names: Sequence[str]) -> list[list[str]]:
-    """The lines of a table, the best of each metric's column in bold."""
-    best = {name: best_of(row.metrics.get(name) for row in rows if row.competes) for name in names}
-    return [
-        [
-            row.model + row.note,
-            row.trained,
-            *(figure(row.metrics.get(name), best[name] if row.competes else None) for name in names),
-            row.how,
-        ]
-        for row in rows
-    ]
-
-
-def tuned(found: Result) -> str:
-    """What validation chose, where it had a choice: ` (ridge = 200; of 5 tried)`."""
-    tuning = found.get("tuning", {"chosen": {}, "trials": []})
-    if tuning["chosen"].get("steps") == 0 and len(tuning["trials"]) > 1:
-        without, *tried = sorted(tuning["trials"], key=lambda trial: trial["settings"]["steps"])
-        best = f"{max(trial['ndcg@10'] for trial in tried):.4f} at best, of {len(tried)} tried"
-        return f" (left out: on validation {best}, and {without['ndcg@10']:.4f} without)"
-    chosen = ", ".join(f"{name} = {_setting(value)}{_edge(name, tuning)}" for name, value in tuning["chosen"].items())
-    return f" ({chosen}; of {len(tuning['trials'])} tried)" if chosen else ""
-
-
-def _edge(name: str, tuning: Result) -> str:
-    """Says where the choice lies at the edge of what was tried, so that more might be better: ` (the least)`."""
-    chosen, tried = tuning["chosen"][name], [trial["settings"][name] for trial in tuning["trials"]]
-    if isinstance(chosen, list) or len(set(tried)) < 2:
+def choice_of(tuning: Tuning | None) -> str:
+    """Describe the choice on validation: ` (ridge = 200; of 5 tried)`. Empty if there was none."""
+    if not tuning or not tuning.chosen:
         return ""
-    least = chosen == min(tried) and chosen not in (0, 1)  # whose like has nothing below
-    return " (the least)" if least else " (the most)" if chosen == max(tried) else ""
+    if tuning.chosen.get("steps") == 0 and len(tuning.trials) > 1:
+        return _left_out(tuning.trials)
+    chosen = ", ".join(f"{name} = {_setting(value)}{_edge(name, tuning)}" for name, value in tuning.chosen.items())
+    return f" ({chosen}; of {len(tuning.trials)} tried)"
+
+
+def _left_out(trials: Sequence[Trial]) -> str:
+    """Describe a choice of zero steps, beside the best of the other trials."""
+    without, *others = sorted(trials, key=lambda trial: trial.settings["steps"])
+    best = max(trial.ndcg_10 for trial in others)
+    return f" (left out: {best:.4f} on validation at best, of {len(others)} tried, and {without.ndcg_10:.4f} without)"
+
+
+def _edge(name: str, tuning: Tuning) -> str:
+    """Mark a choice at the edge of the grid, beyond which a better one may lie: ` (the lowest)`."""
+    chosen, values = tuning.chosen[name], [trial.settings[name] for trial in tuning.trials]
+    if isinstance(chosen, list) or len(set(values)) < 2:
+        return ""
+    lowest = chosen == min(values) and chosen not in (0, 1)  # 0 and 1 have no smaller neighbour
+    return " (the lowest)" if lowest else " (the highest)" if chosen == max(values) else ""
 
 
 def _setting(value: Any) -> str:
     return " and ".join(map(str, value)) if isinstance(value, list) else f"{value:g}"
 
 
-def _peers(result: Result, fair: bool = False) -> Iterator[Row]:
-    """Those that are `fair` alone: the leak tells training which item is held out."""
-    for name, found in result.get("peers", {}).items():
-        if fair and name in LEAKING:
-            continue
-        sent = f" ({found['rounds']} rounds, {found['bytes_up_per_client_round'] / 1000:,.1f} kB each)"
-        yield Row(label(name), "federated", found, "`--part peers`", sent, competes=name not in LEAKING)
+def _federated_baselines(result: BenchmarkResult) -> Iterator[Row]:
+    for name, model in result.federated_baselines.items():
+        sent = f" ({model.rounds} rounds, {kilobytes(model.bytes_up_per_client_round or 0)} kB each)"
+        yield Row(label(name), "federated", model, "`--part peers`", sent, competes=name not in LEAKING)
 
 
-def _baselines(result: Result) -> Iterator[Row]:
-    for name, found in result.get("baselines", {}).items():
+def _baselines(result: BenchmarkResult) -> Iterator[Row]:
+    for name, model in result.baselines.items():
         trained = "not at all" if name in UNTRAINED else "centrally"
-        yield Row(label(name), trained, found, f"`--part baseline-{slug(name)}`", tuned(found))
+        yield Row(label(name), trained, model, f"`--part baseline-{slug(name)}`", choice_of(model.tuning))
 
 
-def _theirs(result: Result, published: Sequence[Result]) -> Iterator[Row]:
-    for found in published:
-        if found["benchmark"] == result["name"]:
-            rule = f"; {found['rule']}" if "rule" in found else ""
-            trained = "federated" if found.get("federated") else "centrally"
-            note = f", *{found.get('kind', 'as published')}*"
-            yield Row(found["model"], trained, found, found["source"] + rule, note)
+def _published(result: BenchmarkResult, published: Sequence[Published]) -> Iterator[Row]:
+    for one in published:
+        if one.benchmark == result.name:
+            rule = f"; {one.rule}" if one.rule else ""
+            trained = "federated" if one.federated else "centrally"
+            yield Row(one.model, trained, one, one.source + rule, f", *{one.kind or 'as published'}*")
 
 
-def summary(results: Sequence[Result], published: Sequence[Result]) -> str:
-    """A line for each benchmark that has more models than ours: federated beside pooled data, the best peer without a
-    leak, the best baseline, and the best that is published: not what is known in another way. The best is in bold."""
+def kilobytes(size: int) -> str:
+    """Format bytes as kilobytes: `1,037.2`."""
+    return f"{size / 1000:,.1f}"
+
+
+def summary(results: Sequence[BenchmarkResult], published: Sequence[Published]) -> str:
+    """Build the README's table of NDCG@10, the best of each row in bold.
+
+    It leaves out benchmarks with no other model than ours, leaking baselines, and figures that are not published.
+    """
     header = [
         "NDCG@10",
         "fedrec, federated",
         "the same on pooled data",
-        "best federated peer",
+        "best federated baseline",
         "best baseline",
         "published",
     ]
-    return table(header, [_line(result, published) for result in results if len(rows(result, published)) > 1])
+    return table(
+        header, [_summary_row(result, published) for result in results if len(model_rows(result, published)) > 1]
+    )
 
 
-def _line(result: Result, published: Sequence[Result]) -> list[str]:
-    ours = [result[name]["ndcg@10"] if name in result else None for name in ("federated", "central")]
-    named = [found for found in published if "kind" not in found]
-    firsts = [_first(found) for found in (_peers(result, fair=True), _baselines(result), _theirs(result, named))]
+def _summary_row(result: BenchmarkResult, published: Sequence[Published]) -> list[str]:
+    ours = [model.ndcg_10 if model else None for model in (result.federated, result.central)]
+    papers = [one for one in published if not one.kind]
+    fair = (row for row in _federated_baselines(result) if row.competes)
+    firsts = [_first(rows) for rows in (fair, _baselines(result), _published(result, papers))]
     best = best_of([*ours, *(value for value, _ in firsts)])
     return [
         title(result),
@@ -124,7 +123,7 @@ def _line(result: Result, published: Sequence[Result]) -> list[str]:
     ]
 
 
-def _first(rows: Iterator[Row]) -> tuple[Figure, str]:
-    """The highest NDCG@10, and whose it is; None and nothing if there is no row."""
-    first = max(rows, key=lambda row: middle(row.metrics.get("ndcg@10")), default=None)
-    return (first.metrics["ndcg@10"], f" ({first.model})") if first else (None, "")
+def _first(rows: Iterable[Row]) -> tuple[Figure, str]:
+    """Return the highest NDCG@10 and its model's name; None and no name if there is no row."""
+    first = max(rows, key=lambda row: mean_of(row.metrics.ndcg_10), default=None)
+    return (first.metrics.ndcg_10, f" ({first.model})") if first else (None, "")

@@ -1,16 +1,17 @@
-"""The pictures of the results: drawn by matplotlib, stamped with the figures that they show."""
+"""The plots of the results: drawn by matplotlib, and stamped with a hash of their figures."""
 
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks.report.markdown import label
-from benchmarks.report.results_file import Result, title
-from benchmarks.report.tables import span
+from benchmarks.report.markdown import label, span
+from benchmarks.report.sources import title
+from benchmarks.results_file import AblationResult, BenchmarkResult, CurvePoint, Result, UserGroup
 from fedrec.data.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
-"""Told apart by all eyes: Wong 2011, doi:10.1038/nmeth.1618."""
+"""Distinguishable with any colour vision: Wong 2011, doi:10.1038/nmeth.1618."""
 ALWAYS = ("federated", "central", "popularity")
 STYLE: Any = {
     "svg.hashsalt": "fedrec",
@@ -34,55 +35,65 @@ STYLE: Any = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A plot, and all that it shows."""
+    """A plot, and the figures that it shows."""
 
     file: str
     about: str
-    shown: Any  # ready for JSON
-    draw: Callable[["Figure", Any], None]
+    figures: Any  # ready for JSON
+    draw: Callable[["Figure"], None]
 
     @property
     def stamp(self) -> str:
-        """Names the figures: it stands in the file, so that a plot of other figures is known without drawing it."""
-        return hashlib.sha256(json.dumps([self.about, self.shown]).encode()).hexdigest()
+        """A hash of the figures, which the plot's file contains: other figures are noticed without drawing."""
+        return hashlib.sha256(json.dumps([self.about, self.figures]).encode()).hexdigest()
 
 
-def pictures(result: Result) -> Iterator[Picture]:
-    """The plots that a benchmark's results give."""
-    name = result["name"]
-    if result.get("curve"):
-        shown = {"curve": result["curve"], "central": _reference(result)}
-        yield Picture(f"{name}-curve.svg", f"{title(result)}: NDCG@10 by rounds, and by what is sent", shown, _curve)
-    if result.get("by_history"):
-        about = f"{title(result)}: NDCG@10 by length of history"
-        yield Picture(f"{name}-history.svg", about, _foremost(result["by_history"]), _history)
-    if result["preset"].get("against_bytes"):
-        shown = [
-            [found["group"], found["about"], found["bytes_up_per_client_round"], found["test"]["ndcg@10"]]
-            for found in result["variants"]
-        ]
-        yield Picture(f"{name}-bytes.svg", f"{title(result)}: NDCG@10 by bytes a round", shown, _bytes)
+def pictures(result: Result) -> list[Picture]:
+    """Return the plots of a benchmark's results."""
+    if isinstance(result, AblationResult):
+        return [_bytes_picture(result)] if result.preset.against_bytes else []
+    curve = [_curve_picture(result)] if result.curve else []
+    return curve + ([_history_picture(result)] if result.by_history else [])
 
 
-def _reference(result: Result) -> float | None:
-    return result["central"]["validation"]["ndcg@10"]["mean"] if "central" in result else None
+def _curve_picture(result: BenchmarkResult) -> Picture:
+    central = result.central and result.central.validation
+    pooled = central.ndcg_10.mean if central else None
+    figures = {"curve": [point.to_json() for point in result.curve], "central": pooled}
+    about = f"{title(result)}: NDCG@10 by rounds, and by what is sent"
+    return Picture(f"{result.name}-curve.svg", about, figures, partial(_draw_curve, result.curve, pooled))
 
 
-def _foremost(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of all models ours, the common bar, and the best others: as many as can be told apart."""
-    users = sum(group["users"] for group in groups)
+def _history_picture(result: BenchmarkResult) -> Picture:
+    groups = _foremost(result.by_history)
+    figures = [group.to_json() for group in groups]
+    about = f"{title(result)}: NDCG@10 by length of history"
+    return Picture(f"{result.name}-history.svg", about, figures, partial(_draw_history, groups))
+
+
+def _bytes_picture(result: AblationResult) -> Picture:
+    points = [
+        BytesPoint(variant.group, variant.about, variant.bytes_up_per_client_round, variant.test.ndcg_10)
+        for variant in result.variants
+    ]
+    about = f"{title(result)}: NDCG@10 by bytes a round"
+    return Picture(f"{result.name}-bytes.svg", about, points, partial(_draw_bytes, points))
+
+
+def _foremost(groups: Sequence[UserGroup]) -> list[UserGroup]:
+    """Keep our models, popularity, and the best others, up to the number of distinguishable colours."""
+    users = sum(group.users for group in groups)
     overall = {
-        model: sum(group["users"] * group["ndcg@10"][model] for group in groups) / users
-        for model in groups[0]["ndcg@10"]
+        model: sum(group.users * group.ndcg_10[model] for group in groups) / users for model in groups[0].ndcg_10
     }
     always = [model for model in ALWAYS if model in overall]
     others = sorted((model for model in overall if model not in always), key=lambda model: -overall[model])
     shown = [model for model in overall if model in always + others[: len(COLOURS) - 1 - len(always)]]
-    return [group | {"ndcg@10": {model: group["ndcg@10"][model] for model in shown}} for group in groups]
+    return [group.model_copy(update={"ndcg_10": {model: group.ndcg_10[model] for model in shown}}) for group in groups]
 
 
 def save(picture: Picture, path: Path) -> None:
-    """Draw it. Raises `InputError` where matplotlib is not installed."""
+    """Draw a plot. Raises `InputError` if matplotlib is not installed."""
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
@@ -90,67 +101,75 @@ def save(picture: Picture, path: Path) -> None:
         raise InputError("plots need matplotlib; install it with: pip install 'fedrec[plots]'") from error
     with rc_context(STYLE):
         figure = Figure(figsize=(8, 3.2), layout="constrained")
-        picture.draw(figure, picture.shown)
+        picture.draw(figure)
         figure.suptitle(picture.about)
         metadata = {"Date": None, "Description": picture.stamp}
         figure.savefig(path, metadata=metadata if path.suffix == ".svg" else None, dpi=150)
 
 
-def _curve(figure: "Figure", shown: dict[str, Any]) -> None:
-    columns = {"round": "rounds", "megabytes_up_per_client": "MB that a client has sent, on average"}
+def _draw_curve(curve: Sequence[CurvePoint], pooled: float | None, figure: "Figure") -> None:
+    scores = [point.ndcg_10 for point in curve]
+    columns = {
+        "rounds": [point.round for point in curve],
+        "MB that a client has sent, on average": [point.megabytes_up_per_client for point in curve],
+    }
     axes = figure.subplots(1, 2, sharey=True)
-    for ax, (column, name) in zip(axes, columns.items(), strict=True):
-        ax.plot(
-            [point[column] for point in shown["curve"]],
-            [point["ndcg@10"] for point in shown["curve"]],
-            color=COLOURS[0],
-            label="federated",
-        )
-        if shown["central"] is not None:
-            ax.axhline(shown["central"], color=COLOURS[6], linestyle="--", label="pooled data, at its best")
+    for ax, (name, column) in zip(axes, columns.items(), strict=True):
+        ax.plot(column, scores, color=COLOURS[0], label="federated")
+        if pooled is not None:
+            ax.axhline(pooled, color=COLOURS[6], linestyle="--", label="pooled data, at its best")
         ax.set_xlabel(name)
         ax.set_xlim(left=0)
     axes[0].set_ylabel("validation NDCG@10")
     axes[0].legend(loc="lower right")
 
 
-def _history(figure: "Figure", groups: list[dict[str, Any]]) -> None:
+def _draw_history(groups: Sequence[UserGroup], figure: "Figure") -> None:
     ax = figure.subplots()
-    models = list(groups[0]["ndcg@10"])
+    models = list(groups[0].ndcg_10)
     width = 0.8 / len(models)
     for number, model in enumerate(models):
-        heights = [group["ndcg@10"][model] for group in groups]
+        heights = [group.ndcg_10[model] for group in groups]
         places = [place + (number - (len(models) - 1) / 2) * width for place in range(len(groups))]
         ax.bar(places, heights, width, color=COLOURS[number % len(COLOURS)], label=label(model))
-    ax.set_xticks(range(len(groups)), [f"{span(group)}\n{group['users']:,} users" for group in groups])
+    ax.set_xticks(range(len(groups)), [f"{span(group)}\n{group.users:,} users" for group in groups])
     ax.set_xlabel("events before the test item")
     ax.grid(axis="x", visible=False)
-    _legend_beside(ax)
+    _add_legend_beside(ax)
 
 
-def _bytes(figure: "Figure", shown: list[list[Any]]) -> None:
+class BytesPoint(NamedTuple):
+    """A variant in the plot of quality against bytes."""
+
+    group: str
+    about: str
+    bytes_sent: int
+    ndcg: float
+
+
+def _draw_bytes(points: Sequence[BytesPoint], figure: "Figure") -> None:
     ax = figure.subplots()
-    for number, group in enumerate(dict.fromkeys(row[0] for row in shown)):
-        points = sorted((sent / 1000, score, about) for name, about, sent, score in shown if name == group)
+    for number, group in enumerate(dict.fromkeys(point.group for point in points)):
+        line = sorted((p.bytes_sent / 1000, p.ndcg, p.about) for p in points if p.group == group)
         colour = COLOURS[number % len(COLOURS)]
-        ax.plot([p[0] for p in points], [p[1] for p in points], "o-", color=colour, label=group)
-        for sent, score, about in points:
+        ax.plot([sent for sent, _, _ in line], [score for _, score, _ in line], "o-", color=colour, label=group)
+        for sent, score, about in line:
             ax.annotate(about, (sent, score), textcoords="offset points", xytext=(5, -10), fontsize=7, color=colour)
-    sizes = [sent / 1000 for _, _, sent, _ in shown]
+    sizes = [point.bytes_sent / 1000 for point in points]
     ax.set_xscale("log")
     ax.set_xticks(ticks := _ticks(min(sizes), max(sizes)), [f"{tick:g}" for tick in ticks], minor=False)
     ax.set_xticks([], minor=True)
     ax.margins(0.1)
     ax.set_xlabel("kB that a client sends in a round")
-    _legend_beside(ax)
+    _add_legend_beside(ax)
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times the powers of ten, about from `low` to `high`."""
+    """Return 1, 2 and 5 times the powers of ten, approximately from `low` to `high`."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [tick for power in powers for step in (1, 2, 5) if low / 1.5 <= (tick := step * 10.0**power) <= high * 1.5]
 
 
-def _legend_beside(ax: "Axes") -> None:
+def _add_legend_beside(ax: "Axes") -> None:
     ax.set_ylabel("NDCG@10")
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1))

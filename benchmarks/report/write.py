@@ -1,19 +1,19 @@
-"""The generated documents on disk: written, or held against what the results give."""
+"""The generated documents on disk: write them, or compare them with the results."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.report.document import CLOSING, OPENING, filled, page
+from benchmarks.report.document import CLOSING, OPENING, render_page, with_block
 from benchmarks.report.plots import Picture, pictures, save
-from benchmarks.report.results_file import Results, read_results
+from benchmarks.report.sources import Results, read_results
 from fedrec.data.errors import InputError
 from fedrec.data.storage.atomic_files import replaced_file
 
 PAGE, README, PLOTS = Path("docs/results.md"), Path("README.md"), Path("docs/plots")
 
 
-def write(root: Path) -> list[Path]:
-    """Make what differs anew, below a clone's root; the paths that were written."""
+def write_documents(root: Path) -> list[Path]:
+    """Write the documents that differ below a clone's root, and return their paths."""
     results = read_results(root)
     changed = []
     for path, text in _texts(root, results).items():
@@ -30,8 +30,8 @@ def write(root: Path) -> list[Path]:
     return changed
 
 
-def differing(root: Path) -> list[Path]:
-    """The documents that are not what the results give; a plot is told by its stamp, and not drawn again."""
+def find_differing(root: Path) -> list[Path]:
+    """Return the documents that differ from the results; a plot is recognised by its stamp and not drawn."""
     results = read_results(root)
     texts = [path for path, text in _texts(root, results).items() if _read(path) != text]
     return texts + [p for f in _pictures(results) if f.stamp not in _read(p := root / PLOTS / f.file)]
@@ -41,7 +41,7 @@ def _texts(root: Path, results: Results) -> dict[Path, str]:
     readme = _read(root / README)
     if readme.count(OPENING) != 1 or readme.count(CLOSING) != 1:
         raise InputError(f"{root / README} must hold {OPENING} and {CLOSING} once each; put them back")
-    return {root / PAGE: page(results), root / README: filled(readme, results)}
+    return {root / PAGE: render_page(results), root / README: with_block(readme, results)}
 
 
 def _pictures(results: Results) -> Iterator[Picture]:

@@ -1,19 +1,20 @@
-"""Parts that fit a baseline: each setting of its grid, chosen on validation, and the best one ranked on the test."""
+"""Jobs that fit a baseline: validation chooses from its grid, and the best setting is ranked on the test items."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from benchmarks.reproduce.jobs import Figures, Job, JobFolder
-from benchmarks.reproduce.preset import Preset, slug
-from benchmarks.reproduce.runs import scored
+from benchmarks.preset import Preset, slug
+from benchmarks.reproduce.jobs import Figures, Job, JobFolder, Measured
+from benchmarks.reproduce.runs import rank_held_out
+from benchmarks.results_file import Trial, Tuning
 from fedrec import console
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
 from fedrec.recsys.baselines.sasrec import Epoch
-from fedrec.recsys.baselines.tuning import BASELINES, METRIC, TrainingData, Tuned, configs, tune
+from fedrec.recsys.baselines.tuning import BASELINES, TrainingData, Tuned, configs, tune
 from fedrec.recsys.embeddings import embed_catalogue, resolve_encoder
 
 BASELINE = "baseline"
@@ -21,7 +22,7 @@ BASELINE = "baseline"
 
 @dataclass(frozen=True)
 class BaselineRun:
-    """A baseline as a preset asks for it."""
+    """A baseline with the grid, seed and encoder that a preset gives it."""
 
     name: str
     grid: Mapping[str, list[Any]]  # in place of the baseline's own values
@@ -29,51 +30,51 @@ class BaselineRun:
     encoder: str
 
 
-def baselines(preset: Preset) -> list[Job]:
-    """A part for each baseline. Raises `InputError` for a grid of none, or one with a setting that does not fit."""
-    known = {slug(name): name for name in BASELINES}
-    for name, grid in preset.baselines.items():
-        if name not in known:
-            raise InputError(f"baselines.{name} is not known; the baselines are {', '.join(known)}")
-        configs(BASELINES[known[name]], grid)
+def baseline_jobs(preset: Preset) -> list[Job]:
+    """Build a job for each baseline. Raises `InputError` for the grid of an unknown baseline, or an invalid one."""
+    names = {slug(name): name for name in BASELINES}
+    for key, grid in preset.baselines.items():
+        if key not in names:
+            raise InputError(f"baselines.{key} is not known; the baselines are {', '.join(names)}")
+        configs(BASELINES[names[key]], grid)
     config = preset.config(preset.seeds[0])
-    rivals = [
-        BaselineRun(name, preset.baselines.get(key, {}), config.seed, config.model.encoder)
-        for key, name in known.items()
+    return [
+        _job(BaselineRun(name, preset.baselines.get(key, {}), config.seed, config.model.encoder))
+        for key, name in names.items()
     ]
-    return [_part(rival) for rival in rivals]
 
 
-def _part(rival: BaselineRun) -> Job:
-    settings = asdict(rival) | {"grid": [asdict(config) for config in configs(BASELINES[rival.name], rival.grid)]}
-    return Job("baselines", rival.name, f"{BASELINE}-{slug(rival.name)}", settings, partial(_fit, rival))
+def _job(run: BaselineRun) -> Job:
+    settings = asdict(run) | {"grid": [asdict(config) for config in configs(BASELINES[run.name], run.grid)]}
+    return Job("baselines", run.name, f"{BASELINE}-{slug(run.name)}", settings, partial(_tune_and_rank, run))
 
 
-def _fit(rival: BaselineRun, place: JobFolder) -> Figures:
+def _tune_and_rank(run: BaselineRun, place: JobFolder) -> Figures:
     catalogue = Catalogue.load(place.data)
-    public = embed_catalogue(catalogue, resolve_encoder(rival.encoder), place.data)
-    given = TrainingData(Shard.load(place.data), public.matrix, rival.seed)
+    public = embed_catalogue(catalogue, resolve_encoder(run.encoder), place.data)
+    data = TrainingData(Shard.load(place.data), public.matrix, run.seed)
     tuned = tune(
-        BASELINES[rival.name], given, rival.grid, _watch, refit=len(catalogue.trainable_rows) == len(catalogue)
+        BASELINES[run.name], data, run.grid, _show_epoch, refit=len(catalogue.trainable_rows) == len(catalogue)
     )
     best = max(trial.ndcg for trial in tuned.trials)
-    return scored(tuned.score, place, ["test"]) | {"validation": {METRIC: best}, "tuning": _told(tuned)}
+    choice = {"validation": Measured(ndcg_10=best), "tuning": _tuning(tuned)}
+    return rank_held_out(tuned.score, place, ["test"]).model_copy(update=choice)
 
 
-def _watch(epoch: Epoch) -> None:
+def _show_epoch(epoch: Epoch) -> None:
     if epoch.ndcg is not None:
         console.status(f"epoch {epoch.epoch}  loss {epoch.loss:.3f}  validation NDCG@10 {epoch.ndcg:.4f}")
 
 
-def _told(tuned: Tuned) -> Figures:
-    """What was tried, and what was chosen of it; settings that were not varied are told once."""
-    tried = [trial.settings for trial in tuned.trials]
-    varied = [name for name in tuned.settings if len({settings[name] for settings in tried}) > 1]
-    return {
-        "settings": tuned.settings,
-        "chosen": {name: tuned.settings[name] for name in varied},
-        "trials": [
-            {"settings": {name: trial.settings[name] for name in varied}, METRIC: round(trial.ndcg, 6)}
+def _tuning(tuned: Tuned) -> Tuning:
+    """Describe the grid and the choice; the trials hold only the settings that vary."""
+    trials = [trial.settings for trial in tuned.trials]
+    varied = [name for name in tuned.settings if len({settings[name] for settings in trials}) > 1]
+    return Tuning(
+        settings=tuned.settings,
+        chosen={name: tuned.settings[name] for name in varied},
+        trials=tuple(
+            Trial(settings={name: trial.settings[name] for name in varied}, ndcg_10=round(trial.ndcg, 6))
             for trial in tuned.trials
-        ],
-    }
+        ),
+    )

@@ -1,58 +1,59 @@
-"""What the parts found that were put to another test: cold items, and a start from another dataset's run."""
+"""The figures of the two further tests: cold items, and a warm start from another dataset's adapter."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.reproduce.collect import OURS, Records, metrics_of, of_model
-from benchmarks.reproduce.jobs import Figures
-from fedrec.federation.rounds import SCORE
+from benchmarks.reproduce.collect import OURS, Records, jobs_of_model, round_figure, rounded_metrics
+from benchmarks.results_file import ColdStart, Mark, RoundsNeeded, WarmStart
 
-NEAR = 0.95
-"""Of the best validation score that training from scratch reaches: the mark that both beginnings are timed by."""
+SHARE = 0.95
+"""The mark that a warm start and a run from scratch are raced to, as a share of the latter's best validation score."""
 
-
-def others(records: Records) -> Figures:
-    """The figures of these families, as far as their parts are finished."""
-    found = {"cold": cold(records), "start": start(records)}
-    return {family: figures for family, figures in found.items() if figures}
+Curve = Sequence[tuple[int, float]]
 
 
-def cold(records: Records) -> Figures:
-    """Each model's test metrics where some items are cold: ranked among all items, and among the cold ones."""
-    found = [record for record in records.values() if record["family"] == "cold"]
+def cold_and_warm_fields(records: Records) -> dict[str, Any]:
+    """Collect the figures of both tests, as far as their jobs have finished."""
+    return {"cold": cold_start(records), "start": warm_start(records)}
+
+
+def cold_start(records: Records) -> dict[str, ColdStart]:
+    """Collect each model's test metrics on data with cold items."""
     return {
-        record["model"]: {
-            "users": record["figures"]["test"]["users"],
-            "all": metrics_of(record["figures"]["test"]),
-            "cold": metrics_of(record["figures"]["cold"]),
-        }
-        for record in found
+        record.job.model: ColdStart(
+            users=record.figures.test.users,
+            all=rounded_metrics(record.figures.test),
+            cold=rounded_metrics(record.figures.cold),
+        )
+        for record in records.values()
+        if record.job.family == "cold" and record.figures.cold
     }
 
 
-def start(records: Records) -> Figures | None:
-    """The warm start's metrics, those of its beginning, and how many rounds it and one from scratch need."""
-    found = [record for record in records.values() if record["family"] == "start"]
-    if not found:
+def warm_start(records: Records) -> WarmStart | None:
+    """Collect the warm start's metrics, and the rounds that it and the run from scratch need to reach the mark."""
+    record = next(iter(jobs_of_model(records, "start", "start")), None)
+    if not record or not record.figures.before or not record.figures.validation:
         return None
-    figures = found[0]["figures"]
-    told = {
-        "from": found[0]["settings"]["start"],
-        "before": metrics_of(figures["before"]),
-        **metrics_of(figures["test"]),
-        "validation": metrics_of(figures["validation"]),
-    }
-    scratch = of_model(records, OURS, OURS)
-    return told | (_rounds_needed(figures["curve"], scratch[0]["curve"]) if scratch else {})
+    scratch = next(iter(jobs_of_model(records, OURS, OURS)), None)
+    curves = (record.cost.curve, scratch.cost.curve) if record.cost and scratch and scratch.cost else None
+    return WarmStart(
+        from_=record.job.settings["start"],
+        before=rounded_metrics(record.figures.before),
+        **rounded_metrics(record.figures.test).by_field(),
+        validation=rounded_metrics(record.figures.validation),
+        **(_race(*curves) if curves else {}),
+    )
 
 
-def _rounds_needed(warm: list[list[Any]], scratch: list[list[Any]]) -> Figures:
-    mark = NEAR * max(score for _, score in scratch)
+def _race(warm: Curve, scratch: Curve) -> dict[str, Any]:
+    mark = SHARE * max(score for _, score in scratch)
     return {
-        "mark": {SCORE: round(mark, 6), "share": NEAR},
-        "rounds": {name: _first(curve, mark) for name, curve in (("start", warm), ("scratch", scratch))},
+        "mark": Mark(ndcg_10=round_figure(mark), share=SHARE),
+        "rounds": RoundsNeeded(start=_first_at(mark, warm), scratch=_first_at(mark, scratch)),
     }
 
 
-def _first(curve: list[list[Any]], mark: float) -> int | None:
-    """The first round that was validated at the mark or above; None where none was."""
+def _first_at(mark: float, curve: Curve) -> int | None:
+    """Return the first validated round at the mark or above; None if there is none."""
     return next((number for number, score in curve if score >= mark), None)

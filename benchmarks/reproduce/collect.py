@@ -1,158 +1,195 @@
-"""What the finished parts found, as one table of figures ready for JSON. No user is in it."""
+"""The figures of all finished jobs, collected into the fields of a result."""
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.reproduce.jobs import Figures
-from benchmarks.reproduce.preset import Ablation
-from fedrec.federation.rounds import SCORE
+from benchmarks.preset import Ablation
+from benchmarks.reproduce.federated_baselines import FAMILY as FEDERATED_BASELINES
+from benchmarks.reproduce.jobs import Figures, Job
+from benchmarks.reproduce.message_cost import RunCost
+from benchmarks.results_file import (
+    AblationResult,
+    CurvePoint,
+    Environment,
+    JobsElsewhere,
+    MeanAndStd,
+    Metrics,
+    ModelResult,
+    Ratio,
+    Result,
+    VariantResult,
+    json_key,
+)
 
-METRICS = ("ndcg@5", "ndcg@10", "ndcg@20", "recall@5", "recall@10", "recall@20", "mrr", "coverage@10")
 OURS, CENTRAL = "federated", "central"
-GROUPS = ("baselines", "peers")
-"""Families of several models."""
-APART = ("cold", "start")
-"""Families whose figures do not stand beside the others: they are of other data, or of another beginning."""
-TOLD = ("tuning",)
-"""What stands beside a model's metrics, from its first seed."""
-COSTS = ("rounds", "adapter_parameters", "bytes_up_per_client_round")
-RATIOS = ("ndcg@10", "recall@10")
-
-Records = Mapping[str, Mapping[str, Any]]
-"""Of each finished part, by its name: `family`, `model`, `settings`, `figures`, `seconds`, `machine`, `versions`."""
+GROUPS = {"baselines": "baselines", FEDERATED_BASELINES: "federated_baselines"}
+"""Families of several models → their field in the result."""
+SEPARATE = ("cold", "start")
+"""Families that are not compared with the others: they have other data, or another initial adapter."""
 
 
-def of_model(records: Records, family: str, model: str) -> list[Figures]:
-    """What the parts of one model found, a seed each."""
-    return [r["figures"] for r in records.values() if (r["family"], r["model"]) == (family, model)]
+@dataclass(frozen=True)
+class FinishedJob:
+    """A job with its figures, the cost of its run if it trained one, and how it was made."""
+
+    job: Job
+    figures: Figures
+    seconds: float
+    environment: Environment
+    cost: RunCost | None
 
 
-def overall(records: Records) -> Figures:
-    """What the models of a benchmark reached over their seeds, and how the federated one did it."""
-    found: Figures = {}
-    for family, model in dict.fromkeys((record["family"], record["model"]) for record in records.values()):
-        if family in APART:
+Records = Mapping[str, FinishedJob]
+"""The finished jobs, by name."""
+
+
+def jobs_of_model(records: Records, family: str, model: str) -> list[FinishedJob]:
+    """Return the jobs of one model, one for each seed."""
+    return [record for record in records.values() if (record.job.family, record.job.model) == (family, model)]
+
+
+def model_fields(records: Records) -> dict[str, Any]:
+    """Collect the models' figures over their seeds, and the course and cost of the federated runs."""
+    fields: dict[str, Any] = {}
+    for family, model in dict.fromkeys((record.job.family, record.job.model) for record in records.values()):
+        if family in SEPARATE:
             continue
-        figures = of_model(records, family, model)
-        table = found.setdefault(family, {}) if family in GROUPS else found
-        told = (*TOLD, *COSTS) if family == "peers" else TOLD
-        table[model] = over_seeds(figures) | {name: figures[0][name] for name in told if name in figures[0]}
-    runs = [record for record in records.values() if record["family"] == OURS]
-    return with_ratio(found) | (_of_runs(runs) if runs else {})
+        result = over_seeds(jobs_of_model(records, family, model))
+        if family in GROUPS:
+            fields.setdefault(GROUPS[family], {})[model] = result
+        else:
+            fields[model] = result
+    runs = jobs_of_model(records, OURS, OURS)
+    return fields | {"ratio": ratio_of(fields.get(OURS), fields.get(CENTRAL))} | (_run_fields(runs) if runs else {})
 
 
-def with_ratio(found: Figures) -> Figures:
-    """With what the federated model reaches of the central one's metrics, where both are there."""
-    if not {OURS, CENTRAL} <= found.keys():
-        return found
-    ratio = {
-        metric: rounded(found[OURS][metric]["mean"] / found[CENTRAL][metric]["mean"])
-        for metric in RATIOS
-        if found[CENTRAL][metric]["mean"]
-    }
-    return found | {"ratio": ratio}
+def ratio_of(federated: ModelResult | None, central: ModelResult | None) -> Ratio | None:
+    """Divide the federated model's means by the central one's; None if one of them is missing."""
+    if not federated or not central:
+        return None
+    ours, theirs = federated.by_field(), central.by_field()
+    return Ratio(
+        **{name: round_figure(ours[name].mean / theirs[name].mean) for name in Ratio.model_fields if theirs[name].mean}
+    )
 
 
-def over_seeds(figures: Sequence[Figures]) -> Figures:
-    """Each metric's mean, sample standard deviation (None of one seed) and values: the test's; within, the others'."""
+def over_seeds(jobs: Sequence[FinishedJob]) -> ModelResult:
+    """Collect one model's metrics over its seeds; the tuning is the first seed's."""
+    figures, first = [job.figures for job in jobs], jobs[0]
+    measured = {split: [getattr(run, split) for run in figures] for split in ("validation", "sampled_99")}
+    beside = {split: Metrics[MeanAndStd](**_means(seeds)) for split, seeds in measured.items() if all(seeds)}
+    fields: dict[str, Any] = _means([run.test for run in figures]) | beside | {"tuning": first.figures.tuning}
+    if first.job.family == FEDERATED_BASELINES and first.cost:
+        costs = ("rounds", "adapter_parameters", "bytes_up_per_client_round")
+        fields |= {name: getattr(first.cost, name) for name in costs}
+    return ModelResult(**fields)
 
-    def summed(split: str) -> Figures:
-        return {
-            name: mean_and_std([run[split][name] for run in figures]) for name in METRICS if name in figures[0][split]
-        }
 
-    beside = [split for split in ("validation", "sampled-99") if all(split in run for run in figures)]
-    return {**summed("test"), **{split: summed(split) for split in beside}}
+def _means(metrics: Sequence[Metrics[float]]) -> dict[str, Any]:
+    """Compute each metric's mean and deviation over the seeds, by the names of the fields."""
+    seeds = [one.by_field() for one in metrics]
+    return {name: mean_and_std([seed[name] for seed in seeds]) for name in seeds[0]}
 
 
-def mean_and_std(values: Sequence[float]) -> Figures:
+def mean_and_std(values: Sequence[float]) -> MeanAndStd:
+    """Compute the mean and the sample standard deviation; one value has no deviation."""
+    return MeanAndStd(
+        mean=round_figure(statistics.fmean(values)),
+        sd=round_figure(statistics.stdev(values)) if len(values) > 1 else None,
+        seeds=tuple(map(round_figure, values)),
+    )
+
+
+def rounded_metrics(metrics: Metrics[float]) -> Metrics[float]:
+    """Round metrics as they are written."""
+    return Metrics[float](**{name: round_figure(value) for name, value in metrics.by_field().items()})
+
+
+def variant_results(ablation: Ablation, records: Records) -> tuple[VariantResult, ...]:
+    """Collect the finished variants, in the order of the preset."""
+    return tuple(
+        _variant_result(ablation, name, records[name], cost)
+        for name in ablation.variant
+        if name in records and (cost := records[name].cost)
+    )
+
+
+def _variant_result(ablation: Ablation, name: str, record: FinishedJob, cost: RunCost) -> VariantResult:
+    assert record.figures.validation, "a variant's run has validation items"
+    return VariantResult(
+        name=name,
+        **dict(ablation.variant[name]),
+        test=rounded_metrics(record.figures.test),
+        validation=rounded_metrics(record.figures.validation),
+        adapter_parameters=cost.adapter_parameters,
+        bytes_up_per_client_round=cost.bytes_up_per_client_round,
+        rounds=cost.rounds,
+        best_round=cost.best_round,
+    )
+
+
+def _run_fields(runs: Sequence[FinishedJob]) -> dict[str, Any]:
+    """Collect the cost and the course of the federated runs over their seeds."""
+    settings, costs = runs[0].job.settings, [run.cost for run in runs if run.cost]
     return {
-        "mean": rounded(statistics.fmean(values)),
-        "sd": rounded(statistics.stdev(values)) if len(values) > 1 else None,
-        "seeds": [rounded(value) for value in values],
-    }
-
-
-def metrics_of(split: Mapping[str, float]) -> Figures:
-    return {name: rounded(split[name]) for name in METRICS if name in split}
-
-
-def variants(ablation: Ablation, records: Records) -> list[Figures]:
-    """What each variant changed, scored and cost."""
-    told = ("adapter_parameters", "bytes_up_per_client_round", "rounds", "best_round")
-    return [
-        {
-            "name": name,
-            **variant.model_dump(mode="json"),
-            **{split: metrics_of(record["figures"][split]) for split in ("test", "validation")},
-            **{figure: record["figures"][figure] for figure in told},
-        }
-        for name, variant in ablation.variant.items()
-        if (record := records.get(name))
-    ]
-
-
-def _of_runs(runs: Sequence[Mapping[str, Any]]) -> Figures:
-    """What federated runs of several seeds cost and how they went."""
-    settings, figures = runs[0]["settings"], [run["figures"] for run in runs]
-    return {
-        **{name: figures[0][name] for name in ("adapter_parameters", "bytes_up_per_client_round")},
+        "adapter_parameters": costs[0].adapter_parameters,
+        "bytes_up_per_client_round": costs[0].bytes_up_per_client_round,
         "bits": settings["bits"],
         "rounds": settings["rounds"],
-        "best_round": [run["best_round"] for run in figures],
+        "best_round": tuple(cost.best_round for cost in costs),
         "clients_per_round": settings["clients_per_round"],
-        "curve": _curve(settings, figures),
+        "curve": _curve(settings["clients_per_round"] / runs[0].figures.test.users, costs),
     }
 
 
-def _curve(settings: Mapping[str, Any], figures: Sequence[Figures]) -> list[Figures]:
-    """Validation by rounds, mean over seeds, with the megabytes that a client has sent by then on average."""
-    users = figures[0]["test"]["users"]
-    share = min(1, settings["clients_per_round"] / users)  # of the rounds a client takes part in
-    sent = share * figures[0]["bytes_up_per_client_round"] / 1e6
-    return [
-        {
-            "round": points[0][0],
-            SCORE: rounded(statistics.fmean(score for _, score in points)),
-            "megabytes_up_per_client": rounded(points[0][0] * sent),
-        }
-        for points in zip(*(run["curve"] for run in figures), strict=True)
-    ]
+def _curve(clients_per_user: float, costs: Sequence[RunCost]) -> tuple[CurvePoint, ...]:
+    """Compute the validation curve, mean over seeds, with the megabytes that a client has sent by then on average."""
+    share = min(1, clients_per_user)  # of the rounds in which a client takes part
+    sent = share * costs[0].bytes_up_per_client_round / 1e6
+    return tuple(
+        CurvePoint(
+            round=points[0][0],
+            ndcg_10=round_figure(statistics.fmean(score for _, score in points)),
+            megabytes_up_per_client=round_figure(points[0][0] * sent),
+        )
+        for points in zip(*(cost.curve for cost in costs), strict=True)
+    )
 
 
-def circumstances_of(records: Records) -> Figures:
-    """Machine and versions; parts that were made under others are listed `elsewhere` with theirs."""
-    seen: list[tuple[Figures, list[str]]] = []
+def environment_fields(records: Records) -> dict[str, Any]:
+    """Return the first job's machine and versions; jobs with others are listed `elsewhere` with theirs."""
+    names: dict[str, list[str]] = {}
     for name, record in records.items():
-        made = {key: record[key] for key in ("machine", "versions")}
-        names = next((names for other, names in seen if other == made), None)
-        if names is None:
-            seen.append((made, [name]))
-        else:
-            names.append(name)
-    first, *others = seen or [({}, [])]
-    elsewhere = [{"parts": names, **made} for made, names in others]
-    return first[0] | ({"elsewhere": elsewhere} if elsewhere else {})
+        names.setdefault(record.environment.model_dump_json(), []).append(name)
+    first, *others = [(records[jobs[0]].environment, tuple(jobs)) for jobs in names.values()]
+    elsewhere = tuple(JobsElsewhere(parts=jobs, **dict(environment)) for environment, jobs in others)
+    return dict(first[0]) | {"elsewhere": elsewhere}
 
 
-def seconds_of(records: Records) -> Figures:
-    """How long the parts took, and all of them. Of a part that was killed, its rounds are known at least."""
-    took = {
-        name: max(record["seconds"], record["figures"].get("training_seconds", 0.0)) for name, record in records.items()
+def time_fields(records: Records) -> dict[str, Any]:
+    """Return the seconds of each job and their sum; a job that was killed counts at least its rounds."""
+    seconds = {
+        name: max(record.seconds, record.cost.training_seconds if record.cost else 0.0)
+        for name, record in records.items()
     }
-    return {"wall_seconds": round(sum(took.values()), 1), "part_seconds": took}
+    return {"wall_seconds": round(sum(seconds.values()), 1), "part_seconds": seconds}
 
 
-def rounded(value: float) -> float:
+def round_figure(value: float) -> float:
+    """Round a figure as it is written."""
     return round(value, 6)
 
 
-def rows(found: Figures) -> dict[str, dict[str, float]]:
-    """A result's test metrics by what was measured, for a table."""
-    if "variants" in found:
-        return {variant["name"]: variant["test"] for variant in found["variants"]}
-    models = {name: found[name] for name in (OURS, CENTRAL) if name in found}
-    for group in GROUPS:
-        models |= found.get(group, {})
-    return {name: {m: model[m]["mean"] for m in METRICS if m in model} for name, model in models.items()}
+def metrics_by_model(result: Result) -> dict[str, dict[str, float]]:
+    """Return a result's test metrics by model or variant, as a table shows them."""
+    if isinstance(result, AblationResult):
+        tables = {variant.name: variant.test.by_field() for variant in result.variants}
+    else:
+        shown = {name: model for name, model in result.own_models().items() if name in (OURS, CENTRAL)}
+        models = shown | result.baselines | result.federated_baselines
+        tables = {
+            name: {metric: value.mean for metric, value in model.by_field().items()} for name, model in models.items()
+        }
+    return {name: {json_key(metric): value for metric, value in table.items()} for name, table in tables.items()}

@@ -1,6 +1,6 @@
-"""Models beside each other, user by user: which difference is more than chance, and for whom a model is good.
+"""Comparisons of models user by user: which differences are more than chance, and how history length matters.
 
-Each user's ranks are read where the parts left them; only figures over users come out.
+The jobs' folders hold each user's ranks; only figures over users leave this module.
 """
 
 from pathlib import Path
@@ -8,65 +8,69 @@ from statistics import fmean
 
 import numpy as np
 
-from benchmarks.reproduce.collect import APART, OURS, RATIOS, Records, rounded
-from benchmarks.reproduce.jobs import RANKS, Figures, load_ranks
+from benchmarks.reproduce.collect import OURS, SEPARATE, Records, round_figure
+from benchmarks.reproduce.jobs import RANKS, load_ranks
+from benchmarks.results_file import Comparison, UserGroup
 from fedrec.data.shard import Shard
 from fedrec.recsys.evaluation.groups import by_length
 from fedrec.recsys.evaluation.ranking import per_user
 from fedrec.recsys.evaluation.significance import compare
 
 METRIC = "ndcg@10"
+COMPARED = (METRIC, "recall@10")
 
-OF_FIRST_SEED = ("personal",)
-"""Models that begin where the first seed's federated run ended, and are compared with that one."""
+FROM_FIRST_SEED = ("personal",)
+"""Models that start from the first seed's federated run, and are compared with that run alone."""
 
 Ranks = dict[str, list[np.ndarray]]
-"""Model → its ranks of every user's test item, (U,) for each seed."""
+"""Model → the ranks of every user's test item, (U,) for each seed."""
 
 
-def ranks_of(records: Records, out: Path) -> Ranks:
-    """The ranks of all models that left some."""
-    found: Ranks = {}
+def load_all_ranks(records: Records, out: Path) -> Ranks:
+    """Load the ranks of all models that have some."""
+    ranks: Ranks = {}
     for name, record in records.items():
-        if record["family"] not in APART and (out / name / RANKS).is_file():
-            found.setdefault(record["model"], []).append(load_ranks(out / name))
-    return found
+        if record.job.family not in SEPARATE and (out / name / RANKS).is_file():
+            ranks.setdefault(record.job.model, []).append(load_ranks(out / name))
+    return ranks
 
 
-def comparisons(ranks: Ranks) -> list[Figures]:
-    """Ours against each other model: paired over users, each user's metric being the mean over the seeds."""
-    return [_compared(ranks, other, metric) for other in ranks if OURS in ranks and other != OURS for metric in RATIOS]
+def compare_models(ranks: Ranks) -> tuple[Comparison, ...]:
+    """Compare ours with each other model: paired over users, on each user's mean over the seeds."""
+    others = [model for model in ranks if model != OURS] if OURS in ranks else []
+    return tuple(_compare_with(ranks, other, metric) for other in others for metric in COMPARED)
 
 
-def _compared(ranks: Ranks, other: str, metric: str) -> Figures:
-    pair = (ranks[OURS][: 1 if other in OF_FIRST_SEED else None], ranks[other])
+def _compare_with(ranks: Ranks, other: str, metric: str) -> Comparison:
+    pair = (ranks[OURS][: 1 if other in FROM_FIRST_SEED else None], ranks[other])
     ours, theirs = (np.mean([per_user(seed, metric) for seed in seeds], axis=0) for seeds in pair)
-    found = compare(ours, theirs, np.random.default_rng(0))
-    return {
-        "a": OURS,
-        "b": other,
-        "metric": metric,
-        "difference": rounded(found.difference),
-        "interval": [rounded(found.low), rounded(found.high)],
-        "p": rounded(found.p),
-    }
+    bootstrap = compare(ours, theirs, np.random.default_rng(0))
+    return Comparison(
+        a=OURS,
+        b=other,
+        metric=metric,
+        difference=round_figure(bootstrap.difference),
+        interval=(round_figure(bootstrap.low), round_figure(bootstrap.high)),
+        p=round_figure(bootstrap.p),
+    )
 
 
-def by_history(ranks: Ranks, data: Path) -> list[Figures]:
-    """Users in groups by how many events they have before the test item, and each model's mean NDCG@10 in them."""
+def group_by_history(ranks: Ranks, data: Path) -> tuple[UserGroup, ...]:
+    """Group users by their number of events before the test item, and compute each model's mean NDCG@10 per group."""
     shard = Shard.load(data)
     users = shard.ranked(range(len(shard)))
     lengths = np.array([len(shard.history(user, "test")) for user in users])
     groups = {name: [by_length(lengths, seed) for seed in seeds] for name, seeds in ranks.items()}
-    return [
-        {
-            "group": group.name,
-            "from": group.shortest,
-            "to": group.longest,
-            "users": group.users,
-            METRIC: {
-                name: rounded(fmean(seed[number].metrics[METRIC] for seed in seeds)) for name, seeds in groups.items()
+    return tuple(
+        UserGroup(
+            group=group.name,
+            from_=group.shortest,
+            to=group.longest,
+            users=group.users,
+            ndcg_10={
+                name: round_figure(fmean(seed[number].metrics[METRIC] for seed in seeds))
+                for name, seeds in groups.items()
             },
-        }
+        )
         for number, group in enumerate(next(iter(groups.values()), [[]])[0])
-    ]
+    )

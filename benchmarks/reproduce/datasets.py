@@ -1,4 +1,4 @@
-"""The prepared data that parts work on: as a dataset usually is, or as a part wants it otherwise."""
+"""The prepared folders of a benchmark: the dataset as usual, and as some jobs want it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -15,36 +15,36 @@ from fedrec.data.split import Split
 from fedrec.data.storage.names import plain_name
 
 STAMP = ("name", "users", "items", "interactions", "split", "catalogue_fingerprint")
-"""Of the manifest: what tells whether a part was made on the same data."""
+"""Keys of the manifest that identify the data of a finished job."""
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """A dataset by name, its raw files where they are at hand, and the folder that its prepared ones stand in."""
+class BenchmarkData:
+    """A dataset by name, its raw files if the user has them, and the folder of its prepared folders."""
 
     name: str
-    given: Path | None
+    raw: Path | None
     out: Path
 
     def folder(self, preparation: Preparation = USUAL) -> Path:
         return self.out / plain_name(f"data{preparation.suffix}", "the prepared folder")
 
-    def prepare(self, parts: Iterable[Job]) -> None:
-        """Prepare it in every way that these parts want, where that is not done yet."""
-        for preparation in dict.fromkeys([USUAL, *(part.preparation for part in parts)]):
+    def prepare_for(self, jobs: Iterable[Job]) -> None:
+        """Prepare the dataset as usual and in every way that these jobs want, unless that is done already."""
+        for preparation in dict.fromkeys([USUAL, *(job.preparation for job in jobs)]):
             self._prepare(_source(self.name, preparation), self.folder(preparation))
 
     def _prepare(self, source: Source, folder: Path) -> None:
         if (folder / MANIFEST).is_file():
             manifest = read_manifest(folder)
-            md5 = md5_of(self.given) if self.given and self.given.is_file() else manifest["source_md5"]
+            md5 = md5_of(self.raw) if self.raw and self.raw.is_file() else manifest["source_md5"]
             if (manifest["name"], manifest["source_md5"]) == (source.name + source.split.suffix, md5):
                 return
         with console.counting(f"fetching {source.name}", download=True) as progress:
-            prepare(source, folder, self.given, progress, console.warn)
+            prepare(source, folder, self.raw, progress, console.warn)
 
     def stamp(self, preparation: Preparation) -> dict[str, Any] | None:
-        """What a part's record says of its data; None where they are not prepared."""
+        """Return the identity of the prepared data, for a job's record; None if they are not prepared."""
         folder = self.folder(preparation)
         if not (folder / MANIFEST).is_file():
             return None

@@ -1,4 +1,4 @@
-"""A benchmark's parts: each has a folder of its own, is made once, and goes on where it was interrupted."""
+"""The jobs of a benchmark: each has its own folder, runs once, and resumes if it was interrupted."""
 
 import json
 import time
@@ -8,50 +8,86 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ConfigDict, Field, ValidationError
 
+from benchmarks.preset import Settings
+from benchmarks.results_file import Environment, Machine, Metrics, Table, Tuning
 from fedrec.data.storage.contents import Contents
 from fedrec.data.storage.locks import in_use
 from fedrec.data.storage.reading import open_array, read_bytes
 from fedrec.evaluation import save_ranks
 from fedrec.federation.config import RunConfig, to_flat
-from fedrec.federation.training_run import RUN as OF_A_RUN
+from fedrec.federation.training_run import RUN as RUN_FILES
 from fedrec.federation.training_run import environment_info
+from fedrec.recsys.card import with_present_names
 from fedrec.recsys.recommender import save_json
 
 RECORD = "part.json"
 RANKS = "ranks.npy"
-"""Each user's rank of the test item: private, so it stays in the part's folder."""
+"""Each user's rank of the test item: private, so it stays in the job's folder."""
 
 HISTORIES = "histories"
-"""In a record's stamp of its data: their fingerprint."""
+"""The key of the histories' fingerprint in a record's data stamp."""
 
 RUN = "run"
-"""Below a training part's folder: the artifact."""
+"""The folder of the artifact, in the folder of a job that trains."""
 
-CONTENTS = Contents("part of a benchmark", RECORD, (RECORD, RANKS, *(f"{RUN}/{file}" for file in OF_A_RUN.patterns)))
+CONTENTS = Contents("part of a benchmark", RECORD, (RECORD, RANKS, *(f"{RUN}/{file}" for file in RUN_FILES.patterns)))
 
-Figures = dict[str, Any]
-"""What a part found out, ready for JSON. Nothing in it is about one user."""
+
+class Measured(Metrics[float]):
+    """The metrics of a split."""
+
+    model_config = ConfigDict(extra="ignore")  # hr@k, which equals recall@k
+
+
+class Ranked(Measured):
+    """The metrics of one ranking, and the number of ranked users."""
+
+    users: int
+
+
+class Figures(Table):
+    """What a job measured, by split. Nothing in it is about one user."""
+
+    test: Ranked
+    validation: Measured | None = None
+    sampled_99: Ranked | None = None  # the test items against 99 sampled items
+    cold: Ranked | None = None  # the test items among the cold items alone
+    before: Ranked | None = None  # the test items, before a warm start's first round
+    tuning: Tuning | None = None
+
+
+class JobRecord(Table):
+    """The record in a job's folder. `data` is the stamp of the prepared data, None if nothing is prepared."""
+
+    settings: Settings
+    data: dict[str, Any] | None
+    finished: bool
+    seconds: float
+    figures: Figures | None = None
+    machine: Machine | None = None
+    versions: dict[str, str] = Field(default={})
 
 
 @dataclass(frozen=True)
 class JobFolder:
-    """Where a part works."""
+    """The folders that a job reads and writes."""
 
     data: Path  # a prepared folder
-    folder: Path  # the part's own
+    folder: Path  # the job's own
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a part wants the dataset prepared, where that is not as usual."""
+    """How a job wants the dataset prepared, if not as usual."""
 
-    cold_share: float = 0.0  # of the items, that are in no training event
-    texts: tuple[str, ...] = ()  # columns that the encoder reads of an item
+    cold_share: float = 0.0  # share of the items that are in no training event
+    texts: tuple[str, ...] = ()  # columns that form an item's text
 
     @property
     def suffix(self) -> str:
-        """What tells its folder from the usual one."""
+        """The end of the prepared folder's name."""
         cold = [f"cold-{self.cold_share:g}"] if self.cold_share else []
         return "".join(f"-{word}" for word in [*cold, *self.texts])
 
@@ -61,74 +97,78 @@ USUAL = Preparation()
 
 @dataclass(frozen=True)
 class Job:
-    """One thing to find out. `settings` decide what comes out: a part made with others is made anew."""
+    """A measurement. `settings` decide its outcome: a job that was made with other settings is rerun."""
 
     family: str
-    model: str  # what results call it; parts of one model differ in their seed
+    model: str  # the model's name in the results; jobs of one model differ in their seed
     name: str
     settings: Mapping[str, Any]
-    make: Callable[[JobFolder], Figures]
+    measure: Callable[[JobFolder], Figures]
     preparation: Preparation = USUAL
 
 
-def finished(part: Job, folder: Path, stamp: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The record of a part that is there, made with its settings on data of this stamp; None where there is none."""
-    record = _record(folder)
-    return record if record.get("finished") and _same(record, part, stamp) else None
+def finished_record(job: Job, folder: Path, stamp: Mapping[str, Any] | None) -> JobRecord | None:
+    """Return a job's record if it finished with these settings, on data with this stamp; else None."""
+    record = _load_record(folder)
+    return record if record and record.finished and _matches(record, job, stamp) else None
 
 
-def run_job(part: Job, place: JobFolder, stamp: Mapping[str, Any] | None) -> None:
-    """Make a part, or go on making it; what was begun with other settings or data is thrown away.
+def run_job(job: Job, place: JobFolder, stamp: Mapping[str, Any] | None) -> None:
+    """Run or resume a job; remove first what it left with other settings or data.
 
-    Raises `InputError` if its folder holds something else, or if another process makes it.
+    Raises `InputError` if its folder holds something else, or if another process runs it.
     """
     CONTENTS.check(place.folder, "--out")
     with in_use(place.folder):
-        _perform(part, place, stamp)
+        _run(job, place, stamp)
 
 
-def _perform(part: Job, place: JobFolder, stamp: Mapping[str, Any] | None) -> None:
-    record = _record(place.folder)
-    if not _same(record, part, stamp):
+def _run(job: Job, place: JobFolder, stamp: Mapping[str, Any] | None) -> None:
+    record = _load_record(place.folder)
+    if not record or not _matches(record, job, stamp):
         CONTENTS.clear(place.folder)
-        record = {"settings": part.settings, "data": stamp, "finished": False, "seconds": 0.0}
-        save_json(place.folder / RECORD, record)
+        record = JobRecord(settings=dict(job.settings), data=dict(stamp) if stamp else None, finished=False, seconds=0)
+        save_json(place.folder / RECORD, record.to_json())
     started = time.perf_counter()
     try:
-        figures = part.make(place)
-        record |= {"finished": True, "figures": figures, **environment_info()}
-    finally:  # an interrupted part keeps count of its seconds
-        record["seconds"] = round(record["seconds"] + time.perf_counter() - started, 1)
-        save_json(place.folder / RECORD, record)
+        figures = job.measure(place)
+        environment = Environment.model_validate(environment_info())
+        record = record.model_copy(update={"finished": True, "figures": figures, **dict(environment)})
+    finally:  # an interrupted job also counts its seconds
+        seconds = round(record.seconds + time.perf_counter() - started, 1)
+        save_json(place.folder / RECORD, record.model_copy(update={"seconds": seconds}).to_json())
 
 
 def keep_ranks(folder: Path, ranks: np.ndarray) -> None:
+    """Save the ranks of a job's test items in its folder."""
     save_ranks(folder / RANKS, ranks)
 
 
 def load_ranks(folder: Path) -> np.ndarray:
-    return open_array(folder / RANKS, f"remove {folder}, and it is made anew")
+    """Load the ranks of a job's test items, (U,). Raises `InputError` if they are damaged."""
+    return open_array(folder / RANKS, f"remove {folder}, and the job is rerun")
 
 
-def _record(folder: Path) -> dict[str, Any]:
-    """Empty where there is none, or where a hand has damaged it: the part is then made anew."""
+def _load_record(folder: Path) -> JobRecord | None:
+    """Load a job's record; None if it is missing or unreadable, so that the job is rerun."""
     try:
-        record = json.loads(read_bytes(folder / RECORD, "remove it"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
+        return JobRecord.model_validate_json(read_bytes(folder / RECORD, "remove it"))
+    except (OSError, ValidationError):
+        return None
 
 
-def _same(record: Mapping[str, Any], part: Job, stamp: Mapping[str, Any] | None) -> bool:
-    """Whether it is of these settings and data. A setting that it does not know had what is its default today."""
-    asked = json.loads(json.dumps({"settings": part.settings, "data": stamp}))  # as JSON gives it back
-    settings = record.get("settings", {})
-    since = {name: value for name, value in to_flat(RunConfig()).items() if name in asked["settings"]}
-    return since | settings == asked["settings"] and _same_data(record.get("data"), asked["data"])
+def _matches(record: JobRecord, job: Job, stamp: Mapping[str, Any] | None) -> bool:
+    """Check whether a record is of these settings and data. A setting that it lacks had today's default, and settings
+    of earlier versions are read under their present names."""
+    wanted = json.loads(json.dumps({"settings": job.settings, "data": stamp}))  # tuples become lists, as in the file
+    defaults = {name: value for name, value in to_flat(RunConfig()).items() if name in wanted["settings"]}
+    return defaults | with_present_names(record.settings) == wanted["settings"] and _same_data(
+        record.data, wanted["data"]
+    )
 
 
-def _same_data(told: dict[str, Any] | None, asked: dict[str, Any] | None) -> bool:
-    """Whether two stamps are of the same data. Earlier records do not tell of the histories."""
-    if told and asked and HISTORIES not in told:
-        asked = {name: value for name, value in asked.items() if name != HISTORIES}
-    return told == asked
+def _same_data(recorded: dict[str, Any] | None, present: dict[str, Any] | None) -> bool:
+    """Check whether two stamps are of the same data. Earlier records lack the fingerprint of the histories."""
+    if recorded and present and HISTORIES not in recorded:
+        present = {name: value for name, value in present.items() if name != HISTORIES}
+    return recorded == present

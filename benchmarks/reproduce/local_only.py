@@ -1,11 +1,12 @@
-"""Parts in which every client trains a copy of its own: alone, or after the federation."""
+"""Jobs in which every client trains a copy of its own: from scratch, or after the federation."""
 
 from functools import partial
 from typing import Any
 
-from benchmarks.reproduce.jobs import Figures, Job, JobFolder, keep_ranks
-from benchmarks.reproduce.preset import Device, Preset
+from benchmarks.preset import Device, Preset
+from benchmarks.reproduce.jobs import Figures, Job, JobFolder, Measured, Ranked, keep_ranks
 from benchmarks.reproduce.runs import finished_run
+from benchmarks.results_file import Trial, Tuning
 from fedrec.federation.config import RunConfig, to_flat
 from fedrec.personalise import Choices, chosen, clients_on
 from fedrec.recsys.embeddings import resolve_encoder
@@ -15,24 +16,24 @@ from fedrec.recsys.recommender import Recommender
 from fedrec.recsys.training.personalisation import SELECTION_METRIC, PersonalConfig
 
 
-def alone(preset: Preset) -> list[Job]:
-    """The same model trained on each client's events alone, with the first seed."""
+def local_only_jobs(preset: Preset) -> list[Job]:
+    """Build the job that trains the same model on each client's events alone, with the first seed."""
     config = preset.config(preset.seeds[0])
-    return [_part("alone", config, preset.alone, None)]
+    return [_job("alone", config, preset.alone, None)]
 
 
-def personal(preset: Preset) -> list[Job]:
-    """Each client's own fine-tuning of what the first seed's federation learned."""
+def personal_jobs(preset: Preset) -> list[Job]:
+    """Build the job in which each client fine-tunes the adapter of the first seed's federated run."""
     config = preset.config(preset.seeds[0])
-    return [_part("personal", config, preset.personal, f"federated-{config.seed}")]
+    return [_job("personal", config, preset.personal, f"federated-{config.seed}")]
 
 
-def _part(model: str, config: RunConfig, device: Device, start: str | None) -> Job:
+def _job(model: str, config: RunConfig, device: Device, start: str | None) -> Job:
     settings = to_flat(config) | device.model_dump(mode="json")
-    return Job(model, model, f"{model}-{config.seed}", settings, partial(_tune, config, device, start))
+    return Job(model, model, f"{model}-{config.seed}", settings, partial(_tune_and_rank, config, device, start))
 
 
-def _tune(config: RunConfig, device: Device, start: str | None, place: JobFolder) -> Figures:
+def _tune_and_rank(config: RunConfig, device: Device, start: str | None, place: JobFolder) -> Figures:
     if start is None:
         model, adapter = TwoTowerModel(config.model, resolve_encoder(config.model.encoder), config.seed), None
     else:
@@ -41,24 +42,27 @@ def _tune(config: RunConfig, device: Device, start: str | None, place: JobFolder
     choices = Choices(list(device.steps), list(device.rates), list(device.parts))
     choice, trials, test = chosen(clients_on(place.data, model, adapter), config, choices)
     keep_ranks(place.folder, test.ranks)
-    validation = max((trial["validation"] for trial in trials), key=lambda metrics: metrics[SELECTION_METRIC])
-    return {
-        "test": metric_means(metric_sums(test.ranks)),
-        "validation": validation,
-        "tuning": _told(device, choice, trials),
-    }
+    return Figures(
+        test=Ranked.model_validate(metric_means(metric_sums(test.ranks))),
+        validation=max(map(_validation, trials), key=lambda metrics: metrics.ndcg_10),
+        tuning=_tuning(device, choice, trials),
+    )
 
 
-def _told(device: Device, choice: PersonalConfig, trials: list[dict[str, Any]]) -> Figures:
+def _validation(trial: dict[str, Any]) -> Measured:
+    return Measured.model_validate(trial["validation"])
+
+
+def _tuning(device: Device, choice: PersonalConfig, trials: list[dict[str, Any]]) -> Tuning:
+    """Describe the grid and the choice; `parts` is left out if it does not vary."""
     names = ("steps", "rate") if len(device.parts) == 1 else ("steps", "rate", "parts")
-    return {
-        "settings": choice.as_dict(),
-        "chosen": {name: choice.as_dict()[name] for name in names},
-        "trials": [
-            {
-                "settings": {name: trial[name] for name in names},
-                SELECTION_METRIC: round(trial["validation"][SELECTION_METRIC], 6),
-            }
+    return Tuning(
+        settings=choice.as_dict(),
+        chosen={name: choice.as_dict()[name] for name in names},
+        trials=tuple(
+            Trial(
+                settings={name: trial[name] for name in names}, ndcg_10=round(trial["validation"][SELECTION_METRIC], 6)
+            )
             for trial in trials
-        ],
-    }
+        ),
+    )

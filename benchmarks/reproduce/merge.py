@@ -1,75 +1,101 @@
-"""Results of parts that were made on several machines: each adds its own to the file."""
+"""Results whose jobs were made on several machines: each machine adds its own to the file.
 
-from collections.abc import Mapping
+Users' ranks do not leave a machine, so models of two machines are not compared user by user.
+"""
 
-from benchmarks.reproduce.collect import GROUPS, with_ratio
-from benchmarks.reproduce.jobs import Figures
+from collections.abc import Collection, Mapping
+from typing import Any, TypeVar
 
-SAME = ("name", "split", "data", "seeds")
-"""What two machines must agree on, and the preset's settings."""
+from benchmarks.reproduce.collect import ratio_of
+from benchmarks.results_file import AblationResult, BenchmarkResult, JobsElsewhere, Result, UserGroup
 
-OWN = ("parts", "baselines", "alone", "personal", "cold")
-"""Of the preset: which parts it asks for and what they try, which the parts themselves tell."""
+Kind = TypeVar("Kind", AblationResult, BenchmarkResult)
 
-MADE_ON = ("machine", "versions")
-OF_FIRST = (*MADE_ON, "elsewhere")
-"""What is told of the machine that the file began on: the others stand `elsewhere`."""
+MUST_AGREE = ("name", "split", "data", "seeds")
+"""Fields that two machines must agree on, beside the preset's settings."""
+
+MAY_DIFFER = {"parts", "baselines", "alone", "personal", "cold"}
+"""Fields of the preset that may differ: the families it asks for, and grids, which the models' tunings record."""
+
+ENVIRONMENT = ("machine", "versions", "elsewhere")
 
 
-def merge_results(told: Figures, found: Figures, elsewhere: Mapping[str, str]) -> Figures | None:
-    """What was found here added to what a file tells; `elsewhere` are the parts that only the file tells of, and their
-    models. A model that was made again here takes the place of the file's. None where the two are not of the same
-    benchmark, or where a model's seeds were made in both places.
+def merge_results(existing: Result, new: Result, only_in_existing: Mapping[str, str]) -> Result | None:
+    """Add new results to those of an existing file; `only_in_existing` maps the jobs that only the file has to their
+    models. A model that both have is taken from `new`.
 
-    Users' ranks do not leave a machine, so models of two machines are not compared user by user.
+    None if the two are not of the same benchmark, or if a model's seeds were made in both places.
     """
-    made_here = {name for group in GROUPS for name in found.get(group, {})} | found.keys()
-    differ = any(told.get(key) != found.get(key) for key in SAME) or _asked(told) != _asked(found)
-    if differ or not found["part_seconds"] or made_here & set(elsewhere.values()):
+    if not _same_benchmark(existing, new):
         return None
-    groups = {group: told.get(group, {}) | found.get(group, {}) for group in GROUPS if group in told or group in found}
-    seconds = {name: told["part_seconds"][name] for name in elsewhere} | found["part_seconds"]
-    made = {"parts": list(found["part_seconds"]), **{key: found[key] for key in MADE_ON}}
-    others = [
-        {**entry, "parts": parts}
-        for entry in told.get("elsewhere", [])
-        if (parts := [name for name in entry["parts"] if name in elsewhere])
-    ]
-    of_others = {name for entry in others for name in entry["parts"]}
-    first = told if elsewhere.keys() - of_others else found  # where all of the first's parts were made again
-    both = {
-        **told,
-        **{name: found[name] for name in found if name not in OF_FIRST},
-        **{key: first[key] for key in MADE_ON},
-        "elsewhere": others if first is found else [*others, made],
-        "wall_seconds": round(sum(seconds.values()), 1),
-        "part_seconds": seconds,
-    }
-    if "variants" in told:
-        variants = {v["name"]: v for v in (*told["variants"], *found["variants"])}
-        return both | {"variants": [variants[name] for name in told["preset"]["variant"] if name in variants]}
-    still = [entry for entry in told["comparisons"] if not made_here & {entry["a"], entry["b"]}]
-    return with_ratio(
-        both
-        | {
-            **groups,
-            "comparisons": [*still, *found["comparisons"]],
-            "by_history": _by_history(told["by_history"], found["by_history"]),
+    if isinstance(existing, AblationResult) and isinstance(new, AblationResult):
+        return _merge_variants(_merge_common(existing, new, only_in_existing), existing, new)
+    if isinstance(existing, BenchmarkResult) and isinstance(new, BenchmarkResult):
+        if _model_names(new) & set(only_in_existing.values()):
+            return None
+        return _merge_models(_merge_common(existing, new, only_in_existing), existing, new)
+    return None
+
+
+def _same_benchmark(existing: Result, new: Result) -> bool:
+    presets = (result.preset.model_dump(exclude=MAY_DIFFER) for result in (existing, new))
+    return next(presets) == next(presets) and all(getattr(existing, f) == getattr(new, f) for f in MUST_AGREE)
+
+
+def _merge_common(existing: Kind, new: Kind, only_in_existing: Collection[str]) -> Kind:
+    """Merge the fields that every result has, and take what `new` measured for the others."""
+    measured = {name: value for name, value in _set_fields(new).items() if name not in ENVIRONMENT}
+    seconds = {name: existing.part_seconds[name] for name in only_in_existing} | new.part_seconds
+    times = {"wall_seconds": round(sum(seconds.values()), 1), "part_seconds": seconds}
+    return existing.model_copy(update=measured | _merge_environments(existing, new, only_in_existing) | times)
+
+
+def _set_fields(result: Result) -> dict[str, Any]:
+    """Return the fields of a result that differ from their defaults."""
+    fields = type(result).model_fields
+    return {name: value for name, value in result if fields[name].is_required() or value != fields[name].default}
+
+
+def _merge_environments(existing: Result, new: Result, only_in_existing: Collection[str]) -> dict[str, Any]:
+    """Keep the file's machine with its remaining jobs and list the new one `elsewhere`; if all jobs of the file's own
+    machine were made again, the new machine takes its place."""
+    elsewhere = tuple(
+        entry.model_copy(update={"parts": jobs})
+        for entry in existing.elsewhere
+        if (jobs := tuple(name for name in entry.parts if name in only_in_existing))
+    )
+    if set(only_in_existing) == {name for entry in elsewhere for name in entry.parts}:
+        return {"machine": new.machine, "versions": new.versions, "elsewhere": elsewhere}
+    added = JobsElsewhere(parts=tuple(new.part_seconds), machine=new.machine, versions=new.versions)
+    return {"elsewhere": (*elsewhere, added)}
+
+
+def _merge_variants(merged: AblationResult, existing: AblationResult, new: AblationResult) -> AblationResult:
+    """Merge the variants, in the order of the preset."""
+    variants = {variant.name: variant for variant in (*existing.variants, *new.variants)}
+    ordered = tuple(variants[name] for name in existing.preset.variant if name in variants)
+    return merged.model_copy(update={"variants": ordered})
+
+
+def _merge_models(merged: BenchmarkResult, existing: BenchmarkResult, new: BenchmarkResult) -> BenchmarkResult:
+    """Merge the models, and keep the comparisons between models of the existing file alone."""
+    kept = (one for one in existing.comparisons if not _model_names(new) & {one.a, one.b})
+    groups = {group.group: group for group in new.by_history}
+    return merged.model_copy(
+        update={
+            "baselines": existing.baselines | new.baselines,
+            "federated_baselines": existing.federated_baselines | new.federated_baselines,
+            "ratio": ratio_of(merged.federated, merged.central),
+            "comparisons": (*kept, *new.comparisons),
+            "by_history": tuple(_merge_group(group, groups.get(group.group)) for group in existing.by_history),
         }
     )
 
 
-def _asked(result: Figures) -> Figures:
-    return {key: value for key, value in result["preset"].items() if key not in OWN}
+def _merge_group(existing: UserGroup, new: UserGroup | None) -> UserGroup:
+    """Merge the models of a group of users, which has the same users on every machine."""
+    return existing.model_copy(update={"ndcg_10": existing.ndcg_10 | new.ndcg_10}) if new else existing
 
 
-def _by_history(told: list[Figures], found: list[Figures]) -> list[Figures]:
-    """The groups are those of the users' histories, so they are the same wherever they were made."""
-    mine = {group["group"]: group for group in found}
-    return [
-        {
-            key: {**value, **mine[group["group"]][key]} if isinstance(value, dict) and group["group"] in mine else value
-            for key, value in group.items()
-        }
-        for group in told
-    ]
+def _model_names(result: BenchmarkResult) -> set[str]:
+    return {*result.own_models(), *result.baselines, *result.federated_baselines}

@@ -1,10 +1,11 @@
-"""Parts that train: a run, resumed if it was interrupted, then every user's held-out item ranked with it."""
+"""Jobs that train a run, resumed if it was interrupted, and rank every user's held-out item with it."""
 
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from benchmarks.reproduce.jobs import RUN, Figures, Job, JobFolder, keep_ranks
+from benchmarks.reproduce.jobs import RUN, Figures, Job, JobFolder, Ranked, keep_ranks
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
@@ -12,52 +13,50 @@ from fedrec.data.shard import Shard
 from fedrec.evaluation import cold_items, measured, score_users
 from fedrec.federation.config import RunConfig, to_flat
 from fedrec.federation.training_run import TrainedOn, open_run
-from fedrec.recsys.evaluation.ranking import restrict_to
+from fedrec.recsys.evaluation.ranking import Ranking, restrict_to
 from fedrec.recsys.model.scoring import Scorer
 from fedrec.recsys.recommender import CARD, Recommender
 from fedrec.training import train_shown
 
 
-def training(family: str, model: str, name: str, config: RunConfig) -> Job:
-    """The part that trains with these settings."""
-    return Job(family, model, name, to_flat(config), partial(_train, config))
+def training_job(family: str, model: str, name: str, config: RunConfig) -> Job:
+    """Build the job that trains with these settings."""
+    return Job(family, model, name, to_flat(config), partial(_train_and_rank, config))
 
 
-def finished_run(folder: Path, how: str) -> Path:
-    """The run of another part, which must be there. Raises `InputError` saying how to make it."""
+def finished_run(folder: Path, command: str) -> Path:
+    """Return the run of another job. Raises `InputError` with the command that makes it if there is none."""
     if not (folder / RUN / CARD).is_file():
-        raise InputError(f"{folder / RUN} is not there; make it first: {how}")
+        raise InputError(f"{folder / RUN} is not there; make it first: {command}")
     return folder / RUN
 
 
-def _train(config: RunConfig, place: JobFolder) -> Figures:
-    return scored(trained(config, place).scorer(), place, config.measured)
+def _train_and_rank(config: RunConfig, place: JobFolder) -> Figures:
+    return rank_held_out(train_or_resume(config, place).scorer(), place, config.measured)
 
 
-def trained(config: RunConfig, place: JobFolder, start: Path | None = None) -> Recommender:
-    """The run of a part, from its beginning or from where it was interrupted; `start` is a run to begin from."""
-    out = place.folder / RUN
-    train_shown(Dataset.open(place.data), out, _opened(out, place, config, start))
+def train_or_resume(config: RunConfig, place: JobFolder, start: Path | None = None) -> Recommender:
+    """Train a job's run, or resume it if it was interrupted; `start` is a run whose adapter is the initial one."""
+    out, dataset = place.folder / RUN, Dataset.open(place.data)
+    opened = open_run(out, dataset, config, (out / CARD).is_file(), start, TrainedOn.of(place.data))
+    train_shown(dataset, out, opened)
     return Recommender.load(out)
 
 
-def _opened(out: Path, place: JobFolder, config: RunConfig, start: Path | None) -> RunConfig:
-    return open_run(out, Dataset.open(place.data), config, (out / CARD).is_file(), start, TrainedOn.of(place.data))
+def rank_held_out(score: Scorer, place: JobFolder, splits: Sequence[str]) -> Figures:
+    """Rank all users' held-out items of these splits, the test among them; its ranks stay in the job's folder.
 
-
-def scored(score: Scorer, place: JobFolder, splits: Sequence[str]) -> Figures:
-    """Metrics by split over all users, the test among them; its ranks stay in the part's folder.
-
-    Where some items are cold, `cold` holds the test's metrics in a ranking of these alone.
+    If some items are cold, also rank the test items among these alone.
     """
     shard, catalogue = Shard.load(place.data), Catalogue.load(place.data)
     rankings = {split: score_users(score, shard, split) for split in splits}
     keep_ranks(place.folder, rankings["test"].ranks)
     if "cold" in catalogue.frame.columns:
         rankings["cold"] = score_users(restrict_to(score, cold_items(catalogue, place.data)), shard, "test")
-    return {split: measured(ranking) for split, ranking in rankings.items()}
+    metrics: dict[str, Any] = {split: metrics_of(ranking) for split, ranking in rankings.items()}
+    return Figures(**metrics)
 
 
-def measured_on(score: Scorer, place: JobFolder) -> Figures:
-    """The test's metrics alone; no rank is kept."""
-    return measured(score_users(score, Shard.load(place.data), "test"))
+def metrics_of(ranking: Ranking) -> Ranked:
+    """Compute the means over a ranking's users."""
+    return Ranked.model_validate(measured(ranking))

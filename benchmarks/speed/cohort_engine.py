@@ -1,8 +1,8 @@
-"""The cohort engine against what it could be compared with, all with the same model on the same events.
+"""The cohort engine compared with other ways to train the same model on the same events.
 
-* central: plain central training, every event in one big batch after the other, with torch's own Adam;
-* engine: a node's round as every run does it, and the server's step;
-* loop: the same clients one at a time, as simulators commonly do;
+* central: plain central training in big batches, with torch's own Adam;
+* engine: a node's round as in every run, and the server's step;
+* loop: the same clients one at a time, as simulators commonly do it;
 * flower: the same ClientApp under Flower's own simulation runtime, a node for each client.
 """
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.speed import worlds
-from benchmarks.speed.clock import MIB, alternate, apart, extra_memory, ratio
+from benchmarks.speed.clock import MIB, alternate, extra_memory, ratio, run_in_process
 from benchmarks.speed.flower_simulation import simulate
 from fedrec.data.errors import InputError
 from fedrec.data.randomness import DrawKey
@@ -37,12 +37,12 @@ from fedrec.federation.sampling import sample_clients
 from fedrec.federation.server_step import server_step
 from fedrec.recsys.hardware import cores, device
 from fedrec.recsys.model.lora import Adapter, Stack, stacked
-from fedrec.recsys.training.local_training import MAX_EVENTS, LocalTrainer, training_blocks
+from fedrec.recsys.training.local_training import MAX_EVENTS, LocalTrainer
 
 WORLD = SyntheticConfig(users=2000, items=2000, interactions=40_000, seed=0, longest=100)
-"""Twenty events a user, by Zipf's law: most have fewer."""
+"""Twenty events per user on average, by Zipf's law: most users have fewer."""
 
-CLIENTS, LONE = 1000, 64  # of a round; of one that goes client by client
+CLIENTS, LONE = 1000, 64  # clients of a round; of a round of the loop and of Flower's simulation
 TURNS = 5
 FLOWER_ROUNDS = 5
 LENGTHS = (8, 16, 32, 50)
@@ -52,44 +52,47 @@ Say = Callable[[str], None]
 
 
 class Bench:
-    """One round's clients, ready to be trained in each of the ways."""
+    """The clients of one round, and the ways to train them."""
 
     def __init__(self, data: Path, config: RunConfig, history: int | None = None) -> None:
         self.config = replace(config, model=replace(config.model, history=history or config.model.history))
         self.data = data
         self.node = Node.open(data, self.config)  # it hosts all users
-        self.adapter = worlds.bent(self.node.model.adapter(), config.seed)
+        self.adapter = worlds.perturb(self.node.model.adapter(), config.seed)
         self.embeddings = self.node.public.matrix
         self.trainer = LocalTrainer(self.node.model, self.embeddings, self.config.fit)
         self.near = {name: tensor.to(self.embeddings.device) for name, tensor in self.adapter.items()}
         self.state = State.start(self.adapter, config.server)
 
     def order(self, clients: int) -> Order:
-        """The first round's, to so many users."""
+        """Build the first round's order to `clients` users."""
         _, roster = worlds.open_grid(self.data, self.config)
         users = roster.users[sample_clients(roster, clients, self.config.seed, 1)]
         return Order(1, users, self.config.clip)
 
     def cohort(self, order: Order) -> Cohort:
+        """Draw the training windows of an order's users."""
         return self.node.shard.crops(order.users, self.config.model.history + 1, self.config.seed, 1)
 
     def losses(self, stack: Stack, cohort: Cohort) -> Tensor:
+        """Compute the clients' losses, (C,)."""
         return self.trainer.client_losses(stack, cohort, DrawKey(self.config.seed, 1))
 
     def engine(self, order: Order) -> Update:
+        """Train a round on the cohort engine, and let the server step."""
         total = self.node.train(order, self.adapter)
         server_step(self.state, total, self.config)
         return total
 
     def central(self, order: Order, optimizer: torch.optim.Optimizer, parameters: Stack) -> None:
-        """Batches of histories of like length, so that no padding is paid that the engine does not pay."""
+        """Train centrally, in batches of similar length, so that padding costs the same as in the engine."""
         for _, block in self.cohort(order).blocks(MAX_EVENTS[self.embeddings.device.type], len(order.users)):
             optimizer.zero_grad()
             self.losses(parameters, block.pooled).sum().backward()
             optimizer.step()
 
     def loop(self, order: Order) -> Update:
-        """One client after the other: its gradient, clipped, added."""
+        """Train one client after the other: clip its gradient step and add it."""
         total: Adapter = {name: torch.zeros(t.shape, dtype=torch.float64) for name, t in self.adapter.items()}
         lost = 0.0
         for _, client in self.cohort(order).blocks(1, 1):
@@ -104,40 +107,42 @@ class Bench:
         return Update(1, len(order.users), total, {"loss": lost})
 
     def optimizer(self) -> tuple[torch.optim.Optimizer, Stack]:
+        """Build the optimiser of central training and its parameters."""
         parameters: Stack = {name: nn.Parameter(t.unsqueeze(0).clone()) for name, t in self.near.items()}
         return torch.optim.Adam(parameters.values(), lr=self.config.server.server_rate), parameters
 
 
-def prepared(folder: Path, config: RunConfig) -> Path:
-    return worlds.make(WORLD, folder, config)
+def prepare_world(folder: Path, config: RunConfig) -> Path:
+    """Prepare the made-up federation; return its folder."""
+    return worlds.make_world(WORLD, folder, config)
 
 
 def measure(config: RunConfig, say: Say) -> dict[str, Any]:
-    """All of the engine's figures. Raises `InputError` where Flower's simulation runtime is not installed."""
+    """Measure the engine. Raises `InputError` if Flower's simulation runtime is not installed."""
     if importlib.util.find_spec("ray") is None:
         raise InputError(
-            "--part cohort runs Flower's simulation too; pip install 'flwr[simulation]', or name another part"
+            "--part cohort also runs Flower's simulation; pip install 'flwr[simulation]', or name another part"
         )
     with tempfile.TemporaryDirectory(prefix="fedrec-bench-") as name:
         folder = Path(name)
         say("making a federation")
-        data = prepared(folder, config)
+        data = prepare_world(folder, config)
         bench = Bench(data, config)
         say("engine, central, loop")
-        found = compare(bench)
+        results = compare_ways(bench)
         say("Flower's simulation runtime")
-        found = with_flower(found, bench, folder)
+        results = add_flower(results, bench, folder)
         say("histories of other lengths")
-        found["lengths"] = {str(length): by_length(data, config, length) for length in LENGTHS}
+        results["lengths"] = {str(length): time_length(data, config, length) for length in LENGTHS}
         say("blocks of other sizes, each in a process of its own for its memory")
-        found["blocks"] = {str(events): by_block(data, config, events) for events in SIZES}
+        results["blocks"] = {str(events): time_block_size(data, config, events) for events in SIZES}
         for way in ("central", "engine", "loop"):
-            found["ways"][way]["memory_mib"] = memory(data, config, way)
-    return found
+            results["ways"][way]["memory_mib"] = measure_memory(data, config, way)
+    return results
 
 
-def compare(bench: Bench) -> dict[str, Any]:
-    """Engine, central and loop in turns."""
+def compare_ways(bench: Bench) -> dict[str, Any]:
+    """Time engine, central and loop in turns."""
     many, few = bench.order(CLIENTS), bench.order(LONE)
     optimizer, parameters = bench.optimizer()
     cases: dict[str, Callable[[], object]] = {
@@ -149,22 +154,25 @@ def compare(bench: Bench) -> dict[str, Any]:
     events = int(bench.cohort(many).mask.sum())
     clients = {"central": CLIENTS, "engine": CLIENTS, "loop": LONE}
     each = {way: [s / clients[way] for s in took] for way, took in seconds.items()}
-    ways = {way: {"clients_per_second": speed(took), "seconds": rounded(seconds[way])} for way, took in each.items()}
+    ways = {
+        way: {"clients_per_second": clients_per_second(took), "seconds": round_all(seconds[way])}
+        for way, took in each.items()
+    }
     return {
-        "clients_per_second": speed(each["engine"]),
-        "tokens_per_second": round(speed(each["engine"]) * events / CLIENTS),
+        "clients_per_second": clients_per_second(each["engine"]),
+        "tokens_per_second": round(clients_per_second(each["engine"]) * events / CLIENTS),
         "events_per_client": round(events / CLIENTS, 1),
         "ratios": {
             "engine/central": ratio(each["central"], each["engine"]),
             "engine/loop": ratio(each["loop"], each["engine"]),
         },
         "ways": ways,
-        "same_update": {"loop": difference(bench.loop(few), bench.engine(few))},
+        "same_update": {"loop": relative_difference(bench.loop(few), bench.engine(few))},
     }
 
 
-def with_flower(found: dict[str, Any], bench: Bench, folder: Path) -> dict[str, Any]:
-    """The same, and a few rounds of the same federation under Flower's simulation, which must end in the same model."""
+def add_flower(results: dict[str, Any], bench: Bench, folder: Path) -> dict[str, Any]:
+    """Add a few rounds under Flower's simulation, and how far its model is from that of the same rounds here."""
     config = replace(bench.config, clients_per_round=LONE, rounds=FLOWER_ROUNDS, validate_every=10**9)
     stamp, state = bench.node.public.provenance, State.start(bench.adapter, config.server)
     ends = {}
@@ -172,20 +180,20 @@ def with_flower(found: dict[str, Any], bench: Bench, folder: Path) -> dict[str, 
         (out := folder / way).mkdir()
         one = replace(config, nodes=nodes, validation_users=1)
         if way == "flower":
-            ends[way] = apart(simulate, bench.data, one, stamp, state, out, cores())
+            ends[way] = run_in_process(simulate, bench.data, one, stamp, state, out, cores())
         else:
             ends[way] = run(*worlds.open_grid(bench.data, one), state, one, RoundLog(out))
-    # without the first round, in which the nodes read the model, and the last, which is validated
+    # without the first round, in which the nodes load the model, and the last one, which validates
     speeds = [record["clients_per_second"] for record in round_log.read(folder / "flower")][1:-1]
-    found["ways"]["flower"] = {"clients_per_second": statistics.median(speeds), "rounds": speeds}
-    found["ratios"]["engine/flower"] = round(found["clients_per_second"] / statistics.median(speeds), 1)
+    results["ways"]["flower"] = {"clients_per_second": statistics.median(speeds), "rounds": speeds}
+    results["ratios"]["engine/flower"] = round(results["clients_per_second"] / statistics.median(speeds), 1)
     a, b = ends["flower"].adapter, ends["here"].adapter
-    found["same_update"]["flower"] = max(float((a[name] - b[name]).abs().max()) for name in a)
-    return found
+    results["same_update"]["flower"] = max(float((a[name] - b[name]).abs().max()) for name in a)
+    return results
 
 
-def by_length(data: Path, config: RunConfig, history: int) -> dict[str, float]:
-    """Engine and central where all histories are cut to a length."""
+def time_length(data: Path, config: RunConfig, history: int) -> dict[str, float]:
+    """Time engine and central with all histories cut to a length."""
     bench = Bench(data, config, history)
     order = bench.order(CLIENTS)
     optimizer, parameters = bench.optimizer()
@@ -194,17 +202,17 @@ def by_length(data: Path, config: RunConfig, history: int) -> dict[str, float]:
     )
     return {
         "engine/central": ratio(seconds["central"], seconds["engine"]),
-        "clients_per_second": speed([s / CLIENTS for s in seconds["engine"]]),
+        "clients_per_second": clients_per_second([s / CLIENTS for s in seconds["engine"]]),
     }
 
 
-def by_block(data: Path, config: RunConfig, events: int) -> dict[str, float]:
-    """Speed, and memory on top of the opened node's, with blocks of so many events."""
-    seconds, memory = apart(_with_blocks, data, config, events)
-    return {"clients_per_second": speed([s / CLIENTS for s in seconds]), "memory_mib": round(memory / MIB)}
+def time_block_size(data: Path, config: RunConfig, events: int) -> dict[str, float]:
+    """Measure speed, and memory above the opened node's, with blocks of at most `events` events."""
+    seconds, memory = run_in_process(_run_with_blocks, data, config, events)
+    return {"clients_per_second": clients_per_second([s / CLIENTS for s in seconds]), "memory_mib": round(memory / MIB)}
 
 
-def _with_blocks(data: Path, config: RunConfig, events: int) -> tuple[list[float], int]:
+def _run_with_blocks(data: Path, config: RunConfig, events: int) -> tuple[list[float], int]:
     MAX_EVENTS[device().type] = events
     bench = Bench(data, config)
     case = partial(bench.engine, bench.order(CLIENTS))
@@ -213,12 +221,12 @@ def _with_blocks(data: Path, config: RunConfig, events: int) -> tuple[list[float
     return alternate({"engine": case}, 3)["engine"], most[0]
 
 
-def memory(data: Path, config: RunConfig, way: str) -> int:
-    """What a round takes on top of what the opened node holds, in MiB."""
-    return round(apart(_once, data, config, way) / MIB)
+def measure_memory(data: Path, config: RunConfig, way: str) -> int:
+    """Measure a round's peak memory above the opened node's, in MiB."""
+    return round(run_in_process(_run_once, data, config, way) / MIB)
 
 
-def _once(data: Path, config: RunConfig, way: str) -> int:
+def _run_once(data: Path, config: RunConfig, way: str) -> int:
     bench = Bench(data, config)
     order = bench.order(CLIENTS)
     with extra_memory() as most:
@@ -226,46 +234,17 @@ def _once(data: Path, config: RunConfig, way: str) -> int:
     return most[0]
 
 
-def profile(config: RunConfig) -> list[dict[str, Any]]:
-    """Where the time of one block goes, in one thread: operations by their own time, with their share."""
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as profiled
-
-    from fedrec.federation.clipping import clip_and_sum
-
-    with tempfile.TemporaryDirectory(prefix="fedrec-bench-") as name:
-        bench = Bench(prepared(Path(name), config), config)
-        block = next(training_blocks(bench.cohort(bench.order(CLIENTS)), bench.embeddings.device))
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        for _ in range(2):
-            with profiled(activities=[ProfilerActivity.CPU]) as recorded:
-                fitted = bench.trainer.train_clients(bench.near, block, DrawKey(config.seed, 1))
-                with torch.profiler.record_function("clip and sum"):
-                    clip_and_sum(fitted, 1, config.clip)
-        torch.set_num_threads(threads)
-    rows = recorded.key_averages()
-    whole = sum(row.self_cpu_time_total for row in rows)
-    return [
-        {
-            "operation": row.key,
-            "calls": row.count,
-            "own": row.self_cpu_time_total / whole,
-            "with_inner": row.cpu_time_total / whole,
-        }
-        for row in sorted(rows, key=lambda row: -row.self_cpu_time_total)
-    ]
-
-
-def difference(a: Update, b: Update) -> float:
-    """The largest difference of two sums, as a share of the larger sum's largest number."""
+def relative_difference(a: Update, b: Update) -> float:
+    """Compute the largest difference of two sums, as a share of the largest number in the first."""
     top = max(float(tensor.abs().max()) for tensor in a.deltas.values())
     return max(float((a.deltas[name] - b.deltas[name]).abs().max()) for name in a.deltas) / top
 
 
-def speed(each: list[float]) -> float:
+def clients_per_second(each: list[float]) -> float:
+    """Compute the speed from the seconds per client of each turn."""
     return round(1 / statistics.median(each), 1)
 
 
-def rounded(seconds: list[float]) -> list[float]:
+def round_all(seconds: list[float]) -> list[float]:
+    """Round seconds as they are written."""
     return [round(s, 4) for s in seconds]

@@ -1,4 +1,4 @@
-"""Flower's own simulation runtime with our apps, each user a node of its own: what `fedrec bench` compares with."""
+"""Flower's own simulation runtime with our apps, one node per user, for comparison in `fedrec bench`."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from fedrec.federation.rounds import run
 
 @dataclass(frozen=True)
 class VirtualNode:
-    """Our ClientApp, told by the simulation's own numbers which part of the users it hosts."""
+    """Our ClientApp on a simulated node; the simulation's partition number selects its users."""
 
     data: Path
     config: RunConfig
@@ -26,12 +26,12 @@ class VirtualNode:
     def __call__(self, message: Message, context: Context) -> Message:
         part, parts = (context.node_config[name] for name in ("partition-id", "num-partitions"))
         node_config = {"data": str(self.data), "part": part, "parts": parts, "lasting": False}
-        told = replace(context, node_config=node_config, run_config=to_flat(self.config))
-        return client_app.app(message, told)
+        ours = replace(context, node_config=node_config, run_config=to_flat(self.config))
+        return client_app.app(message, ours)
 
 
 def simulate(data: Path, config: RunConfig, stamp: dict[str, str], state: State, folder: Path, cores: int) -> State:
-    """Run `config.rounds` rounds over `config.nodes` simulated nodes, and return the state after them.
+    """Run `config.rounds` rounds over `config.nodes` simulated nodes and return the final state.
 
     Needs the package `flwr[simulation]`. The rounds' log is written to `folder`.
     """
@@ -46,7 +46,7 @@ def simulate(data: Path, config: RunConfig, stamp: dict[str, str], state: State,
         roster = take_census(grid, config, stamp)
         ended.append(run(grid, roster, state, config, RoundLog(folder)))
 
-    # a node takes two cores unless told otherwise, and waits for ever where there is one
+    # by default a node takes two cores, and waits for ever if there is only one
     resources: dict[str, Any] = {"init_args": {"num_cpus": cores}, "client_resources": {"num_cpus": min(2, cores)}}
     node: Any = VirtualNode(data, config)
     run_simulation(app, node, config.nodes, backend_config=resources)

@@ -1,4 +1,4 @@
-"""One node and two, as real Flower processes on this machine, and what one process does with the same users."""
+"""One node and two nodes as real Flower processes on this machine, compared with one process and the same users."""
 
 import statistics
 import tempfile
@@ -23,31 +23,33 @@ CLIENTS, ROUNDS = 1000, 4
 
 
 def measure(config: RunConfig) -> dict[str, Any]:
-    """Clients per second and the model's version: the same users give the same model wherever they are."""
+    """Measure clients per second and the model's version, which is the same wherever the users are."""
     config = replace(config, clients_per_round=CLIENTS, rounds=ROUNDS, validate_every=ROUNDS, validation_users=100)
-    found = {}
+    results = {}
     with tempfile.TemporaryDirectory(prefix="fedrec-bench-") as name:
         folder = Path(name)
-        data = worlds.make(WORLD, folder, config)
+        data = worlds.make_world(WORLD, folder, config)
         for way, nodes in {"one process": 0, "one node": 1, "two nodes": 2}.items():
             out = folder / way.replace(" ", "-")
             if nodes:
-                _over_flower(data, out, replace(config, nodes=nodes))
+                _train_over_flower(data, out, replace(config, nodes=nodes))
             else:
                 open_run(out, Dataset.open(data), config, resume=False)
                 train(LocalGrid.over(Dataset.open(data), config), out, Dataset.open(data), config, lambda record: None)
-            found[way] = {
+            results[way] = {
                 "clients_per_second": statistics.median(r["clients_per_second"] for r in round_log.read(out)),
                 "model": Recommender.load(out).version,
             }
-    return found
+    return results
 
 
-def _over_flower(data: Path, out: Path, config: RunConfig) -> None:
-    asked = to_flat(config) | {"data": str(data), "out": str(out)}
+def _train_over_flower(data: Path, out: Path, config: RunConfig) -> None:
+    settings = to_flat(config) | {"data": str(data), "out": str(out)}
     nodes = {f"node-{part}": {"data": str(data), "part": part, "parts": config.nodes} for part in range(config.nodes)}
     with federation(out.parent / f"{out.name}-processes", nodes, max(1, cores() // config.nodes)) as here:
-        told = here.run(asked, timeout=3600)
+        outcome = here.run(settings, timeout=3600)
     if not (out / METRICS).exists():
-        said = (told.stderr.strip() or told.stdout.strip() or "nothing").splitlines()
-        raise InputError(f"--part nodes: the run over {config.nodes} nodes did not end; Flower said last: {said[-1]}")
+        output = (outcome.stderr.strip() or outcome.stdout.strip() or "nothing").splitlines()
+        raise InputError(
+            f"--part nodes: the run over {config.nodes} nodes did not end; Flower's last line: {output[-1]}"
+        )

@@ -1,4 +1,4 @@
-"""What `fedrec bench` says: every figure as JSON, or the ones that matter as tables."""
+"""The output of `fedrec bench`: all figures for JSON, or the important ones as tables."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,75 +12,75 @@ from fedrec.federation.training_run import environment_info
 PARTS = ("cohort", "scale", "nodes")
 
 
-def run(config: RunConfig, parts: Sequence[str], command: str) -> dict[str, Any]:
-    """The chosen parts' figures, and what they were measured with."""
-    found: dict[str, Any] = {}
+def run_parts(config: RunConfig, parts: Sequence[str], command: str) -> dict[str, Any]:
+    """Measure these parts; add command, settings, versions and machine."""
+    results: dict[str, Any] = {}
     if "cohort" in parts:
-        found |= cohort_engine.measure(config, console.status)
+        results |= cohort_engine.measure(config, console.status)
     if "scale" in parts:
-        found["scale"] = scale.measure(config, console.status)
+        results["scale"] = scale.measure(config, console.status)
     if "nodes" in parts:
         console.status("nodes as processes")
-        found["nodes"] = over_nodes.measure(config)
-    return found | {"command": command, "seed": config.seed, "settings": asdict(config), **environment_info()}
+        results["nodes"] = over_nodes.measure(config)
+    return results | {"command": command, "seed": config.seed, "settings": asdict(config), **environment_info()}
 
 
-def show(found: dict[str, Any]) -> None:
-    """The tables, on stdout."""
-    if "ways" in found:
+def show_engine(results: dict[str, Any]) -> None:
+    """Print the tables of the engine."""
+    if "ways" in results:
         ways = console.table("way", "clients/s", "engine is", title="the same clients, trained four ways")
-        for way, figures in found["ways"].items():
-            times = found["ratios"].get(f"engine/{way}")
+        for way, figures in results["ways"].items():
+            times = results["ratios"].get(f"engine/{way}")
             ways.add_row(way, f"{figures['clients_per_second']:,.1f}", f"{times:.2f} times as fast" if times else "")
         console.show(ways)
         sizes = console.table("history", "clients/s", "engine / central", title="by length of the histories")
-        for length, figures in found["lengths"].items():
-            sizes.add_row(length, f"{figures['clients_per_second']:,.0f}", f"{figures['cohort_engine/central']:.2f}")
+        for length, figures in results["lengths"].items():
+            sizes.add_row(length, f"{figures['clients_per_second']:,.0f}", f"{figures['engine/central']:.2f}")
         console.show(sizes)
         blocks = console.table("events in a block", "clients/s", "memory, MiB", title="by size of the blocks")
-        for events, figures in found["blocks"].items():
+        for events, figures in results["blocks"].items():
             blocks.add_row(events, f"{figures['clients_per_second']:,.0f}", f"{figures['memory_mib']:,}")
         console.show(blocks)
     for part in ("scale", "nodes"):
-        if part in found:
-            _tree(part, found[part])
+        if part in results:
+            _show_figures(part, results[part])
 
 
-def _tree(title: str, figures: dict[str, Any]) -> None:
+def _show_figures(title: str, figures: dict[str, Any]) -> None:
     table = console.table("what", "figure", title=title)
-    for name, value in _flat(figures):
+    for name, value in _flatten(figures):
         table.add_row(name, f"{value:,}" if isinstance(value, int | float) else str(value))
     console.show(table)
 
 
-def _flat(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def _flatten(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     rows: list[tuple[str, Any]] = []
     for name, value in figures.items():
-        rows += _flat(value, f"{prefix}{name}: ") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
+        rows += _flatten(value, f"{prefix}{name}: ") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
     return rows
 
 
-def show_serving(found: dict[str, Any]) -> None:
-    """Each figure beside its bar, and the times that it is made of."""
-    table = console.table("what", "found", "bar", title=f"{found['run']['version']}, one worker")
-    for row in found["bars"]:
+def show_serving(results: dict[str, Any]) -> None:
+    """Print each figure beside its bar, and the times it is computed from."""
+    table = console.table("what", "found", "bar", title=f"{results['run']['version']}, one worker")
+    for row in results["bars"]:
         table.add_row(row["what"], f"{row['found']:g}", f"{row['bar']}{'' if row['met'] else '  missed'}")
     console.show(table)
     for part in ("vector", "history", "throughput", "sustained", "reload", "index", "start"):
-        _tree(part, found[part])
-    console.out.print(f"the server's memory after all questions: {found['memory_mib']:,} MiB")
+        _show_figures(part, results[part])
+    console.out.print(f"memory of the server after all questions: {results['memory_mib']:,} MiB")
 
 
-def show_encoder(found: dict[str, Any]) -> None:
-    """Milliseconds a text, by its length."""
-    table = console.table("tokens of a text", "ms of one core", title=found["encoder"])
-    for row in found["lengths"]:
+def show_encoder(results: dict[str, Any]) -> None:
+    """Print milliseconds per text, by length."""
+    table = console.table("tokens of a text", "ms of one core", title=results["encoder"])
+    for row in results["lengths"]:
         table.add_row(f"{row['tokens']:g}", f"{row['milliseconds']:g}")
     console.show(table)
 
 
 def show_profile(rows: list[dict[str, Any]], count: int = 20) -> None:
-    """Operations by their own share of a block's time."""
+    """Print the operations with the largest own shares of a block's time."""
     table = console.table("operation", "calls", "own", "with inner", title="one block of clients, one thread")
     for row in rows[:count]:
         table.add_row(row["operation"], str(row["calls"]), f"{row['own']:.1%}", f"{row['with_inner']:.1%}")

@@ -1,4 +1,4 @@
-"""What grows with the number of users and items, and what must not: preparing, opening, drawing, training, ranking."""
+"""Scaling with the number of users and items: preparing, opening, sampling, training, ranking."""
 
 import statistics
 import tempfile
@@ -37,7 +37,7 @@ Say = Callable[[str], None]
 
 
 def measure(config: RunConfig, say: Say) -> dict[str, Any]:
-    """All figures of scale."""
+    """Measure preparation, training, the cost of a client, and ranking."""
     config = replace(config, clients_per_round=CLIENTS, rounds=ROUNDS, validate_every=ROUNDS)
     with tempfile.TemporaryDirectory(prefix="fedrec-bench-") as name:
         small, large = Path(name) / "small", Path(name) / "large"
@@ -54,20 +54,20 @@ def measure(config: RunConfig, say: Say) -> dict[str, Any]:
         for folder in (small, large):
             worlds.embed_at_random(folder, config)
         say(f"{ROUNDS} rounds of {CLIENTS:,} clients of {LARGE.users:,}")
-        training, memory = peak_memory(train, large / "prepared", config, Path(name))
-        say("a round here, a round there")
-        cost = costs({"small": small / "prepared", "large": large / "prepared"}, config, Path(name))
+        training, memory = peak_memory(train_rounds, large / "prepared", config, Path(name))
+        say("rounds of both federations in turns")
+        cost = compare_costs({"small": small / "prepared", "large": large / "prepared"}, config, Path(name))
     say("ranking")
     return {
         "prepare": preparing,
         "train": training | {"peak_gib": gib(memory)},
         "cost_of_a_client": cost,
-        "ranking": ranking(),
+        "ranking": measure_ranking(),
     }
 
 
-def train(data: Path, config: RunConfig, folder: Path) -> dict[str, float]:
-    """Open, take the census, train; the seconds of each."""
+def train_rounds(data: Path, config: RunConfig, folder: Path) -> dict[str, float]:
+    """Open the nodes, take the census and train; return the seconds of both."""
     started = time.perf_counter()
     grid, roster = worlds.open_grid(data, config)
     state = State.start(shared_model(config.model, config.seed).adapter(), config.server)
@@ -84,8 +84,8 @@ def train(data: Path, config: RunConfig, folder: Path) -> dict[str, float]:
     }
 
 
-def costs(folders: dict[str, Path], config: RunConfig, folder: Path) -> dict[str, Any]:
-    """A round over each federation in turns: how much more a client costs in the large one."""
+def compare_costs(folders: dict[str, Path], config: RunConfig, folder: Path) -> dict[str, Any]:
+    """Time a round of each federation in turns: a client's cost in the large one as a multiple of the small one's."""
     rounds: dict[str, Callable[[], object]] = {}
     for name, data in folders.items():
         grid, roster = worlds.open_grid(data, config)
@@ -100,8 +100,8 @@ def costs(folders: dict[str, Path], config: RunConfig, folder: Path) -> dict[str
     }
 
 
-def ranking() -> dict[str, Any]:
-    """Ranks of all users' held-out items, user and item vectors given, against one plain product of that size."""
+def measure_ranking() -> dict[str, Any]:
+    """Time ranking all users' held-out items from given vectors, against one plain product of that size."""
     with tempfile.TemporaryDirectory(prefix="fedrec-bench-") as name:
         worlds.make_tables(ML_1M, Path(name))
         worlds.prepare(Path(name))
@@ -111,7 +111,7 @@ def ranking() -> dict[str, Any]:
             F.normalize(torch.randn(count, 384, generator=generator), dim=-1) for count in (len(shard), ML_1M.items)
         )
 
-        def ranked(start: int) -> np.ndarray:
+        def rank_part(start: int) -> np.ndarray:
             part = range(start, min(start + USERS, len(shard)))
             histories = [shard.history(user) for user in part]
             scores = mask_seen(users[part.start : part.stop] @ items.T, histories)
@@ -119,7 +119,7 @@ def ranking() -> dict[str, Any]:
 
         seconds = alternate(
             {
-                "ranking": lambda: list(parallel_map(ranked, range(0, len(shard), USERS))),
+                "ranking": lambda: list(parallel_map(rank_part, range(0, len(shard), USERS))),
                 "product": lambda: users @ items.T,
             },
             11,
@@ -133,4 +133,5 @@ def ranking() -> dict[str, Any]:
 
 
 def gib(memory: int) -> float:
+    """Convert bytes to GiB."""
     return round(memory / MIB / 1024, 2)

@@ -1,4 +1,4 @@
-"""A `fedrec serve` in a process of its own, and those who ask it."""
+"""`fedrec serve` in its own process, and its callers."""
 
 import http.client
 import json
@@ -19,12 +19,12 @@ from fedrec.data.errors import InputError
 from fedrec.serving.http.routes import LOADING
 
 POLL = 0.01
-"""Seconds between two looks at whether it is ready."""
+"""Seconds between two checks of readiness."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """A server that answers, and the file that takes all it prints."""
+    """A running server, and the file of its output."""
 
     process: "subprocess.Popen[bytes]"
     url: str
@@ -32,6 +32,7 @@ class Served:
 
     @contextmanager
     def caller(self, headers: Mapping[str, str] | None = None) -> "Iterator[Caller]":
+        """Open a connection of a new caller."""
         connection = http.client.HTTPConnection(self.url.removeprefix("http://"))
         with closing(connection):
             yield Caller(connection, dict(headers or {}))
@@ -39,29 +40,29 @@ class Served:
 
 @dataclass(frozen=True)
 class Caller:
-    """One who asks on a connection of its own, which stays open."""
+    """A caller with its own persistent connection."""
 
     connection: http.client.HTTPConnection
     headers: dict[str, str]
 
     def ask(self, path: str, body: bytes | None = None, method: str | None = None) -> tuple[int, bytes]:
-        """The status and the body of the answer."""
+        """Send a request and return the status and the body of the answer."""
         kind = {"content-type": "application/json"} if body else {}
         self.connection.request(method or ("POST" if body else "GET"), path, body, kind | self.headers)
         answer = self.connection.getresponse()
         return answer.status, answer.read()
 
-    def answered(self, path: str, body: bytes | None = None, method: str | None = None) -> Any:
-        """The JSON of an answer that must be one. Raises `InputError` with what came in its place."""
-        status, told = self.ask(path, body, method)
+    def ask_json(self, path: str, body: bytes | None = None, method: str | None = None) -> Any:
+        """Send a request and return the JSON of its answer. Raises `InputError` with the answer if it is an error."""
+        status, content = self.ask(path, body, method)
         if status >= HTTPStatus.BAD_REQUEST:
-            raise InputError(f"the server answered {status} to {path}: {told.decode()[:500]}")
-        return json.loads(told)
+            raise InputError(f"the server answered {status} to {path}: {content.decode()[:500]}")
+        return json.loads(content)
 
 
 @contextmanager
 def serving(run: Path, log: Path, environment: Mapping[str, str] | None = None) -> Iterator[Served]:
-    """`fedrec serve` on a free port, ready; it ends with the block, if not before. Raises `InputError` if it fails."""
+    """Start `fedrec serve` on a free port and stop it after the block. Raises `InputError` if it does not get ready."""
     with log.open("wb") as output:
         command = [sys.executable, "-m", "fedrec", "serve", str(run), "--port", "0"]
         surroundings = os.environ | dict(environment or {})
@@ -81,7 +82,7 @@ def serving(run: Path, log: Path, environment: Mapping[str, str] | None = None) 
 
 
 def until_ready(caller: Caller) -> None:
-    """Raises `InputError` with the server's reason where it will never be."""
+    """Wait until the server is ready. Raises `InputError` with the server's reason if it will never be."""
     while (answer := caller.ask("/readyz"))[0] != HTTPStatus.OK:
         detail = json.loads(answer[1])["detail"]
         if detail != LOADING:
@@ -89,29 +90,29 @@ def until_ready(caller: Caller) -> None:
         time.sleep(POLL)
 
 
-def together(served: Served, callers: int, bodies: Sequence[bytes], path: str) -> None:
-    """All of these asked, each once, by so many callers at once."""
+def ask_all(served: Served, callers: int, bodies: Sequence[bytes], path: str) -> None:
+    """Ask all of these, each once, with `callers` concurrent callers."""
 
     def ask(part: Sequence[bytes]) -> None:
         with served.caller() as caller:
             for body in part:
-                caller.answered(path, body)
+                caller.ask_json(path, body)
 
     with ThreadPoolExecutor(callers) as pool:
         list(pool.map(ask, [bodies[place::callers] for place in range(callers)]))
 
 
-def at_rate(
+def ask_at_rate(
     served: Served, callers: int, bodies: Sequence[bytes], path: str, rate: float, seconds: float
 ) -> tuple[list[float], int]:
-    """So many asked a second, however long answers take: the seconds of each from when it was due, and the errors."""
-    asked, begun = int(rate * seconds), time.perf_counter() + 0.1
+    """Run an open-loop load of `rate` requests per second; return latencies (s, from the scheduled time) and errors."""
+    count, started = int(rate * seconds), time.perf_counter() + 0.1
 
     def ask(first: int) -> tuple[list[float], int]:
         took, errors = [], 0
         with served.caller() as caller:
-            for number in range(first, asked, callers):
-                due = begun + number / rate
+            for number in range(first, count, callers):
+                due = started + number / rate
                 time.sleep(max(0.0, due - time.perf_counter()))
                 status, _ = caller.ask(path, bodies[number % len(bodies)])
                 took.append(time.perf_counter() - due)
@@ -119,17 +120,17 @@ def at_rate(
         return took, errors
 
     with ThreadPoolExecutor(callers) as pool:
-        found = list(pool.map(ask, range(callers)))
-    return [second for took, _ in found for second in took], sum(errors for _, errors in found)
+        outcomes = list(pool.map(ask, range(callers)))
+    return [second for took, _ in outcomes for second in took], sum(errors for _, errors in outcomes)
 
 
-def while_asking(
+def ask_meanwhile(
     served: Served, callers: int, ask: Callable[[Caller, int], bool], act: Callable[[], None]
 ) -> tuple[int, int]:
-    """How many were answered, and how many of them wrongly, by so many callers while something else is done."""
+    """Ask with `callers` concurrent callers while `act` runs; return the numbers of answers and of wrong answers."""
     done = False
 
-    def go_on(first: int) -> tuple[int, int]:
+    def keep_asking(first: int) -> tuple[int, int]:
         number, wrong = first, 0
         with served.caller() as caller:
             while not done:
@@ -138,7 +139,7 @@ def while_asking(
         return (number - first) // callers, wrong
 
     with ThreadPoolExecutor(callers) as pool:
-        asking = [pool.submit(go_on, first) for first in range(callers)]
+        asking = [pool.submit(keep_asking, first) for first in range(callers)]
         try:
             act()
         finally:

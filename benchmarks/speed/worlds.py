@@ -1,4 +1,4 @@
-"""Made-up federations to measure on, prepared by the same code as real ones."""
+"""Made-up federations to measure on, prepared by the same code as real data."""
 
 import time
 from pathlib import Path
@@ -26,7 +26,7 @@ def make_tables(config: SyntheticConfig, folder: Path) -> None:
 
 
 def prepare(folder: Path) -> dict[str, float]:
-    """Prepare these tables into `folder/prepared`: how many interactions, and in how many seconds."""
+    """Prepare the tables into `folder/prepared`; return the number of interactions and the seconds."""
     tables = Tables(folder / "tables" / INTERACTIONS, folder / "tables" / ITEMS, "user_id", "item_id", "timestamp", ())
     started = time.perf_counter()
     manifest = prepare_tables(tables, folder / "prepared", "synthetic")
@@ -35,7 +35,7 @@ def prepare(folder: Path) -> dict[str, float]:
 
 
 def embed_at_random(folder: Path, config: RunConfig) -> None:
-    """Unit vectors in place of the catalogue's embeddings: what they mean costs nothing, so it is not measured."""
+    """Save random unit vectors as the catalogue's embeddings: their values do not affect the speed."""
     catalogue = Catalogue.load(folder / "prepared")
     encoder = resolve_encoder(config.model.encoder)
     width = shared_model(config.model, config.seed).user.width
@@ -44,8 +44,8 @@ def embed_at_random(folder: Path, config: RunConfig) -> None:
     Embeddings(F.normalize(drawn, dim=-1), stamp, catalogue.trainable_rows).save(folder / "prepared")
 
 
-def make(synthetic: SyntheticConfig, folder: Path, config: RunConfig) -> Path:
-    """A prepared and embedded made-up federation; its folder."""
+def make_world(synthetic: SyntheticConfig, folder: Path, config: RunConfig) -> Path:
+    """Write, prepare and embed a made-up federation; return its prepared folder."""
     make_tables(synthetic, folder)
     prepare(folder)
     embed_at_random(folder, config)
@@ -53,12 +53,12 @@ def make(synthetic: SyntheticConfig, folder: Path, config: RunConfig) -> Path:
 
 
 def open_grid(data: Path, config: RunConfig) -> tuple[LocalGrid, Roster]:
-    """In-process nodes, and their users."""
+    """Open in-process nodes, and take the census of their users."""
     grid = LocalGrid.over(Dataset.open(data), config)
     return grid, take_census(grid, config, public_side(data, config.model.encoder).provenance)
 
 
-def bent(adapter: Adapter, seed: int) -> Adapter:
-    """An adapter some way into training: none of its products is zero."""
+def perturb(adapter: Adapter, seed: int) -> Adapter:
+    """Add noise to an initial adapter, as after some training: none of its products is zero."""
     generator = torch.Generator().manual_seed(seed)
     return {name: tensor + 0.01 * torch.randn(tensor.shape, generator=generator) for name, tensor in adapter.items()}

@@ -1,0 +1,67 @@
+"""The approximate index against exact search, on a made-up catalogue of clustered vectors."""
+
+import statistics
+import time
+from typing import Any
+
+import faiss
+import numpy as np
+
+from benchmarks.speed.clock import alternate, milliseconds, ratio
+from fedrec.serving.index.vector_index import AT, Index, recalls
+
+ITEMS, WIDTH = 100_000, 384
+KINDS, FAMILIES = 2_000, 50  # clusters of items, and clusters of these
+QUESTIONS, TURNS = 200, 5  # questions of each of the two sorts; turns
+
+
+def measure() -> dict[str, Any]:
+    """Measure recall and time per question, one new question at a time, in one thread."""
+    items, questions = clustered_vectors(np.random.default_rng(0))
+    started = time.perf_counter()
+    index = Index.over(items)
+    built = time.perf_counter() - started
+    exact = exact_index(items)
+    _, nearest = exact.search(questions, AT)
+    ranked = [[row for row, _ in index.search(question, AT)] for question in questions]
+    seconds = alternate(
+        {
+            "exact": lambda: [exact.search(question[None], AT) for question in questions],
+            "index": lambda: [index.search(question, AT) for question in questions],
+        },
+        TURNS,
+    )
+    each = {name: statistics.median(turns) / len(questions) for name, turns in seconds.items()}
+    return {
+        "items": ITEMS,
+        "width": WIDTH,
+        "kinds": KINDS,
+        "families": FAMILIES,
+        "cells_searched": index.probes,
+        "recall": round(float(recalls(ranked, nearest).mean()), 4),
+        "index_ms": milliseconds(each["index"]),
+        "exact_ms": milliseconds(each["exact"]),
+        "ratio": ratio(seconds["index"], seconds["exact"]),
+        "build_seconds": round(built, 1),
+    }
+
+
+def clustered_vectors(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw items (N, E), and questions (2Q, E): means of ten items of one kind, and single items."""
+    families, kinds, items = (_unit(rng.standard_normal((count, WIDTH))) for count in (FAMILIES, KINDS, ITEMS))
+    kind_of = rng.integers(KINDS, size=ITEMS)
+    kinds = _unit(families[rng.integers(FAMILIES, size=KINDS)] + kinds)
+    items = _unit(kinds[kind_of] + 0.8 * items)
+    tastes = [items[rng.choice(np.flatnonzero(kind_of == kind), 10)].mean(0) for kind in range(QUESTIONS)]
+    return items, _unit(np.stack([*tastes, *items[rng.choice(ITEMS, QUESTIONS, replace=False)]]))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def exact_index(vectors: np.ndarray) -> faiss.IndexFlatIP:
+    """Build FAISS's own exact search, without any code of ours around it."""
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    return index
