@@ -55,7 +55,10 @@ def _told(device: Device, choice: PersonalConfig, trials: list[dict[str, Any]]) 
         "settings": choice.as_dict(),
         "chosen": {name: choice.as_dict()[name] for name in names},
         "trials": [
-            {"settings": {name: trial[name] for name in names}, SELECTION_METRIC: round(trial["validation"][SCORE], 6)}
+            {
+                "settings": {name: trial[name] for name in names},
+                SELECTION_METRIC: round(trial["validation"][SELECTION_METRIC], 6),
+            }
             for trial in trials
         ],
     }
