@@ -107,7 +107,7 @@ class Encoder:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Suppress the loading reports of transformers: unused layers are expected here."""
+    """Hide the loading reports of transformers: unused layers are expected here."""
     from transformers.utils import logging as transformers_logging
 
     hub = logging.getLogger("huggingface_hub")
