@@ -14,7 +14,7 @@ from fedrec.recsys.evaluation.ranking import Ranking, metric_means, metric_sums
 from fedrec.recsys.hardware import device
 from fedrec.recsys.model.lora import Adapter
 from fedrec.recsys.model.two_tower import TwoTowerModel
-from fedrec.recsys.training.personalisation import Clients, PersonalConfig, grid
+from fedrec.recsys.training.personalisation import Clients, PersonalConfig, config_grid
 
 
 @dataclass(frozen=True)
@@ -71,5 +71,5 @@ def chosen(
     clients: Clients, config: RunConfig, choices: Choices
 ) -> tuple[PersonalConfig, list[dict[str, Any]], Ranking]:
     """What validation chooses, every trial, and the test ranked with the choice."""
-    choice, trials = clients.tune(grid(config.fit, choices.steps, choices.rates, choices.parts, config.seed))
+    choice, trials = clients.tune(config_grid(config.fit, choices.steps, choices.rates, choices.parts, config.seed))
     return choice, trials, clients.rank(choice, "test")

@@ -65,7 +65,7 @@ class Encoder:
     @cached_property
     def model(self) -> "SentenceTransformer":
         """The model, opened at first use. Raises `InputError` if the folder holds none that can be opened."""
-        with quiet():
+        with quiet_loading():
             from sentence_transformers import SentenceTransformer  # seconds to import
 
             try:
@@ -106,8 +106,8 @@ class Encoder:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the loading reports of transformers: its warnings of unused layers are expected here."""
+def quiet_loading() -> Iterator[None]:
+    """Hide the loading reports of transformers: unused layers are expected here."""
     from transformers.utils import logging as transformers_logging
 
     hub = logging.getLogger("huggingface_hub")

@@ -15,7 +15,7 @@ from fedrec.recsys.evaluation.ranking import metric_means, metric_sums, rank
 from fedrec.recsys.model.scoring import model_scorer
 from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.training.local_training import FitConfig, LocalTrainer
-from fedrec.recsys.training.personalisation import Clients, PersonalConfig, grid
+from fedrec.recsys.training.personalisation import Clients, PersonalConfig, config_grid
 
 FIT = FitConfig(negatives=24, precision="float32", local_rate=0.05)
 CONFIG = PersonalConfig(steps=3, fit=FIT)
@@ -83,7 +83,7 @@ def test_training_alone_helps_where_the_client_is_its_own_best_teacher(clients: 
 
 
 def test_the_choice_is_the_best_of_all_trials(clients: Clients) -> None:
-    configs = grid(FIT, steps=[0, 1, 4], rates=[0.02, 0.2], parts=[("item", "user"), ("user.up",)])
+    configs = config_grid(FIT, steps=[0, 1, 4], rates=[0.02, 0.2], parts=[("item", "user"), ("user.up",)])
     choice, trials = clients.tune(configs)
     assert len(trials) == len(configs) == 1 + 2 * 2 * 2
     assert trials == json.loads(json.dumps(trials))
@@ -97,7 +97,7 @@ def test_the_choice_is_the_best_of_all_trials(clients: Clients) -> None:
 
 def test_where_nothing_gains_the_choice_is_no_step(clients: Clients) -> None:
     """Steps of length almost 0 change no rank; the adapter as it was given comes first."""
-    choice, _ = clients.tune(grid(FIT, steps=[1, 2], rates=[1e-12], parts=[("item", "user")]))
+    choice, _ = clients.tune(config_grid(FIT, steps=[1, 2], rates=[1e-12], parts=[("item", "user")]))
     assert choice.steps == 0
 
 
@@ -107,7 +107,7 @@ def test_clients_that_diverge_come_last(clients: Clients) -> None:
 
 
 def test_a_part_that_is_none_is_refused(clients: Clients) -> None:
-    with pytest.raises(InputError, match=r"parts: 'user\.top' begins no name"):
+    with pytest.raises(InputError, match=r"`parts`: 'user\.top' begins no name"):
         clients.rank(replace(CONFIG, parts=("user.top",)), "test")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedrec.data.errors import InputError
-from fedrec.recsys.embeddings import Encoder, quiet
+from fedrec.recsys.embeddings import Encoder, quiet_loading
 from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.model.lora import inject_lora, kaiming_uniform
 from fedrec.recsys.model.per_client_ops import client_linear
@@ -46,13 +46,13 @@ class UserTower(nn.Module):
         `dropout_mask` (C, B, L, D), if any, multiplies the hidden states that the head reads.
         """
         clients = self.up.shape[0]
-        hidden = self._encode(vectors, mask).reshape(clients, -1, self.width)  # (C, B·L, D)
+        hidden = self._encode_history(vectors, mask).reshape(clients, -1, self.width)  # (C, B·L, D)
         hidden = hidden if dropout_mask is None else hidden * dropout_mask.view_as(hidden)
         learned = client_linear(client_linear(hidden, self.down), self.up)  # (C, B·L, E)
         mean = decayed_mean(vectors, mask, self.recency)
         return F.normalize(mean + learned.view_as(mean), dim=-1)
 
-    def _encode(self, vectors: Tensor, mask: Tensor) -> Tensor:
+    def _encode_history(self, vectors: Tensor, mask: Tensor) -> Tensor:
         attention_mask = causal_mask(mask).unsqueeze(1)
         return self.encoder(
             inputs_embeds=vectors, attention_mask=attention_mask, position_ids=position_ids(mask)
@@ -108,7 +108,7 @@ def load_frozen_layers(config: ModelConfig, encoder: Encoder, generator: torch.G
 
     AttentionInterface.register(attention.__name__, attention)
 
-    with quiet():
+    with quiet_loading():
         bert: Any = AutoConfig.from_pretrained(encoder.folder)
         _check_architecture(config, encoder, bert)
         model = AutoModel.from_pretrained(
@@ -118,7 +118,7 @@ def load_frozen_layers(config: ModelConfig, encoder: Encoder, generator: torch.G
             attn_implementation=attention.__name__,
         )
     if config.user_encoder_init == "random":
-        _reinitialise(model, bert.initializer_range, generator)
+        _reinitialise_weights(model, bert.initializer_range, generator)
     return model.eval().requires_grad_(False)
 
 
@@ -135,7 +135,7 @@ def _check_architecture(config: ModelConfig, encoder: Encoder, bert: Any) -> Non
         raise InputError(f"history = {config.history}; {encoder.name} reads {bert.max_position_embeddings}")
 
 
-def _reinitialise(module: nn.Module, std: float, generator: torch.Generator) -> None:
+def _reinitialise_weights(module: nn.Module, std: float, generator: torch.Generator) -> None:
     """Replace all weights by BERT's initial ones: normal with standard deviation `std`, zero biases, unit norms.
 
     Devlin et al. 2018, arXiv:1810.04805; the published code's `initializer_range` is 0.02.

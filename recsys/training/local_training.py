@@ -155,7 +155,7 @@ def have_examples(block: Cohort) -> Tensor:
 
 
 def pad_single_client(block: Cohort) -> Cohort:
-    """Duplicate a single history, so that it is trained beside a copy of itself.
+    """Append a copy of a single history to itself, so that it is not trained alone.
 
     A batched matrix product of one takes another path through the BLAS than one of two or more, and rounds
     differently; so do products of very few rows. From two on, a client's arithmetic is the same in any cohort.

@@ -49,7 +49,7 @@ class PersonalConfig:
         return {"parts": list(self.parts), "rate": self.fit.local_rate, "steps": self.steps}
 
 
-def grid(
+def config_grid(
     fit: FitConfig, steps: Sequence[int], rates: Sequence[float], parts: Sequence[tuple[str, ...]], seed: int = 0
 ) -> list[PersonalConfig]:
     """Return all combinations. Zero steps is one of them, once: the adapter without any change may be the best."""
@@ -103,7 +103,9 @@ class Clients:
             windows = (self.shard.crops(users, length, config.seed, step) for step in range(max(stops)))
             path = trainer.local_sgd(self.adapter, windows, DrawKey(config.seed, round=0))
             changes: Iterator[Stack] = chain([{}], (updates.deltas for updates in path))
-            return users, {step: self._ranks(users, c, split) for step, c in enumerate(changes) if step in stops}
+            return users, {
+                step: self._rank_held_out(users, c, split) for step, c in enumerate(changes) if step in stops
+            }
 
         ranks = {stop: np.zeros(len(self.shard), dtype=np.int64) for stop in stops}
         for users, block_ranks in parallel_map(ranks_along_path, everyone.blocks(MAX_EVENTS, MAX_CLIENTS)):
@@ -115,10 +117,10 @@ class Clients:
         """Raise `InputError` if a part is the beginning of no parameter's name."""
         for part in parts:
             if not any(name.startswith(part) for name in self.adapter):
-                raise InputError(f"parts: {part!r} begins no name of the adapter; its names are {list(self.adapter)}")
+                raise InputError(f"`parts`: {part!r} begins no name of the adapter; its names are {list(self.adapter)}")
 
     @torch.inference_mode()
-    def _ranks(self, users: np.ndarray, changes: Stack, split: str) -> np.ndarray:
+    def _rank_held_out(self, users: np.ndarray, changes: Stack, split: str) -> np.ndarray:
         """Rank some users' held-out items, each by its own adapter: (C,)."""
         # User vectors of the histories
         histories = [self.shard.history(user, split) for user in users]
