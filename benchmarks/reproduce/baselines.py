@@ -13,7 +13,7 @@ from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
 from fedrec.recsys.baselines.sasrec import Epoch
-from fedrec.recsys.baselines.tuning import BASELINES, METRIC, TrainingData, Tuned, configs, tune
+from fedrec.recsys.baselines.tuning import BASELINES, METRIC, TrainingData, TuningResult, grid_configs, tune
 from fedrec.recsys.embeddings import embed, resolve
 
 BASELINE = "baseline"
@@ -35,7 +35,7 @@ def baselines(preset: Preset) -> list[Job]:
     for name, grid in preset.baselines.items():
         if name not in known:
             raise InputError(f"baselines.{name} is not known; the baselines are {', '.join(known)}")
-        configs(BASELINES[known[name]], grid)
+        grid_configs(BASELINES[known[name]], grid)
     config = preset.config(preset.seeds[0])
     rivals = [
         BaselineRun(name, preset.baselines.get(key, {}), config.seed, config.model.encoder)
@@ -45,7 +45,7 @@ def baselines(preset: Preset) -> list[Job]:
 
 
 def _part(rival: BaselineRun) -> Job:
-    settings = asdict(rival) | {"grid": [asdict(config) for config in configs(BASELINES[rival.name], rival.grid)]}
+    settings = asdict(rival) | {"grid": [asdict(config) for config in grid_configs(BASELINES[rival.name], rival.grid)]}
     return Job("baselines", rival.name, f"{BASELINE}-{slug(rival.name)}", settings, partial(_fit, rival))
 
 
@@ -63,7 +63,7 @@ def _watch(epoch: Epoch) -> None:
         console.status(f"epoch {epoch.epoch}  loss {epoch.loss:.3f}  validation NDCG@10 {epoch.ndcg:.4f}")
 
 
-def _told(tuned: Tuned) -> Figures:
+def _told(tuned: TuningResult) -> Figures:
     """What was tried, and what was chosen of it; settings that were not varied are told once."""
     tried = [trial.settings for trial in tuned.trials]
     varied = [name for name in tuned.settings if len({settings[name] for settings in tried}) > 1]

@@ -8,13 +8,13 @@ from benchmarks.reproduce.runs import RUN
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.storage.reading import read_toml
-from fedrec.evaluation import measured
 from fedrec.federation.client_app import open_node
 from fedrec.federation.config import RunConfig, from_flat, to_flat
 from fedrec.federation.server import State
 from fedrec.federation.training_run import RUN as RUN_FILES
 from fedrec.federation.training_run import TrainedOn, open_run
-from fedrec.recsys.evaluation.ranking import Ranking, rank_users
+from fedrec.recsys.evaluation.evaluate import ranking_metrics
+from fedrec.recsys.evaluation.ranking import Ranking, RankingConfig, rank_users
 from fedrec.training import train_shown
 
 SAMPLED = "sampled-99"
@@ -51,9 +51,9 @@ def _train(config: RunConfig, place: JobFolder) -> Figures:
     test = _ranked(config, place, "test", "full")
     keep_ranks(place.folder, test.ranks)
     return {
-        "test": measured(test),
-        "validation": measured(_ranked(config, place, "validation", "full")),
-        SAMPLED: measured(_ranked(config, place, "test", SAMPLED)),
+        "test": ranking_metrics(test),
+        "validation": ranking_metrics(_ranked(config, place, "validation", "full")),
+        SAMPLED: ranking_metrics(_ranked(config, place, "test", SAMPLED)),
     }
 
 
@@ -62,4 +62,4 @@ def _ranked(config: RunConfig, place: JobFolder, split: str, protocol: str) -> R
     node, state = open_node(str(place.data), config, 0, 1, False), State.load(place.folder / RUN)
     assert state, "a run that is finished has a state"
     score = node.method.scorer(state.best, node.shard, split, node.keep.at(state.run, state.best_round))
-    return rank_users(score, node.shard, range(len(node.shard)), split, protocol, coverage=True)
+    return rank_users(score, node.shard, range(len(node.shard)), split, RankingConfig(protocol, coverage=True))

@@ -9,9 +9,9 @@ from fedrec.data.catalogue import Catalogue
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
-from fedrec.evaluation import cold_items, measured, score_users
 from fedrec.federation.config import RunConfig, to_flat
 from fedrec.federation.training_run import TrainedOn, open_run
+from fedrec.recsys.evaluation.evaluate import cold_items, rank_all_users, ranking_metrics
 from fedrec.recsys.evaluation.ranking import restrict_to
 from fedrec.recsys.model.scoring import Scorer
 from fedrec.recsys.recommender import CARD, Recommender
@@ -51,13 +51,13 @@ def scored(score: Scorer, place: JobFolder, splits: Sequence[str]) -> Figures:
     Where some items are cold, `cold` holds the test's metrics in a ranking of these alone.
     """
     shard, catalogue = Shard.load(place.data), Catalogue.load(place.data)
-    rankings = {split: score_users(score, shard, split) for split in splits}
+    rankings = {split: rank_all_users(score, shard, split) for split in splits}
     keep_ranks(place.folder, rankings["test"].ranks)
     if "cold" in catalogue.frame.columns:
-        rankings["cold"] = score_users(restrict_to(score, cold_items(catalogue, place.data)), shard, "test")
-    return {split: measured(ranking) for split, ranking in rankings.items()}
+        rankings["cold"] = rank_all_users(restrict_to(score, cold_items(catalogue, place.data)), shard, "test")
+    return {split: ranking_metrics(ranking) for split, ranking in rankings.items()}
 
 
 def measured_on(score: Scorer, place: JobFolder) -> Figures:
     """The test's metrics alone; no rank is kept."""
-    return measured(score_users(score, Shard.load(place.data), "test"))
+    return ranking_metrics(rank_all_users(score, Shard.load(place.data), "test"))

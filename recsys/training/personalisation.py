@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Cohort, Shard
-from fedrec.recsys.evaluation.ranking import Ranking, mask_seen, metric_means, metric_sums, ranks_of
+from fedrec.recsys.evaluation.ranking import Ranking, count_ranks, mask_seen, metric_means, metric_sums
 from fedrec.recsys.hardware import parallel_map
 from fedrec.recsys.model.lora import Adapter, Stack, with_changes
 from fedrec.recsys.model.two_tower import Model
@@ -124,4 +124,4 @@ class Clients:
             (taste @ self.model.under(stack, "item", some.expand(len(users), -1, -1)).mT)[:, 0]
             for some in self.embeddings.split(CANDIDATES)
         ]
-        return ranks_of(mask_seen(torch.cat(scores, 1), histories), self.shard.held_out(users, split))
+        return count_ranks(mask_seen(torch.cat(scores, 1), histories), self.shard.held_out(users, split))
