@@ -16,6 +16,7 @@ from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.fingerprint import fingerprint_of, same_key
 from fedrec.data.storage.contents import Contents, is_vacant
+from fedrec.data.storage.json_file import save_json
 from fedrec.data.storage.locks import in_use
 from fedrec.federation import round_log, wire
 from fedrec.federation.config import RunConfig, from_nested, to_flat
@@ -28,7 +29,7 @@ from fedrec.recsys.embeddings import Encoder, embed, resolve
 from fedrec.recsys.hardware import describe_hardware
 from fedrec.recsys.model.lora import fingerprint
 from fedrec.recsys.model.two_tower import Model
-from fedrec.recsys.recommender import CARD, FILES, Recommender, save_json
+from fedrec.recsys.recommender import CARD, FILES, Recommender
 
 METRICS = "metrics.json"
 RUN = Contents("run", CARD, (CARD, METRICS, round_log.FILE, STATE, CATALOGUE, *FILES, "index.faiss", "index.json"))

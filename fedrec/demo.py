@@ -13,12 +13,13 @@ from fedrec.data.prepare import MANIFEST, prepare
 from fedrec.data.readers.sources import source_named
 from fedrec.data.shard import Shard
 from fedrec.data.storage.contents import is_vacant
+from fedrec.data.storage.json_file import save_json
 from fedrec.data.storage.locks import in_use
 from fedrec.federation.config import from_flat
 from fedrec.federation.training_run import RUN
 from fedrec.recsys.card import load_card
 from fedrec.recsys.evaluation.evaluate import rank_all_users, ranking_metrics
-from fedrec.recsys.recommender import CARD, Recommender, save_json
+from fedrec.recsys.recommender import CARD, Recommender
 from fedrec.serving.engine import Engine
 from fedrec.serving.schema import Item, Question
 from fedrec.training import train_here

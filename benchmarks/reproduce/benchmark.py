@@ -18,9 +18,9 @@ from benchmarks.reproduce.runs import RUN
 from fedrec import console
 from fedrec.data.errors import InputError
 from fedrec.data.prepare import MANIFEST, read_manifest
+from fedrec.data.storage.json_file import save_json
 from fedrec.data.storage.locks import lock_beside, locked
 from fedrec.data.storage.reading import read_json
-from fedrec.recsys.recommender import save_json
 
 DATA = ("name", "users", "items", "interactions", "source", "catalogue_fingerprint", "citation")
 """Of the manifest: what results say of their data."""

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from fedrec.data.storage.contents import Contents
+from fedrec.data.storage.json_file import save_json
 from fedrec.data.storage.locks import in_use
 from fedrec.data.storage.reading import open_array, read_bytes
 from fedrec.evaluation import save_ranks
 from fedrec.federation.config import RunConfig, to_flat
 from fedrec.federation.training_run import RUN as OF_A_RUN
 from fedrec.federation.training_run import environment_info
-from fedrec.recsys.recommender import save_json
 
 RECORD = "part.json"
 RANKS = "ranks.npy"

@@ -129,7 +129,7 @@ def sasrec_scorer(model: SASRec) -> Scorer:
 
 
 def pad_histories(histories: Sequence[np.ndarray], on: torch.device) -> tuple[Tensor, Tensor]:
-    """Left-align histories. Return their items and the mask of their events: (B, L) both."""
+    """Pad histories at the right. Return their items and the mask of their events: (B, L) both."""
     lengths = np.fromiter(map(len, histories), dtype=np.int64, count=len(histories))
     mask = np.arange(max(1, lengths.max(initial=1))) < lengths[:, None]
     items = np.zeros(mask.shape, dtype=np.int64)
