@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_
 
 from benchmarks.preset import Ablation, Preset, Settings
 from fedrec.data.errors import InputError
+from fedrec.data.storage.json_file import save_json
 from fedrec.data.storage.reading import read_json
-from fedrec.recsys.recommender import save_json
 
 RENAMED = {"from_": "from", "sampled_99": "sampled-99", "federated_baselines": "peers"}
 """Fields whose key in the file is not an identifier, or is older than the field's name."""

@@ -17,7 +17,7 @@ from fedrec.federation.config import RunConfig
 from fedrec.federation.messages import Order, Update
 from fedrec.federation.validate_order import Terms, validate_order
 from fedrec.recsys.embeddings import Embeddings, embed_catalogue, resolve_encoder
-from fedrec.recsys.evaluation.ranking import metric_sums, rank_users
+from fedrec.recsys.evaluation.ranking import RankingConfig, metric_sums, rank_users
 from fedrec.recsys.hardware import device, parallel_map
 from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.model.lora import Adapter
@@ -94,7 +94,7 @@ class Node:
         validate_order(order, adapter, self.terms, training=False)
         parts = self.keep.at(order.run, order.round) if self.config.has_client_state else {}
         score = self.method.scorer(adapter, self.shard, order.split, parts)
-        found = rank_users(score, self.shard, order.users.tolist(), order.split, order.protocol)
+        found = rank_users(score, self.shard, order.users.tolist(), order.split, RankingConfig(order.protocol))
         return Update(order.round, len(order.users), {}, metric_sums(found.ranks))
 
 

@@ -17,6 +17,7 @@ from fedrec.data.errors import InputError
 from fedrec.data.fingerprint import fingerprint_of, same_key
 from fedrec.data.split import Split
 from fedrec.data.storage.contents import Contents, is_vacant
+from fedrec.data.storage.json_file import save_json
 from fedrec.data.storage.locks import in_use
 from fedrec.federation import round_log, wire
 from fedrec.federation.census import take_census
@@ -32,7 +33,7 @@ from fedrec.recsys.embeddings import Encoder, embed_catalogue, resolve_encoder
 from fedrec.recsys.hardware import describe_hardware
 from fedrec.recsys.model.lora import fingerprint
 from fedrec.recsys.model.two_tower import TwoTowerModel
-from fedrec.recsys.recommender import CARD, FILES, Recommender, save_json
+from fedrec.recsys.recommender import CARD, FILES, Recommender
 
 METRICS = "metrics.json"
 DATA = ("name", "items", "split", "split_rule", "catalogue_fingerprint", "citation")

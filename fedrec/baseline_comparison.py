@@ -7,12 +7,12 @@ from typing import Any
 from fedrec import console
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.shard import Shard
-from fedrec.evaluation import cold_items, measured, score_users
 from fedrec.federation.config import from_nested
 from fedrec.recsys.baselines.neighbours import has_room_for_ease
-from fedrec.recsys.baselines.tuning import BASELINES, TrainingData, Tuned, configs, tune
+from fedrec.recsys.baselines.tuning import BASELINES, TrainingData, TuningResult, grid_configs, tune
 from fedrec.recsys.card import load_card
 from fedrec.recsys.embeddings import embed_catalogue, resolve_encoder
+from fedrec.recsys.evaluation.evaluate import cold_items, rank_all_users, ranking_metrics
 from fedrec.recsys.evaluation.ranking import restrict_to
 
 NAMES = ("random", "popularity", "text neighbours", "item-kNN", "EASE")
@@ -34,16 +34,16 @@ def measure_baselines(data: Path, encoder: str, protocol: str = "full") -> dict[
     found = {}
     for name, tuned in _tuned(given, refit=len(catalogue.trainable_rows) == len(catalogue)):
         score = restrict_to(tuned.score, cold_items(catalogue, data)) if protocol == "cold" else tuned.score
-        ranking = score_users(score, shard, "test", protocol)
-        found[name] = {"settings": tuned.settings, "test": {protocol: measured(ranking)}}
+        ranking = rank_all_users(score, shard, "test", protocol)
+        found[name] = {"settings": tuned.settings, "test": {protocol: ranking_metrics(ranking)}}
     return found
 
 
-def _tuned(given: TrainingData, refit: bool) -> Iterator[tuple[str, Tuned]]:
+def _tuned(given: TrainingData, refit: bool) -> Iterator[tuple[str, TuningResult]]:
     for name in NAMES:
         if name == "EASE" and not has_room_for_ease(given.items):
             console.warn(f"EASE is left out: a matrix of {given.items:,} × {given.items:,} is more than memory holds")
             continue
-        tried = len(configs(BASELINES[name], {}))
+        tried = len(grid_configs(BASELINES[name], {}))
         console.status(f"fitting {name}{f', {tried} settings, chosen on validation' if tried > 1 else ''}")
         yield name, tune(BASELINES[name], given, refit=refit)

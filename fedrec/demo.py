@@ -13,12 +13,13 @@ from fedrec.data.prepare import MANIFEST, prepare
 from fedrec.data.readers.sources import source_named
 from fedrec.data.shard import Shard
 from fedrec.data.storage.contents import is_vacant
+from fedrec.data.storage.json_file import save_json
 from fedrec.data.storage.locks import in_use
-from fedrec.evaluation import measured, score_users
 from fedrec.federation.config import from_flat
 from fedrec.federation.training_run import RUN
 from fedrec.recsys.card import load_card
-from fedrec.recsys.recommender import CARD, Recommender, save_json
+from fedrec.recsys.evaluation.evaluate import rank_all_users, ranking_metrics
+from fedrec.recsys.recommender import CARD, Recommender
 from fedrec.serving.engine import Engine
 from fedrec.serving.schema import Item, Question
 from fedrec.training import train_here
@@ -56,7 +57,7 @@ def _play(data: Path, out: Path) -> None:
     console.status(": each user's last film, ranked among all films the user has not seen", heading="3. Quality")
     baselines = measure_baselines(data, recommender.encoder.name)
     rows = {name: found["test"]["full"] for name, found in baselines.items()}
-    rows["fedrec"] = measured(score_users(recommender.scorer(), shard, "test"))
+    rows["fedrec"] = ranking_metrics(rank_all_users(recommender.scorer(), shard, "test"))
     save_json(out / COMPARISON, rows)
     console.show(console.metrics_table(f"test, {len(shard)} users", rows))
     console.status(", whose history the server never saw", heading="4. A user")

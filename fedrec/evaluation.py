@@ -18,8 +18,8 @@ from fedrec.data.storage.atomic_files import replaced_file
 from fedrec.data.storage.names import name_fault
 from fedrec.federation.config import from_nested
 from fedrec.recsys.card import load_card
-from fedrec.recsys.evaluation.ranking import Ranking, metric_means, metric_sums, rank, restrict_to
-from fedrec.recsys.model.scoring import Scorer
+from fedrec.recsys.evaluation.evaluate import cold_items, rank_all_users, ranking_metrics
+from fedrec.recsys.evaluation.ranking import restrict_to
 from fedrec.recsys.recommender import Recommender
 
 
@@ -41,10 +41,10 @@ def evaluate_run(run: Path, given: Given, protocol: str, ranks: Path | None) -> 
     shard, scorer = Shard.load(data), recommender.scorer()
     if protocol == "cold":
         scorer = restrict_to(scorer, cold_items(recommender.catalogue, data))
-    rankings = {split: score_users(scorer, shard, split, protocol) for split in splits}
+    rankings = {split: rank_all_users(scorer, shard, split, protocol) for split in splits}
     if ranks:
         save_ranks(ranks, rankings["test"].ranks)
-    return {split: {protocol: measured(ranking)} for split, ranking in rankings.items()}
+    return {split: {protocol: ranking_metrics(ranking)} for split, ranking in rankings.items()}
 
 
 def measured_splits(recommender: Recommender, run: Path) -> tuple[str, ...]:
@@ -62,16 +62,6 @@ def save_ranks(path: Path, ranks: np.ndarray) -> None:
     """Each user's rank, without ids: private, so never in an artifact."""
     with replaced_file(path) as partial, partial.open("wb") as file:
         np.save(file, ranks, allow_pickle=False)
-
-
-def cold_items(catalogue: Catalogue, data: Path) -> np.ndarray:
-    """Which items no training event holds: (N,) of bool. Raises `InputError` where that was not prepared."""
-    if "cold" not in catalogue.frame.columns:
-        raise InputError(
-            f"--protocol cold: {data} has no cold items; make one that has, by `fedrec data prepare NAME --split "
-            "cold-items`, and train on it"
-        )
-    return catalogue.frame["cold"].to_numpy()
 
 
 def opened(run: Path, given: Given) -> tuple[Recommender, Path]:
@@ -122,11 +112,3 @@ def refuse_other_histories(run: Path, told: Mapping[str, Any], data: Path) -> No
             f"whether {run} was trained on the histories in {data} cannot be told, as they were prepared anew or "
             "elsewhere; name its own folder or a copy of it with --data, or add --other-histories if these are meant"
         )
-
-
-def score_users(score: Scorer, shard: Shard, split: str, protocol: str = "full") -> Ranking:
-    return rank(score, shard, range(len(shard)), split, protocol, coverage=True)
-
-
-def measured(ranking: Ranking) -> dict[str, float]:
-    return metric_means(metric_sums(ranking.ranks)) | {"coverage@10": ranking.coverage}

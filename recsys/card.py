@@ -1,4 +1,4 @@
-"""A run's card: how it came to be, and what is needed to open it again."""
+"""The card of a run: its configs, its data and encoder, and the fingerprints of its files."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -12,9 +12,9 @@ from fedrec.recsys.model.config import ModelConfig
 
 CARD = "card.json"
 AGAIN = "copy the run again"
-"""The remedy for all that is wrong with a run's files."""
+"""The remedy for a damaged file of a run."""
 
-_BEGUN = {
+_REQUIRED = {
     "config": dict,
     "config.model": dict,
     "seed": int,
@@ -24,17 +24,17 @@ _BEGUN = {
     "encoder.name": str,
     "encoder.sha256": str,
 }
-_FINISHED = {"model_version": str, "fingerprints.adapter": str, "fingerprints.item_vectors": str}
+_REQUIRED_IF_FINISHED = {"model_version": str, "fingerprints.adapter": str, "fingerprints.item_vectors": str}
 
 
 def load_card(folder: Path) -> dict[str, Any]:
-    """Read the card of a run, finished or not. Raises `InputError` where `folder` is none, or the card is damaged."""
+    """Read the card of a run, finished or not. Raises `InputError` if `folder` is no run, or the card is damaged."""
     path = folder / CARD
     try:
         card = read_json(path, AGAIN)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{folder} is not a run ({CARD} is missing); make one with `fedrec train`") from error
-    require(card, _BEGUN, path, AGAIN)
+    require(card, _REQUIRED, path, AGAIN)
     return card | {"config": with_present_names(card["config"])}
 
 
@@ -49,10 +49,10 @@ RENAMED_SETTINGS = {
     "peer_leak": "baseline_leak",
     "peer": "baseline",  # the section of a card that holds them
 }
-"""Names of settings in cards of version 0.1 and before, with the names that they have now."""
+"""Settings that version 0.1 called otherwise: old name → present name."""
 
 RENAMED_VALUES = {("item_tower", "curved"): "gelu"}
-"""The same of values: (setting, value) → value."""
+"""Values that version 0.1 called otherwise: (setting, old value) → present value."""
 
 
 def with_present_names(config: dict[str, Any]) -> dict[str, Any]:
@@ -68,13 +68,13 @@ def with_present_names(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_finished_card(folder: Path) -> dict[str, Any]:
-    """Read the card of a run that can be served. Raises `InputError` for any other."""
+    """Read the card of a run that can be served. Raises `InputError` for any other run."""
     card = load_card(folder)
     if (method := card["config"].get("method", "fedrec")) != "fedrec":
-        raise InputError(f"{folder} is a run of {method}, to compare with by its metrics.json; nothing is to serve")
+        raise InputError(f"{folder} is a run of {method}: it has metrics.json, but no model to serve")
     if not card.get("finished"):
-        raise InputError(f"{folder} has not finished training; go on with `fedrec train … --out {folder} --resume`")
-    require(card, _FINISHED, folder / CARD, AGAIN)
+        raise InputError(f"{folder} has not finished training; resume it with `fedrec train … --out {folder} --resume`")
+    require(card, _REQUIRED_IF_FINISHED, folder / CARD, AGAIN)
     try:
         model_config(card["config"]["model"])
     except InputError as error:
@@ -83,7 +83,7 @@ def load_finished_card(folder: Path) -> dict[str, Any]:
 
 
 def model_config(table: dict[str, Any]) -> ModelConfig:
-    """Build a model's config from a card's table; what it lacks has its default. Raises `InputError`."""
+    """Build a model's config from a card's table; a missing setting has its default. Raises `InputError`."""
     if unknown := table.keys() - {field.name for field in fields(ModelConfig)}:
         raise InputError(f"config.model.{min(unknown)} is not known; the run is of a later version")
     try:

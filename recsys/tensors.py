@@ -1,4 +1,4 @@
-"""Tensors from files: opened safely, and compared with what the rest of a run says of them."""
+"""Tensors in files: read safely, checked against the rest of a run, and written in one step."""
 
 import re
 from collections.abc import Mapping
@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedrec.data.errors import InputError
+from fedrec.data.storage.atomic_files import replaced_file
 from fedrec.data.storage.reading import regular
 from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.model.lora import Adapter, is_lora
@@ -18,7 +19,7 @@ _LAYER = re.compile(r"\.layer\.(\d+)\.")
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Raises `InputError` where the file is missing or damaged."""
+    """Read a file of tensors. Raises `InputError` if it is missing or damaged."""
     remedy = "copy it back, or train the run again"
     try:
         return load_file(regular(path, remedy))
@@ -30,8 +31,14 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path} cannot be read ({error}); {remedy}") from error
 
 
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors, so that a crash leaves the old file or the new one."""
+    with replaced_file(path) as partial:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
+
+
 def check_numbers(tensors: Mapping[str, Tensor], folder: Path) -> None:
-    """Raises `InputError` for a tensor that is not of float32, or holds what is no finite number."""
+    """Raise `InputError` if a tensor is not of float32, or holds a number that is not finite."""
     for name, tensor in tensors.items():
         if tensor.dtype != torch.float32:
             raise InputError(f"{folder}: {name} is of {tensor.dtype}, not torch.float32; train the run again")
@@ -40,7 +47,7 @@ def check_numbers(tensors: Mapping[str, Tensor], folder: Path) -> None:
 
 
 def check_vectors(vectors: Mapping[str, Tensor], items: int, folder: Path) -> Tensor:
-    """The item vectors of a catalogue of so many items: (N, E). Raises `InputError` for anything else."""
+    """Return the item vectors (N, E) of a catalogue of N items. Raises `InputError` for any other tensors."""
     shapes = {name: tuple(tensor.shape) for name, tensor in vectors.items()}
     if list(shapes) != ["vectors"] or len(shapes["vectors"]) != 2 or shapes["vectors"][0] != items:
         raise InputError(f"{folder}: item vectors of {shapes}, for {items:,} items; copy the run again")
@@ -48,9 +55,9 @@ def check_vectors(vectors: Mapping[str, Tensor], items: int, folder: Path) -> Te
 
 
 def check_adapter(adapter: Adapter, config: ModelConfig, width: int, folder: Path) -> None:
-    """Compare the shapes of an adapter with the model that the card describes, for vectors of `width`.
+    """Check the shapes of an adapter against the model that the card describes, for item vectors of `width`.
 
-    Raises `InputError`, before anything is made of a size that only the card tells.
+    Raises `InputError`; so nothing is allocated whose size only the card states.
     """
     wanted: dict[str, tuple[int, ...]] = {
         "item.down": (config.item_rank, width),
@@ -63,18 +70,19 @@ def check_adapter(adapter: Adapter, config: ModelConfig, width: int, folder: Pat
     for name in sorted(wanted.keys() | there.keys()):
         if wanted.get(name) != there.get(name):
             raise InputError(
-                f"{folder}: {name} of the adapter has the shape {there.get(name)}, and not {wanted.get(name)} as the "
-                "card tells; copy the run again"
+                f"{folder}: {name} of the adapter has the shape {there.get(name)}, not {wanted.get(name)} as the card "
+                "states; copy the run again"
             )
     layers = {found[1] for name in there if (found := _LAYER.search(name))}
     if len(layers) != config.layers:
         raise InputError(
-            f"{folder}: the adapter has {len(layers)} layers, not {config.layers} as the card tells; copy the run again"
+            f"{folder}: the adapter has {len(layers)} layers, not {config.layers} as the card states; copy the "
+            "run again"
         )
 
 
 def _pair_shape(name: str, there: Mapping[str, tuple[int, ...]], rank: int) -> tuple[int, ...]:
-    """The shape that one of a low-rank pair should have; it is empty where the other is missing."""
+    """Return the shape that one matrix of a low-rank pair should have; it is empty if the other one is missing."""
     down, up = (f"{name.rpartition('.')[0]}.lora_{side}" for side in "AB")
     if not {down, up} <= there.keys():
         return ()

@@ -158,7 +158,7 @@ NOT_PREPARED = ["is not a prepared dataset", "manifest.json", "fedrec data prepa
         ("evaluate {run} --data {toy} --protocol half", ["'--protocol': 'half'", "'full', 'sampled-99', 'cold'"]),
         (
             "evaluate {run} --data {toy} --protocol cold",
-            ["--protocol cold", "toy has no cold items", "--split cold-items"],
+            ["protocol", "toy has no cold items", "--split cold-items"],
         ),
         ("evaluate {run} --data {cold}", ["was trained in another split than", "cold has", "--data"]),
         ("evaluate {run} --data {toy} --ranks {run}/ranks.npy", ["--ranks", "lies in the run", "private"]),

@@ -17,9 +17,9 @@ from fedrec.data.fingerprint import FILE, fingerprint_of, same_key
 from fedrec.data.partition import NODE, partition_evenly, split
 from fedrec.data.prepare import write_dataset
 from fedrec.data.readers.raw import Frames
+from fedrec.data.storage.json_file import save_json
 from fedrec.federation.training_run import TrainedOn, open_run
 from fedrec.recsys.card import load_card
-from fedrec.recsys.recommender import save_json
 from tests.support.cli import Fedrec, is_refused
 from tests.support.toy_world import begun, small_config, toy_interactions, toy_items, write_toy
 

@@ -19,10 +19,10 @@ from fedrec.data.readers.raw import Frames
 from fedrec.data.storage import swap
 from fedrec.data.storage.atomic_files import check_place, replaced_file, replaced_folder, unreplaced
 from fedrec.data.storage.contents import is_vacant, refuse_occupied
+from fedrec.data.storage.json_file import save_json
 from fedrec.data.storage.locks import in_use, lock_beside, locked
 from fedrec.data.storage.names import LONGEST_NAME, name_fault, plain_name
 from fedrec.recsys.card import load_card
-from fedrec.recsys.recommender import save_json
 from tests.support.cli import Fedrec, is_refused
 from tests.support.toy_world import toy_interactions, toy_items, write_toy
 

@@ -14,7 +14,7 @@ from fedrec.recsys.baselines.neighbours import (
     KNNConfig,
     ease,
     ease_weights,
-    interactions,
+    interaction_matrix,
     item_knn,
     truncated_svd,
 )
@@ -70,7 +70,7 @@ def test_what_a_user_has_had_twice_counts_once() -> None:
 def test_blocks_of_items_change_no_similarity(monkeypatch: pytest.MonkeyPatch) -> None:
     histories = [np.array([item, (item + 4) % 100]) for item in range(100)]
     whole = item_knn(pairs_world(), 100, "test", KNNConfig(neighbours=5))(histories)
-    monkeypatch.setattr(neighbours, "PRODUCTS", 7 * 100)
+    monkeypatch.setattr(neighbours, "MAX_SIMILARITIES", 7 * 100)
     assert item_knn(pairs_world(), 100, "test", KNNConfig(neighbours=5))(histories).tolist() == whole.tolist()
 
 
@@ -96,10 +96,9 @@ def test_ease_of_two_items_by_hand() -> None:
 
 
 def test_a_history_scores_the_sum_of_its_items_weights() -> None:
-    weights = ease_weights(interactions([np.array([0, 1]), np.array([0, 1, 2])], 3), ridge=2.0)
+    weights = ease_weights(interaction_matrix([np.array([0, 1]), np.array([0, 1, 2])], 3), ridge=2.0)
     score = ease(shard_of([[0, 1, 2], [0, 1, 2, 0]]), 3, "test", EASEConfig(ridge=2.0))
     assert score([np.array([0, 2])])[0].tolist() == pytest.approx(weights[0] + weights[2], abs=1e-6)
-    assert score([np.array([], dtype=np.int64)]).tolist() == [[0, 0, 0]]
 
 
 def test_weights_of_lower_rank_are_the_nearest_ones() -> None:

@@ -14,9 +14,11 @@ from torch import Tensor
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.shard import NOTHING, Shard
 from fedrec.recsys.baselines import simple
-from fedrec.recsys.evaluation.ranking import metric_means, metric_sums, rank, restrict_to
+from fedrec.recsys.evaluation.ranking import RankingConfig, metric_means, metric_sums, rank, restrict_to
 from fedrec.recsys.model.scoring import model_scorer
 from fedrec.recsys.model.two_tower import TwoTowerModel
+
+SAMPLED = RankingConfig("sampled-99")
 
 
 def one_user(*events: int) -> Shard:
@@ -47,18 +49,20 @@ def test_an_item_held_out_though_it_was_seen_is_ranked_among_the_unseen() -> Non
     """Item 1 is held out again: of the unseen only 4 beats it."""
     shard, score = one_user(0, 1, 1), fixed(9, 0.6, 0.1, 0.5, 0.7, 0.2)
     assert rank(score, shard, [0], "test").ranks.tolist() == [1]
-    assert rank(score, shard, [0], "test", "sampled-99").ranks.tolist() == [1]
+    assert rank(score, shard, [0], "test", SAMPLED).ranks.tolist() == [1]
 
 
 def test_coverage_is_the_share_of_items_in_anyones_top_ten() -> None:
     scores = [float(-item) for item in range(40)]
-    assert rank(fixed(*scores), one_user(0, 1, 39), [0], "test", coverage=True).coverage == 10 / 40
+    assert rank(fixed(*scores), one_user(0, 1, 39), [0], "test", RankingConfig(coverage=True)).coverage == 10 / 40
 
 
 def test_only_candidates_are_ranked_and_listed() -> None:
     """Of the candidates 1, 3, 5 and 6 the user has seen 1; 5 beats 3, the held-out item, and 6 does not."""
     shard, candidates = one_user(0, 1, 3), np.array([False, True, False, True, False, True, True])
-    found = rank(restrict_to(fixed(9, 8, 7, 0.5, 6, 0.7, 0.2), candidates), shard, [0], "test", coverage=True)
+    found = rank(
+        restrict_to(fixed(9, 8, 7, 0.5, 6, 0.7, 0.2), candidates), shard, [0], "test", RankingConfig(coverage=True)
+    )
     assert found.ranks.tolist() == [1]
     assert found.coverage == 3 / 4
 
@@ -121,16 +125,16 @@ def test_sampled_ranks_are_never_worse_than_full_ones(seed: int) -> None:
     events = generator.permutation(300)[:5]
     shard = one_user(*events)
     score = fixed(*generator.normal(size=300))
-    full, sampled = (rank(score, shard, [0], "test", protocol).ranks[0] for protocol in ("full", "sampled-99"))
+    full, sampled = (rank(score, shard, [0], "test", config).ranks[0] for config in (RankingConfig(), SAMPLED))
     assert sampled <= min(full, 99)
-    assert sampled == rank(score, shard, [0], "test", "sampled-99").ranks[0]
+    assert sampled == rank(score, shard, [0], "test", SAMPLED).ranks[0]
 
 
 def test_sampled_ranks_of_a_small_catalogue_are_the_full_ones(shard: Shard) -> None:
     score = simple.random_scores(24, seed=3)
     full = rank(score, shard, range(12), "test").ranks
     score = simple.random_scores(24, seed=3)
-    assert rank(score, shard, range(12), "test", "sampled-99").ranks.tolist() == full.tolist()
+    assert rank(score, shard, range(12), "test", SAMPLED).ranks.tolist() == full.tolist()
 
 
 def test_blocks_of_users_change_no_rank(
@@ -138,7 +142,7 @@ def test_blocks_of_users_change_no_rank(
 ) -> None:
     score = model_scorer(model, bent, model.item_vectors(bent, embeddings))
     whole = rank(score, shard, range(12), "test").ranks.tolist()
-    monkeypatch.setattr("fedrec.recsys.evaluation.ranking.USERS", 5)
+    monkeypatch.setattr("fedrec.recsys.evaluation.ranking.MAX_USERS", 5)
     assert rank(score, shard, range(12), "test").ranks.tolist() == whole
 
 

@@ -269,7 +269,7 @@ def copied(run: Path, tmp_path: Path) -> Path:
         ({"model_version": 7}, "model_version is 7, where text belongs"),
         ({"config__model__layers": "two"}, "config.model.layers = 'two': input should be a valid integer"),
         ({"config__model__later": 1}, "config.model.later is not known; the run is of a later version"),
-        ({"config__model__layers": 10**9}, "the adapter has 1 layers, not 1000000000 as the card tells"),
+        ({"config__model__layers": 10**9}, "the adapter has 1 layers, not 1000000000 as the card states"),
         ({"config__model__item_rank": 10**9}, "item.down of the adapter has the shape (4, 384), and not (1000000000, "),
         ({"config__model__lora_rank": 3}, "lora_A of the adapter has the shape (2, 384), and not (3, 384) as the card"),
     ],

@@ -9,7 +9,7 @@ from scipy.stats import bootstrap
 from fedrec.data.errors import InputError
 from fedrec.recsys.evaluation.groups import by_length
 from fedrec.recsys.evaluation.ranking import metric_sums, per_user
-from fedrec.recsys.evaluation.significance import compare, over_seeds
+from fedrec.recsys.evaluation.significance import compare
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -86,7 +86,7 @@ def test_the_interval_is_scipys() -> None:
 def test_few_at_a_time_are_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = (per_user(rng(seed).integers(0, 25, 60), "ndcg@10") for seed in (3, 4))
     whole = compare(ours, theirs, rng(), resamples=1000)
-    monkeypatch.setattr("fedrec.recsys.evaluation.significance.NUMBERS", 100)
+    monkeypatch.setattr("fedrec.recsys.evaluation.significance.MAX_COUNTS", 100)
     assert compare(ours, theirs, rng(), resamples=1000) == whole
 
 
@@ -94,15 +94,6 @@ def test_few_at_a_time_are_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rankings_of_other_users_are_refused(users: tuple[int, int]) -> None:
     with pytest.raises(InputError, match="the same users"):
         compare(np.zeros(users[0]), np.zeros(users[1]), rng())
-
-
-def test_over_seeds_by_hand() -> None:
-    found = over_seeds([0.1, 0.2, 0.6])
-    assert found.mean == pytest.approx(0.9 / 3)
-    assert found.sd == pytest.approx(sqrt((0.2**2 + 0.1**2 + 0.3**2) / 2))
-    assert (over_seeds([0.4]).mean, over_seeds([0.4]).sd) == (0.4, None)
-    with pytest.raises(InputError, match="one seed"):
-        over_seeds([])
 
 
 # ---- groups

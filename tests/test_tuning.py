@@ -13,7 +13,15 @@ from torch import Tensor
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
-from fedrec.recsys.baselines.tuning import BASELINES, Baseline, TextConfig, TrainingData, Tuned, configs, tune
+from fedrec.recsys.baselines.tuning import (
+    BASELINES,
+    Baseline,
+    TextConfig,
+    TrainingData,
+    TuningResult,
+    grid_configs,
+    tune,
+)
 from fedrec.recsys.evaluation.ranking import metric_means, metric_sums, rank
 from tests.support.toy_world import shard_of
 
@@ -31,12 +39,12 @@ def world(shard: Shard | None = None, seed: int = 0) -> TrainingData:
     return TrainingData(shard or shard_of(walks), texts, seed)
 
 
-def untimed(tuned: Tuned) -> dict[str, Any]:
+def untimed(tuned: TuningResult) -> dict[str, Any]:
     trials = [{**trial, "seconds": None} for trial in tuned.record["trials"]]
     return {**tuned.record, "trials": trials}
 
 
-def ndcg(tuned: Tuned, shard: Shard, split: str) -> float:
+def ndcg(tuned: TuningResult, shard: Shard, split: str) -> float:
     return metric_means(metric_sums(rank(tuned.score, shard, range(len(shard)), split).ranks))["ndcg@10"]
 
 
@@ -44,7 +52,9 @@ def ndcg(tuned: Tuned, shard: Shard, split: str) -> float:
 def test_every_baseline_is_tuned_and_ready_for_the_test(name: str) -> None:
     given, grid = world(), QUICK.get(name, {})
     tuned = tune(BASELINES[name], given, grid)
-    assert [trial.settings for trial in tuned.trials] == [vars(config) for config in configs(BASELINES[name], grid)]
+    assert [trial.settings for trial in tuned.trials] == [
+        vars(config) for config in grid_configs(BASELINES[name], grid)
+    ]
     best = max(tuned.trials, key=lambda trial: trial.ndcg)
     assert tuned.settings == best.settings
     assert json.loads(json.dumps(tuned.record)) == tuned.record
@@ -73,7 +83,7 @@ def test_the_choice_is_validations_even_where_the_test_disagrees() -> None:
     shard = shard_of([[user, 5, 14, 13] for user in range(5)])
     oracle = Baseline(
         TextConfig,
-        lambda given, split, config, watch: (
+        lambda data, split, config, observe: (
             lambda histories: knowing({1: 14, 2: 13}[config.last]).repeat(len(histories), 1)
         ),
         {"last": (2, 1)},
@@ -104,7 +114,7 @@ def test_the_best_is_fitted_again_on_what_the_test_may_read() -> None:
 
 
 def test_a_grid_given_from_outside_replaces_values_by_name() -> None:
-    tried = configs(BASELINES["item-kNN"], {"neighbours": [7]})
+    tried = grid_configs(BASELINES["item-kNN"], {"neighbours": [7]})
     assert [(config.neighbours, config.shrink) for config in tried] == [(7, 0.0), (7, 10.0), (7, 30.0), (7, 100.0)]
 
 

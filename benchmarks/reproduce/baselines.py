@@ -14,7 +14,7 @@ from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
 from fedrec.recsys.baselines.sasrec import Epoch
-from fedrec.recsys.baselines.tuning import BASELINES, TrainingData, Tuned, configs, tune
+from fedrec.recsys.baselines.tuning import BASELINES, TrainingData, TuningResult, grid_configs, tune
 from fedrec.recsys.embeddings import embed_catalogue, resolve_encoder
 
 BASELINE = "baseline"
@@ -36,7 +36,7 @@ def baseline_jobs(preset: Preset) -> list[Job]:
     for key, grid in preset.baselines.items():
         if key not in names:
             raise InputError(f"baselines.{key} is not known; the baselines are {', '.join(names)}")
-        configs(BASELINES[names[key]], grid)
+        grid_configs(BASELINES[names[key]], grid)
     config = preset.config(preset.seeds[0])
     return [
         _job(BaselineRun(name, preset.baselines.get(key, {}), config.seed, config.model.encoder))
@@ -45,7 +45,7 @@ def baseline_jobs(preset: Preset) -> list[Job]:
 
 
 def _job(run: BaselineRun) -> Job:
-    settings = asdict(run) | {"grid": [asdict(config) for config in configs(BASELINES[run.name], run.grid)]}
+    settings = asdict(run) | {"grid": [asdict(config) for config in grid_configs(BASELINES[run.name], run.grid)]}
     return Job("baselines", run.name, f"{BASELINE}-{slug(run.name)}", settings, partial(_tune_and_rank, run))
 
 
@@ -66,7 +66,7 @@ def _show_epoch(epoch: Epoch) -> None:
         console.status(f"epoch {epoch.epoch}  loss {epoch.loss:.3f}  validation NDCG@10 {epoch.ndcg:.4f}")
 
 
-def _tuning(tuned: Tuned) -> Tuning:
+def _tuning(tuned: TuningResult) -> Tuning:
     """Describe the grid and the choice; the trials hold only the settings that vary."""
     trials = [trial.settings for trial in tuned.trials]
     varied = [name for name in tuned.settings if len({settings[name] for settings in trials}) > 1]

@@ -10,9 +10,9 @@ from benchmarks.reproduce.runs import finished_run, metrics_of, rank_held_out, t
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
-from fedrec.evaluation import score_users
 from fedrec.federation.config import RunConfig, to_flat
 from fedrec.recsys.embeddings import embed_catalogue
+from fedrec.recsys.evaluation.evaluate import rank_all_users
 from fedrec.recsys.model.scoring import model_scorer
 from fedrec.recsys.recommender import Recommender
 
@@ -53,4 +53,4 @@ def _metrics_before_training(source: Recommender, place: JobFolder) -> Ranked:
     embeddings = embed_catalogue(Catalogue.load(place.data), source.encoder, place.data).matrix
     vectors = source.model.item_vectors(source.adapter, embeddings)
     scorer = model_scorer(source.model, source.adapter, vectors)
-    return metrics_of(score_users(scorer, Shard.load(place.data), "test"))
+    return metrics_of(rank_all_users(scorer, Shard.load(place.data), "test"))

@@ -13,7 +13,7 @@ from fedrec.federation.client_app import open_node
 from fedrec.federation.config import RunConfig, from_flat, to_flat
 from fedrec.federation.training_run import RUN as RUN_FILES
 from fedrec.federation.training_run import TrainedOn, open_run
-from fedrec.recsys.evaluation.ranking import Ranking, rank_users
+from fedrec.recsys.evaluation.ranking import Ranking, RankingConfig, rank_users
 from fedrec.training import train_shown
 
 FAMILY = "peers"
@@ -63,4 +63,4 @@ def _rank(config: RunConfig, place: JobFolder, split: str, protocol: str) -> Ran
     node, state = open_node(str(place.data), config, 0, 1, False), State.load(place.folder / RUN)
     assert state, "a finished run has a state"
     score = node.method.scorer(state.best, node.shard, split, node.keep.at(state.run, state.best_round))
-    return rank_users(score, node.shard, range(len(node.shard)), split, protocol, coverage=True)
+    return rank_users(score, node.shard, range(len(node.shard)), split, RankingConfig(protocol, coverage=True))

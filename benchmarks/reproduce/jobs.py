@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from benchmarks.preset import Settings
 from benchmarks.results_file import Environment, Machine, Metrics, Table, Tuning
 from fedrec.data.storage.contents import Contents
+from fedrec.data.storage.json_file import save_json
 from fedrec.data.storage.locks import in_use
 from fedrec.data.storage.reading import open_array, read_bytes
 from fedrec.evaluation import save_ranks
@@ -20,7 +21,6 @@ from fedrec.federation.config import RunConfig, to_flat
 from fedrec.federation.training_run import RUN as RUN_FILES
 from fedrec.federation.training_run import environment_info
 from fedrec.recsys.card import with_present_names
-from fedrec.recsys.recommender import save_json
 
 RECORD = "part.json"
 RANKS = "ranks.npy"

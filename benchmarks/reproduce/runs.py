@@ -10,9 +10,9 @@ from fedrec.data.catalogue import Catalogue
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
-from fedrec.evaluation import cold_items, measured, score_users
 from fedrec.federation.config import RunConfig, to_flat
 from fedrec.federation.training_run import TrainedOn, open_run
+from fedrec.recsys.evaluation.evaluate import cold_items, rank_all_users, ranking_metrics
 from fedrec.recsys.evaluation.ranking import Ranking, restrict_to
 from fedrec.recsys.model.scoring import Scorer
 from fedrec.recsys.recommender import CARD, Recommender
@@ -49,14 +49,14 @@ def rank_held_out(score: Scorer, place: JobFolder, splits: Sequence[str]) -> Fig
     If some items are cold, also rank the test items among these alone.
     """
     shard, catalogue = Shard.load(place.data), Catalogue.load(place.data)
-    rankings = {split: score_users(score, shard, split) for split in splits}
+    rankings = {split: rank_all_users(score, shard, split) for split in splits}
     keep_ranks(place.folder, rankings["test"].ranks)
     if "cold" in catalogue.frame.columns:
-        rankings["cold"] = score_users(restrict_to(score, cold_items(catalogue, place.data)), shard, "test")
+        rankings["cold"] = rank_all_users(restrict_to(score, cold_items(catalogue, place.data)), shard, "test")
     metrics: dict[str, Any] = {split: metrics_of(ranking) for split, ranking in rankings.items()}
     return Figures(**metrics)
 
 
 def metrics_of(ranking: Ranking) -> Ranked:
     """Compute the means over a ranking's users."""
-    return Ranked.model_validate(measured(ranking))
+    return Ranked.model_validate(ranking_metrics(ranking))

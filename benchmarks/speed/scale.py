@@ -23,7 +23,7 @@ from fedrec.federation.config import RunConfig
 from fedrec.federation.node import shared_model
 from fedrec.federation.round_log import RoundLog
 from fedrec.federation.rounds import run
-from fedrec.recsys.evaluation.ranking import USERS, mask_seen, ranks_of
+from fedrec.recsys.evaluation.ranking import MAX_USERS, count_ranks, mask_seen
 from fedrec.recsys.hardware import parallel_map
 
 SMALL = SyntheticConfig(users=10_000, items=1_000, interactions=200_000, seed=0, longest=100)
@@ -112,14 +112,14 @@ def measure_ranking() -> dict[str, Any]:
         )
 
         def rank_part(start: int) -> np.ndarray:
-            part = range(start, min(start + USERS, len(shard)))
+            part = range(start, min(start + MAX_USERS, len(shard)))
             histories = [shard.history(user) for user in part]
             scores = mask_seen(users[part.start : part.stop] @ items.T, histories)
-            return ranks_of(scores, shard.held_out(part, "test"))
+            return count_ranks(scores, shard.held_out(part, "test"))
 
         seconds = alternate(
             {
-                "ranking": lambda: list(parallel_map(rank_part, range(0, len(shard), USERS))),
+                "ranking": lambda: list(parallel_map(rank_part, range(0, len(shard), MAX_USERS))),
                 "product": lambda: users @ items.T,
             },
             11,

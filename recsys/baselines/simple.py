@@ -1,4 +1,4 @@
-"""The bars to beat. Each is a scorer: histories in, a score for every item out."""
+"""The simplest baselines, each as a scorer: random scores, popularity, text neighbours."""
 
 from collections.abc import Sequence
 
@@ -12,17 +12,17 @@ from fedrec.recsys.model.scoring import Scorer
 
 
 def random_scores(items: int, seed: int) -> Scorer:
-    """A fair draw, the same for the same history: what knowing nothing gives."""
+    """Return a scorer of uniform random scores, which depend on the history and the seed alone."""
 
     def score(histories: Sequence[np.ndarray]) -> Tensor:
-        drawn = [np.random.default_rng([seed, *map(int, history)]).random(items, np.float32) for history in histories]
-        return torch.from_numpy(np.stack(drawn))
+        samples = [np.random.default_rng([seed, *map(int, history)]).random(items, np.float32) for history in histories]
+        return torch.from_numpy(np.stack(samples))
 
     return score
 
 
 def popularity(shard: Shard, items: int, split: str) -> Scorer:
-    """How many users have had each item, counted over all that `split` may read. Needs everybody's data."""
+    """Return a scorer by the number of events of each item, over all histories that `split` may read."""
     _, events = shard.events(split)
     check_rows(events, items)
     counts = torch.from_numpy(np.bincount(events, minlength=items).astype(np.float32))  # (N,)

@@ -1,4 +1,4 @@
-"""The baselines by name, and how each is tuned: every setting of a small grid, chosen on validation alone."""
+"""The baselines by name, and their tuning: all hyperparameters of a small grid are tried on validation alone."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,15 +21,15 @@ from fedrec.recsys.model.scoring import Scorer
 
 METRIC = "ndcg@10"
 VALIDATION_USERS = 2000
-"""Ranked at most to compare settings: the same ones for every setting and every baseline."""
+"""Maximum users that are ranked in a trial: the same for all trials of all baselines."""
 
 Grid = Mapping[str, Sequence[Any]]
-"""Setting → the values to try."""
+"""Hyperparameter → the values to try."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """What a baseline is fitted on: everybody's histories, and the public items."""
+    """The data that a baseline is fitted on: all users' histories, and the public items."""
 
     shard: Shard
     embeddings: Tensor  # (N, E) of the items' texts
@@ -42,67 +42,68 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class NoConfig:
-    """No settings."""
+    """The config of a baseline without hyperparameters."""
 
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Text neighbours."""
+    """Text neighbours: cosine to the mean text of the last events."""
 
-    last: Annotated[int, Ge(1)] = 10  # events of the history that make the taste
+    last: Annotated[int, Ge(1)] = 10  # events of the history in the mean
 
 
 EpochCallback = Callable[[Epoch], None]
+"""A function that is called after each epoch of a baseline that trains in epochs."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A rival: its settings, how it is fitted on what a split may read, and what to try."""
+    """A baseline: its config, a function that fits it on the events that a split may read, and its grid."""
 
     config: type
     fit: Callable[[TrainingData, str, Any, EpochCallback], Scorer]
     grid: Grid = field(default_factory=dict)
-    refits: bool = True  # for the test, on what that may read; else what was fitted for validation is tested
+    refits: bool = True  # whether the best is fitted again for the test, on all events that the test may read
 
 
-def _sasrec(given: TrainingData, split: str, config: SASRecConfig, watch: EpochCallback) -> Scorer:
-    generator = np.random.default_rng(given.seed)
-    return sasrec_scorer(fit_sasrec(given.shard, given.items, config, generator, watch))
+def _fit_sasrec(data: TrainingData, split: str, config: SASRecConfig, observe: EpochCallback) -> Scorer:
+    generator = np.random.default_rng(data.seed)
+    return sasrec_scorer(fit_sasrec(data.shard, data.items, config, generator, observe))
 
 
 RIDGES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 
 BASELINES = {
-    "random": Baseline(NoConfig, lambda given, split, config, watch: random_scores(given.items, given.seed)),
-    "popularity": Baseline(NoConfig, lambda given, split, config, watch: popularity(given.shard, given.items, split)),
+    "random": Baseline(NoConfig, lambda data, split, config, observe: random_scores(data.items, data.seed)),
+    "popularity": Baseline(NoConfig, lambda data, split, config, observe: popularity(data.shard, data.items, split)),
     "text neighbours": Baseline(
         TextConfig,
-        lambda given, split, config, watch: text_neighbours(given.embeddings, config.last),
+        lambda data, split, config, observe: text_neighbours(data.embeddings, config.last),
         {"last": (1, 3, 10, 30)},
     ),
     "item-kNN": Baseline(
         KNNConfig,
-        lambda given, split, config, watch: item_knn(given.shard, given.items, split, config),
+        lambda data, split, config, observe: item_knn(data.shard, data.items, split, config),
         {"neighbours": (5, 10, 20, 50, 100, 200), "shrink": (0.0, 10.0, 30.0, 100.0)},
     ),
     "EASE": Baseline(
         EASEConfig,
-        lambda given, split, config, watch: ease(given.shard, given.items, split, config),
+        lambda data, split, config, observe: ease(data.shard, data.items, split, config),
         {"ridge": RIDGES},
     ),
     "EASE in vectors": Baseline(
         EASEConfig,
-        lambda given, split, config, watch: ease(given.shard, given.items, split, config, given.embeddings.shape[1]),
+        lambda data, split, config, observe: ease(data.shard, data.items, split, config, data.embeddings.shape[1]),
         {"ridge": RIDGES},
     ),
-    "SASRec": Baseline(SASRecConfig, _sasrec, {"dropout": (0.2, 0.4, 0.6)}, refits=False),
+    "SASRec": Baseline(SASRecConfig, _fit_sasrec, {"dropout": (0.2, 0.4, 0.6)}, refits=False),
 }
-"""From knowing nothing to the strongest. SASRec trains on the training events alone, as our own model does."""
+"""All baselines, the weakest first. SASRec trains on the training events alone, as the two-tower model does."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting, and how it did on validation."""
+    """One combination of hyperparameters, and its result on validation."""
 
     settings: dict[str, Any]
     ndcg: float  # NDCG@10
@@ -110,8 +111,8 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """A baseline ready for the test, and how its settings were chosen."""
+class TuningResult:
+    """A baseline that is fitted for the test, and the trials that chose its hyperparameters."""
 
     score: Scorer = field(repr=False)
     settings: dict[str, Any]
@@ -119,7 +120,7 @@ class Tuned:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The choice, ready for JSON."""
+        """The choice and its trials, as JSON."""
         return {
             "settings": self.settings,
             "chosen_by": f"validation {METRIC}",
@@ -129,35 +130,36 @@ class Tuned:
 
 def tune(
     baseline: Baseline,
-    given: TrainingData,
+    data: TrainingData,
     grid: Grid | None = None,
-    watch: EpochCallback = lambda epoch: None,
+    observe: EpochCallback = lambda epoch: None,
     refit: bool = True,
-) -> Tuned:
-    """Fit each setting for validation, keep the best (the first of equals), and fit it for the test.
+) -> TuningResult:
+    """Try all hyperparameters of the grid on validation, choose the best (the first of equals), and refit for the test.
 
-    `grid` replaces the baseline's own values by name. Without `refit`, what was fitted for validation is tested: where
-    items are cold, the validation events of others tell of them. Raises `InputError` for a setting that does not fit.
+    `grid` replaces the baseline's own values by name. Without `refit`, the test uses the baseline as it was fitted for
+    validation: if items are cold, the validation events of other users would reveal them. Raises `InputError` for a
+    value that is not allowed.
     """
-    users = sample_users(given.shard, VALIDATION_USERS, np.random.default_rng(given.seed))
+    users = sample_users(data.shard, VALIDATION_USERS, np.random.default_rng(data.seed))
     trials: list[Trial] = []
     best: tuple[float, Any, Scorer] | None = None
-    for config in configs(baseline, grid or {}):
+    for config in grid_configs(baseline, grid or {}):
         started = perf_counter()
-        score = baseline.fit(given, "validation", config, watch)
-        ndcg = float(per_user(rank(score, given.shard, users, "validation").ranks, METRIC).mean())
+        score = baseline.fit(data, "validation", config, observe)
+        ndcg = float(per_user(rank(score, data.shard, users, "validation").ranks, METRIC).mean())
         trials.append(Trial(asdict(config), ndcg, perf_counter() - started))
         if best is None or ndcg > best[0]:
             best = ndcg, config, score
-    assert best, "a grid has one setting at least"
+    assert best, "a grid has at least one combination"
     _, config, score = best
-    return Tuned(
-        baseline.fit(given, "test", config, watch) if baseline.refits and refit else score, asdict(config), trials
-    )
+    if refit and baseline.refits:
+        score = baseline.fit(data, "test", config, observe)
+    return TuningResult(score, asdict(config), trials)
 
 
-def configs(baseline: Baseline, changes: Grid) -> list[Any]:
-    """Every setting of the baseline's grid under these changes. Raises `InputError`."""
+def grid_configs(baseline: Baseline, changes: Grid) -> list[Any]:
+    """Build the config of each combination in the baseline's grid, under these changes. Raises `InputError`."""
     grid = {**baseline.grid, **changes}
     known = asdict(baseline.config())
     for name, values in grid.items():
@@ -165,10 +167,13 @@ def configs(baseline: Baseline, changes: Grid) -> list[Any]:
             raise InputError(f"setting {name!r} is not known; the settings are {', '.join(known) or 'none'}")
         if isinstance(values, str) or not isinstance(values, Sequence) or not len(values):
             raise InputError(f"setting {name} = {values!r} is no list of values to try; write [{values!r}]")
-    return [_config(baseline.config, dict(zip(grid, values, strict=True))) for values in product(*grid.values())]
+    return [
+        _validate_config(baseline.config, dict(zip(grid, values, strict=True))) for values in product(*grid.values())
+    ]
 
 
-def _config(kind: type, settings: dict[str, Any]) -> Any:
+def _validate_config(kind: type, settings: dict[str, Any]) -> Any:
+    """Build a config. Raises `InputError` for a value that is not allowed."""
     try:
         return TypeAdapter(kind).validate_python(settings)
     except ValidationError as error:

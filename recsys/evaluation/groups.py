@@ -1,4 +1,4 @@
-"""Quality by group: users with short, middle and long histories."""
+"""Metrics by group: users with short, middle and long histories."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ NAMES = ("short", "middle", "long")
 
 @dataclass(frozen=True)
 class Group:
-    """Users with histories of like length, and the metrics over them."""
+    """Users with histories of similar length, and the metrics over them."""
 
     name: str
     shortest: int  # events
@@ -21,20 +21,19 @@ class Group:
 
 
 def by_length(lengths: np.ndarray, ranks: np.ndarray) -> list[Group]:
-    """The users in thirds by length, the short first: lengths (U,) in events, ranks (U,).
+    """Group users into thirds by the length of their histories, the short first: lengths (U,) in events, ranks (U,).
 
-    Users of one length stay together, so thirds are uneven where many are alike, and one may be missing.
+    Users of one length stay together. So thirds are uneven if many lengths are equal, and one may be missing.
     """
     if not len(lengths):
         return []
     bounds = np.quantile(lengths, [1 / 3, 2 / 3], method="inverted_cdf")
     third = np.searchsorted(bounds, lengths)  # 0, 1 or 2; a bound itself belongs below
-    return [
-        _group(name, lengths[third == at], ranks[third == at]) for at, name in enumerate(NAMES) if (third == at).any()
-    ]
+    masks = {name: third == number for number, name in enumerate(NAMES)}
+    return [_measure_group(name, lengths[mask], ranks[mask]) for name, mask in masks.items() if mask.any()]
 
 
-def _group(name: str, lengths: np.ndarray, ranks: np.ndarray) -> Group:
+def _measure_group(name: str, lengths: np.ndarray, ranks: np.ndarray) -> Group:
     metrics = metric_means(metric_sums(ranks))
     users = int(metrics.pop("users"))
     return Group(name, int(lengths.min()), int(lengths.max()), users, metrics)

@@ -1,38 +1,36 @@
-"""Whether one ranking of the same users is better than another, and by how much: the paired bootstrap.
+"""The paired bootstrap: whether one ranking of the same users is better than another, and by how much.
 
 Efron and Tibshirani 1993, doi:10.1201/9780429246593; for comparing rankings, Sakai 2006, doi:10.1145/1148170.1148261.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
 
 import numpy as np
 
 from fedrec.data.errors import InputError
 
 RESAMPLES = 10_000
-NUMBERS = 2**22
-"""Counts that are drawn at a time."""
+MAX_COUNTS = 2**22
+"""Maximum counts that are sampled at once."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Ours minus theirs, over users."""
+    """The difference of a metric between two models (ours minus theirs), over the same users."""
 
     users: int
-    difference: float  # of the means
-    low: float  # its 95 % interval, by percentiles
+    difference: float  # of the means over users
+    low: float  # bounds of its 95 % percentile interval
     high: float
-    p: float  # one-sided: how often resampled users would not find ours better
+    p: float  # one-sided: the share of resamples in which ours is not better
 
 
 def compare(
     ours: np.ndarray, theirs: np.ndarray, generator: np.random.Generator, resamples: int = RESAMPLES
 ) -> Comparison:
-    """Compare a metric of the same users under two models: (U,), (U,), as `rank.per_user` gives it.
+    """Compare a metric of the same users under two models: (U,), (U,), as `per_user` returns it.
 
-    Raises `InputError` where the two are not of the same users, as far as their number tells.
+    Raises `InputError` if the numbers of users differ, or there are none.
     """
     if len(ours) != len(theirs) or not len(ours):
         raise InputError(f"{len(ours)} users beside {len(theirs)}; compare rankings of the same users, one at least")
@@ -44,33 +42,17 @@ def compare(
 
 
 def _resampled_means(values: np.ndarray, generator: np.random.Generator, resamples: int) -> np.ndarray:
-    """Means of as many values, drawn with replacement, again and again: (U,) → (resamples,).
+    """Compute the means of bootstrap samples: (U,) → (resamples,).
 
-    Users with the same value are alike, and a metric at a cutoff takes few values. So a resample is one draw of how
-    often each value occurs, by the multinomial law: its cost does not grow with the number of users.
+    A metric at a cutoff takes few distinct values. So a resample is one multinomial sample of how often each value
+    occurs, whose cost does not grow with the number of users.
     """
     _, firsts, counts = np.unique(values, return_index=True, return_counts=True)
-    order = np.argsort(firsts)  # of first occurrence: swapping the models changes all signs, and no draw
+    order = np.argsort(firsts)  # by first occurrence: swapping the models changes all signs, and no sample
     kinds, shares = values[firsts[order]], counts[order] / len(values)
-    size = max(1, NUMBERS // len(kinds))
+    size = max(1, MAX_COUNTS // len(kinds))
     means = [
         generator.multinomial(len(values), shares, size=min(size, resamples - start)) @ kinds / len(values)
         for start in range(0, resamples, size)
     ]
     return np.concatenate(means)
-
-
-@dataclass(frozen=True)
-class OverSeeds:
-    """A number that was measured once per seed."""
-
-    seeds: int
-    mean: float
-    sd: float | None  # of the sample; None where there is one seed
-
-
-def over_seeds(values: Sequence[float]) -> OverSeeds:
-    """Mean and standard deviation of one value per seed; of none, `InputError`."""
-    if not values:
-        raise InputError("no values to average; measure one seed at least")
-    return OverSeeds(len(values), fmean(values), stdev(values) if len(values) > 1 else None)

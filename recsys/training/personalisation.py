@@ -22,7 +22,7 @@ from torch import Tensor
 from fedrec.data.errors import InputError
 from fedrec.data.randomness import DrawKey
 from fedrec.data.shard import Cohort, Shard
-from fedrec.recsys.evaluation.ranking import Ranking, mask_seen, metric_means, metric_sums, ranks_of
+from fedrec.recsys.evaluation.ranking import Ranking, count_ranks, mask_seen, metric_means, metric_sums
 from fedrec.recsys.hardware import parallel_map
 from fedrec.recsys.model.lora import Adapter, Stack, with_changes
 from fedrec.recsys.model.two_tower import TwoTowerModel
@@ -137,4 +137,4 @@ class Clients:
             (user_vectors @ self.model.functional_forward(stack, "item", e.expand(len(users), -1, -1)).mT)[:, 0]
             for e in self.embeddings.split(MAX_CANDIDATES)
         ]
-        return ranks_of(mask_seen(torch.cat(scores, 1), histories), self.shard.held_out(users, split))
+        return count_ranks(mask_seen(torch.cat(scores, 1), histories), self.shard.held_out(users, split))
