@@ -47,13 +47,13 @@ def test_alone(
     def trained(block: Cohort) -> ClientUpdates:
         return train_clients(model, bent, block, embeddings, config, (0, 1))
 
-    clients, blocks = zip(*shard.crops(range(12), 9, 0, 1).blocks(1000, size), strict=True)
+    clients, blocks = zip(*shard.training_windows(range(12), 9, 0, 1).blocks(1000, size), strict=True)
     together = {}
     for places, part in zip(clients, parallel_map(trained, blocks), strict=True):
         for place, client in enumerate(places):
             together[int(client)] = ({name: tensor[place] for name, tensor in part.deltas.items()}, part.losses[place])
     assert sorted(together) == list(range(12))
-    lone = (block for user in range(12) for _, block in shard.crops([user], 9, 0, 1).blocks(1000, 1))
+    lone = (block for user in range(12) for _, block in shard.training_windows([user], 9, 0, 1).blocks(1000, 1))
     for user, alone in enumerate(parallel_map(trained, lone)):
         deltas, loss = together[user]
         assert torch.equal(alone.losses[0], loss)
@@ -124,7 +124,7 @@ def test_private_a_shard_cannot_be_sent(shard: Shard, send) -> None:
 
 def test_private_a_traceback_shows_no_history(shard: Shard) -> None:
     assert repr(shard) == "Shard()"
-    assert repr(shard.crops([0, 1], 8, 0, 1)) == "Cohort()"
+    assert repr(shard.training_windows([0, 1], 8, 0, 1)) == "Cohort()"
 
 
 @settings(max_examples=50, deadline=None)

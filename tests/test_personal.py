@@ -40,7 +40,7 @@ def test_a_clients_rank_is_what_its_own_adapter_gives(clients: Clients, parts: t
     for user in range(12):
         adapter = {name: tensor.clone() for name, tensor in clients.adapter.items()}
         for step in range(3):
-            crop = clients.shard.crops([user], 9, 0, step)
+            crop = clients.shard.training_windows([user], 9, 0, step)
             deltas = train_clients(clients.model, adapter, crop, clients.embeddings, FIT, (0, step)).deltas
             adapter |= {name: adapter[name] + delta[0] for name, delta in deltas.items() if name.startswith(parts)}
         score = model_scorer(clients.model, adapter, clients.model.item_vectors(adapter, clients.embeddings))
@@ -64,7 +64,7 @@ def test_nothing_that_is_validated_has_seen_the_test_item(clients: Clients) -> N
 
 
 def test_only_the_named_parts_move(clients: Clients) -> None:
-    steps, parts = [clients.shard.crops(range(12), 9, 0, 1)] * 2, ("user.up", "item")
+    steps, parts = [clients.shard.training_windows(range(12), 9, 0, 1)] * 2, ("user.up", "item")
     *_, last = local_sgd(clients.model, clients.adapter, steps, clients.embeddings, FIT, (0, 0), parts)
     assert set(last.deltas) == {"user.up", "item.up", "item.down"}
     assert all(tensor.any() for tensor in last.deltas.values())

@@ -17,7 +17,7 @@ from benchmarks.reproduce.registry import choose, parts_of
 from benchmarks.reproduce.runs import RUN
 from fedrec import console
 from fedrec.data.errors import InputError
-from fedrec.data.prepare import MANIFEST, read_manifest
+from fedrec.data.manifest import MANIFEST, read_manifest
 from fedrec.data.storage.locks import lock_beside, locked
 from fedrec.data.storage.reading import read_json
 from fedrec.recsys.recommender import save_json

@@ -65,7 +65,7 @@ class Bench:
         return Order(1, users, self.config.clip)
 
     def cohort(self, order: Order) -> Cohort:
-        return self.node.shard.crops(order.users, self.config.model.history + 1, self.config.seed, 1)
+        return self.node.shard.training_windows(order.users, self.config.model.history + 1, self.config.seed, 1)
 
     def losses(self, stack: Stack, cohort: Cohort) -> Tensor:
         config = self.config

@@ -54,7 +54,7 @@ def vector_scorer(read: Read, length: int, vectors: Tensor) -> Scorer:
 def user_vectors(read: Read, length: int, vectors: Tensor, histories: Sequence[np.ndarray]) -> Tensor:
     """One vector per history, of its last `length` events: (B, E). A history of no events gets a vector of zeros."""
     found = torch.zeros(len(histories), vectors.shape[1], device=vectors.device)
-    cohort = Cohort.of(histories, np.arange(len(histories)), length).within(len(vectors))
+    cohort = Cohort.from_histories(histories, np.arange(len(histories)), length).check_rows(len(vectors))
     for users, part in cohort.blocks(EVENTS, len(histories)):
         items, mask = (torch.from_numpy(column[:, 0]).to(vectors.device) for column in (part.items, part.mask))
         found[users] = read(vectors[items], mask) * mask[:, -1:]  # (b, L) → (b, E)

@@ -146,7 +146,7 @@ def client_losses(
     rows = draw_negatives(config, len(embeddings), cohort.salts, *stream).to(on)
     lower = config.precision == "bfloat16" or (config.precision == "auto" and fast_bfloat16(on))
     means, counted = [], []
-    for part in cohort.trimmed():
+    for part in cohort.split_by_length():
         columns = (part.items, part.mask, part.read)
         items, mask, read = (torch.from_numpy(column).to(on) for column in columns)  # (C, b, L+1)
         kept = dropout_mask(config, part, model.user.width, stream)

@@ -74,12 +74,12 @@ class TwoTowerMethod:
         return self.model.adapter()
 
     def blocks(self, shard: Shard, users: np.ndarray, round: int) -> Iterator[Histories]:
-        cohort = shard.crops(users, self.model.config.history + 1, self.seed, round, self.held_out)
-        cohort = cohort.within(len(self.embeddings))
+        cohort = shard.training_windows(users, self.model.config.history + 1, self.seed, round, self.held_out)
+        cohort = cohort.check_rows(len(self.embeddings))
         if len(self.warm) < len(self.embeddings):
             places = np.full(len(self.embeddings), -1)
             places[self.warm] = np.arange(len(self.warm))
-            cohort = replace(cohort, items=places[cohort.items] * cohort.mask).within(len(self.warm))
+            cohort = replace(cohort, items=places[cohort.items] * cohort.mask).check_rows(len(self.warm))
         for block in [cohort.pooled] if self.pooled else blocks(cohort, self.embeddings.device):
             yield Histories(block, round)
 

@@ -94,12 +94,12 @@ class Clients:
         for part in config.parts:
             if not any(name.startswith(part) for name in self.adapter):
                 raise InputError(f"parts: {part!r} begins no name of the adapter; its names are {list(self.adapter)}")
-        everyone = self.shard.crops(range(len(self.shard)), self.model.config.history + 1, config.seed, 0)
-        everyone = everyone.within(len(self.embeddings))
+        everyone = self.shard.training_windows(range(len(self.shard)), self.model.config.history + 1, config.seed, 0)
+        everyone = everyone.check_rows(len(self.embeddings))
 
         def walk(part: tuple[np.ndarray, Cohort]) -> tuple[np.ndarray, dict[int, np.ndarray]]:
             users, length = part[0], part[1].items.shape[-1]
-            crops = (self.shard.crops(users, length, config.seed, step) for step in range(max(stops)))
+            crops = (self.shard.training_windows(users, length, config.seed, step) for step in range(max(stops)))
             stream = (config.seed, 0)
             path = local_sgd(self.model, self.adapter, crops, self.embeddings, config.fit, stream, config.parts)
             changes: Iterator[Stack] = chain([{}], (fitted.deltas for fitted in path))
@@ -115,7 +115,7 @@ class Clients:
     def _ranks(self, users: np.ndarray, changes: Stack, split: str) -> np.ndarray:
         """Ranks of some users' held-out items, each by its own adapter: (C,)."""
         histories = [self.shard.history(user, split) for user in users]
-        read = Cohort.of(histories, self.shard.salts[users], self.model.config.history)
+        read = Cohort.from_histories(histories, self.shard.salts[users], self.model.config.history)
         items, mask = (torch.from_numpy(c[:, 0]).to(self.embeddings.device) for c in (read.items, read.mask))  # (C, L)
         stack = with_changes(self.adapter, changes, len(users))
         vectors = self.model.under(stack, "item", self.embeddings[items])  # (C, L, E)
