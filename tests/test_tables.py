@@ -459,7 +459,7 @@ def test_a_history_that_a_bot_may_have_is_told_with_the_remedy(tmp_path: Path) -
 def test_a_table_without_times_is_in_the_order_of_its_rows(fedrec: Fedrec, tmp_path: Path) -> None:
     table(tmp_path / "log.csv", "user_id,item_id\n" + "".join(f"u,{item}\n" for item in "cab"))
     asked = ["data", "import", "log.csv", "--name", "log", "--out", "out"]
-    is_refused(fedrec(*asked), "has no column 'timestamp'", "--no-times if the rows stand in the order of time")
+    is_refused(fedrec(*asked), "has no column 'timestamp'", "--no-times if the rows are in the order of time")
     told = fedrec(*asked, "--no-times", "--json").answer
     assert told["rules"]["times"] is False
     shard, ids = Shard.load(tmp_path / "out"), Catalogue.load(tmp_path / "out").ids

@@ -56,7 +56,7 @@ def replace_entries(new: Path, folder: Path) -> None:
 
 
 def recover_folder(folder: Path) -> None:
-    """Repair a folder after a kill in `replace_folder` or `replace_entries`.
+    """Restore a folder after a kill in `replace_folder` or `replace_entries`.
 
     The old folder comes back, or the new one is put in place.
     """

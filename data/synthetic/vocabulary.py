@@ -169,7 +169,7 @@ def with_article(phrase: str) -> str:
 
 
 def capitalise(text: str) -> str:
-    """Capitalise the first letter; the others stay as they are."""
+    """Change the first letter to upper case; the others stay as they are."""
     return text[0].upper() + text[1:]
 
 
