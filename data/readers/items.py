@@ -59,7 +59,7 @@ def _to_text(file: TableFile, values: pl.Series) -> pl.Series:
 
 
 def _own_columns(file: TableFile, table: pl.DataFrame, used: list[str], report: ReadingReport) -> list[pl.Series]:
-    """Convert all columns but the id and the title; report the others. `used` are the id and the columns of the text."""
+    """Convert all columns but the id and the title; report others. `used` are the id and the columns of the text."""
     kept, refused = [], dict[str, str]()
     for name in table.columns:
         if name in used[:2]:
