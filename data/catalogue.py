@@ -1,4 +1,4 @@
-"""The public side of a dataset: which items there are and what they say of themselves."""
+"""The public part of a dataset: its items, their titles and texts."""
 
 import hashlib
 from collections.abc import Iterable
@@ -15,14 +15,14 @@ from fedrec.data.storage.atomic_files import replaced_file
 
 FILE = "catalogue.parquet"
 SMALLEST = 16
-"""Bytes of a text in memory, at least."""
+"""The minimum size of a text in memory, in bytes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """The items that everybody may know. An `id` comes from outside; a `row` is its place in here.
+    """The public items. An `id` is a string from outside; a `row` is the item's index in the catalogue.
 
-    `frame` holds `item_id`, `title` and `text` (what the encoder reads), then any public columns.
+    `frame` holds `item_id`, `title` and `text` (which the encoder reads), then any public columns.
     """
 
     frame: pl.DataFrame
@@ -53,14 +53,14 @@ class Catalogue:
         return {item_id: row for row, item_id in enumerate(self.ids)}
 
     def row(self, item_id: str) -> int | None:
-        """Where an item stands; None for one that is not in the catalogue."""
+        """Return an item's row; None if it is not in the catalogue."""
         return self._row_of.get(item_id)
 
     def __contains__(self, item_id: object) -> bool:
         return item_id in self._row_of
 
     def rows(self, ids: Iterable[str]) -> np.ndarray:
-        """Rows of the given ids, in their order. Raises `InputError` naming those it does not know."""
+        """Return the rows of some ids, in their order. Raises `InputError` if one is not in the catalogue."""
         ids = list(ids)
         if unknown := [item_id for item_id in ids if item_id not in self._row_of]:
             shown = ", ".join(repr(item_id) for item_id in unknown[:5])
@@ -72,19 +72,20 @@ class Catalogue:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of ids and texts in row order: two parties with the same one mean the same rows."""
+        """The hash of ids and texts in row order: if it is equal on two machines, so are their rows."""
         digest = hashlib.sha256()
         for item_id, text in zip(self.ids, self.texts, strict=True):
             digest.update(f"{item_id}\x1f{text}\x1e".encode())
         return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
+        """Write the catalogue into a folder."""
         with replaced_file(folder / FILE) as path:
             self.frame.write_parquet(path)
 
     @classmethod
     def load(cls, folder: Path) -> "Catalogue":
-        """Read the catalogue of a prepared folder or a run. Raises `InputError` if it is missing or broken."""
+        """Read the catalogue of a prepared folder or a run. Raises `InputError` if it is missing or damaged."""
         path = folder / FILE
         if not path.is_file():
             raise InputError(f"{path} is missing; copy it back, or make its folder again")
@@ -100,7 +101,7 @@ class Catalogue:
 
 
 def _check_rows(path: Path) -> None:
-    """Compare what the file's foot promises with what memory can hold: rows that are alike take no room in a file."""
+    """Raise `InputError` if a file has more rows than memory can hold: equal rows take no space in the file."""
     lazy = pl.scan_parquet(path)
     rows, columns = lazy.select(pl.len()).collect().item(), len(lazy.collect_schema())
     if rows * columns * SMALLEST > psutil.virtual_memory().available:
@@ -108,7 +109,7 @@ def _check_rows(path: Path) -> None:
 
 
 def _check_columns(path: Path, frame: pl.DataFrame) -> None:
-    """Raises `InputError` where ids, titles or texts are not all there, or an id stands for two items."""
+    """Raise `InputError` if an id, title or text is missing, or if two items have one id."""
     wanted = {"item_id": pl.String, "title": pl.String, "text": pl.String, "cold": pl.Boolean}
     for name, dtype in wanted.items():
         column = frame.get_column(name, default=pl.Series(name, [], dtype))
@@ -117,6 +118,6 @@ def _check_columns(path: Path, frame: pl.DataFrame) -> None:
         if column.has_nulls():
             row = int(column.is_null().arg_max() or 0)
             raise InputError(f"{path} row {row + 1} has no {name}; it is damaged, make it again")
-    if (twice := frame["item_id"].is_duplicated()).any():
-        item_id = frame["item_id"][int(twice.arg_max() or 0)]
+    if (repeated := frame["item_id"].is_duplicated()).any():
+        item_id = frame["item_id"][int(repeated.arg_max() or 0)]
         raise InputError(f"{path} holds the item {item_id[:60]!r} twice; it is damaged, make it again")

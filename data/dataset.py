@@ -10,17 +10,17 @@ import polars as pl
 
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
-from fedrec.data.prepare import read_manifest
+from fedrec.data.manifest import read_manifest
 from fedrec.data.shard import Shard
 from fedrec.data.split import Split
-from fedrec.data.user_ids import load_people
+from fedrec.data.user_ids import load_user_ids
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """What a prepared folder holds: the public catalogue and manifest, and the private histories of its users.
+    """The contents of a prepared folder: the public catalogue and manifest, and the private histories of its users.
 
-    A federation's server has a folder without histories: there, `shard` and `users` raise `InputError`.
+    The folder of a federation's server has no histories: there, `shard` and `users` raise `InputError`.
     """
 
     folder: Path
@@ -29,28 +29,30 @@ class Dataset:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Open a prepared folder. Raises `InputError` if it is none, or if its parts do not belong together."""
+        """Open a prepared folder. Raises `InputError` if it is not one, or if its parts do not belong together."""
         manifest, catalogue = read_manifest(folder), Catalogue.load(folder)
         if catalogue.fingerprint != manifest["catalogue_fingerprint"]:
-            raise InputError(f"{folder}: the catalogue is not the one that was prepared; prepare the data again")
+            raise InputError(
+                f"{folder}: the catalogue is not the one that was prepared; copy it again, or prepare the data again"
+            )
         return cls(folder, manifest, catalogue)
 
     @property
     def name(self) -> str:
-        """The dataset's name, as its manifest has it."""
+        """The dataset's name in its manifest."""
         return self.manifest["name"]
 
     @property
     def split(self) -> Split:
-        """What was held out of the histories, and of the catalogue."""
+        """The split by which the histories were cut."""
         return Split.from_record(self.manifest, str(self.folder))
 
     @cached_property
     def shard(self) -> Shard:
-        """The users' histories, opened at the first use. Raises `InputError` if they are missing or damaged."""
+        """The users' histories, opened at the first use; raises `InputError` if they are missing or damaged."""
         return Shard.load(self.folder)
 
     @cached_property
     def users(self) -> pl.Series:
-        """The users' ids, in the order of the shard. Raises `InputError` if they are missing."""
-        return load_people(self.folder)
+        """The users' ids, in the order of the shard; raises `InputError` if they are missing."""
+        return load_user_ids(self.folder)

@@ -1,5 +1,5 @@
-"""The one error that is meant for a person's eyes."""
+"""The error that is shown to the user as it is."""
 
 
 class InputError(ValueError):
-    """Something given from outside is wrong: one line that names it, its value, and the remedy."""
+    """A wrong input: one line that names the parameter, file or field, its value, and the remedy."""

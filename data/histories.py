@@ -1,92 +1,114 @@
 """Interactions in file order → histories: user by user, in time order, each item once unless repeats count.
 
 No loop goes over events. Users are told apart by hashes of 64 bits, as they are by their salts.
-Shapes: T events as given, t without repeats, b events of a block, U users.
+Shapes: T events as read, t without repeats, b events of a block, U users.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
+from fedrec.data.shard import Shard
+
 BLOCK = 25_000
-"""Events that are sorted at a time, about: few enough for a core's cache, and to be counted in 16 bits."""
+"""Approximate number of events sorted at a time: few enough for a core's cache, and to be counted in 16 bits."""
 
 
 @dataclass(frozen=True, eq=False)
 class Histories:
-    """Everybody's events, those of a user together and in time order; the users are in no order."""
+    """The events of all users, user by user in time order; the users are in no order."""
 
     users: pl.Series  # (U,) ids
     lengths: np.ndarray  # (U,)
     items: np.ndarray  # (t,) rows of the catalogue
-    repeat: int | None = None  # where in the file a repeat stands that was left out
+    repeat: int | None = None  # the row of the first repeat that was left out
 
 
 @dataclass(frozen=True, eq=False)
 class Events:
-    """What decides on order and repeats, in the order of the file."""
+    """The events in file order, reduced to what decides on order and repeats."""
 
     users: np.ndarray  # (T,) hashes
     times: np.ndarray  # (T,)
     items: np.ndarray  # (T,) rows of the catalogue
     repeats: bool  # whether a user's later events with an item are kept
 
-    def blocks(self) -> list[np.ndarray]:
-        """The places of the events, in blocks that no user is split between."""
+    def user_blocks(self) -> list[np.ndarray]:
+        """Divide the events into blocks, as arrays of their rows; a user's events are all in one block."""
         bits = min(16, (len(self.users) // BLOCK).bit_length())
         block = self.users.astype(np.uint16) & np.uint16((1 << bits) - 1)  # (T,)
         ends = np.cumsum(np.bincount(block, minlength=1 << bits))
         return np.split(np.argsort(block, kind="stable"), ends[:-1])
 
-    def gather(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """The histories in a block (b,): where the first event of each is in the file, its length, and all items; and
-        where the first repeat is, if there is one."""
-        users = self.users[places]
-        order = np.lexsort((ranks(self.times[places]), *digits(users)))  # stable: ties keep the order of the file
-        users, places = users[order], places[order]
-        first = differs(users)
-        users, items = small(np.cumsum(first) - 1), self.items[places]
-        kept = np.ones(len(items), dtype=bool) if self.repeats else first_of_each(users, items)
-        return places[first], np.bincount(users[kept]), items[kept], np.sort(places[~kept])[:1]
+    def sort_block(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Sort a block (b,) into histories.
+
+        Returns each history's first row and its length, then the items of all histories, and the row of the first
+        repeat (none or one).
+        """
+        users = self.users[rows]
+        order = np.lexsort((dense_ranks(self.times[rows]), *radix_digits(users)))  # stable: ties keep the file order
+        users, rows = users[order], rows[order]
+        first = starts_new_value(users)
+        users, items = as_narrowest(np.cumsum(first) - 1), self.items[rows]
+        kept = np.ones(len(items), dtype=bool) if self.repeats else is_first_of_pair(users, items)
+        return rows[first], np.bincount(users[kept]), items[kept], np.sort(rows[~kept])[:1]
 
 
-def histories(interactions: pl.DataFrame, items: np.ndarray, repeats: bool = False) -> Histories:
-    """Of interactions in file order, whose items stand in these rows of the catalogue (T,)."""
+def build_histories(interactions: pl.DataFrame, items: np.ndarray, repeats: bool = False) -> Histories:
+    """Build the histories from interactions in file order, whose items are these rows of the catalogue (T,)."""
     ids = interactions["user_id"]
     events = Events(ids.hash().to_numpy(), interactions["timestamp"].to_numpy(), items, repeats)
-    with ThreadPoolExecutor() as pool:  # numpy lets go of the interpreter while it sorts
-        columns = zip(*pool.map(events.gather, events.blocks()), strict=True)
-    firsts, lengths, kept, left_out = (np.concatenate(column) for column in columns)
-    return Histories(ids[firsts], lengths, kept, int(left_out.min()) if len(left_out) else None)
+    with ThreadPoolExecutor() as pool:  # numpy releases the interpreter lock while it sorts
+        columns = zip(*pool.map(events.sort_block, events.user_blocks()), strict=True)
+    firsts, lengths, kept, repeated = (np.concatenate(column) for column in columns)
+    return Histories(ids[firsts], lengths, kept, int(repeated.min()) if len(repeated) else None)
 
 
-def ranks(values: np.ndarray) -> np.ndarray:
-    """The rank of each value among those that differ."""
-    return small(np.unique(values, return_inverse=True)[1])
+def catalogue_rows(ids: pl.Series, catalogue: pl.Series) -> np.ndarray:
+    """Look up each item id's row in the catalogue, which has them all: (T,). Ids are compared by their hashes."""
+    rows = pl.DataFrame({"hash": catalogue.hash()}).with_row_index("row")
+    return pl.DataFrame({"hash": ids.hash()}).join(rows, on="hash", how="left", maintain_order="left")["row"].to_numpy()
 
 
-def small(counts: np.ndarray) -> np.ndarray:
-    """Numbers below how many there are, in as few bits as will do: what has 16 is sorted without being compared."""
+def build_shard(histories: Histories, selected: np.ndarray, salt: Callable[[str], int]) -> tuple[pl.Series, Shard]:
+    """Build the shard of the selected users (U,) in the order of their ids; returns the ids, too."""
+    users = histories.users.arg_sort().to_numpy()
+    users = users[selected[users]]
+    ids = histories.users[users]
+    salts = np.fromiter(map(salt, ids.to_list()), dtype=np.uint64, count=len(users))
+    ends = np.cumsum(histories.lengths)[users]
+    return ids, Shard(ends - histories.lengths[users], ends, histories.items, salts)
+
+
+def dense_ranks(values: np.ndarray) -> np.ndarray:
+    """Rank values; equal values have the same rank, and no rank is skipped."""
+    return as_narrowest(np.unique(values, return_inverse=True)[1])
+
+
+def as_narrowest(counts: np.ndarray) -> np.ndarray:
+    """Store numbers below their own count in the narrowest type: numpy sorts 16 bits by radix, without comparing."""
     return counts.astype(np.min_scalar_type(len(counts)))
 
 
-def digits(values: np.ndarray) -> np.ndarray:
-    """The digits of 16 bits that unsigned numbers consist of, the last one first: (2 or 4, b)."""
+def radix_digits(values: np.ndarray) -> np.ndarray:
+    """Split unsigned numbers into digits of 16 bits, the lowest first: (2 or 4, b)."""
     return values.view(np.uint16).reshape(len(values), values.itemsize // 2).T
 
 
-def differs(values: np.ndarray) -> np.ndarray:
-    """Where a value is another than the one before it: (b,) of bool."""
-    found = np.ones(len(values), dtype=bool)
-    found[1:] = values[1:] != values[:-1]
-    return found
+def starts_new_value(values: np.ndarray) -> np.ndarray:
+    """Mark the values that differ from the value before them: (b,) of bool."""
+    starts = np.ones(len(values), dtype=bool)
+    starts[1:] = values[1:] != values[:-1]
+    return starts
 
 
-def first_of_each(users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Which events are the first of their user with their item: (b,) of bool."""
-    order = np.lexsort((*digits(items), users))
+def is_first_of_pair(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Mark the first event of each user with each item: (b,) of bool."""
+    order = np.lexsort((*radix_digits(items), users))
     first = np.empty(len(order), dtype=bool)
-    first[order] = differs(users[order]) | differs(items[order])
+    first[order] = starts_new_value(users[order]) | starts_new_value(items[order])
     return first

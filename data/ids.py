@@ -1,6 +1,6 @@
-"""The rule for ids of items and users. It is the same at every door: tables, the endpoint and the command line.
+"""The rule for ids of items and users. It is the same in tables, at the endpoint and on the command line.
 
-An id that is accepted anywhere can be asked for, answered, exported and erased everywhere.
+An id that is accepted anywhere can be queried, answered, exported and erased everywhere.
 """
 
 import re
@@ -8,13 +8,13 @@ import re
 import polars as pl
 
 LONGEST_ID = 512
-"""Characters of an id at most: percent-encoded, such an id still fits into a proxy's request line of 8 kB."""
+"""The maximum number of characters: percent-encoded, such an id still fits into a proxy's request line of 8 kB."""
 
 _CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029]"
-"""Control characters and line separators. Python and polars read the pattern alike."""
+"""A pattern of control characters and line separators, for Python and for polars."""
 
 _PATHS = (".", "..")
-"""What browsers and proxies remove from a URL's path, however it is encoded."""
+"""The segments that browsers and proxies remove from a URL's path, however it is encoded."""
 
 _LONG, _BROKEN, _PATH = (
     f"is longer than {LONGEST_ID} characters",
@@ -24,7 +24,7 @@ _LONG, _BROKEN, _PATH = (
 
 
 def id_fault(text: str) -> str | None:
-    """Say what makes a text no id, as the end of a sentence about it; None if it is one."""
+    """Describe why a text is not an id, as the end of a sentence about it; None if it is one."""
     if not text:
         return "is empty"
     if len(text) > LONGEST_ID:
@@ -35,7 +35,7 @@ def id_fault(text: str) -> str | None:
 
 
 def id_faults(ids: pl.Series) -> pl.Series:
-    """Apply `id_fault` to a column of ids: the fault of each, null if it has none. A null id is an empty one."""
+    """Apply `id_fault` to a column of ids: null for a valid id; a null id is an empty one."""
     text = pl.col("id").fill_null("")
     fault = (
         pl.when(text == "")

@@ -1,26 +1,28 @@
-"""How popular each item is, as a public column of the catalogue: the endpoint answers by it who has no history."""
+"""The popularity of each item, as a public column of the catalogue."""
 
 import numpy as np
 import polars as pl
 
-from fedrec.data.readers.items import POPULARITY
 from fedrec.data.shard import Shard
 
+POPULARITY = "popularity"
+"""The catalogue's column of numbers by which users without a history are answered."""
+
 COUNTED, GIVEN, NONE = "counted", "given", "none"
-"""Where the column comes from: training events, the table of items, or nowhere."""
+"""The origin of the column: training events, the table of items, or none."""
 
 
-def popularity_from(items: pl.DataFrame, wanted: bool) -> str:
-    """Say where the column comes from, if items have it already or if it is wanted."""
+def popularity_source(items: pl.DataFrame, wanted: bool) -> str:
+    """Return the origin of the column: the items table if that has it, else the training events if it is wanted."""
     if POPULARITY in items.columns:
         return GIVEN
     return COUNTED if wanted else NONE
 
 
-def counted(shard: Shard, items: int, repeats: bool) -> pl.Series:
-    """How many users had each item in their training events: (N,). A user counts once, also where repeats are kept.
+def count_users_per_item(shard: Shard, items: int, repeats: bool) -> pl.Series:
+    """Count the users who had each item in their training events: (N,). With repeats, too, a user counts once.
 
-    Held-out events are not counted: what is measured on them stays unseen.
+    Held-out events are not counted, so that metrics on them are fair.
     """
     users, rows = shard.events("train")
     if repeats:

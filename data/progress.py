@@ -1,6 +1,6 @@
-"""How long work reports its progress."""
+"""The progress of long work."""
 
 from collections.abc import Callable
 
 Progress = Callable[[int, int | None], None]
-"""Called with the amount that is done and the total, which is None if it is unknown."""
+"""A function that is called with the amount done and the total, which is None if it is unknown."""

@@ -1,7 +1,7 @@
-"""Random streams: every draw of the project comes from a generator that is made here.
+"""Random streams: all generators of the project are built here.
 
 A generator's seed is the stream's number, then the key of the draw: the run's seed, the round, a user's salt. So no two
-kinds of draws share a stream, and a user draws the same on any node, in any cohort.
+kinds of draws share a stream, and a user's draws are the same on any node, in any cohort.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import numpy as np
 
 
 class Stream(IntEnum):
-    """The kinds of draws. A number is never given to another kind: models would change."""
+    """The kinds of draws. A number is never reused for another kind: models would change."""
 
     SAMPLE_CLIENTS = 1
     NEGATIVES = 2
@@ -28,7 +28,7 @@ class Stream(IntEnum):
 
 
 def random_stream(stream: Stream, *key: int) -> np.random.Generator:
-    """Make the generator of one draw. The same stream and key give the same numbers on every machine."""
+    """Build the generator of one draw. The same stream and key give the same numbers on every machine."""
     return np.random.default_rng([int(stream), *(int(part) for part in key)])
 
 
@@ -46,17 +46,17 @@ class DrawKey:
 
 
 def salt_of(user_id: str) -> int:
-    """Derive a user's 64-bit salt from the id: every random draw for the user depends on it. It never leaves the node.
+    """Derive a user's 64-bit salt from the id: all random draws for the user depend on it. It never leaves the node.
 
-    It is made from the id alone, so that a published dataset gives the same model anywhere. Anybody who can guess ids
-    can make their salts and tickets too: a node whose ids are people's draws salts at random instead.
+    It depends on the id alone, so that a published dataset gives the same model anywhere. But an id that can be guessed
+    gives away its salt and ticket: a node with real people's ids draws the salts at random instead.
     """
     return int.from_bytes(hashlib.blake2b(user_id.encode(), digest_size=8, person=b"salt").digest())
 
 
 def ticket_of(salt: int) -> int:
-    """Derive a user's ticket, the 64-bit pseudonym by which the server draws clients. It hides the salt by a hash.
+    """Derive a user's ticket: the 64-bit pseudonym by which the server samples clients. It is a hash of the salt.
 
-    Tickets order the users the same way however the users are spread over nodes.
+    The order of users by ticket does not depend on their partition over nodes.
     """
     return int.from_bytes(hashlib.blake2b(int(salt).to_bytes(8), digest_size=8, person=b"ticket").digest())

@@ -1,4 +1,4 @@
-"""The private side of a dataset: the histories on one node, and the cohorts cut from them.
+"""The private part of a dataset: the histories on one node, and the cohorts that are built from them.
 
 Shapes: C clients, B examples of a client, L events of a history, U users on the node, T events in all.
 """
@@ -18,29 +18,29 @@ from fedrec.data.storage.reading import open_array
 FOLDER = "shard"
 FILES = tuple(f"{FOLDER}/{name}.npy" for name in ("starts", "items", "salts"))
 LENGTH_STEP = 8
-"""Histories are padded to the next multiple of it, and one: the event that is only predicted."""
+"""Histories are padded to a multiple of this, plus one: the event that is only predicted."""
 
 HELD_OUT = {"train": 2, "validation": 2, "test": 1}
-"""Events at a history's end that a split may not read: leave-one-out by time. The last is the test item,
-the one before it the validation item; what a split ranks is the first event it may not read."""
+"""The number of events at a history's end that a split may not read. The last event is the test item, and the event
+before it the validation item; a split ranks the first event that it may not read."""
 
-NOTHING = -1
-"""In both held-out places of a user who only trains: in a split by cold items not everybody has had some."""
+NO_ITEM = -1
+"""The marker in both held-out places of a user without held-out items (in a split by cold items only)."""
 
 
 def check_rows(rows: np.ndarray, items: int) -> None:
-    """Raises `InputError` where a row is none of a catalogue of so many items. It says nothing of a user."""
+    """Raise `InputError` if a row is not in a catalogue of `items` items. The error names no user."""
     if rows.size and not 0 <= rows.min() <= rows.max() < items:
         raise InputError("the histories name items that the catalogue lacks; prepare the data again")
 
 
 @dataclass(frozen=True, eq=False)
 class Cohort:
-    """Histories of some clients, cut to one length: right-aligned, oldest first, the client as leading axis."""
+    """The histories of the clients of a round, padded to one length: right-aligned, oldest event first."""
 
-    items: np.ndarray = field(repr=False)  # (C, B, L) rows of the catalogue; 0 where there is none
-    mask: np.ndarray = field(repr=False)  # (C, B, L) True where there is an event
-    read: np.ndarray = field(repr=False)  # (C, B, L) True where the user tower reads it
+    items: np.ndarray = field(repr=False)  # (C, B, L) rows of the catalogue; 0 in the padding
+    mask: np.ndarray = field(repr=False)  # (C, B, L) True for events, False for padding
+    read: np.ndarray = field(repr=False)  # (C, B, L) True for events that the user tower reads
     salts: np.ndarray = field(repr=False)  # (C,)
 
     def __len__(self) -> int:
@@ -48,22 +48,22 @@ class Cohort:
 
     @property
     def pooled(self) -> "Cohort":
-        """The same histories as the examples of a single client: what central training sees."""
+        """The same histories as the examples of a single client, for central training."""
         return self._cut(lambda column: column.swapaxes(0, 1), self.salts[:1])
 
     def with_event_dropout(self, share: float, key: DrawKey) -> "Cohort":
-        """The cohort with this share of its events not read, only predicted: drawn by each client (its salt)."""
+        """Drop a share of the events, drawn by each client's salt, from the input; they are still predicted."""
         if not share:
             return self
         rngs = key.client_streams(Stream.EVENT_DROPOUT, self.salts)
         return replace(self, read=self.mask & np.stack([rng.random(self.mask.shape[1:]) >= share for rng in rngs]))
 
     def blocks(self, events: int, clients: int) -> Iterator[tuple[np.ndarray, "Cohort"]]:
-        """The cohort in even blocks of clients of like length, the longest first, each with its clients' numbers.
+        """Divide the cohort into even blocks of clients of equal padded length, the longest first.
 
-        A block holds at most so many events (with their padding) and clients, but always one client. A client is
-        padded to a length that depends on the client alone, never on its neighbours: arithmetic on it is then the
-        same, to the bit, in any company.
+        Yields each block with its clients' indices. A block holds at most `events` events, padding included, and
+        `clients` clients, but at least one client. A client's padded length depends on the client alone, so that its
+        arithmetic is the same, to the bit, in any cohort.
         """
         lengths = self._padded(self.mask.sum(-1).max(-1))  # (C,)
         for length in np.unique(lengths)[::-1]:
@@ -72,8 +72,8 @@ class Cohort:
             for block in np.array_split(alike, -(-len(alike) // size)):
                 yield block, self._cut(lambda column: column[block][..., -length:], self.salts[block])  # noqa: B023
 
-    def trimmed(self) -> Iterator["Cohort"]:
-        """All clients' examples in groups of like length, each without the padding that it does not need."""
+    def split_by_length(self) -> Iterator["Cohort"]:
+        """Split the examples into groups of equal padded length, each without the padding that it does not need."""
         lengths = self._padded(self.mask.sum(-1).max(0))  # (B,)
         for length in np.unique(lengths):
             alike = np.flatnonzero(lengths == length)
@@ -85,22 +85,24 @@ class Cohort:
     def _padded(self, events: np.ndarray) -> np.ndarray:
         return np.minimum(-(-events // LENGTH_STEP) * LENGTH_STEP + 1, self.mask.shape[-1])
 
-    def within(self, items: int) -> "Cohort":
-        """The cohort, for a catalogue of so many items. Raises `InputError` where a history names another."""
+    def check_rows(self, items: int) -> "Cohort":
+        """Return the cohort. Raises `InputError` if one of its rows is not in a catalogue of `items` items."""
         check_rows(self.items, items)
         return self
 
     @classmethod
-    def of(cls, histories: Sequence[np.ndarray], salts: np.ndarray, length: int) -> "Cohort":
-        """Align histories (one a client) at the right; of a longer one the last `length` events are kept."""
+    def from_histories(cls, histories: Sequence[np.ndarray], salts: np.ndarray, length: int) -> "Cohort":
+        """Build a cohort of one history per client, right-aligned; the last `length` events of longer ones are kept."""
         lengths = np.array([len(history) for history in histories], dtype=np.int64)
         ends = np.cumsum(lengths)
         events = np.concatenate(histories) if len(histories) else np.zeros(0, dtype=np.int64)
-        return cls.cut(events, ends - lengths, ends, salts, length)
+        return cls.from_spans(events, ends - lengths, ends, salts, length)
 
     @classmethod
-    def cut(cls, events: np.ndarray, starts: np.ndarray, ends: np.ndarray, salts: np.ndarray, length: int) -> "Cohort":
-        """The same of histories that stand in one array, from `starts` to `ends` (C,)."""
+    def from_spans(
+        cls, events: np.ndarray, starts: np.ndarray, ends: np.ndarray, salts: np.ndarray, length: int
+    ) -> "Cohort":
+        """Build a cohort of histories that lie in one array, from `starts` to `ends` (C,)."""
         places = ends[:, None] + np.arange(-length, 0)  # (C, L)
         mask = places >= starts[:, None]
         items = np.zeros(places.shape, dtype=np.int64)
@@ -110,13 +112,13 @@ class Cohort:
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """The histories of the users on one node, each in time order. Private: it does not travel.
+    """The histories of the users on one node, each in time order. Private: a shard does not travel.
 
-    `items` may hold more than these histories: a node's part of a shard shares the file, and reads its own of it.
+    `items` may hold more than these histories: the parts of a shard share one file.
     """
 
-    starts: np.ndarray = field(repr=False)  # (U,) where each user's events begin
-    ends: np.ndarray = field(repr=False)  # (U,) and end
+    starts: np.ndarray = field(repr=False)  # (U,) the start of each user's events in `items`
+    ends: np.ndarray = field(repr=False)  # (U,) the end
     items: np.ndarray = field(repr=False)  # (T,) rows of the catalogue
     salts: np.ndarray = field(repr=False)  # (U,)
 
@@ -127,34 +129,34 @@ class Shard:
         raise TypeError("a shard is private: it cannot be pickled, copied to another process or sent")
 
     def history(self, user: int, split: str = "test") -> np.ndarray:
-        """The events of a user that `split` may read, oldest first."""
+        """Return the events of a user that `split` may read, oldest first: rows of the catalogue."""
         events = self.items[self.starts[user] : self.ends[user] - HELD_OUT[split]]
-        return events[:-1] if len(events) and events[-1] == NOTHING else events
+        return events[:-1] if len(events) and events[-1] == NO_ITEM else events
 
-    def everything(self, user: int) -> np.ndarray:
-        """All events of a user, oldest first, the held-out ones too: to recommend from, never to measure with."""
+    def full_history(self, user: int) -> np.ndarray:
+        """Return all events of a user, held-out events included: to recommend from, never to measure with."""
         events = self.items[self.starts[user] : self.ends[user]]
-        return events[events != NOTHING]
+        return events[events != NO_ITEM]
 
     def ranked(self, users: Iterable[int]) -> np.ndarray:
-        """Those of some users who have held-out items."""
+        """Return the users who have held-out items, of the given ones."""
         users = np.fromiter(users, dtype=np.int64)
-        return users[self.items[self.ends[users] - 1] != NOTHING]
+        return users[self.items[self.ends[users] - 1] != NO_ITEM]
 
     def events(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """All that `split` may read, user after user: the user and the item of each event, (T,) both."""
+        """Return all events that `split` may read, user by user: the user and the item of each, (T,) both."""
         lengths = self.ends - self.starts - HELD_OUT[split]
         users, items = np.repeat(np.arange(len(self)), lengths), self.items[_places(self.starts, lengths)]
-        there = items != NOTHING
+        there = items != NO_ITEM
         return users[there], items[there]
 
-    def crops(
+    def training_windows(
         self, users: Iterable[int], length: int, seed: int, round: int, held_out: int = HELD_OUT["train"]
     ) -> Cohort:
-        """A window of `length` training events of some users; of a longer history, one drawn for this round.
+        """Return a window of `length` training events of each user, drawn for this round from longer histories.
 
-        These are all events but the last `held_out`. The draw belongs to the user (its salt), the round and the seed:
-        it is the same on any node.
+        Training events are all but the last `held_out`. The draw depends on the user's salt, the round and the seed
+        alone, so it is the same on any node.
         """
         users = np.fromiter(users, dtype=np.int64)
         starts, ends, salts = self.starts[users], self.ends[users] - held_out, self.salts[users]
@@ -162,28 +164,29 @@ class Shard:
         for client in np.flatnonzero(spare > 0):
             rng = random_stream(Stream.TRAINING_WINDOWS, seed, round, salts[client])
             ends[client] = starts[client] + rng.integers(spare[client] + 1) + length
-        return Cohort.cut(self.items, starts, ends, salts, length)
+        return Cohort.from_spans(self.items, starts, ends, salts, length)
 
     def held_out(self, users: Iterable[int], split: str) -> np.ndarray:
-        """The item of each user that `split` ranks: of those who are `ranked`."""
+        """Return the held-out item of each user in `split`; the users must be `ranked`."""
         users = np.fromiter(users, dtype=np.int64)
         return self.items[self.ends[users] - HELD_OUT[split]].astype(np.int64)
 
     def tickets(self) -> np.ndarray:
+        """Derive the users' tickets: (U,)."""
         return np.fromiter(map(ticket_of, self.salts.tolist()), dtype=np.uint64, count=len(self))
 
     def part(self, part: int, parts: int) -> "Shard":
-        """The users of one of `parts` nodes, dealt like cards: a view, no event is read."""
+        """Return the users of one of `parts` nodes, dealt like cards. It is a view: no event is read."""
         if not 0 <= part < parts:
             raise InputError(f"part {part} of {parts} does not exist; parts count from 0 to {parts - 1}")
-        return self.of(slice(part, None, parts))
+        return self.select(slice(part, None, parts))
 
-    def of(self, users: np.ndarray | slice) -> "Shard":
-        """Some of the users, in their order; no event is read."""
+    def select(self, users: np.ndarray | slice) -> "Shard":
+        """Return a shard of some of the users, in their order. It is a view: no event is read."""
         return Shard(self.starts[users], self.ends[users], self.items, self.salts[users])
 
     def save(self, folder: Path) -> None:
-        """Write plain `.npy` files, which open as memory maps: these users' events alone, one user after the other."""
+        """Write the events of these users as plain `.npy` files, which can be memory-mapped."""
         target = folder / FOLDER
         target.mkdir(parents=True, exist_ok=True)
         lengths = self.ends - self.starts
@@ -194,8 +197,10 @@ class Shard:
 
     @classmethod
     def load(cls, folder: Path) -> "Shard":
-        """Open a shard; its events stay on the disk. Raises `InputError` where a file is missing or damaged: it says
-        nothing of a user, since a server may get to read it."""
+        """Open a shard; its events stay on disk.
+
+        Raises `InputError` if a file is missing or damaged. The error names no user, since a server may read it.
+        """
         files, remedy = [folder / file for file in FILES], "prepare the data again with `fedrec data prepare`"
         with unreplaced(folder / FOLDER):
             bounds, items, salts = (open_array(file, remedy) for file in files)
@@ -207,6 +212,6 @@ class Shard:
 
 
 def _places(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Where the events of histories stand, one history after the other: (U,), (U,) → (T,)."""
+    """Return the indices of the events of histories, one history after the other: (U,), (U,) → (T,)."""
     ends = np.cumsum(lengths)
     return np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1] if len(ends) else 0)

@@ -1,4 +1,4 @@
-"""What is held out of the histories, and of the catalogue."""
+"""Splits: the events that are held out of the histories, and the items that are held out of training."""
 
 import hashlib
 import re
@@ -11,7 +11,7 @@ import polars as pl
 
 from fedrec.data.errors import InputError
 from fedrec.data.histories import Histories
-from fedrec.data.shard import NOTHING
+from fedrec.data.shard import NO_ITEM
 
 RULES = ("leave-one-out", "cold-items")
 COLD_SHARE = 0.1
@@ -19,19 +19,19 @@ COLD_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Split:
-    """Leave-one-out by time; with a share of cold items, a test of ranking items that nobody has touched.
+    """Leave-one-out by time, or, with a share of cold items, a test of ranking items without training events.
 
-    Cold items occur in no training event, and training draws none as a negative, yet their texts are public. The two
-    held-out items of a user are cold, and what the user had between them is left out. What `test` may read ends with
-    the validation item: by then the user has had it, and a tower that reads texts can make use of a cold item too.
+    Cold items occur in no training event and are never sampled as negatives, but their texts are public. The two
+    held-out items of a user are cold, and the user's events between them are left out. The history that `test` reads
+    ends with the validation item: an item tower that reads texts can make use of a cold item, too.
     """
 
-    cold_share: float = 0.0  # about this share of the items is cold
-    repeats: bool = False  # keep a user's later events with an item, where a published split counts them
+    cold_share: float = 0.0  # approximate share of the items
+    repeats: bool = False  # keep a user's later events with an item, as some published splits do
 
     @property
     def suffix(self) -> str:
-        """What tells a dataset in this split from the same one as it is usually split."""
+        """The end of a dataset's name that distinguishes this split from its usual one."""
         return f"-{RULES[1]}" if self.cold_share else ""
 
     @property
@@ -86,56 +86,59 @@ class Split:
         return next((split for split in known if split.description == text), None)
 
     def with_repeats(self, repeats: bool) -> "Split":
-        """The same split, with repeats kept if they are wanted. Raises `InputError` for one without a use for them."""
+        """Return the split with repeats kept, if wanted. Raises `InputError` if it is by cold items."""
         if repeats and self.cold_share:
-            raise InputError(f"--keep-repeats goes with --split {RULES[0]} alone; leave one of them out")
+            raise InputError(f"`keep_repeats` needs `split={RULES[0]}`; leave one of them out")
         return replace(self, repeats=self.repeats or repeats)
 
-    def marked(self, items: pl.DataFrame) -> pl.DataFrame:
-        """Items with the public column `cold`, where some are. It depends on an item's id alone."""
+    def mark_cold_items(self, items: pl.DataFrame) -> pl.DataFrame:
+        """Add the public column `cold`, if the split is by cold items. It depends on an item's id alone."""
         if not self.cold_share:
             return items
-        places = [_place(item_id) < self.cold_share for item_id in items["item_id"]]
-        return items.with_columns(cold=pl.Series(places, dtype=pl.Boolean))
+        cold = [_hash_position(item_id) < self.cold_share for item_id in items["item_id"]]
+        return items.with_columns(cold=pl.Series(cold, dtype=pl.Boolean))
 
-    def divided(self, found: Histories, items: pl.DataFrame) -> Histories:
-        """The histories as a shard holds them, of users in the same order."""
-        return _around_cold(found, items["cold"].to_numpy()) if self.cold_share else found
+    def cut_histories(self, histories: Histories, items: pl.DataFrame) -> Histories:
+        """Cut the histories as a shard holds them; the users keep their order."""
+        return _cut_around_cold(histories, items["cold"].to_numpy()) if self.cold_share else histories
 
 
 LEAVE_ONE_OUT = Split()
 
 
-def split_of(rule: str, cold_share: float | None, published: Split) -> Split:
-    """The split asked for by name. Raises `InputError`."""
+def named_split(rule: str, cold_share: float | None, published: Split) -> Split:
+    """Return the split of a rule's name; `published` is the dataset's own leave-one-out.
+
+    Raises `InputError` if `cold_share` is not between 0 and 1, or has no use.
+    """
     if rule != RULES[1]:
         if cold_share is not None:
-            raise InputError(f"--cold-share {cold_share:g} means nothing without --split {RULES[1]}; give both or none")
+            raise InputError(f"`cold_share={cold_share:g}` has no effect without `split={RULES[1]}`; give both or none")
         return published
     share = COLD_SHARE if cold_share is None else cold_share
     if not 0 < share < 1:
-        raise InputError(f"--cold-share {share:g}: some items are cold, not all; give a share between 0 and 1")
+        raise InputError(f"`cold_share={share:g}`: some items are cold, not all; give a share between 0 and 1")
     return Split(cold_share=share)
 
 
-def _place(item_id: str) -> float:
-    """Where an item's hash falls between 0 and 1: a larger share of cold items holds every smaller one."""
+def _hash_position(item_id: str) -> float:
+    """Hash an item's id to a number in [0, 1): the cold items of a larger share include those of a smaller one."""
     return int.from_bytes(hashlib.blake2b(item_id.encode(), digest_size=8, person=b"cold").digest()) / 2**64
 
 
-def _around_cold(found: Histories, cold: np.ndarray) -> Histories:
-    """Each user's warm events before the last cold event but one, then these two.
+def _cut_around_cold(histories: Histories, cold: np.ndarray) -> Histories:
+    """Keep each user's warm events before the last two cold events, then these two.
 
-    Where there are no such events, all warm events, and `NOTHING` twice in the places of the held-out items.
+    A user without such events keeps all warm events, and has `NO_ITEM` in both held-out places.
     """
-    users = np.repeat(np.arange(len(found.lengths)), found.lengths)  # (t,)
-    is_cold = cold[found.items]  # (t,)
+    users = np.repeat(np.arange(len(histories.lengths)), histories.lengths)  # (t,)
+    is_cold = cold[histories.items]  # (t,)
     so_far = np.cumsum(is_cold)
-    later = so_far[np.cumsum(found.lengths) - 1][users] - so_far  # (t,) the user's cold events after this one
+    later = so_far[np.cumsum(histories.lengths) - 1][users] - so_far  # (t,) the user's cold events after this one
     before = ~is_cold & (later > 1)
-    ranked = np.bincount(users[before], minlength=len(found.lengths)) > 0  # (U,)
+    ranked = np.bincount(users[before], minlength=len(histories.lengths)) > 0  # (U,)
     kept = np.where(ranked[users], before | (is_cold & (later < 2)), ~is_cold)
-    lengths = np.bincount(users[kept], minlength=len(found.lengths))
+    lengths = np.bincount(users[kept], minlength=len(histories.lengths))
     ends = np.repeat(np.cumsum(lengths)[~ranked], 2)
-    items = np.insert(found.items[kept].astype(np.int32), ends, NOTHING)
-    return Histories(found.users, lengths + 2 * ~ranked, items)
+    items = np.insert(histories.items[kept].astype(np.int32), ends, NO_ITEM)
+    return Histories(histories.users, lengths + 2 * ~ranked, items)

@@ -1,4 +1,4 @@
-"""Who is who on a node: the ids of a shard's users, in its order. Private: they stay beside the shard."""
+"""The ids of a shard's users, in the shard's order. Private: they stay beside the shard."""
 
 from pathlib import Path
 
@@ -11,13 +11,16 @@ from fedrec.data.storage.reading import regular
 FILE = f"{FOLDER}/users.parquet"
 
 
-def save_people(folder: Path, ids: pl.Series) -> None:
+def save_user_ids(folder: Path, ids: pl.Series) -> None:
+    """Write the ids of a shard's users into the folder that holds the shard."""
     ids.alias("user_id").to_frame().write_parquet(folder / FILE)
 
 
-def load_people(folder: Path) -> pl.Series:
-    """The ids of a prepared folder's users: (U,). Raises `InputError` where they are missing, damaged, or of another
-    shard than is there."""
+def load_user_ids(folder: Path) -> pl.Series:
+    """Read the ids of a prepared folder's users: (U,).
+
+    Raises `InputError` if they are missing or damaged, or do not belong to the shard beside them.
+    """
     path = folder / FILE
     try:
         ids = pl.read_parquet(regular(path, "prepare the data again"))["user_id"]
@@ -31,10 +34,10 @@ def load_people(folder: Path) -> pl.Series:
 
 
 def find_user(folder: Path, user_id: str) -> int:
-    """Where a user stands in the shard. Raises `InputError` for one who is not there."""
-    ids = load_people(folder)
-    found = (ids == user_id).arg_max() if len(ids) else None
-    if found is None or ids[found] != user_id:
+    """Return a user's index in the shard. Raises `InputError` if the user is not there."""
+    ids = load_user_ids(folder)
+    user = (ids == user_id).arg_max() if len(ids) else None
+    if user is None or ids[user] != user_id:
         known = f"its ids look like {ids[0]!r}" if len(ids) else "it has no users"
         raise InputError(f"user {user_id!r} is not on this node ({folder}); {known}")
-    return int(found)
+    return int(user)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fedrec.data.errors import InputError
-from fedrec.data.prepare import CLIENT_STATE
+from fedrec.data.manifest import CLIENT_STATE
 from fedrec.data.storage.atomic_files import replaced_file
 from fedrec.data.storage.reading import regular
 from fedrec.federation.messages import OrderRefused

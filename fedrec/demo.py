@@ -9,7 +9,8 @@ from fedrec import console
 from fedrec.baseline_comparison import measure_baselines
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
-from fedrec.data.prepare import MANIFEST, prepare
+from fedrec.data.manifest import MANIFEST
+from fedrec.data.prepare import prepare
 from fedrec.data.readers.sources import source_named
 from fedrec.data.shard import Shard
 from fedrec.data.storage.contents import is_vacant

@@ -11,7 +11,7 @@ from fedrec import console
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
 from fedrec.data.fingerprint import fingerprint_of, same_key
-from fedrec.data.prepare import read_manifest
+from fedrec.data.manifest import read_manifest
 from fedrec.data.shard import Shard
 from fedrec.data.split import Split
 from fedrec.data.storage.atomic_files import replaced_file

@@ -29,7 +29,7 @@ def recommend(run: Path, folder: Path, user_id: str, k: int, endpoint: str | Non
     recommender = Recommender.load(run)
     if Catalogue.load(folder).fingerprint != recommender.catalogue.fingerprint:
         raise InputError(f"{folder} was prepared with other items than {run} was trained on; prepare it with the same")
-    seen = Shard.load(folder).everything(find_user(folder, user_id))  # rows, oldest first
+    seen = Shard.load(folder).full_history(find_user(folder, user_id))  # rows, oldest first
     vector = recommender.user_vector(seen).tolist()
     had = {recommender.catalogue.ids[row] for row in np.unique(seen)}
     if endpoint is None:

@@ -9,7 +9,8 @@ import pytest
 
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
-from fedrec.data.prepare import Manifest, prepare
+from fedrec.data.manifest import Manifest
+from fedrec.data.prepare import prepare
 from fedrec.data.readers.raw import File, Frames, open_root
 from fedrec.data.readers.recbole import read_atomic
 from fedrec.data.readers.sources import source_named
@@ -219,7 +220,7 @@ def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
 
 
 def test_without_a_copy_it_is_said_where_to_get_one(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"UniSRec .*arXiv:2206\.05941.*doi:10\.18653/v1/D19-1018.*--source"):
+    with pytest.raises(InputError, match=r"UniSRec .*arXiv:2206\.05941.*doi:10\.18653/v1/D19-1018.*`source`"):
         prepare(source_named("amazon-scientific"), tmp_path / "out", None, lambda done, total: None, print)
     assert list(tmp_path.iterdir()) == []
 

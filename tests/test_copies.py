@@ -12,7 +12,7 @@ import pytest
 
 from fedrec.data.errors import InputError
 from fedrec.data.readers import raw
-from fedrec.data.readers.raw import find, open_root
+from fedrec.data.readers.raw import find_file, open_root
 from fedrec.data.readers.sources import source_named
 from tests.support.movielens_files import CASES, ML_1M, ML_100K, Case, Files, flat
 from tests.support.recbole_files import FILMS, GOODS
@@ -191,7 +191,7 @@ def test_a_zip_in_a_zip_is_pointed_at(tmp_path: Path) -> None:
     inner = packed(tmp_path / "ml-100k.zip", ("u.data", b"1\t1\t5\t9\n")).read_bytes()
     root = open_root(packed(tmp_path / "given.zip", ("ml-100k.zip", inner)))
     with pytest.raises(InputError, match=r"holds no 'u\.data'; unpack ml-100k\.zip, or give that"):
-        find(root, "u.data")
+        find_file(root, "u.data")
 
 
 def test_a_folder_of_two_datasets_is_not_guessed_about(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_source_that_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with _bound(tmp_path / "socket"):
         for path, kind in ((tmp_path / "pipe", "pipe"), (tmp_path / "socket", "socket"), (Path("/dev/zero"), "device")):
-            with pytest.raises(InputError, match=rf"--source {path} is a {kind}, where a file belongs; give a zip"):
+            with pytest.raises(InputError, match=rf"`source` {path} is a {kind}, where a file belongs; give a zip"):
                 open_root(path)
 
 
@@ -238,5 +238,5 @@ def test_a_member_that_is_no_file_is_refused_at_once(kind: str, make, tmp_path: 
 def test_a_source_without_rights_is_named(tmp_path: Path) -> None:
     path = packed(tmp_path / "given.zip", ("u.data", b""))
     path.chmod(0)
-    with pytest.raises(InputError, match=r"--source .*given\.zip may not be read by you; mend its rights"):
+    with pytest.raises(InputError, match=r"`source` .*given\.zip may not be read by you; mend its rights"):
         open_root(path)

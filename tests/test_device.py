@@ -10,9 +10,11 @@ from pydantic import SecretStr
 from starlette.middleware.base import RequestResponseEndpoint
 
 from fedrec.data.catalogue import Catalogue
-from fedrec.data.partition import partition_evenly, split
+from fedrec.data.dataset import Dataset
+from fedrec.data.node_folders import partition_dataset
+from fedrec.data.partition import partition_evenly
 from fedrec.data.shard import Shard
-from fedrec.data.user_ids import load_people
+from fedrec.data.user_ids import load_user_ids
 from fedrec.recsys.recommender import Recommender
 from fedrec.serving.engine import Engine
 from fedrec.serving.http.app import create_app
@@ -26,13 +28,13 @@ from tests.support.toy_world import write_toy
 @pytest.fixture(scope="module")
 def node(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The second of three nodes."""
-    return split(toy, tmp_path_factory.mktemp("split") / "out", partition_evenly(12, 3))[1]
+    return partition_dataset(Dataset.open(toy), tmp_path_factory.mktemp("split") / "out", partition_evenly(12, 3))[1]
 
 
 def had(node: Path, user: str) -> list[str]:
     """All that a user has had, oldest first."""
     ids = Catalogue.load(node).ids
-    return [ids[row] for row in Shard.load(node).everything(load_people(node).to_list().index(user))]
+    return [ids[row] for row in Shard.load(node).full_history(load_user_ids(node).to_list().index(user))]
 
 
 def test_a_user_of_a_node_gets_what_the_history_gets(run: Path, node: Path, fedrec: Fedrec) -> None:

@@ -17,9 +17,10 @@ from threading import Thread
 import pytest
 
 from fedrec.data.errors import InputError
-from fedrec.data.prepare import RAW, prepare, read_manifest
+from fedrec.data.manifest import read_manifest
+from fedrec.data.prepare import RAW, prepare
 from fedrec.data.readers import download as downloads
-from fedrec.data.readers.download import download, md5_of
+from fedrec.data.readers.download import compute_md5, download
 from fedrec.data.readers.sources import Source, source_named
 
 
@@ -192,13 +193,13 @@ def test_who_wants_the_same_file_meanwhile_waits_and_has_it(host: Host, tmp_path
 def test_a_file_with_another_md5_is_fetched_again(host: Host, tmp_path: Path) -> None:
     (tmp_path / "films.zip").write_bytes(BODY[:-1])
     path, _ = fetch(host.source(), tmp_path)
-    assert md5_of(path) == MD5
+    assert compute_md5(path) == MD5
     assert names(tmp_path) == ["films.zip"]
 
 
 def test_a_missing_page_is_told(host: Host, tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"/none\.zip could not be fetched \([^\n]*404[^\n]*\); try again .*pass --source PATH$"
+        InputError, match=r"/none\.zip could not be fetched \([^\n]*404[^\n]*\); try again .*pass `source`$"
     ):
         fetch(host.source("none.zip"), tmp_path)
     assert names(tmp_path) == []
@@ -209,7 +210,7 @@ def test_a_refused_connection_is_told_and_the_part_is_kept(host: Host, tmp_path:
         unheard.bind(("127.0.0.1", 0))  # and nobody listens
         url = f"http://127.0.0.1:{unheard.getsockname()[1]}/films.zip"
         (tmp_path / "films.zip.part").write_bytes(BODY[:10])
-        with pytest.raises(InputError, match=rf"{url} could not be fetched .*pass --source PATH"):
+        with pytest.raises(InputError, match=rf"{url} could not be fetched .*pass `source`"):
             fetch(Source("films", "", source_named("demo").read, url, MD5), tmp_path)
     assert (tmp_path / "films.zip.part").read_bytes() == BODY[:10]
 
@@ -267,9 +268,7 @@ def test_a_file_that_changes_over_time_is_not_continued(host: Host, tmp_path: Pa
 @pytest.mark.parametrize("place", ["/round.zip", "http://[half/", "ftp://127.0.0.1/films.zip"])
 def test_a_redirection_that_leads_nowhere_is_told(host: Host, place: str, tmp_path: Path) -> None:
     host.moved["/round.zip"] = place
-    with pytest.raises(
-        InputError, match=r"/round\.zip could not be fetched \([^\n]+\); try again [^\n]+--source PATH$"
-    ):
+    with pytest.raises(InputError, match=r"/round\.zip could not be fetched \([^\n]+\); try again [^\n]+`source`$"):
         fetch(host.source("round.zip"), tmp_path)
 
 
@@ -290,7 +289,7 @@ def test_more_than_any_dataset_has_is_not_fetched(host: Host, tmp_path: Path, mo
 def test_a_server_that_does_not_speak_tls_is_told(host: Host, tmp_path: Path) -> None:
     source = host.source()
     assert source.url
-    with pytest.raises(InputError, match=r"https://[^\n]* could not be fetched \([^\n]*SSL[^\n]*--source PATH$"):
+    with pytest.raises(InputError, match=r"https://[^\n]* could not be fetched \([^\n]*SSL[^\n]*`source`$"):
         fetch(replace(source, url=source.url.replace("http:", "https:")), tmp_path)
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
-from fedrec.data.shard import NOTHING, Shard
+from fedrec.data.shard import NO_ITEM, Shard
 from fedrec.federation import round_log
 from fedrec.federation.client_app import open_node
 from fedrec.federation.config import RunConfig, from_flat
@@ -274,6 +274,6 @@ def test_a_baseline_does_not_begin_from_a_run_of_ours(toy: Path, run: Path, tmp_
 
 def test_a_user_without_held_out_items_trains_all_the_same() -> None:
     """In a split by cold items not everybody has any; item 59, the last, is drawn as ever."""
-    shard = one_user(np.array([*range(18), NOTHING, NOTHING]))
+    shard = one_user(np.array([*range(18), NO_ITEM, NO_ITEM]))
     for leak in (False, True):
         assert drawn(replace(QUICK, baseline_leak=leak), shard, 50) == set(range(18, ITEMS))

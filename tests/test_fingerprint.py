@@ -14,8 +14,9 @@ from torch import Tensor
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.fingerprint import FILE, fingerprint_of, same_key
-from fedrec.data.partition import NODE, partition_evenly, split
-from fedrec.data.prepare import write_dataset
+from fedrec.data.node_folders import NODE_FOLDER, partition_dataset
+from fedrec.data.partition import partition_evenly
+from fedrec.data.prepare import Origin, write_dataset
 from fedrec.data.readers.raw import Frames
 from fedrec.data.storage.json_file import save_json
 from fedrec.federation.training_run import TrainedOn, open_run
@@ -74,13 +75,15 @@ def test_it_tells_histories_apart_and_a_copy_from_neither(places: dict[str, Path
 
 def test_a_published_dataset_has_one_fingerprint_everywhere(tmp_path: Path) -> None:
     for place in "ab":
-        write_dataset(Frames(toy_interactions(), toy_items()), tmp_path / place, name="toy", published="toy")
-    write_dataset(Frames(toy_interactions(), toy_items()), tmp_path / "c", name="toy", published="other")
+        write_dataset(
+            Frames(toy_interactions(), toy_items()), tmp_path / place, name="toy", origin=Origin(published="toy")
+        )
+    write_dataset(Frames(toy_interactions(), toy_items()), tmp_path / "c", name="toy", origin=Origin(published="other"))
     assert histories_of(tmp_path / "a") == histories_of(tmp_path / "b") != histories_of(tmp_path / "c")
 
 
 def test_private_histories_in_the_place_of_published_ones_get_a_key_of_their_own(tmp_path: Path) -> None:
-    write_dataset(Frames(toy_interactions(), toy_items()), tmp_path / "out", name="toy", published="toy")
+    write_dataset(Frames(toy_interactions(), toy_items()), tmp_path / "out", name="toy", origin=Origin(published="toy"))
     write_dataset(Frames(toy_interactions(), toy_items()), tmp_path / "out", name="toy")
     assert (tmp_path / "out" / FILE).read_text().startswith("private ")
 
@@ -94,13 +97,13 @@ def test_the_key_is_its_owners_alone_and_stays(tmp_path: Path) -> None:
 
 
 def test_no_folder_of_a_federation_holds_the_key_of_the_whole(toy: Path, tmp_path: Path) -> None:
-    folders = split(toy, tmp_path / "split", partition_evenly(12, 3))
+    folders = partition_dataset(Dataset.open(toy), tmp_path / "split", partition_evenly(12, 3))
     assert not list((tmp_path / "split" / "server").rglob("*.key"))
     held = b"".join(path.read_bytes() for path in (tmp_path / "split").rglob("*") if path.is_file())
     assert (toy / FILE).read_text().split()[1].encode() not in held
     assert len({(folder / FILE).read_text() for folder in folders}) == 3
     assert fingerprint_of(tmp_path / "split" / "server") is None
-    assert [NODE.foreign(folder) for folder in folders] == [None] * 3
+    assert [NODE_FOLDER.foreign(folder) for folder in folders] == [None] * 3
 
 
 def test_a_damaged_key_is_refused_with_the_remedy(places: dict[str, Path]) -> None:

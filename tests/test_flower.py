@@ -222,7 +222,7 @@ def test_nothing_of_a_user_crosses(told: Told, toy: Path) -> None:
     catalogue, shard = Catalogue.load(toy), Shard.load(toy)
     secrets = [item_id.encode() for item_id in catalogue.ids] + [b"person-"]
     secrets += [int(salt).to_bytes(8, order) for salt in shard.salts for order in ("little", "big")]
-    histories = [shard.everything(user) for user in range(len(shard))]
+    histories = [shard.full_history(user) for user in range(len(shard))]
     secrets += [rows[:4].astype(kind).tobytes() for rows in histories for kind in ("<i8", ">i8", "<i4", "<i2", "<f4")]
     crossed = b"\0".join(body for _, body in told.sent)
     assert len(crossed) > 100_000

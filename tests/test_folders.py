@@ -14,7 +14,8 @@ import pytest
 
 from benchmarks.reproduce.jobs import CONTENTS as PART
 from fedrec.data.errors import InputError
-from fedrec.data.prepare import PREPARED, write_dataset
+from fedrec.data.manifest import PREPARED
+from fedrec.data.prepare import write_dataset
 from fedrec.data.readers.raw import Frames
 from fedrec.data.storage import swap
 from fedrec.data.storage.atomic_files import check_place, replaced_file, replaced_folder, unreplaced
@@ -208,7 +209,7 @@ def test_a_mount_point_is_written_inside(tmp_path: Path) -> None:
 STEPS = range(8)
 
 
-@pytest.mark.parametrize("way", [swap.inside, swap.swap])
+@pytest.mark.parametrize("way", [swap.replace_entries, swap.replace_folder])
 @pytest.mark.parametrize("exchanges", [True, False])
 def test_a_kill_at_any_moment_leaves_the_old_folder_or_the_new_one(
     way: Callable[[Path, Path], None], exchanges: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -221,7 +222,7 @@ def test_a_kill_at_any_moment_leaves_the_old_folder_or_the_new_one(
         (folder := tmp_path / f"{step}").mkdir()
         (folder / "one").write_text("old")
         (folder / "two").write_text("old")
-        new = (folder if way is swap.inside else tmp_path) / f".{step}.0a1b2c3d.partial"
+        new = (folder if way is swap.replace_entries else tmp_path) / f".{step}.0a1b2c3d.partial"
         new.mkdir()
         (new / "one").write_text("new")
         (new / "three").write_text("new")
@@ -236,11 +237,11 @@ def test_a_kill_at_any_moment_leaves_the_old_folder_or_the_new_one(
         with suppress(KeyboardInterrupt):
             way(new, folder)
         monkeypatch.setattr(Path, "replace", rename)
-        swap.recover(folder)
+        swap.recover_folder(folder)
         found = {name: text.decode() for name, text in tree(folder).items() if "partial" not in name}
         assert found in ({"one": "old", "two": "old"}, {"one": "new", "three": "new"})
         seen.add(found["one"])
-    assert seen == ({"new"} if exchanges and way is swap.swap else {"old", "new"})
+    assert seen == ({"new"} if exchanges and way is swap.replace_folder else {"old", "new"})
 
 
 def test_what_a_kill_left_is_mended_before_it_is_judged(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ ENDS = {2: [], 1: ["validation"], 0: ["validation", "test"]}
 
 @pytest.mark.parametrize("held_out", ENDS)
 def test_a_window_ends_before_what_is_held_out(shard: Shard, held_out: int) -> None:
-    crops = shard.crops(range(len(shard)), 30, 0, 1, held_out)
+    crops = shard.training_windows(range(len(shard)), 30, 0, 1, held_out)
     for user in range(len(shard)):
-        events = shard.everything(user)
+        events = shard.full_history(user)
         assert crops.items[user][crops.mask[user]].tolist() == events[: len(events) - held_out].tolist()
 
 

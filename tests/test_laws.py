@@ -89,7 +89,7 @@ def test_private_a_shard_cannot_be_sent(shard: Shard, send) -> None:
 
 def test_private_a_traceback_shows_no_history(shard: Shard) -> None:
     assert repr(shard) == "Shard()"
-    assert repr(shard.crops([0, 1], 8, 0, 1)) == "Cohort()"
+    assert repr(shard.training_windows([0, 1], 8, 0, 1)) == "Cohort()"
 
 
 SHAPES = {"a": (3, 4), "b": (5,)}

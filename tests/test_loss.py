@@ -49,7 +49,7 @@ def test_a_client_without_events_has_no_loss() -> None:
 @pytest.mark.parametrize("held_out", [0, 1, 2])
 def test_a_client_learns_if_one_event_comes_before_another(held_out: int) -> None:
     histories = [list(range(held_out + events)) for events in range(4)]
-    crops = shard_of(histories).crops(range(4), 9, 0, 1, held_out)
+    crops = shard_of(histories).training_windows(range(4), 9, 0, 1, held_out)
     assert have_examples(crops).tolist() == [False, False, True, True]
     assert have_examples(crops.pooled).tolist() == [True]
 
@@ -66,13 +66,13 @@ def test_negatives_are_distinct_and_a_clients_own() -> None:
 
 
 def test_a_client_drops_what_it_drops_in_any_company() -> None:
-    cohort = shard_of([[1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0]]).crops([0, 1], 4, 0, 1)
+    cohort = shard_of([[1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0]]).training_windows([0, 1], 4, 0, 1)
     kept = dropout_mask(FitConfig(dropout=0.25), cohort, 100, DrawKey(0, 1))
     assert kept is not None
     assert kept.shape == (2, 1, 3, 100)
     assert kept.unique().tolist() == pytest.approx([0, 4 / 3])
     assert float(kept.mean()) == pytest.approx(1, abs=0.1), "what is left makes up for what is not"
-    (_, last), *_ = shard_of([[1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0]]).crops([1], 4, 0, 1).blocks(1, 1)
+    (_, last), *_ = shard_of([[1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0]]).training_windows([1], 4, 0, 1).blocks(1, 1)
     alone = dropout_mask(FitConfig(dropout=0.25), last, 100, DrawKey(0, 1))
     assert alone is not None
     assert torch.equal(alone[0], kept[1])

@@ -55,7 +55,7 @@ def test_a_machine_describes_itself() -> None:
 
 def test_blocks_hold_all_clients_once(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting, "MAX_EVENTS", {"cpu": 20})
-    cohort = shard.crops(range(12), 9, 0, 1)
+    cohort = shard.training_windows(range(12), 9, 0, 1)
     parts = list(training_blocks(cohort, torch.device("cpu")))
     assert all(part.mask.size <= 20 or len(part) == 1 for part in parts)
     assert sorted(salt for part in parts for salt in part.salts) == sorted(cohort.salts)
@@ -67,7 +67,7 @@ def test_many_cores_do_not_make_blocks_smaller_than_pays(
 ) -> None:
     monkeypatch.setattr(fitting, "workers", lambda: 64)
     monkeypatch.setattr(fitting, "MIN_EVENTS", least)
-    parts = list(training_blocks(shard.crops(range(12), 9, 0, 1), torch.device("cpu")))
+    parts = list(training_blocks(shard.training_windows(range(12), 9, 0, 1), torch.device("cpu")))
     assert [len(part) for part in parts] == sizes
 
 
@@ -78,7 +78,7 @@ def test_bfloat16_stays_near_float32(
     changes, losses = {}, {}
     for precision in ("float32", "bfloat16"):
         config = FitConfig(negatives=16, precision=precision)
-        for part in training_blocks(shard.crops(range(12), 9, 0, 1), embeddings.device):
+        for part in training_blocks(shard.training_windows(range(12), 9, 0, 1), embeddings.device):
             fitted = LocalTrainer(model, embeddings, config).train_clients(bent, part, DrawKey(0, 1))
             for place, salt in enumerate(part.salts):
                 whole = torch.cat([fitted.deltas[name][place].flatten() for name in sorted(fitted.deltas)])
@@ -100,7 +100,7 @@ def test_a_gpu_trains_and_ranks_what_the_processor_does(
     for place in ("cpu", "cuda"):
         near = {name: tensor.to(place) for name, tensor in bent.items()}
         table, here = embeddings.to(place), copy.deepcopy(model).to(place)
-        _, part = next(shard.crops(range(12), 9, 0, 1).blocks(10_000, 12))
+        _, part = next(shard.training_windows(range(12), 9, 0, 1).blocks(10_000, 12))
         update = clip_and_sum(LocalTrainer(here, table, config).train_clients(near, part, DrawKey(0, 1)), 1, 1.0)
         ranks = rank(model_scorer(here, near, here.item_vectors(near, table)), shard, range(12), "test").ranks
         found[place] = (update, ranks)

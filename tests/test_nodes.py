@@ -11,11 +11,11 @@ import pytest
 from torch import Tensor
 
 from fedrec.data.catalogue import Catalogue
-from fedrec.data.partition import SERVER
-from fedrec.data.prepare import read_manifest
+from fedrec.data.manifest import read_manifest
+from fedrec.data.node_folders import SERVER
 from fedrec.data.randomness import salt_of
 from fedrec.data.shard import Shard
-from fedrec.data.user_ids import load_people
+from fedrec.data.user_ids import load_user_ids
 from fedrec.federation.node import Node
 from tests.support.cli import Fedrec, is_refused
 from tests.support.toy_world import events_by_salt, small_config, toy_interactions
@@ -28,7 +28,7 @@ def node_folders(out: Path) -> list[Path]:
 
 
 def dealt(out: Path) -> list[list[str]]:
-    return [load_people(folder).to_list() for folder in node_folders(out)]
+    return [load_user_ids(folder).to_list() for folder in node_folders(out)]
 
 
 def test_every_user_is_on_one_node_with_the_same_history(toy: Path, fedrec: Fedrec, tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_every_user_is_on_one_node_with_the_same_history(toy: Path, fedrec: Fedr
         manifest = read_manifest(folder)
         assert manifest["users"] == len(shard)
         assert manifest["interactions"] == len(shard.items)
-        assert [salt_of(user) for user in load_people(folder)] == shard.salts.tolist()
+        assert [salt_of(user) for user in load_user_ids(folder)] == shard.salts.tolist()
 
 
 def test_a_nodes_folder_opens_with_nothing_else_in_reach(
@@ -156,7 +156,7 @@ def test_a_node_prepares_its_own_table(toy: Path, public: Path, fedrec: Fedrec, 
     done = fedrec("node", "prepare", "--catalogue", public, "--interactions", own(tmp_path, 3, 7), "--out", "node")
     assert (done.code, done.err) == (0, "")
     shard, whole = Shard.load(tmp_path / "node"), Shard.load(toy)
-    assert load_people(tmp_path / "node").to_list() == [PEOPLE[3], PEOPLE[7]]
+    assert load_user_ids(tmp_path / "node").to_list() == [PEOPLE[3], PEOPLE[7]]
     for row, user in enumerate((3, 7)):
         assert shard.history(row).tolist() == whole.history(user).tolist()
     assert not set(shard.salts.tolist()) & set(whole.salts.tolist()), "a guess of the id is no guess of the salt"

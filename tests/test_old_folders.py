@@ -10,7 +10,7 @@ import torch
 
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
-from fedrec.data.partition import SERVER
+from fedrec.data.node_folders import SERVER
 from fedrec.data.split import Split
 from fedrec.federation.training_run import METRICS, open_run
 from fedrec.recsys.card import load_card

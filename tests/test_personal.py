@@ -42,7 +42,7 @@ def test_a_clients_rank_is_what_its_own_adapter_gives(clients: Clients, parts: t
     for user in range(12):
         adapter = {name: tensor.clone() for name, tensor in clients.adapter.items()}
         for step in range(3):
-            crop = clients.shard.crops([user], 9, 0, step)
+            crop = clients.shard.training_windows([user], 9, 0, step)
             trainer = LocalTrainer(clients.model, clients.embeddings, FIT)
             deltas = trainer.train_clients(adapter, crop, DrawKey(0, step)).deltas
             adapter |= {name: adapter[name] + delta[0] for name, delta in deltas.items() if name.startswith(parts)}
@@ -67,7 +67,7 @@ def test_nothing_that_is_validated_has_seen_the_test_item(clients: Clients) -> N
 
 
 def test_only_the_named_parts_move(clients: Clients) -> None:
-    steps, parts = [clients.shard.crops(range(12), 9, 0, 1)] * 2, ("user.up", "item")
+    steps, parts = [clients.shard.training_windows(range(12), 9, 0, 1)] * 2, ("user.up", "item")
     trainer = LocalTrainer(clients.model, clients.embeddings, FIT, parts)
     *_, last = trainer.local_sgd(clients.adapter, steps, DrawKey(0, 0))
     assert set(last.deltas) == {"user.up", "item.up", "item.down"}

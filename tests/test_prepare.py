@@ -20,8 +20,9 @@ from fedrec.data.catalogue import FILE, Catalogue
 from fedrec.data.errors import InputError
 from fedrec.data.fingerprint import FILE as KEY
 from fedrec.data.histories import BLOCK, Histories
-from fedrec.data.histories import histories as gather
-from fedrec.data.prepare import MANIFEST, PREPARED, prepare, prepare_tables, read_manifest, write_dataset
+from fedrec.data.histories import build_histories as gather
+from fedrec.data.manifest import MANIFEST, PREPARED, read_manifest
+from fedrec.data.prepare import Origin, prepare, prepare_tables, write_dataset
 from fedrec.data.randomness import salt_of
 from fedrec.data.readers.raw import Frames, open_root
 from fedrec.data.readers.rules import Rules
@@ -196,7 +197,7 @@ def test_items_that_nobody_has_stay_in_the_catalogue(tmp_path: Path) -> None:
 
 def test_manifest_says_how_it_was_made(tmp_path: Path) -> None:
     events = frames(*of_ann("abxa"), ("bob", "a", 1), described="ab")
-    manifest = write_dataset(events, tmp_path / "out", name="toy", source="a shelf", md5="0" * 32, citation="A. Author")
+    manifest = write_dataset(events, tmp_path / "out", name="toy", origin=Origin("a shelf", "0" * 32, "A. Author"))
     texts = b"a\x1fabout a\x1eb\x1fabout b\x1ex\x1fx\x1e"
     assert asdict(manifest) == {
         "name": "toy",
@@ -307,7 +308,7 @@ def test_text_is_of_the_columns_asked_for(columns: tuple[str, ...], texts: list[
 
 def test_text_of_a_column_that_is_none_is_refused(tmp_path: Path) -> None:
     given = pack(tmp_path / "given.zip", GOOD)
-    with pytest.raises(InputError, match="--text: 'plot' is no column of the items; choose from title, year, genres"):
+    with pytest.raises(InputError, match="`text`: 'plot' is no column of the items; choose from title, year, genres"):
         attempt(replace(TINY, texts=("title", "plot")), tmp_path / "out", given)
     assert not (tmp_path / "out").exists()
 
@@ -346,7 +347,7 @@ def test_an_out_that_holds_something_else_is_refused(fill: Callable[[Path], obje
     fill(tmp_path / "out")
     given = pack(tmp_path / "given.zip", GOOD)
     before = contents(tmp_path)
-    with pytest.raises(InputError, match=r"--out .*out exists and is no prepared dataset; choose another folder"):
+    with pytest.raises(InputError, match=r"`out` .*out exists and is no prepared dataset; choose another folder"):
         attempt(TINY, tmp_path / "out", given)
     assert contents(tmp_path) == before
 

@@ -12,7 +12,7 @@ from sklearn.metrics import ndcg_score
 from torch import Tensor
 
 from fedrec.data.catalogue import Catalogue
-from fedrec.data.shard import NOTHING, Shard
+from fedrec.data.shard import NO_ITEM, Shard
 from fedrec.recsys.baselines import simple
 from fedrec.recsys.evaluation.ranking import RankingConfig, metric_means, metric_sums, rank, restrict_to
 from fedrec.recsys.model.scoring import model_scorer
@@ -85,7 +85,7 @@ def test_ranks_among_candidates_count_those_alone(seed: int) -> None:
 
 def test_users_who_only_train_are_not_ranked() -> None:
     ends, salts = np.array([3, 6, 9]), np.zeros(3, dtype=np.uint64)
-    shard = Shard(ends - 3, ends, np.array([0, 1, 3, 2, NOTHING, NOTHING, 1, 0, 2]), salts)
+    shard = Shard(ends - 3, ends, np.array([0, 1, 3, 2, NO_ITEM, NO_ITEM, 1, 0, 2]), salts)
     score = fixed(9, 8, 0.1, 0.5, 0.7, 0.2)
     assert rank(score, shard, range(3), "test").ranks.tolist() == [1, 3]
     assert rank(score, shard, [1], "test").ranks.tolist() == []

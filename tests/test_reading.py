@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from fedrec.data.catalogue import FILE as CATALOGUE
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
-from fedrec.data.prepare import MANIFEST, read_manifest
+from fedrec.data.manifest import MANIFEST, read_manifest
 from fedrec.data.shard import FOLDER, Shard
 from fedrec.data.storage.reading import LARGEST, read_json, read_toml
-from fedrec.data.user_ids import load_people
+from fedrec.data.user_ids import load_user_ids
 from fedrec.federation import round_log
 from fedrec.federation.checkpoint import STATE, State
 from fedrec.federation.config import from_nested
@@ -215,7 +215,7 @@ def test_a_row_of_no_item_is_refused_and_hides_nobodys_items(row: int, data: Pat
 def test_users_of_another_shard_are_refused(ids: list[Any], says: str, data: Path) -> None:
     pl.DataFrame({"user_id": ids}).write_parquet(data / FOLDER / "users.parquet")
     with pytest.raises(InputError, match=rf"users\.parquet.* {says}; prepare the data again"):
-        load_people(data)
+        load_user_ids(data)
 
 
 @pytest.mark.parametrize(

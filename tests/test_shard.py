@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedrec.data.errors import InputError
 from fedrec.data.randomness import DrawKey, salt_of, ticket_of
-from fedrec.data.shard import FOLDER, NOTHING, Cohort, Shard
+from fedrec.data.shard import FOLDER, NO_ITEM, Cohort, Shard
 from tests.support.toy_world import Histories, events_by_salt, shard_of
 
 HISTORIES = st.lists(st.lists(st.integers(0, 99), min_size=3, max_size=40), max_size=12)
@@ -17,7 +17,9 @@ quick = settings(max_examples=60, deadline=None)
 
 
 def cohort_of(histories: Histories, length: int) -> Cohort:
-    return Cohort.of([np.array(history, dtype=np.int64) for history in histories], shard_of(histories).salts, length)
+    return Cohort.from_histories(
+        [np.array(history, dtype=np.int64) for history in histories], shard_of(histories).salts, length
+    )
 
 
 # ---- on disk
@@ -45,7 +47,7 @@ def test_the_events_of_a_split_are_the_histories_it_may_read(
     histories: Histories, split: str, parts: int, ranked: int
 ) -> None:
     """Also where some users, here those after the first few, only train."""
-    only_train = [[*history[:-2], NOTHING, NOTHING] for history in histories[ranked:]]
+    only_train = [[*history[:-2], NO_ITEM, NO_ITEM] for history in histories[ranked:]]
     shard = shard_of([*histories[:ranked], *only_train]).part(0, parts)
     users, items = shard.events(split)
     assert users.tolist() == [user for user in range(len(shard)) for _ in shard.history(user, split)]
@@ -60,7 +62,7 @@ def test_a_shard_larger_than_any_memory_opens_and_is_read(tmp_path: Path) -> Non
     items[-5:] = [9, 8, 7, 6, 5]
     np.save(tmp_path / FOLDER / "starts.npy", np.array([0, 3, events - 5, events]))
     part = Shard.load(tmp_path).part(0, 2)
-    assert part.crops([0, 1], 3, 0, 1).items[:, 0].tolist() == [[0, 0, 0], [9, 8, 7]]
+    assert part.training_windows([0, 1], 3, 0, 1).items[:, 0].tolist() == [[0, 0, 0], [9, 8, 7]]
     assert part.history(1).tolist() == [9, 8, 7, 6]
     assert part.held_out([0, 1], "test").tolist() == [0, 5]
 
@@ -197,12 +199,12 @@ def test_a_cohort_holds_the_last_events_of_each_history(histories: Histories, le
 
 def test_a_cohort_for_a_smaller_catalogue_is_refused() -> None:
     cohort = cohort_of([[1, 2], [3, 4, 9]], length=3)
-    assert cohort.within(10) is cohort
+    assert cohort.check_rows(10) is cohort
     with pytest.raises(InputError, match="name items that the catalogue lacks; prepare the data again"):
-        cohort.within(9)
+        cohort.check_rows(9)
     with pytest.raises(InputError, match="the catalogue lacks"):
-        cohort_of([[1, -1]], length=3).within(9)
-    assert len(cohort_of([], length=3).within(0)) == 0
+        cohort_of([[1, -1]], length=3).check_rows(9)
+    assert len(cohort_of([], length=3).check_rows(0)) == 0
 
 
 def test_pooled_clients_are_the_examples_of_one() -> None:
@@ -273,7 +275,7 @@ LONG = [list(range(100 * user, 100 * user + 60)) for user in range(5)]
 @given(histories=HISTORIES, length=st.integers(1, 45), seed=st.integers(0, 2**32), round=st.integers(0, 10**6))
 def test_crops_are_windows_of_the_training_events(histories: Histories, length: int, seed: int, round: int) -> None:
     timed = [list(range(len(history))) for history in histories]
-    crops = shard_of(timed).crops(range(len(timed)), length, seed, round)
+    crops = shard_of(timed).training_windows(range(len(timed)), length, seed, round)
     for client, history in enumerate(timed):
         window = crops.items[client][crops.mask[client]].tolist()
         assert len(window) == min(length, len(history) - 2)
@@ -291,16 +293,16 @@ def test_crops_are_windows_of_the_training_events(histories: Histories, length: 
 def test_a_crop_is_the_same_on_any_part(lengths: list[int], parts: int, seed: int, round: int) -> None:
     """The draw belongs to seed, round and user: neither the node nor the company matters."""
     shard = shard_of([list(range(length)) for length in lengths])
-    together = shard.crops(range(len(shard)), 8, seed, round)
+    together = shard.training_windows(range(len(shard)), 8, seed, round)
     for user in range(len(shard)):
-        alone = shard.part(user % parts, parts).crops([user // parts], 8, seed, round)
+        alone = shard.part(user % parts, parts).training_windows([user // parts], 8, seed, round)
         assert np.array_equal(alone.items[0], together.items[user])
         assert np.array_equal(alone.mask[0], together.mask[user])
 
 
 def starts(seed: int, round: int) -> list[int]:
     """Where the crops of the five long histories begin."""
-    crops = shard_of(LONG).crops(range(5), 8, seed, round)
+    crops = shard_of(LONG).training_windows(range(5), 8, seed, round)
     return [int(window[0]) - 100 * user for user, window in enumerate(crops.items[:, 0])]
 
 
@@ -345,14 +347,14 @@ def test_a_ticket_belongs_to_the_user_not_to_the_node() -> None:
 def test_trimmed_examples_are_those_of_the_cohort_with_less_padding() -> None:
     """A pooled client's examples, in groups of one length each: 3 and 5 events are padded to 9, 12 to 17."""
     pooled = cohort_of([[1, 2, 3], list(range(12)), [4, 5, 6, 7, 8]], length=20).pooled
-    parts = list(pooled.trimmed())
+    parts = list(pooled.split_by_length())
     assert [part.items.shape for part in parts] == [(1, 2, 9), (1, 1, 17)]
     assert [part.items[0][part.mask[0]].tolist() for part in parts] == [[1, 2, 3, 4, 5, 6, 7, 8], list(range(12))]
 
 
 def test_events_that_are_forgotten_are_predicted_but_not_read() -> None:
     """Which ones belongs to the client, the round and the step, in any company."""
-    cohort = shard_of([list(range(20)), list(range(40)), [1, 2, 3]]).crops([0, 1, 2], 32, 0, 1)
+    cohort = shard_of([list(range(20)), list(range(40)), [1, 2, 3]]).training_windows([0, 1, 2], 32, 0, 1)
     assert cohort.with_event_dropout(0, DrawKey(0, 1)) is cohort
     part = cohort.with_event_dropout(0.5, DrawKey(0, 1))
     assert np.array_equal(part.mask, cohort.mask)

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from fedrec.data.errors import InputError
-from fedrec.data.readers.film_text import add_text, film_titles
-from fedrec.data.readers.raw import Frames, find, open_root
+from fedrec.data.readers.film_text import add_text, parse_titles
+from fedrec.data.readers.raw import Frames, find_file, open_root
 from fedrec.data.readers.sources import source_named
 from fedrec.data.readers.tables import Tables, read_tables
 from tests.support.movielens_files import CASES, ML_100K, Case, Files, flat
@@ -65,7 +65,7 @@ def test_reads(case: Case, pack: Pack, tmp_path: Path) -> None:
 )
 def test_title(raw: str, title: str, year: int | None) -> None:
     """The article comes to the front where a title ends in article and year; all else stays as it is."""
-    assert film_titles(pl.Series([raw])).rows() == [(title, year)]
+    assert parse_titles(pl.Series([raw])).rows() == [(title, year)]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_what_is_no_zip_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--source .*absent\.zip does not exist; give a zip or a folder"):
+    with pytest.raises(InputError, match=r"`source` .*absent\.zip does not exist; give a zip or a folder"):
         open_root(tmp_path / "absent.zip")
 
 
@@ -169,7 +169,7 @@ def test_a_flipped_byte_is_refused_or_harmless(flip: int, tmp_path: Path) -> Non
     for place, byte in enumerate(whole):
         path.write_bytes(whole[:place] + bytes([byte ^ flip]) + whole[place + 1 :])
         try:
-            assert find(open_root(path), "u.data").read_bytes() == content
+            assert find_file(open_root(path), "u.data").read_bytes() == content
         except InputError:
             refused += 1
     assert refused > len(whole) / 4
@@ -271,9 +271,9 @@ def test_items_may_be_left_out(tmp_path: Path) -> None:
     [
         (b"", None, "events.csv cannot be read (empty CSV); mend it"),
         (HEAD, None, "events.csv holds no rows; is it the file you meant?"),
-        (b"u,i,t\n1,2,3\n", None, "has no column 'user_id', but u, i, t; name one of them with --user-column"),
-        (b"user_id,i,t\n1,2,3\n", None, "no column 'item_id', but user_id, i, t; name one of them with --item-column"),
-        (b"user_id,item_id\n1,2\n", None, "name one of them with --time-column"),
+        (b"u,i,t\n1,2,3\n", None, "has no column 'user_id', but u, i, t; name one of them with `user_column`"),
+        (b"user_id,i,t\n1,2,3\n", None, "no column 'item_id', but user_id, i, t; name one of them with `item_column`"),
+        (b"user_id,item_id\n1,2\n", None, "name one of them with `time_column`"),
         (LOG + b"u,b,noon\n", None, "events.csv line 3: time 'noon' is no number and no ISO date; mend"),
         (LOG + b"u,b,inf\n", None, "events.csv line 3: time 'inf' is no number"),
         (LOG + b"u,b\n", None, "events.csv line 3: time None is no number"),
@@ -281,12 +281,12 @@ def test_items_may_be_left_out(tmp_path: Path) -> None:
         (LOG + b"u,,4\n", None, "events.csv line 3: item_id is empty"),
         (LOG + b'"",b,4\n', None, "events.csv line 3: user_id is empty"),
         (LOG + b"u,b,4,5\n", None, "events.csv line 3: 4 fields where 3 belong ('u,b,4,5'); mend or remove the row"),
-        (LOG + b"u,\xff,4\n", None, "events.csv line 3: byte 0xff is not utf-8; name the file's encoding with --enc"),
+        (LOG + b"u,\xff,4\n", None, "events.csv line 3: byte 0xff is not utf-8; name the file's encoding with `enc"),
         (HEAD + b"u,b,01/02/2020\n", None, "events.csv line 2: time '01/02/2020' is no number and no ISO date"),
         (HEAD + b"u,b,2020-01-31\nu,c,2020-31-01\n", None, "events.csv line 3: time '2020-31-01' is no number"),
         (HEAD + b"u,b,2020-31-01\n", None, "events.csv line 2: time '2020-31-01' is no number"),
         (LOG, b"item_id,title\na,A\n,B\n", "items.csv line 3: item_id is empty"),
-        (LOG, b"id,title\na,A\n", "items.csv has no column 'item_id', but id, title; name one of them with --items-id"),
+        (LOG, b"id,title\na,A\n", "items.csv has no column 'item_id', but id, title; name one of them with `items_id"),
         (LOG, b"item_id,title\na,A,B\n", "items.csv line 2: 3 fields where 2 belong ('a,A,B')"),
     ],
 )
@@ -297,7 +297,7 @@ def test_what_is_wrong_with_a_table_is_named(events: bytes, items: bytes | None,
 
 
 def test_a_text_column_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no column 'plot', but item_id, title; name one of them with --text-columns"):
+    with pytest.raises(InputError, match=r"no column 'plot', but item_id, title; name one of them with `text_columns`"):
         own(tmp_path, LOG, b"item_id,title\na,A\n", ("title", "plot"))
 
 

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
 from fedrec.data.histories import Histories
-from fedrec.data.prepare import Manifest, prepare, prepare_tables, write_dataset
+from fedrec.data.manifest import Manifest
+from fedrec.data.prepare import prepare, prepare_tables, write_dataset
 from fedrec.data.readers.raw import Frames
 from fedrec.data.readers.sources import source_named
 from fedrec.data.readers.tables import Tables
-from fedrec.data.shard import NOTHING, Shard
-from fedrec.data.split import LEAVE_ONE_OUT, Split, split_of
+from fedrec.data.shard import NO_ITEM, Shard
+from fedrec.data.split import LEAVE_ONE_OUT, Split, named_split
 from fedrec.federation.messages import Order
 from fedrec.federation.node import Node
 from fedrec.recsys.model.two_tower import TwoTowerModel
@@ -32,7 +33,7 @@ def divided(*words: str) -> list[str]:
     """What users with these events keep of them: `-` is a held-out place with nothing in it."""
     rows = np.array(["abcdeABCDE".index(letter) for word in words for letter in word], dtype=np.uint32)
     found = Histories(pl.Series(words), np.array([len(word) for word in words]), rows)
-    kept = Split(cold_share=0.5).divided(found, UPPER)
+    kept = Split(cold_share=0.5).cut_histories(found, UPPER)
     assert kept.users.to_list() == list(words)
     letters = "".join("abcdeABCDE-"[row] for row in kept.items)
     return [letters[end - length : end] for end, length in zip(np.cumsum(kept.lengths), kept.lengths, strict=True)]
@@ -75,13 +76,13 @@ def test_histories_are_cut_as_by_hand(words: list[str]) -> None:
 def test_what_is_cold_depends_on_the_id_alone() -> None:
     """Not on order or neighbours; and a larger share holds the smaller one."""
     items = pl.DataFrame({"item_id": [f"i{number}" for number in range(5000)]})
-    cold = {share: Split(cold_share=share).marked(items)["cold"] for share in (0.1, 0.3)}
-    assert Split(cold_share=0.1).marked(items.reverse())["cold"].reverse().equals(cold[0.1])
-    assert Split(cold_share=0.1).marked(items.head(7))["cold"].equals(cold[0.1].head(7))
+    cold = {share: Split(cold_share=share).mark_cold_items(items)["cold"] for share in (0.1, 0.3)}
+    assert Split(cold_share=0.1).mark_cold_items(items.reverse())["cold"].reverse().equals(cold[0.1])
+    assert Split(cold_share=0.1).mark_cold_items(items.head(7))["cold"].equals(cold[0.1].head(7))
     assert (cold[0.3] | ~cold[0.1]).all()
     for share, marked in cold.items():  # within five standard deviations of a fair draw
         assert abs(int(marked.sum()) - share * 5000) < 5 * (share * (1 - share) * 5000) ** 0.5
-    assert LEAVE_ONE_OUT.marked(items).columns == ["item_id"]
+    assert LEAVE_ONE_OUT.mark_cold_items(items).columns == ["item_id"]
 
 
 def write_cold(folder: Path, share: float = 0.3) -> Manifest:
@@ -96,7 +97,7 @@ def test_no_training_event_is_cold_and_all_held_out_items_are(share: float, tmp_
     ranked, everyone = shard.ranked(range(len(shard))), range(len(shard))
     assert 0 < len(ranked) <= len(shard)
     assert not any(cold[shard.history(user, "train")].any() for user in everyone)
-    crops = shard.crops(everyone, 9, seed=0, round=1)
+    crops = shard.training_windows(everyone, 9, seed=0, round=1)
     assert not cold[crops.items[crops.mask]].any()
     for split in ("validation", "test"):
         assert cold[shard.held_out(ranked, split)].all()
@@ -106,7 +107,7 @@ def test_no_training_event_is_cold_and_all_held_out_items_are(share: float, tmp_
         assert len(shard.history(user, "train")) > 0
     for user in set(everyone) - set(ranked.tolist()):  # no placeholder is ever read
         assert shard.history(user, "test").tolist() == shard.history(user, "train").tolist()
-        assert NOTHING not in shard.history(user, "test")
+        assert NO_ITEM not in shard.history(user, "test")
     assert (manifest.cold_items, manifest.users) == (cold.sum(), len(shard))
     assert manifest.training_only_users == len(shard) - len(ranked)
     held_out = 2 * len(ranked)
@@ -131,7 +132,7 @@ def test_the_fingerprint_is_that_of_the_same_items_in_another_split(toy: Path, t
 def test_users_are_short_by_what_they_had_and_by_what_they_can_train_on(tmp_path: Path) -> None:
     """Of two events Bob is short however few are needed to train; Eve has had cold items alone."""
     items = pl.DataFrame({"item_id": [f"i{number}" for number in range(40)]})
-    cold = Split(cold_share=0.5).marked(items)
+    cold = Split(cold_share=0.5).mark_cold_items(items)
     frozen, warm = (cold.filter(pl.col("cold") == flag)["item_id"].to_list() for flag in (True, False))
     histories = {"ann": [warm[0], *frozen[:2]], "bob": warm[:2], "eve": frozen[:5], "zoe": warm[:3]}
     events = [(user, item, place) for user, had in histories.items() for place, item in enumerate(had)]
@@ -150,7 +151,7 @@ def test_nobody_to_rank_is_refused(tmp_path: Path) -> None:
 
 def test_a_source_is_prepared_by_cold_items_under_a_name_of_its_own(tmp_path: Path) -> None:
     source = source_named("demo")
-    asked = replace(source, split=split_of("cold-items", None, source.split))
+    asked = replace(source, split=named_split("cold-items", None, source.split))
     manifest = prepare(asked, tmp_path / "out", None, lambda done, total: None, print)
     assert (manifest.name, manifest.source) == ("demo-cold-items", "generated")
     assert "0.1 of the items" in manifest.split
@@ -166,15 +167,15 @@ def test_own_tables_are_prepared_by_cold_items(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, float("nan")])
 def test_a_share_of_all_or_nothing_is_refused(share: float) -> None:
-    with pytest.raises(InputError, match=r"--cold-share .*: some items are cold, not all"):
-        split_of("cold-items", share, LEAVE_ONE_OUT)
+    with pytest.raises(InputError, match=r"`cold_share=.*`: some items are cold, not all"):
+        named_split("cold-items", share, LEAVE_ONE_OUT)
 
 
 def test_a_share_without_its_split_is_refused() -> None:
     published = Split(repeats=True)
-    assert split_of("leave-one-out", None, published) is published
-    with pytest.raises(InputError, match=r"--cold-share 0\.2 means nothing without --split cold-items"):
-        split_of("leave-one-out", 0.2, published)
+    assert named_split("leave-one-out", None, published) is published
+    with pytest.raises(InputError, match=r"`cold_share=0\.2` has no effect without `split=cold-items`"):
+        named_split("leave-one-out", 0.2, published)
 
 
 def test_cold_items_of_ml_100k(real_data: Path, tmp_path: Path) -> None:

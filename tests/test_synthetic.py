@@ -13,17 +13,16 @@ from typer.testing import CliRunner
 from fedrec.cli import app
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
-from fedrec.data.synthetic import vocabulary
 from fedrec.data.synthetic.random_tables import (
-    GENRES,
     INTERACTIONS,
     ITEMS,
     SHORTEST,
     SyntheticConfig,
     draw_lengths,
     synthesise,
-    zipf,
+    zipf_ranks,
 )
+from fedrec.data.synthetic.vocabulary import load_vocabulary
 
 SMALL = SyntheticConfig(users=2000, items=1500, interactions=40_000, seed=1)
 
@@ -69,9 +68,9 @@ def test_rows_are_in_no_order(world: tuple[pl.DataFrame, pl.DataFrame]) -> None:
 
 def test_users_keep_to_their_genres_and_texts_tell_them(world: tuple[pl.DataFrame, pl.DataFrame]) -> None:
     events, items = world
-    names = [genre.name for genre in vocabulary.GENRES]
+    names = [genre.name for genre in load_vocabulary().genres]
     genre = items.select("item_id", genre=pl.col("text").str.extract(rf"\b({'|'.join(names)})\b"))
-    assert genre["genre"].n_unique() == GENRES
+    assert genre["genre"].n_unique() == len(names)
     counts = events.join(genre, on="item_id").group_by("user_id", "genre").len().sort("len", descending=True)
     liked = counts.group_by("user_id").agg(pl.col("len").head(3).sum())["len"].sum()
     assert liked > 0.7 * events.height
@@ -105,7 +104,7 @@ def test_lengths_add_up_between_their_bounds(users: int, items: int, share: floa
 @given(draws=st.integers(1, 500), room=st.integers(2, 20), shift=st.floats(0, 1, exclude_max=True))
 def test_evenly_spaced_draws_are_different_items(draws: int, room: int, shift: float) -> None:
     """For lists at least twice as long as the draws."""
-    ranks = zipf((np.arange(draws) + shift) / draws, np.full(draws, draws), room * draws)
+    ranks = zipf_ranks((np.arange(draws) + shift) / draws, np.full(draws, draws), room * draws)
     assert ranks[0] >= 0
     assert (np.diff(ranks) > 0).all()
     assert ranks[-1] < room * draws
@@ -114,8 +113,11 @@ def test_evenly_spaced_draws_are_different_items(draws: int, room: int, shift: f
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        (SyntheticConfig(100, 1000, 200, 0), "--interactions 200 are 2.0 for each of --users 100; with --items 1000"),
-        (SyntheticConfig(100, 50, 1000, 0), "10.0 for each of --users 100; with --items 50, give 3 to 3 for each"),
+        (
+            SyntheticConfig(100, 1000, 200, 0),
+            "`interactions=200` are 2.0 for each of `users=100`; with `items=1000`",
+        ),
+        (SyntheticConfig(100, 50, 1000, 0), "10.0 for each of `users=100`; with `items=50`, give 3 to 3 for each"),
     ],
 )
 def test_numbers_that_do_not_go_together_are_refused(config: SyntheticConfig, says: str, tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ def test_numbers_that_do_not_go_together_are_refused(config: SyntheticConfig, sa
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     for out in (tmp_path, tmp_path / "thesis.tex"):
-        with pytest.raises(InputError, match=r"--out .* is not empty; choose another folder"):
+        with pytest.raises(InputError, match=r"`out` .* is not empty; choose another folder"):
             made(SMALL, out)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 

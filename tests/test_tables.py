@@ -18,15 +18,16 @@ from hypothesis import strategies as st
 
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
-from fedrec.data.partition import prepare_node
-from fedrec.data.prepare import prepare_tables, read_manifest
-from fedrec.data.readers.columns import typed
-from fedrec.data.readers.lines import Reading
+from fedrec.data.manifest import read_manifest
+from fedrec.data.node_folders import prepare_node
+from fedrec.data.prepare import prepare_tables
+from fedrec.data.readers.columns import infer_type
+from fedrec.data.readers.lines import TextFormat
 from fedrec.data.readers.raw import Frames
-from fedrec.data.readers.reading_report import Account
+from fedrec.data.readers.reading_report import ReadingReport
 from fedrec.data.readers.rules import Rules
 from fedrec.data.readers.tables import Tables, read_tables
-from fedrec.data.readers.times import can_be_times, ordered_times
+from fedrec.data.readers.times import can_be_times, parse_times
 from fedrec.data.shard import Shard
 from fedrec.data.split import LEAVE_ONE_OUT, Split
 from fedrec.recsys.recommender import Recommender
@@ -38,7 +39,7 @@ from tests.support.cli import Fedrec, is_refused
 from tests.support.toy_world import histories, toy_interactions, toy_items
 
 HEAD = "user_id,item_id,timestamp\n"
-LENIENT = Reading(bad_rows=0.5)
+LENIENT = TextFormat(bad_rows=0.5)
 
 
 def table(path: Path, text: str | bytes) -> Path:
@@ -46,16 +47,16 @@ def table(path: Path, text: str | bytes) -> Path:
     return path
 
 
-def own(events: Path, items: Path | None = None, reading: Reading = LENIENT, texts: tuple[str, ...] = ()) -> Tables:
-    return Tables(events, items, "user_id", "item_id", "timestamp", texts, reading=reading)
+def own(events: Path, items: Path | None = None, reading: TextFormat = LENIENT, texts: tuple[str, ...] = ()) -> Tables:
+    return Tables(events, items, "user_id", "item_id", "timestamp", texts, text_format=reading)
 
 
 def read(tables: Tables, rules: Rules = Rules()) -> tuple[Frames, list[str]]:  # noqa: B008
-    """The frames, and the lines of the account."""
+    """The frames, and the lines of the report."""
     lines: list[str] = []
-    account = Account(lines.append)
-    frames = read_tables(tables, rules, account)
-    account.settle()
+    report = ReadingReport(lines.append)
+    frames = read_tables(tables, rules, report)
+    report.finish()
     return frames, lines
 
 
@@ -73,9 +74,9 @@ CSV = HEAD + "u,a,3\nu,b,4\n"
         ("log.csv", "\ufeff" + CSV, LENIENT),
         ("log.CSV.GZ", gzip.compress(CSV.encode(), mtime=0), LENIENT),
         ("log.tsv", CSV.replace(",", "\t"), LENIENT),
-        ("log.txt", CSV.replace(",", ";"), Reading(separator=";")),
-        ("log.csv", CSV.replace(",", "\t"), Reading(separator="tab")),
-        ("log.csv", CSV.encode("utf-16"), Reading(encoding="utf-16")),
+        ("log.txt", CSV.replace(",", ";"), TextFormat(separator=";")),
+        ("log.csv", CSV.replace(",", "\t"), TextFormat(separator="tab")),
+        ("log.csv", CSV.encode("utf-16"), TextFormat(encoding="utf-16")),
         ("log.csv", CSV.replace("\n", "\n\n"), LENIENT),
         ("log.jsonl", JSON, LENIENT),
         ("log.ndjson", "\n" + JSON, LENIENT),
@@ -84,7 +85,7 @@ CSV = HEAD + "u,a,3\nu,b,4\n"
         ("packed.jsonl", gzip.compress(JSON.encode(), mtime=0), LENIENT),
     ],
 )
-def test_a_table_is_read_in_any_format(name: str, content: str | bytes, reading: Reading, tmp_path: Path) -> None:
+def test_a_table_is_read_in_any_format(name: str, content: str | bytes, reading: TextFormat, tmp_path: Path) -> None:
     frames, lines = read(own(table(tmp_path / name, content), reading=reading))
     assert frames.interactions.rows() == ROWS
     assert lines == []
@@ -98,27 +99,27 @@ def test_parquet_is_known_by_its_name_and_by_its_first_bytes(name: str, tmp_path
 
 def test_another_encoding_is_read_when_it_is_named(tmp_path: Path) -> None:
     path = table(tmp_path / "log.csv", (HEAD + "u,Café,3\n").encode("cp1252"))
-    with pytest.raises(InputError, match=r"log\.csv line 2: byte 0xe9 is not utf-8; .* --encoding \(cp1252"):
+    with pytest.raises(InputError, match=r"log\.csv line 2: byte 0xe9 is not utf-8; .* `encoding` \(cp1252"):
         read(own(path))
-    assert read(own(path, reading=Reading(encoding="cp1252")))[0].interactions["item_id"].to_list() == ["Café"]
+    assert read(own(path, reading=TextFormat(encoding="cp1252")))[0].interactions["item_id"].to_list() == ["Café"]
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"separator": ";;"}, "--separator ';;'"),
-        ({"encoding": "utf-9"}, "--encoding 'utf-9' is not known"),
-        ({"quote": "''"}, "--quote"),
-        ({"bad_rows": 2.0}, "--bad-rows 2"),
+        ({"separator": ";;"}, "`separator` ';;'"),
+        ({"encoding": "utf-9"}, "`encoding` 'utf-9' is not known"),
+        ({"quote": "''"}, "`quote`"),
+        ({"bad_rows": 2.0}, "`bad_rows=2`"),
     ],
 )
 def test_a_way_of_reading_that_cannot_be_is_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
-        Reading(**options)
+        TextFormat(**options)
 
 
 def test_a_header_in_one_column_is_told_of_its_separator(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has no column 'user_id', but user_id;item_id;timestamp; .* --separator ';'"):
+    with pytest.raises(InputError, match=r"has no column 'user_id', but user_id;item_id;timestamp; .* `separator=';'`"):
         read(own(table(tmp_path / "log.csv", CSV.replace(",", ";"))))
 
 
@@ -171,12 +172,12 @@ GOOD = "u,a,1\nu,b,2\nu,c,3\n"
 def test_a_bad_row_is_left_out_and_told_or_refused(row: str, fault: str, tmp_path: Path) -> None:
     """A line that is blank is no row, but it counts as a line."""
     path = table(tmp_path / "log.csv", HEAD.replace("\n", "\n\n") + row + "\n" + GOOD)
-    frames, (line,) = read(own(path, reading=Reading(bad_rows=0.25)))
+    frames, (line,) = read(own(path, reading=TextFormat(bad_rows=0.25)))
     assert frames.interactions["item_id"].to_list() == ["a", "b", "c"]
     assert line.startswith("bad rows, left out: 1 of 4; the first is ")
     assert fault in line
-    with pytest.raises(InputError, match=r"; mend or remove the row \(1 of 4 rows are bad, and --bad-rows allows"):
-        read(own(path, reading=Reading(bad_rows=0.24)))
+    with pytest.raises(InputError, match=r"; mend or remove the row \(1 of 4 rows are bad, and `bad_rows` allows"):
+        read(own(path, reading=TextFormat(bad_rows=0.24)))
 
 
 @pytest.mark.parametrize(
@@ -208,9 +209,9 @@ def test_the_line_of_a_bad_row_is_counted_in_the_file(tmp_path: Path) -> None:
 
 def test_a_mark_that_never_closes_costs_no_row_in_silence(tmp_path: Path) -> None:
     path = table(tmp_path / "log.csv", HEAD + 'u,"a,1\nu,b,2\nu,c,3\n')
-    with pytest.raises(InputError, match=r"line 2: a quotation mark .* --quote none reads marks as text.*3 of 3 rows"):
+    with pytest.raises(InputError, match=r"line 2: a quotation mark .* `quote=none` reads marks as text.*3 of 3 rows"):
         read(own(path))
-    frames, _ = read(own(path, reading=Reading(quote="none")))
+    frames, _ = read(own(path, reading=TextFormat(quote="none")))
     assert frames.interactions["item_id"].to_list() == ['"a', "b", "c"]
 
 
@@ -247,20 +248,20 @@ def test_a_mark_within_a_field_is_text(tmp_path: Path) -> None:
 )
 def test_times_are_in_the_order_of_the_file_to_the_last_digit(times: pl.Series) -> None:
     assert can_be_times(times.dtype)
-    ordered = ordered_times(times.reverse()).to_list()
+    ordered = parse_times(times.reverse()).to_list()
     assert ordered == sorted(set(ordered), reverse=True)
     assert len(ordered) == len(times)
 
 
 def test_the_same_moment_told_in_two_ways_is_a_tie() -> None:
     same = ["2024-01-01T00:00:00+02:00", "2023-12-31T22:00:00Z", "2023-12-31 22:00", "2023-12-31T22:00:00.000"]
-    assert ordered_times(pl.Series(same)).n_unique() == 1
-    assert ordered_times(pl.Series(["1000", "1e3", "1000.0"])).n_unique() == 1
+    assert parse_times(pl.Series(same)).n_unique() == 1
+    assert parse_times(pl.Series(["1000", "1e3", "1000.0"])).n_unique() == 1
 
 
 @pytest.mark.parametrize("text", ["2024-02-30", "2024-01-01T25:00", "01/02/2024", "2024-01-01T10:00:00 CET", "inf", ""])
 def test_what_is_no_time_is_none(text: str) -> None:
-    assert ordered_times(pl.Series([text, "2024-01-01", "2024-01-02"])).is_null().to_list() == [True, False, False]
+    assert parse_times(pl.Series([text, "2024-01-01", "2024-01-02"])).is_null().to_list() == [True, False, False]
 
 
 def test_a_time_of_day_has_no_date(tmp_path: Path) -> None:
@@ -272,7 +273,7 @@ def test_a_time_of_day_has_no_date(tmp_path: Path) -> None:
 
 @given(st.lists(st.decimals(allow_nan=False, allow_infinity=False, places=6), min_size=1))
 def test_numbers_in_text_are_ordered_as_decimals_are(numbers: list[Decimal]) -> None:
-    ordered = ordered_times(pl.Series([str(number) for number in numbers])).to_list()
+    ordered = parse_times(pl.Series([str(number) for number in numbers])).to_list()
     assert [sorted(ordered).index(rank) for rank in ordered] == [sorted(numbers).index(number) for number in numbers]
 
 
@@ -331,7 +332,7 @@ def test_items_keep_their_columns_typed(tmp_path: Path) -> None:
     ids=str,
 )
 def test_columns_are_what_a_filter_can_compare(values: pl.Series, kept: list[Any]) -> None:
-    found = typed(values)
+    found = infer_type(values)
     assert found is not None
     assert found.to_list() == kept
 
@@ -381,7 +382,7 @@ def test_no_number_is_no_id(tmp_path: Path) -> None:
     assert "log.parquet row 2: user_id is empty" in line
 
 
-# ---- rules, and the account
+# ---- rules, and the report
 
 SHOP = (
     "user_id,item_id,timestamp,type\n"
@@ -458,21 +459,21 @@ def test_a_history_that_a_bot_may_have_is_told_with_the_remedy(tmp_path: Path) -
 def test_a_table_without_times_is_in_the_order_of_its_rows(fedrec: Fedrec, tmp_path: Path) -> None:
     table(tmp_path / "log.csv", "user_id,item_id\n" + "".join(f"u,{item}\n" for item in "cab"))
     asked = ["data", "import", "log.csv", "--name", "log", "--out", "out"]
-    is_refused(fedrec(*asked), "has no column 'timestamp'", "--no-times if the rows stand in the order of time")
+    is_refused(fedrec(*asked), "has no column 'timestamp'", "--no-times if the rows are in the order of time")
     told = fedrec(*asked, "--no-times", "--json").answer
     assert told["rules"]["times"] is False
     shard, ids = Shard.load(tmp_path / "out"), Catalogue.load(tmp_path / "out").ids
-    assert [ids[row] for row in shard.everything(0)] == ["c", "a", "b"]
+    assert [ids[row] for row in shard.full_history(0)] == ["c", "a", "b"]
 
 
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: Rules(min_events=2), "--min-events 2"),
-        (lambda: Rules(max_events=2), "--max-events 2 is less than --min-events 3"),
+        (lambda: Rules(min_events=2), "`min_events=2`"),
+        (lambda: Rules(max_events=2), "`max_events=2` is less than `min_events=3`"),
         (lambda: Rules(event_column="type"), "give both or none"),
         (lambda: Rules(keep_events=("buy",)), "give both or none"),
-        (lambda: Split(cold_share=0.1).with_repeats(True), "--keep-repeats goes with --split leave-one-out alone"),
+        (lambda: Split(cold_share=0.1).with_repeats(True), "`keep_repeats` needs `split=leave-one-out`"),
     ],
 )
 def test_rules_that_cannot_be_are_refused(make: Callable[[], object], says: str) -> None:
@@ -482,7 +483,7 @@ def test_rules_that_cannot_be_are_refused(make: Callable[[], object], says: str)
 
 def test_a_kind_of_events_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
     rules = Rules(event_column="type", keep_events=("purchase",))
-    with pytest.raises(InputError, match=r"no event is purchase, but 'buy' 11, 'cart' 4, 'view' 1; name others by --k"):
+    with pytest.raises(InputError, match=r"no event is purchase, but 'buy' 11, 'cart' 4, 'view' 1; name others by `k"):
         read(own(table(tmp_path / "shop.csv", SHOP)), rules)
 
 
@@ -492,11 +493,11 @@ def test_a_node_reads_its_table_by_the_rules_of_the_catalogue(tmp_path: Path) ->
     prepare_tables(tables, tmp_path / "out", "shop", LEAVE_ONE_OUT, rules)
     lines: list[str] = []
     manifest = prepare_node(tmp_path / "out", tables, tmp_path / "node", lines.append)
-    assert Rules.of_manifest(manifest) == rules
+    assert Rules.from_manifest(manifest) == rules
     assert (manifest["users"], manifest["short_users_dropped"], manifest["long_users_dropped"]) == (1, 2, 1)
     assert (manifest["bad_rows"], manifest["other_events_dropped"], manifest["repeats_dropped"]) == (1, 1, 1)
     assert len(lines) == 5
-    with pytest.raises(InputError, match="--strict: nothing is written"):
+    with pytest.raises(InputError, match="`strict`: nothing is written"):
         prepare_node(tmp_path / "out", tables, tmp_path / "other", lines.append, strict=True)
     assert not (tmp_path / "other").exists()
 

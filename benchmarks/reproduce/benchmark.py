@@ -25,7 +25,7 @@ from benchmarks.results_file import (
     save_result,
 )
 from fedrec import console
-from fedrec.data.prepare import read_manifest
+from fedrec.data.manifest import read_manifest
 from fedrec.data.storage.locks import lock_beside, locked
 
 

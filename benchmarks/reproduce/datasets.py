@@ -8,8 +8,9 @@ from typing import Any
 from benchmarks.reproduce.jobs import HISTORIES, USUAL, Job, Preparation
 from fedrec import console
 from fedrec.data.fingerprint import fingerprint_of
-from fedrec.data.prepare import MANIFEST, prepare, read_manifest
-from fedrec.data.readers.download import md5_of
+from fedrec.data.manifest import MANIFEST, read_manifest
+from fedrec.data.prepare import prepare
+from fedrec.data.readers.download import compute_md5
 from fedrec.data.readers.sources import Source, source_named
 from fedrec.data.split import Split
 from fedrec.data.storage.names import plain_name
@@ -37,7 +38,7 @@ class BenchmarkData:
     def _prepare(self, source: Source, folder: Path) -> None:
         if (folder / MANIFEST).is_file():
             manifest = read_manifest(folder)
-            md5 = md5_of(self.raw) if self.raw and self.raw.is_file() else manifest["source_md5"]
+            md5 = compute_md5(self.raw) if self.raw and self.raw.is_file() else manifest["source_md5"]
             if (manifest["name"], manifest["source_md5"]) == (source.name + source.split.suffix, md5):
                 return
         with console.counting(f"fetching {source.name}", download=True) as progress:

@@ -72,7 +72,7 @@ class Bench:
 
     def cohort(self, order: Order) -> Cohort:
         """Draw the training windows of an order's users."""
-        return self.node.shard.crops(order.users, self.config.model.history + 1, self.config.seed, 1)
+        return self.node.shard.training_windows(order.users, self.config.model.history + 1, self.config.seed, 1)
 
     def losses(self, stack: Stack, cohort: Cohort) -> Tensor:
         """Compute the clients' losses, (C,)."""

@@ -1,13 +1,13 @@
-"""An items table's own columns → what the encoder reads of them, and typed columns of the catalogue to filter by."""
+"""An items table's own columns → the text that the encoder reads, and typed columns of the catalogue to filter by."""
 
 import polars as pl
 
 WHOLE, DECIMAL = r"^-?(0|[1-9]\d*)$", r"^-?(0|[1-9]\d*)?(\.\d+)?([eE][+-]?\d+)?$"
-"""Numbers in text. What begins with a zero or a plus is a code that keeps its digits: 00123, +4912345."""
+"""Patterns of numbers in text. A text that begins with a zero or a plus is a code: 00123, +4912345."""
 
 
 def as_text(values: pl.Series) -> pl.Series | None:
-    """Read a column as text; the values of a list have commas between them. None for a type that has no text."""
+    """Convert a column to text, with commas between the values of a list; None for a type that has no text."""
     try:
         if isinstance(values.dtype, pl.List | pl.Array):
             return values.cast(pl.List(pl.String)).list.join(", ", ignore_nulls=True)
@@ -20,14 +20,14 @@ def as_text(values: pl.Series) -> pl.Series | None:
         return None
 
 
-def typed(values: pl.Series) -> pl.Series | None:
-    """Whole numbers, numbers, booleans or text, or lists of one of them; dates are ISO text. Empty text is null.
+def infer_type(values: pl.Series) -> pl.Series | None:
+    """Convert to integers, floats, booleans or text, or lists of one of them; dates become ISO text, empty text null.
 
-    None for a type that is neither of these.
+    None for a type that is none of these.
     """
     kind = values.dtype
     if isinstance(kind, pl.List | pl.Array):
-        return _typed_lists(values)
+        return _infer_lists(values)
     if kind in (pl.Date, pl.Datetime):
         return values.dt.to_string("iso:strict")
     if kind.is_float() or kind.is_decimal():
@@ -38,21 +38,21 @@ def typed(values: pl.Series) -> pl.Series | None:
     if kind == pl.Boolean:
         return values
     text = as_text(values)
-    return None if text is None else _parsed(text)
+    return None if text is None else _parse_text(text)
 
 
-def _typed_lists(values: pl.Series) -> pl.Series | None:
+def _infer_lists(values: pl.Series) -> pl.Series | None:
     try:
         texts = values.cast(pl.List(pl.String))
     except pl.exceptions.PolarsError:
         return None
-    inner = typed(values.explode())
+    inner = infer_type(values.explode())
     kind = pl.String if inner is None or inner.dtype == pl.Boolean else inner.dtype
     return texts.cast(pl.List(kind))
 
 
-def _parsed(text: pl.Series) -> pl.Series:
-    """A column of text under the narrowest type that holds every value as it is written."""
+def _parse_text(text: pl.Series) -> pl.Series:
+    """Parse a column of text into the narrowest type that keeps every value as it is written."""
     bare = text.str.strip_chars()
     values = text.set((bare == "").fill_null(False), None)
     bare = bare.set((bare == "").fill_null(False), None)

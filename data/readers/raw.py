@@ -1,4 +1,4 @@
-"""Raw files: a folder or a zip, and the tables in it. What every reader makes of them are two frames."""
+"""Raw files: a folder or a zip, and the tables in it. Every reader makes two frames of them."""
 
 import io
 import lzma
@@ -18,37 +18,40 @@ from fedrec.data.errors import InputError
 from fedrec.data.storage.reading import regular
 
 LARGEST = 2.0**53
-"""Beyond it a float64 no longer holds every whole number: no rating and no time is that large."""
+"""The largest number up to which a float64 holds every integer: no rating and no time is larger."""
 
 MOST_BYTES = 2**31
-"""Of a file, and of all that a zip unpacks to: the largest dataset here, ml-32m, has less than half of it."""
+"""The maximum size of a file, and of an unpacked zip: the largest dataset here, ml-32m, has less than half of it."""
 
 COPIES = 3
-"""Reading a table takes this many times its size in memory, at least."""
+"""The memory that reading a table takes at least, in multiples of its size."""
 
 Place = Path | zipfile.Path
-"""A folder or an opened zip: both know `/`, `exists`, `iterdir` and `read_bytes`."""
+"""A folder or an opened zip: both have `/`, `exists`, `iterdir` and `read_bytes`."""
 Warn = Callable[[str], None]
 
 
 class Frames(NamedTuple):
+    """A dataset's tables: `user_id`, `item_id`, `timestamp`; and `item_id`, `title`, `text`, then other columns."""
+
     interactions: pl.DataFrame
     items: pl.DataFrame
 
 
 @dataclass(frozen=True)
 class File:
-    """A file as it was given, in a folder or a zip, and where to say what is odd about it."""
+    """A file in a folder or a zip, and the function that receives warnings about it."""
 
     place: Place
     warn: Warn = print
 
     @property
     def name(self) -> str:
+        """The file's name, without its folder."""
         return self.place.name
 
     def read_bytes(self) -> bytes:
-        """Raises `InputError` for what is no regular file, and for one that memory cannot hold."""
+        """Read the file. Raises `InputError` if it is not a regular file, or if memory cannot hold it."""
         _check_size(self.name, self._size(), psutil.virtual_memory().available)
         return self.place.read_bytes()
 
@@ -58,8 +61,11 @@ class File:
         return self.place.root.getinfo(self.place.at).file_size  # no more than this is ever unpacked
 
     def decode(self, published: str = "utf-8") -> str:
-        """Decode as UTF-8, with or without a mark, or else as published. Many copies were saved again as UTF-8, and
-        Latin-1 decodes anything, so it is tried last. Raises `InputError` for other encodings."""
+        """Decode the file as UTF-8, with or without a byte order mark, or else in the published encoding.
+
+        Many copies were saved again as UTF-8, and Latin-1 decodes anything, so it is tried last. Raises `InputError`
+        for other encodings.
+        """
         content = self.read_bytes()
         if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content:
             raise InputError(f"{self.name} is UTF-16 or no text; save it as UTF-8, or give the original file")
@@ -77,7 +83,7 @@ class File:
 
 @dataclass(frozen=True)
 class Root:
-    """Where a dataset's files are, and where to say what is odd about them."""
+    """The place of a dataset's files, and the function that receives warnings about them."""
 
     place: Place
     warn: Warn = print
@@ -87,12 +93,12 @@ class Root:
 
 
 def open_root(path: Path, warn: Warn = print) -> Root:
-    """A folder as it is; a zip opened and tested whole, so that a truncated one is refused before any work."""
+    """Open a folder or a zip. A zip is tested whole. Raises `InputError` if it is damaged, or neither."""
     remedy = "give a zip or a folder"
     try:
         if path.is_dir():
             return Root(path, warn)
-        archive = zipfile.ZipFile(regular(path, remedy, "--source "))
+        archive = zipfile.ZipFile(regular(path, remedy, "`source` "))
         for entry in archive.infolist():
             _check_entry(path, entry)
         _check_whole(path, archive)
@@ -102,19 +108,19 @@ def open_root(path: Path, warn: Warn = print) -> Root:
     except InputError:
         raise
     except FileNotFoundError as error:
-        raise InputError(f"--source {path} does not exist; {remedy}") from error
+        raise InputError(f"`source` {path} does not exist; {remedy}") from error
     except PermissionError as error:
-        raise InputError(f"--source {path} may not be read by you; mend its rights, or {remedy}") from error
+        raise InputError(f"`source` {path} may not be read by you; mend its rights, or {remedy}") from error
     except _DAMAGES as error:
         raise InputError(f"{path} is not a whole zip file ({error}); download it again") from error
 
 
 _DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
-"""What Python raises for a damaged zip."""
+"""The exceptions that Python raises for a damaged zip."""
 
 
 def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
-    """Raises `InputError` for an entry that is no plain file or folder below the zip's own root."""
+    """Raise `InputError` for an entry that is no plain file or folder below the zip's root."""
     fault = None
     if entry.flag_bits & 1:
         fault = "is encrypted"
@@ -127,7 +133,7 @@ def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
 
 
 def _check_whole(path: Path, archive: zipfile.ZipFile) -> None:
-    """Raises `InputError` for a name that two entries have, and for more than a dataset holds when unpacked."""
+    """Raise `InputError` if two entries have one name, or if the zip is larger than any dataset when unpacked."""
     names = archive.namelist()
     if len(set(names)) < len(names):
         twice = next(name for number, name in enumerate(names) if name in names[:number])
@@ -146,22 +152,22 @@ def _check_size(name: str, size: int, free: int | None = None) -> None:
         )
 
 
-def find(root: Root, name: str) -> File:
-    """The file `name` in `root` or one level below it, as zips carry a folder of their own."""
-    if place := _place_of(root, name):
+def find_file(root: Root, name: str) -> File:
+    """Find the file `name` in `root` or one level below it. Raises `InputError` if it is not there, or twice."""
+    if place := _find_folder(root, name):
         return File(place / name, root.warn)
     zips = [child.name for child in root.place.iterdir() if child.name.endswith(".zip")]
     hint = f"unpack {zips[0]}, or give that" if zips else "is it the dataset you named?"
     raise InputError(f"{root} holds no {name!r}; {hint}")
 
 
-def holds(root: Root, name: str) -> bool:
-    """Whether `find` finds it."""
-    return _place_of(root, name) is not None
+def has_file(root: Root, name: str) -> bool:
+    """Check whether `find_file` would find the file."""
+    return _find_folder(root, name) is not None
 
 
-def _place_of(root: Root, name: str) -> Place | None:
-    """The folder that holds the file `name`. Raises `InputError` if two do."""
+def _find_folder(root: Root, name: str) -> Place | None:
+    """Return the folder that holds the file `name`; None if there is none. Raises `InputError` if there are two."""
     if (root.place / name).exists():
         return root.place
     children = sorted((child for child in root.place.iterdir() if child.is_dir()), key=lambda child: child.name)
@@ -173,7 +179,7 @@ def _place_of(root: Root, name: str) -> Place | None:
 
 @dataclass(frozen=True)
 class Layout:
-    """How one file lays out its rows; `columns` names each column."""
+    """The layout of a file's rows; `columns` names each column."""
 
     columns: Sequence[str]
     separator: str
@@ -183,7 +189,7 @@ class Layout:
 
 
 def read_table(file: File, layout: Layout) -> pl.DataFrame:
-    """All columns as text. Raises `InputError` with the line where a row has too few or too many fields."""
+    """Read all columns as text. Raises `InputError`, which names the line, if a row has too few or too many fields."""
     text = file.decode(layout.encoding)
     single = layout.separator if len(layout.separator) == 1 else "\x1f"  # polars splits at one byte; no text holds this
     try:
@@ -196,22 +202,22 @@ def read_table(file: File, layout: Layout) -> pl.DataFrame:
         )
     except pl.exceptions.PolarsError as error:
         reason = str(error).partition("\n")[0]
-        raise _misshapen(file, text, layout) or InputError(f"{file.name}: {reason}") from error
+        raise _find_misshapen(file, text, layout) or InputError(f"{file.name}: {reason}") from error
     if frame.width != len(layout.columns):
-        raise _misshapen(file, text, layout) or InputError(
+        raise _find_misshapen(file, text, layout) or InputError(
             f"{file.name} has {frame.width} columns where {len(layout.columns)} belong"
         )
-    if frame[:, -1].has_nulls() and (misshapen := _misshapen(file, text, layout)):  # a row that ends early
+    if frame[:, -1].has_nulls() and (misshapen := _find_misshapen(file, text, layout)):  # a row that ends early
         raise misshapen
     return frame.rename(dict(zip(frame.columns, layout.columns, strict=True))).fill_null("")
 
 
 _FIELD = '(?:"(?:[^"]|"")*"|(?:[^",][^,]*)?)'
 _QUOTED_LINE = re.compile(f"{_FIELD}(?:,{_FIELD})*")
-"""A line of CSV: what begins with a quotation mark ends with one."""
+"""The pattern of a line of CSV: a field that begins with a quotation mark ends with one."""
 
 
-def _misshapen(file: File, text: str, layout: Layout) -> InputError | None:
+def _find_misshapen(file: File, text: str, layout: Layout) -> InputError | None:
     wanted = len(layout.columns)
     for number, line in enumerate(io.StringIO(text, newline=None), start=1):
         line = line.rstrip("\n")
@@ -228,13 +234,13 @@ def _misshapen(file: File, text: str, layout: Layout) -> InputError | None:
     return None
 
 
-def numbers(column: pl.Series, file: File, header: bool) -> pl.Series:
-    """A column of a file's text as numbers. Raises `InputError` naming the first row that holds none."""
-    kept = column.str.strip_chars().cast(pl.Float64, strict=False)
-    if (bad := ~kept.is_between(-LARGEST, LARGEST).fill_null(False)).any():
+def parse_numbers(column: pl.Series, file: File, header: bool) -> pl.Series:
+    """Parse a column of text as numbers. Raises `InputError`, which names the first row without one."""
+    values = column.str.strip_chars().cast(pl.Float64, strict=False)
+    if (bad := ~values.is_between(-LARGEST, LARGEST).fill_null(False)).any():
         row = int(bad.arg_max() or 0)
         raise InputError(
             f"{file.name} line {row + 1 + header}: {column.name} {column[row]!r} is not a number; "
             "mend or remove the row"
         )
-    return kept
+    return values

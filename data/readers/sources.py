@@ -1,4 +1,4 @@
-"""Datasets by name, and the readers of those whose publisher is MovieLens.
+"""The datasets that can be prepared by name, and the readers of MovieLens.
 
 MovieLens: Harper and Konstan 2015, doi:10.1145/2827872; layouts are described in each zip's README.
 """
@@ -10,10 +10,10 @@ import polars as pl
 
 from fedrec.data.errors import InputError
 from fedrec.data.readers import recbole
-from fedrec.data.readers.film_text import add_text, films
-from fedrec.data.readers.raw import File, Frames, Layout, Root, find, numbers, read_table
+from fedrec.data.readers.film_text import add_text, film_items
+from fedrec.data.readers.raw import File, Frames, Layout, Root, find_file, parse_numbers, read_table
 from fedrec.data.readers.rules import DEFAULT_RULES, Rules
-from fedrec.data.readers.times import ordered_times
+from fedrec.data.readers.times import parse_times
 from fedrec.data.readers.unisrec import read_unisrec
 from fedrec.data.split import LEAVE_ONE_OUT, Split
 from fedrec.data.synthetic import demo_films
@@ -21,7 +21,7 @@ from fedrec.data.synthetic import demo_films
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset that can be prepared by name. `md5` is None where the publisher changes the file over time."""
+    """A dataset that can be prepared by name. `md5` is None if the publisher changes the file over time."""
 
     name: str
     about: str
@@ -29,54 +29,56 @@ class Source:
     url: str | None = None
     md5: str | None = None
     citation: str = ""
-    by_hand: str = ""  # how to get it, where it cannot be fetched
+    by_hand: str = ""  # how to get the files, if they cannot be downloaded
     split: Split = LEAVE_ONE_OUT
-    texts: tuple[str, ...] = ()  # columns that make up the items' text; none: as `read` makes it
+    texts: tuple[str, ...] = ()  # the columns that make up the items' text; empty: the reader's choice
     rules: Rules = DEFAULT_RULES
 
 
 def read_interactions(file: File, layout: Layout) -> pl.DataFrame:
-    """Users, items and times of a ratings file, in file order. Raises `InputError` naming a bad row."""
+    """Read users, items and times of a ratings file, in file order. Raises `InputError`, which names a bad row."""
     table = read_table(file, layout)
-    numbers(table["rating"], file, layout.header)
-    numbers(table["timestamp"], file, layout.header)
-    return table.select("user_id", "item_id", ordered_times(table["timestamp"]))
+    parse_numbers(table["rating"], file, layout.header)
+    parse_numbers(table["timestamp"], file, layout.header)
+    return table.select("user_id", "item_id", parse_times(table["timestamp"]))
 
 
 def read_ml_100k(root: Root) -> Frames:
-    names = [line.split("|")[0] for line in find(root, "u.genre").decode("latin-1").splitlines() if "|" in line]
+    """Read MovieLens 100K."""
+    names = [line.split("|")[0] for line in find_file(root, "u.genre").decode("latin-1").splitlines() if "|" in line]
     columns = ["item_id", "title", "released", "video", "url", *names]
-    table = read_table(find(root, "u.item"), Layout(columns, "|", "latin-1"))
+    table = read_table(find_file(root, "u.item"), Layout(columns, "|", "latin-1"))
     flags = [pl.when(pl.col(name) == "1").then(pl.lit(name)) for name in names if name != "unknown"]
     genres = table.select(pl.concat_str(flags, separator="|", ignore_nulls=True)).to_series()
-    ratings = read_interactions(find(root, "u.data"), Layout(["user_id", "item_id", "rating", "timestamp"], "\t"))
-    return Frames(ratings, films(table, genres))
+    ratings = read_interactions(find_file(root, "u.data"), Layout(["user_id", "item_id", "rating", "timestamp"], "\t"))
+    return Frames(ratings, film_items(table, genres))
 
 
-def _movielens(suffix: str, separator: str, encoding: str, header: bool) -> Callable[[Root], Frames]:
-    """Reader of the layout that MovieLens keeps from 1M on: `::` in `.dat`, or CSV with header and quotes."""
+def _movielens_reader(suffix: str, separator: str, encoding: str, header: bool) -> Callable[[Root], Frames]:
+    """Build the reader of MovieLens from 1M on: `::` between fields in `.dat`, or CSV with header and quotes."""
 
     def read(root: Root) -> Frames:
         movies = Layout(["item_id", "title", "genres"], separator, encoding, header, header)
         ratings = Layout(["user_id", "item_id", "rating", "timestamp"], separator, encoding, header, header)
-        table = read_table(find(root, f"movies.{suffix}"), movies)
+        table = read_table(find_file(root, f"movies.{suffix}"), movies)
         genres = table["genres"].replace("(no genres listed)", "")
-        return Frames(read_interactions(find(root, f"ratings.{suffix}"), ratings), films(table, genres))
+        return Frames(read_interactions(find_file(root, f"ratings.{suffix}"), ratings), film_items(table, genres))
 
     return read
 
 
 def read_ml_1m(root: Root) -> Frames:
-    """GroupLens's files, or RecBole's copy of them."""
+    """Read MovieLens 1M: GroupLens's files, or RecBole's copy of them."""
     return recbole.read_films(root, "ml-1m") if recbole.holds_atomic(root, "ml-1m") else _DAT_LATIN(root)
 
 
 def read_scientific(root: Root) -> Frames:
+    """Read UniSRec's split of Amazon's Industrial & Scientific."""
     return read_unisrec(root, "Scientific", "Industrial & Scientific")
 
 
 def read_demo(_: Root) -> Frames:
-    """The generated world of `fedrec demo`: see `fedrec.data.synthetic.demo_films` for the process behind it."""
+    """Generate the world of `fedrec demo`: `fedrec.data.synthetic.demo_films` describes the process."""
     interactions, items = demo_films.generate()
     return Frames(interactions, add_text(items).drop("plot"))
 
@@ -93,9 +95,9 @@ def _movielens_source(name: str, about: str, md5: str | None, read: Callable[[Ro
     return Source(name, about, read, f"{_MOVIELENS}{name}.zip", md5, _HARPER)
 
 
-_DAT_LATIN = _movielens("dat", "::", "latin-1", header=False)
-_DAT = _movielens("dat", "::", "utf-8", header=False)
-_CSV = _movielens("csv", ",", "utf-8", header=True)
+_DAT_LATIN = _movielens_reader("dat", "::", "latin-1", header=False)
+_DAT = _movielens_reader("dat", "::", "utf-8", header=False)
+_CSV = _movielens_reader("csv", ",", "utf-8", header=True)
 
 SOURCES = {
     source.name: source
@@ -152,7 +154,7 @@ SOURCES = {
 
 
 def source_named(name: str) -> Source:
-    """Raises `InputError` listing the names there are."""
+    """Return a dataset's source. Raises `InputError`, which lists the known names."""
     if name not in SOURCES:
         raise InputError(f"dataset {name!r} is not known; choose one of {', '.join(SOURCES)}")
     return SOURCES[name]

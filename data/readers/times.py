@@ -1,4 +1,4 @@
-"""Times of events in any type → numbers in the same order. No digit that a file holds is lost on the way."""
+"""Times of events in any type → numbers in the same order. No digit of the file is lost."""
 
 from collections.abc import Iterator
 from decimal import Decimal
@@ -6,7 +6,7 @@ from decimal import Decimal
 import polars as pl
 
 EXACT = pl.Decimal(38, 18)
-"""Text with a point: twenty digits before it and eighteen behind."""
+"""The type of text with a point: twenty digits before it and eighteen behind."""
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?$"
 
@@ -15,38 +15,38 @@ ISO = (
     r"(?:[T ](?<hour>[01]\d|2[0-3]):(?<minute>[0-5]\d)(?::(?<second>[0-5]\d|60)(?:[.,](?<fraction>\d{1,18}))?)?)?"
     r"\s*(?:Z|z|UTC|(?<sign>[+-])(?<zone_hour>\d{2}):?(?<zone_minute>\d{2})?)?$"
 )
-"""A date, a time of day to any precision, and a time zone; only the date must be there."""
+"""The pattern of a date, a time of day to any precision, and a time zone; only the date is required."""
 
 
 def can_be_times(kind: pl.DataType) -> bool:
-    """Tell whether values of a type can stand in an order of time. A time of day cannot: it has no date."""
+    """Check whether values of a type can be ordered in time. A time of day cannot: it has no date."""
     textual = kind in (pl.String, pl.Categorical, pl.Enum, pl.Null)
     return textual or kind.is_numeric() or (kind.is_temporal() and kind != pl.Time)
 
 
-def ordered_times(raw: pl.Series) -> pl.Series:
-    """Numbers in the order of these times: (T,), null where a value is no time.
+def parse_times(raw: pl.Series) -> pl.Series:
+    """Parse times into numbers in the same order: (T,), null for a value that is no time.
 
-    Of several readings of text (whole numbers, decimals, ISO dates) the one that fits most values is taken.
+    Text is parsed as integers, decimals or ISO dates, whichever fits the most values.
     """
     best = None
-    for reading in _readings(raw):
-        if best is None or reading.null_count() < best.null_count():
-            best = reading
+    for parsed in _parse_as_each_kind(raw):
+        if best is None or parsed.null_count() < best.null_count():
+            best = parsed
         if not best.has_nulls():
             break
     assert best is not None
-    return _in_64_bits(best)
+    return _fit_64_bits(best)
 
 
 def has_zone(raw: pl.Series) -> pl.Series:
-    """Tell which texts name a time zone."""
+    """Mark the texts that name a time zone."""
     return raw.str.contains(r"\d{2}:\d{2}.*(?:Z|z|UTC|[+-]\d{2}:?(?:\d{2})?)\s*$").fill_null(False)
 
 
-def _readings(raw: pl.Series) -> Iterator[pl.Series]:
+def _parse_as_each_kind(raw: pl.Series) -> Iterator[pl.Series]:
     if raw.dtype.is_float():
-        yield _finite(raw)
+        yield _without_infinities(raw)
     elif raw.dtype.is_temporal():
         yield raw.to_physical()
     elif raw.dtype.is_numeric():
@@ -54,16 +54,16 @@ def _readings(raw: pl.Series) -> Iterator[pl.Series]:
     else:
         text = raw.cast(pl.String).str.strip_chars()
         yield from (text.cast(kind, strict=False) for kind in (pl.Int64, pl.Int128, EXACT))
-        yield _iso(text)
-        yield _of_any_size(text)
+        yield _parse_iso(text)
+        yield _rank_decimals(text)
 
 
-def _finite(numbers: pl.Series) -> pl.Series:
+def _without_infinities(numbers: pl.Series) -> pl.Series:
     return numbers.set(~numbers.is_finite(), None)
 
 
-def _of_any_size(text: pl.Series) -> pl.Series:
-    """Ranks of numbers, however many digits they have: slowly, so this is the last reading."""
+def _rank_decimals(text: pl.Series) -> pl.Series:
+    """Rank numbers of any number of digits: it is slow, so it is tried last."""
     numbers = {number: Decimal(number) for number in text.filter(text.str.contains(NUMBER).fill_null(False)).unique()}
     ranks = {value: rank for rank, value in enumerate(sorted(set(numbers.values())))}
     places = {number: ranks[value] for number, value in numbers.items()}
@@ -74,8 +74,8 @@ def _of_any_size(text: pl.Series) -> pl.Series:
     )
 
 
-def _iso(text: pl.Series) -> pl.Series:
-    """Times in seconds, or in 10⁻¹⁸ seconds if any has a fraction. A time without a zone is in UTC."""
+def _parse_iso(text: pl.Series) -> pl.Series:
+    """Parse ISO dates into seconds, or 10⁻¹⁸ seconds if any has a fraction. A time without a zone is in UTC."""
     parts = text.str.extract_groups(ISO).struct.unnest()
     number = {name: pl.col(name).cast(pl.Int64).fill_null(0) for name in parts.columns if name not in ("date", "sign")}
     day = pl.col("date").str.to_date("%Y-%m-%d", strict=False).cast(pl.Int64)
@@ -87,8 +87,8 @@ def _iso(text: pl.Series) -> pl.Series:
     return parts.select(time=seconds.cast(pl.Int128) * pl.lit(10**18, dtype=pl.Int128) + fraction)["time"]
 
 
-def _in_64_bits(numbers: pl.Series) -> pl.Series:
-    """Whole numbers that fit as they are, and fractions of a float; in place of any others their ranks."""
+def _fit_64_bits(numbers: pl.Series) -> pl.Series:
+    """Return numbers as int64 or float64 if they fit, otherwise their ranks."""
     if numbers.dtype.is_float():
         return numbers.cast(pl.Float64)
     if numbers.dtype.is_integer():

@@ -1,7 +1,6 @@
-"""Writing so that a crash at any moment leaves the old file or the new one, never half of one.
+"""Atomic replacement: a crash at any moment leaves the old file or folder or the new one, never a part of one.
 
-Several processes may write one place at the same time: they take turns, and each writes beside it in a place of its
-own.
+Several processes may write the same file or folder: they take turns, and each writes beside it in a folder of its own.
 """
 
 import os
@@ -14,15 +13,15 @@ from pathlib import Path
 
 from fedrec.data.errors import InputError
 from fedrec.data.storage.locks import lock_beside, locked
-from fedrec.data.storage.swap import inside, is_fixed, is_unfinished, recover, swap
+from fedrec.data.storage.swap import is_fixed, is_unfinished, recover_folder, replace_entries, replace_folder
 
 
 @contextmanager
 def replaced_file(path: Path, rights: int | None = None) -> Iterator[Path]:
-    """Yield a path to write to; on success it takes the place of `path` in one step, with these rights, or those that
-    the user gives new files.
+    """Yield a path to write to; on success it replaces `path` in one step.
 
-    It has a folder to itself beside `path`: some writers begin with a file of their own there, which a kill leaves.
+    The file has these `rights`, or the user's default. It is written in a folder of its own beside `path`, because some
+    writers put a temporary file beside theirs, which a kill leaves.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(lock_beside(path)) as alone, _partial(path, path.parent, alone) as folder:
@@ -37,30 +36,29 @@ def replaced_file(path: Path, rights: int | None = None) -> Iterator[Path]:
 
 
 Check = Callable[[Path], None]
-"""Raises `InputError` if what stands in a place may not be lost."""
+"""A function that raises `InputError` if the contents of a folder may not be lost."""
 
 
 @contextmanager
 def replaced_folder(path: Path, check: Check) -> Iterator[Path]:
-    """Yield an empty folder to fill; on success it takes the place of `path`, and what a symbolic link names is
-    replaced, not the link.
+    """Yield an empty folder to fill; on success it replaces `path`, or the target of `path` if that is a symbolic link.
 
-    The old folder is checked last of all, when the new one is whole. A folder cannot be replaced in one step: after a
-    kill between the steps, the next writer, before it begins, puts the old one back or the new one in place.
+    The old folder is checked when the new one is whole. A folder cannot always be replaced in one step: after a kill
+    between the steps, the next writer first puts the old one back or the new one in place.
     """
     place = path.resolve()
     fixed = is_fixed(place)
     parent = place if fixed else place.parent
     parent.mkdir(parents=True, exist_ok=True)
     with locked(_lock_of(place, fixed)) as alone:
-        recover(place)
+        recover_folder(place)
         with _partial(place, parent, alone) as partial:
             yield partial
             check(path)
             try:
-                inside(partial, place) if fixed else swap(partial, place)
+                replace_entries(partial, place) if fixed else replace_folder(partial, place)
             finally:
-                recover(place)
+                recover_folder(place)
 
 
 def check_place(path: Path, check: Check) -> None:
@@ -68,7 +66,7 @@ def check_place(path: Path, check: Check) -> None:
     place = path.resolve()
     if is_unfinished(place):
         with locked(_lock_of(place, is_fixed(place))):
-            recover(place)
+            recover_folder(place)
     check(path)
 
 
@@ -78,8 +76,7 @@ def _lock_of(place: Path, fixed: bool) -> Path:
 
 @contextmanager
 def unreplaced(folder: Path) -> Iterator[None]:
-    """Raise `InputError` at the end of the block if the folder was replaced since its beginning: what was read in it
-    may then be of two folders."""
+    """Raise `InputError` at the end of the block if the folder was replaced meanwhile, since reads may then mix two."""
     before = _identity(folder)
     yield
     if _identity(folder) != before:
@@ -88,15 +85,15 @@ def unreplaced(folder: Path) -> Iterator[None]:
 
 def _identity(folder: Path) -> tuple[int, int] | None:
     try:
-        told = folder.stat()
+        status = folder.stat()
     except OSError:
         return None
-    return told.st_dev, told.st_ino
+    return status.st_dev, status.st_ino
 
 
 @contextmanager
 def _partial(path: Path, parent: Path, alone: bool) -> Iterator[Path]:
-    """A folder to write what becomes `path`; under its lock, those that killed writers left are removed first."""
+    """Yield a folder to write the new `path` in; under the lock, remove those that killed writers left."""
     if alone:
         name = re.compile(rf"\.{re.escape(path.name)}(\.[0-9a-f]+)?\.partial")
         for leftover in parent.iterdir():

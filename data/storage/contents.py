@@ -1,4 +1,4 @@
-"""Which files each kind of folder is made of: a folder that holds anything else is not replaced."""
+"""The files of each kind of folder: a folder that holds any other file is not replaced."""
 
 import os
 import re
@@ -11,15 +11,15 @@ from pathlib import Path, PurePath
 from fedrec.data.errors import InputError
 
 _PASSING = re.compile(r"\.(.+\.)?(lock|partial)|lost\+found")
-"""Locks, what killed writers left, and the folder that some file systems begin with."""
+"""Locks, leftovers of killed writers, and the folder that some file systems begin with."""
 
 
 def is_vacant(folder: Path, but: Collection[str] = ()) -> bool:
-    """Tell whether a place is free for a new folder: absent, or a folder with nothing in it but what is named."""
+    """Check whether a place is free for a new folder: absent, or a folder without other entries than those in `but`."""
     return not folder.exists() or (folder.is_dir() and all(path.name in but for path in _entries(folder)))
 
 
-def refuse_occupied(folder: Path, option: str = "--out", remedy: str = "choose another folder") -> None:
+def refuse_occupied(folder: Path, option: str = "`out`", remedy: str = "choose another folder") -> None:
     """Raise `InputError` if a place for a new folder is not free."""
     if not is_vacant(folder):
         raise InputError(f"{option} {folder} is not empty; {remedy}")
@@ -27,14 +27,14 @@ def refuse_occupied(folder: Path, option: str = "--out", remedy: str = "choose a
 
 @dataclass(frozen=True)
 class Contents:
-    """The files of a kind of folder, as patterns of their paths: a pattern matches one part of a path at a time."""
+    """The files of a kind of folder, as patterns of their paths; a pattern is matched part by part of a path."""
 
     kind: str
-    mark: str  # the file by which such a folder is known
+    mark: str  # the file that identifies such a folder
     patterns: tuple[str, ...]
 
-    def check(self, folder: Path, option: str = "--out") -> None:
-        """Raise `InputError` if a folder is there that is not of this kind, or that holds a file of another hand."""
+    def check(self, folder: Path, option: str = "`out`") -> None:
+        """Raise `InputError` if there is a folder that is not of this kind, or that holds a foreign file."""
         if is_vacant(folder):
             return
         if not (folder / self.mark).is_file():
@@ -46,11 +46,11 @@ class Contents:
             )
 
     def foreign(self, folder: Path) -> PurePath | None:
-        """Return a path within the folder that is none of this kind's; None if there is none."""
+        """Return the path of a file or folder in `folder` that is foreign to this kind; None if there is none."""
         return next((path for path in _paths(folder) if not self._holds(path, (folder / path).is_dir())), None)
 
     def clear(self, folder: Path) -> None:
-        """Empty a folder of this kind, which stays; its mark goes last, so that after a kill it is still known.
+        """Remove the entries of a folder of this kind, its mark last, so that after a kill it is still identified.
 
         Raises `InputError` as `check` does, and then removes nothing.
         """
@@ -72,7 +72,7 @@ def _entries(folder: Path) -> Iterator[Path]:
 
 
 def _paths(folder: Path) -> Iterator[PurePath]:
-    """Everything in a folder at any depth, but for what passes."""
+    """Iterate over all paths in a folder, at any depth, without the passing ones."""
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not _PASSING.fullmatch(name))
         yield from (Path(place, name).relative_to(folder) for name in [*folders, *sorted(files)])

@@ -1,8 +1,8 @@
-"""Locks between processes that write the same place: one writes, the others wait or are refused.
+"""Locks between processes that write the same file or folder: one writes, the others wait or are refused.
 
-The operating system holds a lock (`flock`) and releases it when its process ends, however it ends. It holds between
+The operating system holds a lock (`flock`) and releases it when its process ends, however it ends. It works between
 processes of one machine, also across containers, and on network file systems that pass `flock` on, as NFS from
-version 4 does. On a file system without locks, which is told, nothing keeps two writers apart.
+version 4 does. A file system without locks, which is reported, does not keep two writers apart.
 """
 
 import logging
@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from fedrec.data.errors import InputError
 
 PATIENCE = 600.0
-"""Seconds to wait for another writer of a file or folder, who needs as long as writing takes."""
+"""The seconds to wait for another writer of a file or folder: as long as writing may take."""
 
 logger = logging.getLogger("fedrec")
 
@@ -27,9 +27,9 @@ def lock_beside(path: Path) -> Path:
 
 @contextmanager
 def locked(lock: Path, wait: float = PATIENCE) -> Iterator[bool]:
-    """Hold a lock file for the block, and remove it at the end; yields False if the file system has no locks.
+    """Hold a lock file during the block, and remove it at the end; yields False if the file system has no locks.
 
-    The thread that holds it may take it again. Raises `InputError` if another holds it for `wait` seconds.
+    The thread that holds it may acquire it again. Raises `InputError` if another holds it for `wait` seconds.
     """
     held = FileLock(lock.resolve(), is_singleton=True, fallback_to_soft=False)
     try:
@@ -46,16 +46,16 @@ def locked(lock: Path, wait: float = PATIENCE) -> Iterator[bool]:
     try:
         yield True
     finally:
-        if held.lock_counter == 1:  # while it is still held: whoever waits for it notices, and makes a new one
+        if held.lock_counter == 1:  # while it is held: a waiting process notices, and makes a new one
             lock.unlink(missing_ok=True)
         held.release()
 
 
 @contextmanager
 def in_use(folder: Path) -> Iterator[None]:
-    """Keep a folder that is written over a long time to this thread; it is made if it is absent.
+    """Lock a folder that is written over a long time for this thread; the folder is made if it is absent.
 
-    Raises `InputError` if another process or thread writes it.
+    Raises `InputError` if another process or thread holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / ".lock", wait=0):

@@ -1,14 +1,14 @@
-"""The rule for names that become a part of a path: of datasets, benchmarks and variants."""
+"""The rule for names that become a part of a path: names of datasets, benchmarks and variants."""
 
 from fedrec.data.errors import InputError
 from fedrec.data.ids import id_fault
 
 LONGEST_NAME = 128
-"""Bytes of a name at most: with what is put before and after it, a file system takes it."""
+"""The maximum number of bytes of a name: with a prefix and a suffix it is still valid in every file system."""
 
 
 def name_fault(name: str) -> str | None:
-    """Say what makes a text no plain part of a path, as the end of a sentence about it; None if it is one."""
+    """Describe why a text is not a plain part of a path, as the end of a sentence about it; None if it is one."""
     if fault := id_fault(name):
         return fault.removesuffix(", which no URL can carry")
     if "/" in name or "\\" in name:
@@ -23,8 +23,8 @@ def name_fault(name: str) -> str | None:
         return "is not Unicode text"
 
 
-def plain_name(name: str, said: str) -> str:
-    """Return the name if it is a plain part of a path. Raises `InputError`, in which `said` says where it stands."""
+def plain_name(name: str, place: str) -> str:
+    """Return the name if it is a plain part of a path. Raises `InputError`, which begins with `place`."""
     if fault := name_fault(name):
-        raise InputError(f"{said} {name!r} {fault}; a name is one plain part of a path, such as 'shop-2025'")
+        raise InputError(f"{place} {name!r} {fault}; a name is one plain part of a path, such as 'shop-2025'")
     return name

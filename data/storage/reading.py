@@ -1,6 +1,6 @@
-"""Reading files that somebody else may have written: regular, of a bearable size, and holding a table.
+"""Reading files that others may have written: regular files of limited size that hold a table.
 
-Without these checks a pipe in place of a file stops the process for ever, and a huge one takes all memory.
+Without these checks a pipe in place of a file blocks the process for ever, and a huge file takes all memory.
 """
 
 import json
@@ -16,7 +16,7 @@ import numpy as np
 from fedrec.data.errors import InputError
 
 LARGEST = 2**24
-"""Bytes of a file of settings, a card or a manifest at most: they have some thousand."""
+"""The maximum number of bytes of a file of settings, a card or a manifest: they have some thousand."""
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -37,7 +37,7 @@ def regular(path: Path, remedy: str, option: str = "") -> Path:
 
 
 def read_bytes(path: Path, remedy: str, option: str = "", largest: int = LARGEST) -> bytes:
-    """Read a regular file of at most so many bytes. Raises `InputError`, and `OSError` if nothing is there."""
+    """Read a regular file of at most `largest` bytes. Raises `InputError`, and `OSError` if nothing is there."""
     with regular(path, remedy, option).open("rb") as file:
         content = file.read(largest + 1)
     if len(content) > largest:
@@ -47,15 +47,17 @@ def read_bytes(path: Path, remedy: str, option: str = "", largest: int = LARGEST
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """Read a JSON object. Raises `InputError`, and `OSError` if nothing is there."""
-    return _table(path, "JSON", _parsed_json, remedy)
+    return _read_table(path, "JSON", _parse_json, remedy)
 
 
 def read_toml(path: Path, remedy: str, option: str = "") -> dict[str, Any]:
     """Read a TOML file. Raises `InputError`, which begins with the option that named it, and `OSError`."""
-    return _table(path, "TOML", lambda content: tomllib.loads(content.decode("utf-8-sig")), remedy, option)
+    return _read_table(path, "TOML", lambda content: tomllib.loads(content.decode("utf-8-sig")), remedy, option)
 
 
-def _table(path: Path, language: str, parse: Callable[[bytes], Any], remedy: str, option: str = "") -> dict[str, Any]:
+def _read_table(
+    path: Path, language: str, parse: Callable[[bytes], Any], remedy: str, option: str = ""
+) -> dict[str, Any]:
     content = read_bytes(path, remedy, option)
     try:
         found = parse(content)
@@ -68,13 +70,13 @@ def _table(path: Path, language: str, parse: Callable[[bytes], Any], remedy: str
     return found
 
 
-def _parsed_json(content: bytes) -> Any:
-    """Parse strictly: Python's reader takes numbers that are not finite, and keeps the last of two equal keys."""
+def _parse_json(content: bytes) -> Any:
+    """Parse JSON strictly: Python's parser accepts numbers that are not finite, and the last of two equal keys."""
     text = content.decode("utf-8-sig")
-    return json.loads(text, object_pairs_hook=_unique, parse_constant=_refused, parse_float=_finite)
+    return json.loads(text, object_pairs_hook=_check_unique, parse_constant=_refuse_constant, parse_float=_check_finite)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _check_unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -82,36 +84,36 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _refused(constant: str) -> float:
+def _refuse_constant(constant: str) -> float:
     raise ValueError(f"{constant} is no number of JSON")
 
 
-def _finite(text: str) -> float:
-    return number if math.isfinite(number := float(text)) else _refused(text)
+def _check_finite(text: str) -> float:
+    return number if math.isfinite(number := float(text)) else _refuse_constant(text)
 
 
 _WORDS: dict[type, str] = {str: "text", int: "a whole number", float: "a number", dict: "a table"}
 
 
 def require(table: Mapping[str, Any], fields: Mapping[str, type], path: Path, remedy: str) -> None:
-    """Check that a table read from `path` has these fields, such as `data.name`, each of its type and no other.
+    """Check that a table read from `path` has these fields, such as `data.name`, each of exactly its type.
 
-    Raises `InputError` naming the first that is missing or something else.
+    Raises `InputError`, which names the first field that is missing or of another type.
     """
     for field, kind in fields.items():
-        found: Any = table
+        value: Any = table
         for name in field.split("."):
-            if not isinstance(found, Mapping) or name not in found:
+            if not isinstance(value, Mapping) or name not in value:
                 raise InputError(f"{path} has no {field}; {remedy}")
-            found = found[name]
-        if type(found) is not kind:
-            raise InputError(f"{path}: {field} is {repr(found)[:60]}, where {_WORDS[kind]} belongs; {remedy}")
+            value = value[name]
+        if type(value) is not kind:
+            raise InputError(f"{path}: {field} is {repr(value)[:60]}, where {_WORDS[kind]} belongs; {remedy}")
 
 
 def open_array(path: Path, remedy: str) -> np.ndarray:
     """Open a list of whole numbers in a `.npy` file as a memory map: (n,). Raises `InputError`.
 
-    What the file's head promises is compared with its size, and no object in it is ever made.
+    The shape in the file's header is compared with its size, and no object in it is unpickled.
     """
     try:
         found = np.load(regular(path, remedy), mmap_mode="r", allow_pickle=False)

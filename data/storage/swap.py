@@ -1,6 +1,6 @@
-"""How a new folder takes the place of an old one, and how a kill in between is mended.
+"""The replacement of a folder by a new one, and the repair after a kill in between.
 
-Linux exchanges the two in one step. Elsewhere it takes two renames; and the entries of a folder that cannot be renamed
+Linux exchanges the two in one step. Other systems need two renames; and the entries of a folder that cannot be renamed
 are moved one by one.
 """
 
@@ -12,16 +12,18 @@ from pathlib import Path
 import psutil
 
 LEAVING, OLD, NEW = ".leaving", ".old", ".new.partial"
-"""In a folder that cannot be renamed: old entries while they are moved out, all of them once they are, and the new
-ones, which are moved in after that."""
+"""The folders within a folder that cannot be renamed: of old entries while they are moved out, of all old entries after
+that, and of the new entries, which are then moved in."""
 
 HERE, EXCHANGE = -100, 2
-"""Of Linux's renameat2: AT_FDCWD and RENAME_EXCHANGE."""
+"""Arguments of Linux's renameat2: AT_FDCWD and RENAME_EXCHANGE."""
 
 
 def is_fixed(folder: Path) -> bool:
-    """Tell whether an existing folder cannot be renamed: a mount point, the working folder or one above it, or a
-    folder beside which nothing may be written."""
+    """Check whether an existing folder cannot be renamed.
+
+    It is a mount point, the working folder or one above it, or its parent may not be written to.
+    """
     if not folder.is_dir():
         return False
     mounts = {Path(mount.mountpoint) for mount in psutil.disk_partitions(all=True)}  # binds of one device, too
@@ -29,8 +31,8 @@ def is_fixed(folder: Path) -> bool:
     return folder.is_mount() or folder in mounts or here or not os.access(folder.parent, os.W_OK)
 
 
-def swap(new: Path, folder: Path) -> None:
-    """Put `new` in the place of a folder beside it, and the old one, for a moment, in its place or in `.NAME.old`."""
+def replace_folder(new: Path, folder: Path) -> None:
+    """Replace a folder by `new`, beside it; for a moment, the old one is in the place of `new` or in `.NAME.old`."""
     old = _old(folder)
     if folder.exists():
         if _exchanged(new, folder):
@@ -41,8 +43,8 @@ def swap(new: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def inside(new: Path, folder: Path) -> None:
-    """Put the entries of `new`, which lies in the folder, in the place of the folder's own."""
+def replace_entries(new: Path, folder: Path) -> None:
+    """Replace a folder's entries by those of `new`, which lies in the folder."""
     new = new.replace(folder / NEW)
     leaving = folder / LEAVING
     leaving.mkdir()
@@ -53,8 +55,11 @@ def inside(new: Path, folder: Path) -> None:
     new.rmdir()
 
 
-def recover(folder: Path) -> None:
-    """Mend what a kill has left of `swap` or `inside`: the old folder comes back, or the new one is put in place."""
+def recover_folder(folder: Path) -> None:
+    """Restore a folder after a kill in `replace_folder` or `replace_entries`.
+
+    The old folder comes back, or the new one is put in place.
+    """
     if (old := _old(folder)).exists() and not folder.exists():
         old.replace(folder)
     if (leaving := folder / LEAVING).is_dir():
@@ -67,7 +72,7 @@ def recover(folder: Path) -> None:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Tell whether a folder is being replaced, or was when its writer was killed."""
+    """Check whether a folder is being replaced, or was being replaced when its writer was killed."""
     return (_old(folder).exists() and not folder.exists()) or any((folder / name).is_dir() for name in (LEAVING, OLD))
 
 

@@ -10,7 +10,7 @@ import typer
 from fedrec.commands.options import PREPARED, BadRows, Encoding, EventColumn, Json, Quote, Separator, Strict
 
 if TYPE_CHECKING:
-    from fedrec.data.prepare import Manifest
+    from fedrec.data.manifest import Manifest
 
 app = typer.Typer(no_args_is_help=True, help="Datasets: what there is, and how to prepare one, or your own.")
 
@@ -77,10 +77,10 @@ def data_prepare(
     from fedrec.data.prepare import prepare
     from fedrec.data.readers.rules import Rules
     from fedrec.data.readers.sources import source_named
-    from fedrec.data.split import split_of
+    from fedrec.data.split import named_split
 
     asked, rules = source_named(name), Rules(popularity=popularity, strict=strict)
-    asked = replace(asked, split=split_of(split.value, cold_share, asked.split), texts=_names(text), rules=rules)
+    asked = replace(asked, split=named_split(split.value, cold_share, asked.split), texts=_names(text), rules=rules)
     out = out or PREPARED / f"{name}{asked.split.suffix}"
     with console.counting(f"fetching {name}", download=True) as progress:
         manifest = prepare(asked, out, source, progress, console.warn)
@@ -129,17 +129,17 @@ def data_import(
     """Your own tables into a prepared folder, as `data prepare` does with published ones."""
     from fedrec import console
     from fedrec.data.prepare import prepare_tables
-    from fedrec.data.readers.lines import Reading
+    from fedrec.data.readers.lines import TextFormat
     from fedrec.data.readers.rules import Rules
     from fedrec.data.readers.tables import Tables
-    from fedrec.data.split import LEAVE_ONE_OUT, split_of
+    from fedrec.data.split import LEAVE_ONE_OUT, named_split
     from fedrec.data.storage.names import plain_name
 
     out = out or PREPARED / plain_name(name, "--name")
     tables = Tables(
         *(interactions, items, user_column, item_column, time_column, _names(text_columns)),
         items_id=items_id_column,
-        reading=Reading(separator, encoding, quote, bad_rows),
+        text_format=TextFormat(separator, encoding, quote, bad_rows),
     )
     rules = Rules(
         *(min_events, max_events, event_column, _names(keep_events)),
@@ -147,7 +147,7 @@ def data_import(
         popularity=popularity,
         strict=strict,
     )
-    rule = split_of(split.value, cold_share, LEAVE_ONE_OUT).with_repeats(keep_repeats)
+    rule = named_split(split.value, cold_share, LEAVE_ONE_OUT).with_repeats(keep_repeats)
     _prepared(prepare_tables(tables, out, name, rule, rules, console.warn), out, as_json)
 
 

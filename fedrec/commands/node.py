@@ -10,8 +10,10 @@ from fedrec.commands.options import BadRows, Encoding, EventColumn, Json, Quote,
 from fedrec.data.errors import InputError
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from fedrec.data.partition import UserPartition
-    from fedrec.data.readers.lines import Reading
+    from fedrec.data.readers.lines import TextFormat
 
 EVEN = 1_000_000
 """Of a concentration as large as this the shares are even, but for a thousandth."""
@@ -48,28 +50,28 @@ def node_split(
 ) -> None:
     """Try a federation on one machine: a public folder for the server, and a private one for each node."""
     from fedrec import console
-    from fedrec.data.partition import SERVER, split
+    from fedrec.data.dataset import Dataset
+    from fedrec.data.manifest import read_manifest
+    from fedrec.data.node_folders import SERVER, partition_dataset
     from fedrec.data.popularity import COUNTED
-    from fedrec.data.prepare import read_manifest
-    from fedrec.data.readers.lines import Reading
-    from fedrec.data.user_ids import load_people
+    from fedrec.data.readers.lines import TextFormat
+    from fedrec.data.user_ids import load_user_ids
 
-    read_manifest(data)
-    reading = Reading(separator, encoding, quote, bad_rows=0)
-    hands = _hands(data, nodes, dirichlet, seed, by, column, user_column, reading)
-    folders = split(data, out, hands, popularity)
+    dataset, text_format = Dataset.open(data), TextFormat(separator, encoding, quote, bad_rows=0)
+    partitions = _partitions(dataset.users, nodes, dirichlet, seed, by, column, user_column, text_format)
+    folders = partition_dataset(dataset, out, partitions, popularity)
     counted = read_manifest(out / SERVER).get("popularity") == COUNTED
     if as_json:
         told = [
-            {"folder": str(folder), "users": len(load_people(folder)), "about": hand.about}
-            for folder, hand in zip(folders, hands, strict=True)
+            {"folder": str(folder), "users": len(load_user_ids(folder)), "about": partition.about}
+            for folder, partition in zip(folders, partitions, strict=True)
         ]
         print(json.dumps({"server": str(out / SERVER), "nodes": told, "popularity": counted}))
         return
     table = console.table("folder", "users", "holds")
     table.add_row(str(out / SERVER), "–", "the catalogue: what everybody may know")
-    for folder, hand in zip(folders, hands, strict=True):
-        table.add_row(str(folder), f"{len(hand.users):,}", hand.about)
+    for folder, partition in zip(folders, partitions, strict=True):
+        table.add_row(str(folder), f"{len(partition.users):,}", partition.about)
     console.show(table)
     if counted:
         console.warn(
@@ -78,27 +80,25 @@ def node_split(
         )
 
 
-def _hands(
-    data: Path,
+def _partitions(
+    ids: "pl.Series",
     nodes: int | None,
     dirichlet: float | None,
     seed: int,
     by: Path | None,
     column: str | None,
     user_column: str,
-    reading: "Reading",
+    text_format: "TextFormat",
 ) -> "list[UserPartition]":
     """How the users are dealt. Raises `InputError` where the options do not say one thing."""
     from fedrec.data.partition import partition_by_column, partition_dirichlet, partition_evenly
-    from fedrec.data.user_ids import load_people
 
-    ids = load_people(data)
     if (nodes is None) == (by is None):
         raise InputError("give exactly one of --nodes, for a number of nodes, and --by, for a table of users")
     if by is not None:
         if column is None:
             raise InputError(f"--by {by}: name the column that tells the nodes apart with --column")
-        return partition_by_column(ids, by, user_column, column, reading)
+        return partition_by_column(ids, by, user_column, column, text_format)
     assert nodes is not None
     if dirichlet is None:
         return partition_evenly(len(ids), nodes)
@@ -132,14 +132,14 @@ def node_prepare(
     Which events and users count, and whether there are times, the public folder says: it is as its data were prepared.
     """
     from fedrec import console
-    from fedrec.data.partition import prepare_node
-    from fedrec.data.readers.lines import Reading
+    from fedrec.data.node_folders import prepare_node
+    from fedrec.data.readers.lines import TextFormat
     from fedrec.data.readers.tables import Tables
 
     tables = Tables(
         *(interactions, None, user_column, item_column, time_column, ()),
         event=event_column,
-        reading=Reading(separator, encoding, quote, bad_rows),
+        text_format=TextFormat(separator, encoding, quote, bad_rows),
     )
     manifest = prepare_node(catalogue, tables, out, console.warn, strict)
     if as_json:
@@ -164,7 +164,7 @@ def node_run(
     parts: Annotated[int, typer.Option(min=1, help="Of so many parts: other nodes share the folder.")] = 1,
 ) -> None:
     """Join a federation with the code that is installed here: messages for any other code are refused."""
-    from fedrec.data.prepare import read_manifest
+    from fedrec.data.manifest import read_manifest
     from fedrec.federation.deployment.supernode import NodeConfig, run_node
 
     read_manifest(data)

@@ -9,11 +9,11 @@ from rich.live import Live
 from rich.table import Table
 
 from fedrec import console
-from fedrec.data.partition import SERVER, UserPartition, partition_evenly, split
-from fedrec.data.prepare import read_manifest
+from fedrec.data.dataset import Dataset
+from fedrec.data.node_folders import SERVER, partition_dataset
+from fedrec.data.partition import UserPartition, partition_evenly
 from fedrec.data.storage.contents import refuse_occupied
 from fedrec.data.storage.locks import in_use
-from fedrec.data.user_ids import load_people
 from fedrec.local_federation.processes import LINK, Federation, federation
 from fedrec.recsys.hardware import cores
 
@@ -27,16 +27,16 @@ def up(data: Path, nodes: int, folder: Path) -> None:
 
     Raises `InputError` where the folder is taken, or the processes do not start.
     """
-    read_manifest(data)
+    dataset = Dataset.open(data)
     refuse_occupied(folder, "--folder", "choose another, or remove it")
-    hands = partition_evenly(len(load_people(data)), nodes)
+    partitions = partition_evenly(len(dataset.users), nodes)
     with in_use(folder):
-        _up(data, hands, folder)
+        _up(dataset, partitions, folder)
 
 
-def _up(data: Path, hands: list[UserPartition], folder: Path) -> None:
-    nodes = len(hands)
-    folders = split(data, folder / DATA, hands)
+def _up(dataset: Dataset, partitions: list[UserPartition], folder: Path) -> None:
+    nodes = len(partitions)
+    folders = partition_dataset(dataset, folder / DATA, partitions)
     console.status(
         f"Dealt the users to {nodes} nodes; starting a SuperLink, then the nodes, each with a key of its own"
     )

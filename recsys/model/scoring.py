@@ -46,7 +46,7 @@ def vector_scorer(encode: HistoryEncoder, length: int, vectors: Tensor) -> Score
 def user_vectors(encode: HistoryEncoder, length: int, vectors: Tensor, histories: Sequence[np.ndarray]) -> Tensor:
     """Compute user vectors of the last `length` events of each history: (B, E); zeros for an empty history."""
     encoded = torch.zeros(len(histories), vectors.shape[1], device=vectors.device)
-    cohort = Cohort.of(histories, np.arange(len(histories)), length).within(len(vectors))
+    cohort = Cohort.from_histories(histories, np.arange(len(histories)), length).check_rows(len(vectors))
     for users, block in cohort.blocks(EVENTS_PER_BLOCK, len(histories)):
         items, mask = (torch.from_numpy(column[:, 0]).to(vectors.device) for column in (block.items, block.mask))
         encoded[users] = encode(vectors[items], mask) * mask[:, -1:]  # (b, L) → (b, E)

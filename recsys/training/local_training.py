@@ -99,7 +99,7 @@ class LocalTrainer:
 
         # Losses of examples of one length after the other
         means, counted = [], []
-        for part in cohort.trimmed():
+        for part in cohort.split_by_length():
             columns = (part.items, part.mask, part.read)
             items, mask, read = (torch.from_numpy(column).to(device) for column in columns)  # (C, b, L+1)
             dropped = dropout_mask(config, part, self.model.user.width, key)

@@ -78,12 +78,12 @@ class TwoTowerMethod:
 
     def blocks(self, shard: Shard, users: np.ndarray, round: int) -> Iterator[Histories]:
         """Iterate over blocks of windows of the users' histories, with items as rows of the trainable embeddings."""
-        cohort = shard.crops(users, self.model.config.history + 1, self.seed, round, self.held_out)
-        cohort = cohort.within(len(self.embeddings))
+        cohort = shard.training_windows(users, self.model.config.history + 1, self.seed, round, self.held_out)
+        cohort = cohort.check_rows(len(self.embeddings))
         if len(self.trainable_rows) < len(self.embeddings):
             places = np.full(len(self.embeddings), -1)
             places[self.trainable_rows] = np.arange(len(self.trainable_rows))
-            cohort = replace(cohort, items=places[cohort.items] * cohort.mask).within(len(self.trainable_rows))
+            cohort = replace(cohort, items=places[cohort.items] * cohort.mask).check_rows(len(self.trainable_rows))
         for block in [cohort.pooled] if self.pooled else training_blocks(cohort, self.embeddings.device):
             yield Histories(block, round)
 

@@ -95,12 +95,12 @@ class Clients:
         """Rank after each of these numbers of steps, along one path of training."""
         self._check_parts(config.parts)
         trainer = LocalTrainer(self.model, self.embeddings, config.fit, config.parts)
-        everyone = self.shard.crops(range(len(self.shard)), self.model.config.history + 1, config.seed, 0)
-        everyone = everyone.within(len(self.embeddings))
+        everyone = self.shard.training_windows(range(len(self.shard)), self.model.config.history + 1, config.seed, 0)
+        everyone = everyone.check_rows(len(self.embeddings))
 
         def ranks_along_path(block: tuple[np.ndarray, Cohort]) -> tuple[np.ndarray, dict[int, np.ndarray]]:
             users, length = block[0], block[1].items.shape[-1]
-            windows = (self.shard.crops(users, length, config.seed, step) for step in range(max(stops)))
+            windows = (self.shard.training_windows(users, length, config.seed, step) for step in range(max(stops)))
             path = trainer.local_sgd(self.adapter, windows, DrawKey(config.seed, round=0))
             changes: Iterator[Stack] = chain([{}], (updates.deltas for updates in path))
             return users, {
@@ -124,7 +124,7 @@ class Clients:
         """Rank some users' held-out items, each by its own adapter: (C,)."""
         # User vectors of the histories
         histories = [self.shard.history(user, split) for user in users]
-        cohort = Cohort.of(histories, self.shard.salts[users], self.model.config.history)
+        cohort = Cohort.from_histories(histories, self.shard.salts[users], self.model.config.history)
         items, mask = (
             torch.from_numpy(c[:, 0]).to(self.embeddings.device) for c in (cohort.items, cohort.mask)
         )  # (C, L)

@@ -14,7 +14,9 @@ import numpy as np
 import psutil
 import pytest
 
-from fedrec.data.partition import SERVER, UserPartition, split
+from fedrec.data.dataset import Dataset
+from fedrec.data.node_folders import SERVER, partition_dataset
+from fedrec.data.partition import UserPartition
 from fedrec.federation import round_log
 from fedrec.local_federation.certificates import AUTHORITY
 from fedrec.local_federation.processes import LINK, Federation, federation, free_port, key_values
@@ -117,10 +119,10 @@ class Trial:
 
 @contextmanager
 def trial(toy: Path, folder: Path, sizes: list[int], start: int, **knobs: Any) -> Iterator[Trial]:
-    """A federation that deals the toy users in hands of these sizes, and of whose nodes the first `start` are there."""
+    """A federation that deals the toy users by these numbers, and of whose nodes the first `start` are there."""
     starts = np.cumsum([0, *sizes])
-    hands = [UserPartition(f"users {a} to {b - 1}", np.arange(a, b)) for a, b in pairwise(starts)]
-    folders = split(toy, folder / "split", hands)
+    partitions = [UserPartition(f"users {a} to {b - 1}", np.arange(a, b)) for a, b in pairwise(starts)]
+    folders = partition_dataset(Dataset.open(toy), folder / "split", partitions)
     with federation(folder / "flower", {}) as here:
         made = Trial(here, folders, folder / "run", SMALL | {"clients_per_round": 12} | knobs)
         for part in range(start):

@@ -1,0 +1,159 @@
+"""The folders of a federation: a public one for the server, and one for each node with its own users alone.
+
+Each is a prepared folder by itself, and needs no other. Only its owner can read its private part.
+"""
+
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from fedrec.data.catalogue import FILE as CATALOGUE
+from fedrec.data.catalogue import Catalogue
+from fedrec.data.dataset import Dataset
+from fedrec.data.errors import InputError
+from fedrec.data.fingerprint import save_key
+from fedrec.data.histories import build_histories, build_shard, catalogue_rows
+from fedrec.data.manifest import PREPARED, copy_client_state, read_manifest, shard_counts, write_manifest
+from fedrec.data.partition import UserPartition
+from fedrec.data.popularity import COUNTED, NONE, POPULARITY
+from fedrec.data.readers.filter import report_repeats, select_users
+from fedrec.data.readers.reading_report import ReadingReport, shorten
+from fedrec.data.readers.rules import Rules
+from fedrec.data.readers.tables import Tables, read_tables
+from fedrec.data.shard import FOLDER, Shard
+from fedrec.data.split import Split
+from fedrec.data.storage.atomic_files import check_place, replaced_folder
+from fedrec.data.storage.contents import refuse_occupied
+from fedrec.data.user_ids import FILE as USER_IDS
+from fedrec.data.user_ids import load_user_ids, save_user_ids
+
+SERVER = "server"
+NODE_FOLDER = replace(PREPARED, kind="node's folder", mark=USER_IDS)
+
+USER_COUNTS = (
+    *("users", "interactions", "training_only_users", "events_read", "bad_rows", "other_events_dropped"),
+    *("repeats_dropped", "short_users_dropped", "long_users_dropped", "split_dropped"),
+)
+"""The counts over all users in a dataset's manifest, which its federation's folders do not repeat."""
+
+
+def partition_dataset(
+    dataset: Dataset, out: Path, partitions: list[UserPartition], popularity: bool = True
+) -> list[Path]:
+    """Write the folders of the server and of the nodes in one step; returns the nodes' folders.
+
+    The catalogue in all of them keeps its counted popularity, unless `popularity` is False. Raises `InputError` if
+    `out` is not empty.
+    """
+    check_place(out, refuse_occupied)
+    shard, ids = dataset.shard, dataset.users
+    if not popularity and dataset.manifest.get("popularity") == COUNTED:
+        dataset = replace(dataset, manifest={**dataset.manifest, "popularity": NONE})
+    names = [f"node-{number:0{len(str(len(partitions) - 1))}}" for number in range(len(partitions))]
+    with replaced_folder(out, refuse_occupied) as folder:
+        write_public_folder(dataset, folder / SERVER)
+        for name, partition in zip(names, partitions, strict=True):
+            write_node_folder(dataset, folder / name, shard.select(partition.users), ids[partition.users])
+    return [out / name for name in names]
+
+
+def write_public_folder(dataset: Dataset, folder: Path, counts: Mapping[str, int] | None = None) -> None:
+    """Write the public part of a dataset: the catalogue, its cached embeddings if any, and the manifest.
+
+    The manifest has the folder's own `counts` in place of the counts over all users.
+    """
+    folder.mkdir(exist_ok=True)
+    for path in [dataset.folder / CATALOGUE, *sorted(dataset.folder.glob("embeddings-*.safetensors"))]:
+        shutil.copy2(path, folder)
+    if dataset.manifest.get("popularity") == NONE:
+        Catalogue(dataset.catalogue.frame.drop(POPULARITY, strict=False)).save(folder)
+    public = {name: value for name, value in dataset.manifest.items() if name not in USER_COUNTS}
+    write_manifest(folder, public | dict(counts or {}))
+
+
+def write_node_folder(
+    public: Dataset,
+    folder: Path,
+    shard: Shard,
+    ids: pl.Series,
+    steps: Mapping[str, int] | None = None,
+    before: Path | None = None,
+) -> None:
+    """Write a node's folder: the public part, and the histories of its own users, readable by its owner alone.
+
+    The manifest counts these users and, if their table was read here, the `steps` of reading it. The key for
+    fingerprints is that of the folder `before`, which this folder replaces, or a new one.
+    """
+    write_public_folder(public, folder, shard_counts(shard) | dict(steps or {}))
+    folder.chmod(0o700)
+    shard.save(folder)
+    save_user_ids(folder, ids)
+    save_key(folder, before=before)
+    for path in (folder / FOLDER).iterdir():
+        path.chmod(0o600)
+
+
+def prepare_node(
+    public: Path, tables: Tables, out: Path, warn: Callable[[str], None], strict: bool = False
+) -> dict[str, Any]:
+    """Prepare a node's folder from its own table, by the rules of the public folder; returns the node's manifest.
+
+    The users' salts are random, and are kept if the folder is prepared again with later events. Raises `InputError`
+    if the table has no usable history, or if the public folder's split is not leave-one-out.
+    """
+    dataset, report = Dataset.open(public), ReadingReport(warn, strict)
+    split, rules = _leave_one_out(dataset), Rules.from_manifest(dataset.manifest)
+    check_place(out, NODE_FOLDER.check)
+    # events → histories
+    events = read_tables(tables, rules, report).interactions
+    events = _with_known_items(events, dataset.catalogue, tables.interactions, report)
+    rows = catalogue_rows(events["item_id"], dataset.catalogue.frame["item_id"])
+    histories = build_histories(events, rows, split.repeats)
+    report_repeats(events, histories, report)
+    selected = select_users(histories, histories, rules, report)
+    report.finish()
+    if not selected.any():
+        raise InputError(
+            f"{tables.interactions}: no user has {rules.min_events} events with items of the catalogue; "
+            "there is nothing to train on"
+        )
+    # histories → folder
+    salts = _salts_by_id(out)
+    ids, shard = build_shard(histories, selected, lambda user: salts.get(user) or secrets.randbits(64))
+    with replaced_folder(out, NODE_FOLDER.check) as folder:
+        write_node_folder(dataset, folder, shard, ids, report.counts, before=out)
+        copy_client_state(out, folder)
+    return read_manifest(out)
+
+
+def _with_known_items(events: pl.DataFrame, catalogue: Catalogue, path: Path, report: ReadingReport) -> pl.DataFrame:
+    """Return the events with items of the catalogue. Raises `InputError` if there are none."""
+    known = events["item_id"].is_in(catalogue.ids)
+    unknown = events["item_id"].filter(~known)
+    looks = f"its ids look like {shorten(unknown.first())}, the catalogue's like {shorten(catalogue.ids[0])}"
+    if not known.any():
+        raise InputError(f"{path}: none of its items is in the catalogue; {looks}")
+    line = f"events of items that the catalogue lacks, left out: {len(unknown):,} of {len(events):,}; {looks}"
+    report.add_step("unknown_events_dropped", len(unknown), line)
+    return events.filter(known)
+
+
+def _leave_one_out(public: Dataset) -> Split:
+    """Return the split of a federation's data. Raises `InputError` if a node cannot cut its own table by it."""
+    if public.split.cold_share:
+        raise InputError(
+            f"a node's own table is split leave-one-out; the catalogue's data are split by {public.split.description}"
+        )
+    return public.split
+
+
+def _salts_by_id(folder: Path) -> dict[str, int]:
+    """Return the salts of the users that a node's folder already holds; empty if there is no such folder."""
+    if not (folder / FOLDER).is_dir():
+        return {}
+    return dict(zip(load_user_ids(folder).to_list(), Shard.load(folder).salts.tolist(), strict=True))
