@@ -24,6 +24,7 @@ from fedrec.federation.config import RunConfig
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.round_log import RoundLog
 from fedrec.federation.rounds import run
+from fedrec.federation.setup import TrainingSetup
 from fedrec.recsys.hardware import parallel_map
 from fedrec.recsys.model.two_tower import Model
 from fedrec.recsys.training.local_training import ClientUpdates, FitConfig, train_clients
@@ -32,7 +33,7 @@ from tests.support.toy_world import small_config, toy_stamp
 
 
 def trained(data: Path, config: RunConfig, model: Model, folder: Path) -> State:
-    grid = LocalGrid.over(Dataset.open(data), config)
+    grid = LocalGrid.over(TrainingSetup(Dataset.open(data), config))
     start = State.start(model.adapter(), config.server)
     folder.mkdir()
     return run(grid, take_census(grid, config, toy_stamp()), start, config, RoundLog(folder))
@@ -102,11 +103,11 @@ def test_alone_in_few_bits(seed: int, bits: int, clients: int, length: int, scal
     generator = torch.Generator().manual_seed(seed)
     deltas = {"b": scale * torch.randn(clients, length, generator=generator), "a": torch.randn(clients, 2, 3)}
     salts = np.arange(clients, dtype=np.uint64)
-    codes, lengths = encode(deltas, Eden.of(salts, bits, seed, 1))
+    codes, lengths = encode(deltas, Eden.draw(salts, bits, seed, 1))
     decoded = torch.cat(list(codes.decoded()))
     for client in range(clients):
         one = slice(client, client + 1)
-        lone, length_alone = encode({n: t[one] for n, t in deltas.items()}, Eden.of(salts[one], bits, seed, 1))
+        lone, length_alone = encode({n: t[one] for n, t in deltas.items()}, Eden.draw(salts[one], bits, seed, 1))
         assert torch.equal(lone.levels, codes.levels[one])
         assert torch.equal(lone.scales, codes.scales[one])
         assert torch.equal(length_alone, lengths[one])
@@ -147,7 +148,7 @@ def test_private_one_user_moves_the_sum_by_at_most_the_clip(
             ClientUpdates({name: tensor[first:] for name, tensor in deltas.items()}, torch.zeros(clients - first)),
             1,
             clip,
-            Eden.of(np.arange(first, clients, dtype=np.uint64), bits, seed, 1) if bits < 32 else None,
+            Eden.draw(np.arange(first, clients, dtype=np.uint64), bits, seed, 1) if bits < 32 else None,
         )
         for first in (0, 1)
     )
@@ -164,7 +165,7 @@ def test_private_nothing_sent_holds_an_id(
 ) -> None:
     """No message of a whole run holds an item id, a user id, a salt, or anything as long as the catalogue."""
     config = small_config(rounds=2, nodes=nodes, bits=bits)
-    grid = Recorder.over(Dataset.open(toy), config)
+    grid = Recorder.over(TrainingSetup(Dataset.open(toy), config))
     grid.crossed = []
     start = State.start(model.adapter(), config.server)
     run(grid, take_census(grid, config, toy_stamp()), start, config, RoundLog(tmp_path))

@@ -19,11 +19,11 @@ from fedrec.data.shard import NOTHING, Shard
 from fedrec.federation import round_log, rounds
 from fedrec.federation.census import take_census
 from fedrec.federation.checkpoint import State
-from fedrec.federation.client_app import open_node
 from fedrec.federation.clipping import clip_and_sum
 from fedrec.federation.config import RunConfig, from_flat
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.round_log import RoundLog
+from fedrec.federation.setup import TrainingSetup
 from fedrec.federation.training_run import METRICS, open_run, train
 from fedrec.recsys.exact_sum import GRID, exact_scatter, exact_sum
 from fedrec.recsys.recommender import Recommender
@@ -141,11 +141,14 @@ def test_alone(varied: Shard, method: str) -> None:
 
 
 def trained(data: Path, config: RunConfig, folder: Path, grid: type[LocalGrid] = LocalGrid) -> State:
-    nodes = grid.over(Dataset.open(data), config)
-    node = open_node(str(data), config, 0, config.nodes, False)
+    return trained_over(grid.over(TrainingSetup(Dataset.open(data), config)), folder)
+
+
+def trained_over(grid: LocalGrid, folder: Path) -> State:
+    setup = grid.nodes[0].setup
     folder.mkdir()
-    start = State.start(node.method.adapter(), config.server)
-    return rounds.run(nodes, take_census(nodes, config, toy_stamp()), start, config, RoundLog(folder))
+    start = State.start(setup.method.adapter(), setup.config.server)
+    return rounds.run(grid, take_census(grid, setup.config, toy_stamp()), start, setup.config, RoundLog(folder))
 
 
 @pytest.mark.parametrize("method", PEERS)
@@ -173,12 +176,13 @@ def test_private_the_keep_never_crosses(toy: Path, shard: Shard, tmp_path: Path,
     """Of the model, only the table crosses, and nothing that crosses holds a private vector."""
     config = peer_config(method, nodes=3)
     Recorder.crossed = []
-    state = trained(toy, config, tmp_path / "run", Recorder)
+    grid = Recorder.over(TrainingSetup(Dataset.open(toy), config))
+    state = trained_over(grid, tmp_path / "run")
     assert len(Recorder.crossed) >= 4 * 4
     payload = b"".join(part for message in Recorder.crossed for part in bytes_of(message))
     names = {n for m in Recorder.crossed for record in m.content.array_records.values() for n in record}
     assert names == {TABLE, "tickets"}
-    kept = [open_node(str(toy), config, part, 3, False).keep.at(state.run, config.rounds) for part in range(3)]
+    kept = [node.states.at(state.run, config.rounds) for node in grid.nodes]
     assert sum(len(parts) for parts in kept) == len(shard)
     for private in (private for parts in kept for private in parts.values()):
         assert private.v[:4].numpy().tobytes() not in payload
@@ -258,9 +262,9 @@ def test_peers_learn_the_toy_world(toy: Path, shard: Shard, tmp_path: Path, meth
     config = peer_config(
         method, rounds=100, clients_per_round=12, validate_every=100, baseline_dim=4, baseline_rate=1.0
     )
-    state = trained(toy, config, tmp_path / "run")
-    node = open_node(str(toy), config, 0, 1, False)
-    scores = node.method.scorer(state.adapter, node.shard, "train", node.keep.at(state.run, 100))(range(12))
+    grid = LocalGrid.over(TrainingSetup(Dataset.open(toy), config))
+    state, (node,) = trained_over(grid, tmp_path / "run"), grid.nodes
+    scores = node.setup.method.scorer(state.adapter, node.shard, "train", node.states.at(state.run, 100))(range(12))
     for user in range(12):
         scores[user, torch.from_numpy(np.array(shard.history(user, "train"), dtype=np.int64))] = torch.nan
     cooking, space = scores[:, :12].nanmean(1), scores[:, 12:].nanmean(1)
@@ -276,13 +280,8 @@ def test_the_leak_shows_in_what_is_measured(toy: Path, tmp_path: Path) -> None:
             {"rounds": 100, "clients_per_round": 12, "baseline_dim": 4, "baseline_rate": 1.0},
         )
         config = peer_config("pfedrec", **learning, validate_every=100, baseline_leak=leak)
-        train(
-            LocalGrid.over(Dataset.open(toy), config),
-            out,
-            Dataset.open(toy),
-            open_run(out, Dataset.open(toy), config, resume=False),
-            lambda record: None,
-        )
+        run = open_run(out, Dataset.open(toy), config, resume=False)
+        train(LocalGrid.over(run.setup), run)
         mrr[leak] = json.loads((out / METRICS).read_text())["test"]["full"]["mrr"]
     assert mrr[True] > 1.3 * mrr[False]
 
@@ -293,10 +292,8 @@ def test_the_best_round_is_measured_with_its_own_private_parts(
 ) -> None:
     """And a peer's run has figures by both protocols, and no artifact."""
     out = tmp_path / "run"
-    config = open_run(
-        out, Dataset.open(toy), peer_config(method, rounds=12, validation_users=12, nodes=3), resume=False
-    )
-    train(LocalGrid.over(Dataset.open(toy), config), out, Dataset.open(toy), config, lambda record: None)
+    run = open_run(out, Dataset.open(toy), peer_config(method, rounds=12, validation_users=12, nodes=3), resume=False)
+    train(LocalGrid.over(run.setup), run)
     metrics, card = (json.loads((out / name).read_text()) for name in (METRICS, "card.json"))
     logged = round_log.read(out)[card["best_round"] - 1]["validation"]
     assert card["best_round"] < 12  # else the test would show nothing
@@ -315,7 +312,7 @@ def test_a_peer_is_only_what_its_authors_made_it(change: dict[str, object], said
 
 
 def test_a_peer_does_not_begin_from_a_run_of_ours(toy: Path, run: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="pfedrec cannot go on from"):
+    with pytest.raises(InputError, match="pfedrec cannot start from"):
         open_run(tmp_path / "new", Dataset.open(toy), peer_config("pfedrec"), False, run)
     assert not (tmp_path / "new").exists()
 

@@ -1,6 +1,7 @@
 """Parts that train a federated peer: its private parts live in this process, so an interrupted one begins anew."""
 
 from functools import partial
+from pathlib import Path
 
 from benchmarks.reproduce.jobs import Figures, Job, JobFolder, keep_ranks
 from benchmarks.reproduce.preset import PRESETS, Preset
@@ -10,10 +11,11 @@ from fedrec.data.errors import InputError
 from fedrec.data.storage.reading import read_toml
 from fedrec.evaluation import measured
 from fedrec.federation.checkpoint import State
-from fedrec.federation.client_app import open_node
 from fedrec.federation.config import RunConfig, from_flat, to_flat
+from fedrec.federation.node import Node
+from fedrec.federation.run_checks import TrainedOn
 from fedrec.federation.training_run import RUN as RUN_FILES
-from fedrec.federation.training_run import TrainedOn, open_run
+from fedrec.federation.training_run import open_run
 from fedrec.recsys.evaluation.ranking import Ranking, rank_users
 from fedrec.training import train_shown
 
@@ -46,20 +48,20 @@ def _part(name: str, config: RunConfig) -> Job:
 def _train(config: RunConfig, place: JobFolder) -> Figures:
     out = place.folder / RUN
     RUN_FILES.clear(out)
-    opened = open_run(out, Dataset.open(place.data), config, resume=False, histories=TrainedOn.of(place.data))
-    train_shown(Dataset.open(place.data), out, opened)
-    test = _ranked(config, place, "test", "full")
+    run = open_run(out, Dataset.open(place.data), config, resume=False, histories=TrainedOn.of(place.data))
+    (node,) = train_shown(run).nodes
+    test = _ranked(node, out, "test", "full")
     keep_ranks(place.folder, test.ranks)
     return {
         "test": measured(test),
-        "validation": measured(_ranked(config, place, "validation", "full")),
-        SAMPLED: measured(_ranked(config, place, "test", SAMPLED)),
+        "validation": measured(_ranked(node, out, "validation", "full")),
+        SAMPLED: measured(_ranked(node, out, "test", SAMPLED)),
     }
 
 
-def _ranked(config: RunConfig, place: JobFolder, split: str, protocol: str) -> Ranking:
-    """All users, ranked by the node that has just trained them and still keeps their private parts."""
-    node, state = open_node(str(place.data), config, 0, 1, False), State.load(place.folder / RUN)
+def _ranked(node: Node, out: Path, split: str, protocol: str) -> Ranking:
+    """Rank all users by the node that has just trained them and still keeps their client states."""
+    state = State.load(out)
     assert state, "a run that is finished has a state"
-    score = node.method.scorer(state.best, node.shard, split, node.keep.at(state.run, state.best_round))
+    score = node.setup.method.scorer(state.best, node.shard, split, node.states.at(state.run, state.best_round))
     return rank_users(score, node.shard, range(len(node.shard)), split, protocol, coverage=True)

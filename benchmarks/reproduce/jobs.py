@@ -15,7 +15,7 @@ from fedrec.data.storage.reading import open_array, read_bytes
 from fedrec.evaluation import save_ranks
 from fedrec.federation.config import RunConfig, to_flat
 from fedrec.federation.training_run import RUN as OF_A_RUN
-from fedrec.federation.training_run import environment_info
+from fedrec.recsys.environment import environment_info
 from fedrec.recsys.recommender import save_json
 
 RECORD = "part.json"

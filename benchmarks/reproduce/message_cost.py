@@ -34,5 +34,5 @@ def cost(run: Path, bits: int) -> Figures:
 def uplink(adapter: Adapter, bits: int) -> int:
     """Bytes that a phone sends in a round: the answer of a node with one user."""
     fitted = ClientUpdates({name: torch.zeros(1, *tensor.shape) for name, tensor in adapter.items()}, torch.zeros(1))
-    coding = Eden.of(np.zeros(1, dtype=np.uint64), bits, seed=0, round=1) if bits < FULL_PRECISION else None
+    coding = Eden.draw(np.zeros(1, dtype=np.uint64), bits, seed=0, round=1) if bits < FULL_PRECISION else None
     return wire.payload_bytes(wire.encode_update(clip_and_sum(fitted, 1, 1.0, coding)))

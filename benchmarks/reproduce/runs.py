@@ -11,7 +11,8 @@ from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
 from fedrec.evaluation import cold_items, measured, score_users
 from fedrec.federation.config import RunConfig, to_flat
-from fedrec.federation.training_run import TrainedOn, open_run
+from fedrec.federation.run_checks import TrainedOn
+from fedrec.federation.training_run import TrainingRun, open_run
 from fedrec.recsys.evaluation.ranking import Scorer, restrict_to
 from fedrec.recsys.recommender import CARD, Recommender
 from fedrec.training import train_shown
@@ -36,11 +37,11 @@ def _train(config: RunConfig, place: JobFolder) -> Figures:
 def trained(config: RunConfig, place: JobFolder, start: Path | None = None) -> Recommender:
     """The run of a part, from its beginning or from where it was interrupted; `start` is a run to begin from."""
     out = place.folder / RUN
-    train_shown(Dataset.open(place.data), out, _opened(out, place, config, start))
+    train_shown(_opened(out, place, config, start))
     return Recommender.load(out)
 
 
-def _opened(out: Path, place: JobFolder, config: RunConfig, start: Path | None) -> RunConfig:
+def _opened(out: Path, place: JobFolder, config: RunConfig, start: Path | None) -> TrainingRun:
     return open_run(out, Dataset.open(place.data), config, (out / CARD).is_file(), start, TrainedOn.of(place.data))
 
 

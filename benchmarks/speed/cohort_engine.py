@@ -57,8 +57,8 @@ class Bench:
         self.config = replace(config, model=replace(config.model, history=history or config.model.history))
         self.data = data
         self.node = Node.open(data, self.config)  # it hosts all users
-        self.adapter = worlds.bent(self.node.model.adapter(), config.seed)
-        self.embeddings = self.node.public.matrix
+        self.adapter = worlds.bent(self.node.setup.model.adapter(), config.seed)
+        self.embeddings = self.node.setup.device_embeddings.matrix
         self.near = {name: tensor.to(self.embeddings.device) for name, tensor in self.adapter.items()}
         self.state = State.start(self.adapter, config.server)
 
@@ -73,7 +73,9 @@ class Bench:
 
     def losses(self, stack: Stack, cohort: Cohort) -> Tensor:
         config = self.config
-        return client_losses(self.node.model, stack, cohort, self.embeddings, config.fit, (config.seed, 1, 0))
+        return client_losses(
+            self.node.setup.device_model, stack, cohort, self.embeddings, config.fit, (config.seed, 1, 0)
+        )
 
     def engine(self, order: Order) -> Update:
         total = self.node.train(order, self.adapter)
@@ -165,7 +167,7 @@ def compare(bench: Bench) -> dict[str, Any]:
 def with_flower(found: dict[str, Any], bench: Bench, folder: Path) -> dict[str, Any]:
     """The same, and a few rounds of the same federation under Flower's simulation, which must end in the same model."""
     config = replace(bench.config, clients_per_round=LONE, rounds=FLOWER_ROUNDS, validate_every=10**9)
-    stamp, state = bench.node.public.stamp, State.start(bench.adapter, config.server)
+    stamp, state = bench.node.setup.embeddings.stamp, State.start(bench.adapter, config.server)
     ends = {}
     for way, nodes in (("flower", len(bench.node.shard)), ("here", 1)):
         (out := folder / way).mkdir()
@@ -241,7 +243,7 @@ def profile(config: RunConfig) -> list[dict[str, Any]]:
         for _ in range(2):
             with profiled(activities=[ProfilerActivity.CPU]) as recorded:
                 fitted = train_clients(
-                    bench.node.model, bench.near, block, bench.embeddings, config.fit, (config.seed, 1)
+                    bench.node.setup.device_model, bench.near, block, bench.embeddings, config.fit, (config.seed, 1)
                 )
                 with torch.profiler.record_function("clip and sum"):
                     clip_and_sum(fitted, 1, config.clip)

@@ -8,8 +8,8 @@ import torch
 
 from fedrec.data.readers.film_text import add_text
 from fedrec.data.synthetic.demo_films import generate
-from fedrec.federation.training_run import environment_info
 from fedrec.recsys.embeddings import Encoder, resolve
+from fedrec.recsys.environment import environment_info
 
 TEXTS, TURNS = 64, 3
 JOINED = (1, 8)

@@ -24,7 +24,7 @@ import psutil
 
 from benchmarks.speed.clock import alternate, ratio
 from benchmarks.speed.served import Caller, Served, at_rate, serving, together, while_asking
-from fedrec.federation.training_run import environment_info
+from fedrec.recsys.environment import environment_info
 from fedrec.recsys.model.lora import fingerprint
 from fedrec.recsys.recommender import Recommender
 from fedrec.serving.engine import Engine

@@ -14,10 +14,11 @@ from fedrec.data.synthetic.random_tables import INTERACTIONS, ITEMS, SyntheticCo
 from fedrec.federation.census import take_census
 from fedrec.federation.config import RunConfig
 from fedrec.federation.local_grid import LocalGrid
-from fedrec.federation.node import public_side, shared_model
 from fedrec.federation.roster import Roster
+from fedrec.federation.setup import TrainingSetup
 from fedrec.recsys.embeddings import Embeddings, resolve
 from fedrec.recsys.model.lora import Adapter
+from fedrec.recsys.model.two_tower import Model
 
 
 def make_tables(config: SyntheticConfig, folder: Path) -> None:
@@ -38,7 +39,7 @@ def embed_at_random(folder: Path, config: RunConfig) -> None:
     """Unit vectors in place of the catalogue's embeddings: what they mean costs nothing, so it is not measured."""
     catalogue = Catalogue.load(folder / "prepared")
     encoder = resolve(config.model.encoder)
-    width = shared_model(config.model, config.seed).user.width
+    width = Model(config.model, encoder, config.seed).user.width
     drawn = torch.randn(len(catalogue), width, generator=torch.Generator().manual_seed(config.seed))
     stamp = Embeddings.stamp_of(catalogue, encoder)
     Embeddings(F.normalize(drawn, dim=-1), stamp, catalogue.warm).save(folder / "prepared")
@@ -54,8 +55,9 @@ def make(synthetic: SyntheticConfig, folder: Path, config: RunConfig) -> Path:
 
 def open_grid(data: Path, config: RunConfig) -> tuple[LocalGrid, Roster]:
     """In-process nodes, and their users."""
-    grid = LocalGrid.over(Dataset.open(data), config)
-    return grid, take_census(grid, config, public_side(data, config.model.encoder).stamp)
+    setup = TrainingSetup(Dataset.open(data), config)
+    grid = LocalGrid.over(setup)
+    return grid, take_census(grid, config, setup.embeddings.stamp)
 
 
 def bent(adapter: Adapter, seed: int) -> Adapter:

@@ -39,7 +39,7 @@ class Eden:
     flips: Tensor  # (C, D) of bool: the signs to change before rotating, each client's own
 
     @classmethod
-    def of(cls, salts: np.ndarray, bits: int, seed: int, round: int) -> "Eden":
+    def draw(cls, salts: np.ndarray, bits: int, seed: int, round: int) -> "Eden":
         """Drawn from the clients' tickets, which the server knows: flips are sent, and must not tell of a salt."""
         rngs = (random_stream(Stream.ROTATIONS, seed, round, ticket_of(salt)) for salt in salts.tolist())
         drawn = np.frombuffer(b"".join(rng.bytes(WIDTH // 8) for rng in rngs), dtype=np.uint8)
