@@ -81,5 +81,5 @@ class LocalGrid(Grid):
 
 
 def _identify(run_id: int) -> None:
-    """Flower's messages are built inside a run only, and read which from here (private to Flower 1.41)."""
+    """Set the run that Flower's messages read when they are built (private to Flower 1.41)."""
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, run_id, 1

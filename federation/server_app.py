@@ -22,7 +22,7 @@ logger = logging.getLogger("flwr")
 
 
 class RunStopped(AppExitException):
-    """What ends a run for a reason that its operator can mend."""
+    """The end of a run for a reason that its operator can fix."""
 
     exit_code = ExitCode.SERVERAPP_EXCEPTION
 

@@ -16,7 +16,7 @@ RUN_ID = re.compile("[0-9a-f]{0,32}")
 """A run's id; none, in a run whose state was saved by a version without ids."""
 
 PROTOCOLS = ("full", "sampled-99")
-"""By which a node ranks."""
+"""The protocols by which a node ranks."""
 
 
 @dataclass(frozen=True, eq=False)

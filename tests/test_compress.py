@@ -21,7 +21,7 @@ from fedrec.federation import round_log, wire
 from fedrec.federation.census import take_census
 from fedrec.federation.checkpoint import State
 from fedrec.federation.clipping import clip_and_sum, norms
-from fedrec.federation.compression.eden import CompressedUpdate, Eden, encode, rows
+from fedrec.federation.compression.eden import CompressedUpdate, Eden, count_rows, encode
 from fedrec.federation.compression.quantise import SIDE, WIDTH, hadamard, quantiser
 from fedrec.federation.config import from_flat
 from fedrec.federation.local_grid import LocalGrid
@@ -42,7 +42,7 @@ def coded(change: Tensor, bits: int, salts: np.ndarray) -> tuple[Tensor, Tensor,
     """One change under the rotation of each of these salts, decoded; with the codes' scales, and the told lengths."""
     deltas = {"a": change.expand(len(salts), -1)}
     codes, lengths = encode(deltas, Eden.draw(salts, bits, seed=0, round=1))
-    return torch.cat(list(codes.decoded()))[:, : len(change)], codes.scales, lengths
+    return torch.cat(list(codes.decode()))[:, : len(change)], codes.scales, lengths
 
 
 def lone(bits: int, seed: int = 0, length: int = 3000) -> tuple[Update, dict[str, Tensor]]:
@@ -128,7 +128,7 @@ def test_a_decoded_change_is_right_along_the_change(seed: int, bits: int, scale:
     change = scale * torch.randn(length, generator=torch.Generator().manual_seed(seed))
     deltas = {"a": change.unsqueeze(0)}
     codes, told = encode(deltas, Eden.draw(np.array([seed], dtype=np.uint64), bits, 0, 1))
-    decoded = next(codes.decoded())[0].double()
+    decoded = next(codes.decode())[0].double()
     assert float(decoded[:length] @ change.double()) == pytest.approx(float(change.double().square().sum()), rel=1e-3)
     assert float(decoded.norm()) == pytest.approx(float(told[0]), rel=1e-6)
 
@@ -180,7 +180,7 @@ def test_what_a_client_sends_in_a_round(toy: Path, model: Model) -> None:
     """The levels; 4 bytes of scale for each row of 1,024; a bit for each sign of a row; and the names around them."""
     adapter = model.adapter()
     count = sum(tensor.numel() for tensor in adapter.values())
-    assert rows({name: tensor.shape for name, tensor in adapter.items()}) == count / WIDTH == 9
+    assert count_rows({name: tensor.shape for name, tensor in adapter.items()}) == count / WIDTH == 9
     for bits in BITS:
         sent = bytes_up(toy, model, bits)
         assert sent == pytest.approx(uplink(adapter, bits), abs=8), "the varying part is the length of numbers as text"

@@ -104,14 +104,14 @@ def test_alone_in_few_bits(seed: int, bits: int, clients: int, length: int, scal
     deltas = {"b": scale * torch.randn(clients, length, generator=generator), "a": torch.randn(clients, 2, 3)}
     salts = np.arange(clients, dtype=np.uint64)
     codes, lengths = encode(deltas, Eden.draw(salts, bits, seed, 1))
-    decoded = torch.cat(list(codes.decoded()))
+    decoded = torch.cat(list(codes.decode()))
     for client in range(clients):
         one = slice(client, client + 1)
         lone, length_alone = encode({n: t[one] for n, t in deltas.items()}, Eden.draw(salts[one], bits, seed, 1))
         assert torch.equal(lone.levels, codes.levels[one])
         assert torch.equal(lone.scales, codes.scales[one])
         assert torch.equal(length_alone, lengths[one])
-        assert torch.equal(next(lone.decoded()), decoded[one])
+        assert torch.equal(next(lone.decode()), decoded[one])
 
 
 def test_another_seed_is_another_model(toy: Path, model: Model, tmp_path: Path) -> None:
