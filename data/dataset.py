@@ -49,8 +49,12 @@ class Dataset:
 
     @cached_property
     def shard(self) -> Shard:
-        """The users' histories, opened at the first use; raises `InputError` if they are missing or damaged."""
-        return Shard.load(self.folder)
+        """The users' histories, opened at the first use. Raises `InputError` if they are missing or damaged, or if the
+        folder was prepared again since it was opened."""
+        shard = Shard.load(self.folder)
+        if read_manifest(self.folder) != self.manifest:
+            raise InputError(f"{self.folder} was replaced while it was read; run the command again")
+        return shard
 
     @cached_property
     def users(self) -> pl.Series:

@@ -18,7 +18,7 @@ logger = logging.getLogger("fedrec")
 
 
 def take_census(grid: Grid, config: RunConfig, stamp: Mapping[str, str], poll: float = 1.0) -> Roster:
-    """Wait until `config.nodes` nodes are there, and ask each for its users' tickets.
+    """Wait until `config.nodes` nodes have connected, and ask each for its users' tickets.
 
     A node that cannot take part is left out, whatever it answered, and the run begins with the others. Raises
     `InputError` if they do not come within the round's timeout, or none has a user.
@@ -41,7 +41,7 @@ def take_census(grid: Grid, config: RunConfig, stamp: Mapping[str, str], poll: f
 
 
 def with_new_nodes(grid: Grid, roster: Roster, asked: set[int], config: RunConfig) -> Roster:
-    """The roster with the nodes that have come since: each is asked for its users once, and noted in `asked`."""
+    """Return the roster with the nodes that have connected since; each is asked once, and added to `asked`."""
     new = sorted(set(grid.get_node_ids()) - asked)
     asked.update(new)
     if not new:
@@ -54,7 +54,7 @@ def with_new_nodes(grid: Grid, roster: Roster, asked: set[int], config: RunConfi
 
 
 def _joined(roster: Roster, census: Mapping[int, np.ndarray]) -> tuple[Roster, list[int]]:
-    """The roster with the nodes of a census, and which of them joined.
+    """Return the roster with the nodes of a census, and the nodes that joined.
 
     If two nodes claim a user, the one that came later is left out. Of two that came together neither can be told for
     the liar, and the one with the lower number stays: if one folder was given to both by mistake, that is right.
@@ -62,7 +62,7 @@ def _joined(roster: Roster, census: Mapping[int, np.ndarray]) -> tuple[Roster, l
     joined: list[int] = []
     for node, tickets in census.items():
         try:
-            roster = roster.joined(node, tickets)
+            roster = roster.with_node(node, tickets)
             joined.append(node)
         except InputError as error:
             logger.warning("node %s is left out: %s", node, error)
@@ -70,7 +70,7 @@ def _joined(roster: Roster, census: Mapping[int, np.ndarray]) -> tuple[Roster, l
 
 
 def _census(grid: Grid, nodes: Sequence[int], stamp: Mapping[str, str], config: RunConfig) -> dict[int, np.ndarray]:
-    """The tickets of those nodes that can take part."""
+    """Request the tickets of nodes; nodes that cannot take part are left out."""
     census: dict[int, np.ndarray] = {}
     for node, reply in send_and_receive(grid, wire.CENSUS, {node: RecordDict() for node in nodes}, "0", config).items():
         try:

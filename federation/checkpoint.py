@@ -21,7 +21,7 @@ STATE = "state.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """All that the server remembers between rounds."""
+    """The server state: all that the server remembers between rounds."""
 
     round: int
     adapter: Adapter
@@ -30,7 +30,7 @@ class State:
     best: Adapter  # the adapter of the best validated round; without validation, of the last that was answered
     best_round: int = 0
     best_score: float = -1.0
-    run: str = ""  # drawn when the run began: nodes tell by it what they keep for this run from what is of others
+    run: str = ""  # drawn when the run began: by it nodes keep the client states of different runs apart
     roster: str = ""  # fingerprint of the users that could be asked last
 
     @classmethod
@@ -40,13 +40,13 @@ class State:
         return cls(0, adapter, zeros, floor, adapter, run=secrets.token_hex(8))
 
     def with_score(self, score: float) -> "State":
-        """Keep this round's adapter if its validation score is the best so far."""
+        """Return the state with this round's adapter as the best one if its validation score is the highest so far."""
         if score <= self.best_score:
             return self
         return replace(self.with_best_adapter(), best_score=score)
 
     def with_best_adapter(self) -> "State":
-        """With this round's adapter as the one that the run leaves."""
+        """Return the state with this round's adapter as the best one."""
         return replace(self, best=self.adapter, best_round=self.round)
 
     def save(self, folder: Path) -> None:
@@ -65,7 +65,7 @@ class State:
 
     @classmethod
     def load(cls, folder: Path) -> "State | None":
-        """The state of the last finished round, or None before the first. Raises `InputError` if it is damaged."""
+        """Load the state of the last finished round, or None before the first. Raises `InputError` if it is damaged."""
         path = folder / STATE
         if not path.exists():
             return None
@@ -85,7 +85,7 @@ class State:
         return state
 
     def _check(self, path: Path, remedy: str) -> None:
-        """Raises `InputError` where the parts are not of one adapter, or hold what no training leaves."""
+        """Raise `InputError` if the parts belong to different adapters, or hold numbers that no training leaves."""
         numbers = {name: getattr(self, name) for name in ("round", "best_round", "run", "roster")}
         require(numbers, {"round": int, "best_round": int, "run": str, "roster": str}, path, remedy)
         dtypes = dict(zip(_PARTS, (torch.float32, torch.float64, torch.float64, torch.float32), strict=True))

@@ -1,7 +1,7 @@
-"""The Flower ClientApp: opens this node's shard, and answers a census, a training or an evaluation order."""
+"""The Flower ClientApp: answers a census, a training order or an evaluation order for the node that a context names."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -9,22 +9,23 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.federation import wire
 from fedrec.federation.config import RunConfig, from_run_config
 from fedrec.federation.node import Node
+from fedrec.federation.setup import TrainingSetup
 
-app = ClientApp()
 logger = logging.getLogger("fedrec")
 
 
 class NodeFailure(RuntimeError):
-    """What the server learns of a failure on a node: its kind, and nothing that the data may have put into it."""
+    """The server's view of a failure on a node: its kind, and nothing that the data may have put into it."""
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Flower sends an exception's text to the server, and such a text can name a row of somebody's history."""
+    """Hide the text of an exception from the server, to which Flower sends it: it can name a row of a history."""
     try:
         yield
     except InputError:  # ours: it names files and settings only
@@ -34,36 +35,52 @@ def guarded() -> Iterator[None]:
         raise NodeFailure(f"{type(error).__name__}; the node's log tells more") from None
 
 
-@app.query("census")
-def census(message: Message, context: Context) -> Message:
-    with guarded():
-        node = _node(context)
-        return Message(wire.encode_census(node.shard.tickets(), node.public.provenance), reply_to=message)
+def client_app(node_of: Callable[[Context], Node]) -> ClientApp:
+    """Build the app that answers for the node which `node_of` finds by the context of a message."""
+    app = ClientApp()
+
+    @app.query("census")
+    def census(message: Message, context: Context) -> Message:
+        with guarded():
+            node = node_of(context)
+            return Message(wire.encode_census(node.shard.tickets(), node.setup.embeddings.provenance), reply_to=message)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        with guarded():
+            order, adapter = wire.decode_order(message.content)
+            return Message(wire.encode_update(node_of(context).train(order, adapter)), reply_to=message)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        with guarded():
+            order, adapter = wire.decode_order(message.content)
+            return Message(wire.encode_update(node_of(context).evaluate(order, adapter)), reply_to=message)
+
+    return app
 
 
-@app.train()
-def train(message: Message, context: Context) -> Message:
-    with guarded():
-        order, adapter = wire.decode_order(message.content)
-        return Message(wire.encode_update(_node(context).train(order, adapter)), reply_to=message)
+def node_of_context(context: Context) -> Node:
+    """Open the node that `--node-config` describes.
 
-
-@app.evaluate()
-def evaluate(message: Message, context: Context) -> Message:
-    with guarded():
-        order, adapter = wire.decode_order(message.content)
-        return Message(wire.encode_update(_node(context).evaluate(order, adapter)), reply_to=message)
-
-
-def _node(context: Context) -> Node:
-    """The node that `--node-config` describes: `data`, a prepared folder; which `part` of how many `parts` of its
-    users, where nodes share it; and `lasting`, whether what it keeps of them outlives this process, as it does unless
-    it is told otherwise."""
-    asked = context.node_config
-    part, parts, lasting = int(asked.get("part", 0)), int(asked.get("parts", 1)), bool(asked.get("lasting", True))
-    return open_node(str(asked["data"]), from_run_config(context.run_config), part, parts, lasting)
+    Its fields are `data`, a prepared folder; `part` and `parts`, if several nodes share the folder's users; and
+    `persistent` (true unless set), to store client state on disk instead of in memory.
+    """
+    config = context.node_config
+    part, parts, persistent = int(config.get("part", 0)), int(config.get("parts", 1)), config.get("persistent", True)
+    return open_node(str(config["data"]), from_run_config(context.run_config), part, parts, bool(persistent))
 
 
 @lru_cache(maxsize=1024)
-def open_node(folder: str, config: RunConfig, part: int, parts: int, lasting: bool) -> Node:
-    return Node.open(Path(folder), config, part, parts, lasting)
+def open_node(folder: str, config: RunConfig, part: int, parts: int, persistent: bool) -> Node:
+    """Open a node once for all messages to it: Flower gives an app no place to keep it between two of them."""
+    return Node.host(_open_setup(folder, config), part, parts, persistent)
+
+
+@lru_cache(maxsize=4)
+def _open_setup(folder: str, config: RunConfig) -> TrainingSetup:
+    """Open a setup once for all nodes that Flower's simulation puts into one process."""
+    return TrainingSetup(Dataset.open(Path(folder)), config)
+
+
+app = client_app(node_of_context)

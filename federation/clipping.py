@@ -13,7 +13,7 @@ from fedrec.recsys.training.local_training import ClientUpdates
 
 
 def norms(deltas: Adapter) -> Tensor:
-    """Each client's L2 norm over all of its change: name → (C, …) to (C,)."""
+    """Compute each client's L2 norm over all of its change: name → (C, …) to (C,)."""
     lengths = [torch.linalg.vector_norm(tensor.flatten(1), dim=1) for tensor in deltas.values()]
     return torch.linalg.vector_norm(torch.stack(lengths).double(), dim=0)
 
@@ -21,10 +21,11 @@ def norms(deltas: Adapter) -> Tensor:
 def clip_and_sum(
     fitted: ClientUpdates, round: int, clip: float, coding: Eden | None = None, worst: float = math.inf
 ) -> Update:
-    """Clip each client's change to L2 norm `clip` and add them up. One that diverged, or whose loss is above `worst`,
-    adds nothing, and is counted; so is one with no example.
+    """Clip each client's change to L2 norm `clip` and sum the changes exactly.
 
-    With a coding, what is clipped and added is each change as the server would decode it.
+    A client that diverged, or whose loss is above `worst`, adds nothing and is counted; so is one without examples.
+
+    With a coding, each change is clipped and summed as the server would decode it.
     """
     lengths = norms(fitted.deltas)  # (C,)
     finite = lengths.isfinite() & fitted.losses.isfinite() & (fitted.losses <= worst)

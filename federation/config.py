@@ -1,4 +1,4 @@
-"""All knobs of a run: frozen dataclasses here, one flat table outside (command line, TOML, Flower's run config)."""
+"""The settings of a run: frozen dataclasses here, one flat table outside (command line, TOML, Flower's run config)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -92,7 +92,7 @@ class RunConfig:
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """The splits whose items training does not see, so that they can tell how good it is."""
+        """The splits whose items training does not see, so that the run can be evaluated on them."""
         return ("test", "validation")[: self.held_out]
 
 
@@ -101,7 +101,7 @@ _ADAPTER = TypeAdapter(RunConfig)
 
 
 def to_flat(config: RunConfig | ModelConfig | FitConfig | ServerConfig | FederatedBaselineConfig) -> dict[str, Scalar]:
-    """The flat table of a config: name → int, float, bool or str."""
+    """Flatten a config into a table: name → int, float, bool or str."""
     table: dict[str, Scalar] = {}
     for item in fields(config):
         value = getattr(config, item.name)
@@ -113,9 +113,9 @@ def to_flat(config: RunConfig | ModelConfig | FitConfig | ServerConfig | Federat
 
 
 def from_flat(table: Mapping[str, Any]) -> RunConfig:
-    """Build a config from a flat table; knobs that are left out keep their defaults.
+    """Build a config from a flat table; settings that are left out keep their defaults.
 
-    Raises `InputError` for a name that is not known or a value that does not fit.
+    Raises `InputError` for an unknown name or an invalid value.
     """
     known = to_flat(RunConfig())
     nested: dict[str, Any] = {section: {} for section in _SECTIONS}
@@ -159,10 +159,10 @@ def _check_combination(config: RunConfig) -> None:
 
 
 RUN_PATHS: dict[str, Scalar] = {"data": "", "out": "", "start": "", "resume": False}
-"""What Flower's server app is told beside the knobs: the prepared folder, the run's folder, a run to begin from if
-any, whether to resume."""
+"""The entries of Flower's run config beside the settings: the prepared folder, the run's folder, a run to start from if
+any, and whether to resume."""
 
 
 def from_run_config(table: Mapping[str, Any]) -> RunConfig:
-    """Build a config from Flower's run config, which holds the places too. Raises `InputError`."""
+    """Build a config from Flower's run config, which holds `RUN_PATHS` too. Raises `InputError`."""
     return from_flat({name: value for name, value in table.items() if name not in RUN_PATHS})

@@ -59,14 +59,14 @@ class RoundReport:
 
 
 def orders_per_node(roster: Roster, order: Order) -> dict[int, Order]:
-    """An order to places of the roster, as one for each node that hosts some of them."""
+    """Split an order to places of the roster into one for each node that hosts some of them."""
     return {node: replace(order, users=users) for node, users in roster.per_node(order.users).items()}
 
 
 def request_updates(
     grid: Grid, kind: str, orders: Mapping[int, Order], adapter: Adapter, config: RunConfig
 ) -> RoundReport:
-    """Send each node its order and take in what comes back in time. A bad answer is refused and counted."""
+    """Send each node its order and collect the updates that arrive in time. Invalid answers are refused and counted."""
     tally = RoundReport(clients_asked=sum(len(order.users) for order in orders.values()))
     contents = {node: wire.encode_order(order, adapter) for node, order in orders.items()}
     tally.bytes_down = sum(wire.payload_bytes(content) for content in contents.values())
@@ -98,7 +98,7 @@ def request_updates(
 def send_and_receive(
     grid: Grid, kind: str, contents: Mapping[int, RecordDict], number: str, config: RunConfig
 ) -> dict[int, Message]:
-    """One message to each node; the first reply of each that was asked, in the order of the nodes."""
+    """Send a message to each node, and return the first reply of each, in the order of the nodes."""
     messages = [Message(content, node, kind, group_id=number) for node, content in contents.items()]
     answers = list(grid.send_and_receive(messages, timeout=config.round_timeout))
     # by what they answer: where a node is lost, the SuperLink answers in its place, and under its own number
@@ -116,7 +116,7 @@ def send_and_receive(
 
 
 def one_line(error: ValueError) -> str:
-    """A line of a refusal, which may hold text of the node's, however long and on however many lines that is."""
+    """Format a refusal's reason as one short line: it may hold text from the node, of any length and shape."""
     text = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
     return text if len(text) <= REASON else f"{text[:REASON]}…"
 

@@ -1,6 +1,6 @@
 """Flower's Grid without a network: messages go to our ClientApp in this process, through the same records."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Self
 
@@ -11,32 +11,37 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedrec.data.dataset import Dataset
-from fedrec.federation import client_app
-from fedrec.federation.config import RunConfig, to_flat
+from fedrec.federation.client_app import client_app
+from fedrec.federation.config import to_flat
+from fedrec.federation.node import Node
+from fedrec.federation.setup import TrainingSetup
 
 
 class LocalGrid(Grid):
     """Nodes in this process. Each has a node config, as a SuperNode has; all get the run's config."""
 
-    def __init__(self, app: ClientApp, nodes: Iterable[UserConfig], run_config: UserConfig) -> None:
+    nodes: Sequence[Node] = ()
+    """The nodes themselves, if the grid was built over a setup."""
+
+    def __init__(self, app: ClientApp, node_configs: Iterable[UserConfig], run_config: UserConfig) -> None:
         _identify(run_id=1)
         self._app = app
         self._contexts = {
-            node: Context(1, node, config, RecordDict(), run_config) for node, config in enumerate(nodes, start=1)
+            node: Context(1, node, config, RecordDict(), run_config)
+            for node, config in enumerate(node_configs, start=1)
         }
         self._numbers = count(1)
         self._replies: dict[str, Message] = {}
         self._run = Run.create_empty(1)
 
     @classmethod
-    def over(cls, dataset: Dataset, config: RunConfig) -> Self:
-        """`config.nodes` nodes in this process that share the users of one prepared folder."""
-        nodes: list[UserConfig] = [
-            {"data": str(dataset.folder), "part": part, "parts": config.nodes, "lasting": False}
-            for part in range(config.nodes)
-        ]
-        return cls(client_app.app, nodes, to_flat(config))
+    def over(cls, setup: TrainingSetup) -> Self:
+        """Build `config.nodes` nodes that share a setup and its dataset's users. Raises `InputError`."""
+        parts = setup.config.nodes
+        nodes = [Node.host(setup, part, parts) for part in range(parts)]
+        grid = cls(client_app(lambda context: nodes[context.node_id - 1]), [{}] * parts, to_flat(setup.config))
+        grid.nodes = nodes
+        return grid
 
     def set_run(self, run: Run) -> None:
         self._run = run
@@ -76,5 +81,5 @@ class LocalGrid(Grid):
 
 
 def _identify(run_id: int) -> None:
-    """Flower's messages are built inside a run only, and read which from here (private to Flower 1.41)."""
+    """Set the run that Flower's messages read when they are built (private to Flower 1.41)."""
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, run_id, 1

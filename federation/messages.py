@@ -11,7 +11,7 @@ from fedrec.recsys.model.lora import Adapter
 
 @dataclass(frozen=True, eq=False)
 class Order:
-    """What the server asks of one node: these users, this round. The adapter travels beside it."""
+    """A request of the server to one node: train or rank these users in this round. The adapter travels beside it."""
 
     round: int
     users: np.ndarray  # (u,) numbers local to the node's shard
@@ -19,7 +19,7 @@ class Order:
     split: str = "train"  # train, or the split to rank
     protocol: str = "full"  # against what to rank
     best: int = 0  # training only: the best validated round so far, which may be asked for again
-    run: str = ""  # which run this is, to nodes that keep something from round to round
+    run: str = ""  # the run's id, for nodes that keep client state
 
 
 class OrderRefused(InputError):
@@ -29,7 +29,7 @@ class OrderRefused(InputError):
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """A node's answer: sums over the users it was asked for, which add. Asked for one user, it is that user's.
+    """A node's answer: sums over the users it was asked for, which add. For one user, it is that user's.
 
     After training the sums are of `loss`, and of 1 over the `learners`, who have at least one example, over the
     `clipped` among them, and over the `diverged`, whose loss and change are in no sum. All add, so that they can be
@@ -44,7 +44,7 @@ class Update:
     codes: CompressedUpdate | None = None  # of a single user's deltas, where they are sent in few bits
 
     def __add__(self, other: "Update") -> "Update":
-        """Raises `ValueError` where the two are not of one kind and round."""
+        """Add two updates. Raises `ValueError` if they differ in kind or round."""
         if (
             self.round != other.round
             or self.deltas.keys() != other.deltas.keys()

@@ -1,111 +1,97 @@
-"""The client side of a round: a node's users train together, or are ranked. Nothing here knows of Flower."""
+"""The client side of a round: a node's users train together, or are ranked. Nothing here imports Flower."""
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache, reduce
+from dataclasses import dataclass, field
+from functools import cached_property, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
 
-from fedrec.data.catalogue import Catalogue
-from fedrec.data.shard import FOLDER, Shard
-from fedrec.data.storage.atomic_files import unreplaced
+from fedrec.data.dataset import Dataset
+from fedrec.data.shard import Shard
 from fedrec.federation.client_state import ClientStateStore, state_file
 from fedrec.federation.clipping import clip_and_sum
 from fedrec.federation.compression.eden import Eden
 from fedrec.federation.config import RunConfig
 from fedrec.federation.messages import Order, Update
-from fedrec.federation.validate_order import Terms, validate_order
-from fedrec.recsys.embeddings import Embeddings, embed_catalogue, resolve_encoder
+from fedrec.federation.setup import TrainingSetup
+from fedrec.federation.validate_order import OrderLimits, validate_order
 from fedrec.recsys.evaluation.ranking import RankingConfig, metric_sums, rank_users
 from fedrec.recsys.hardware import device, parallel_map
-from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.model.lora import Adapter
-from fedrec.recsys.model.two_tower import TwoTowerModel
-from fedrec.recsys.training.method import Block, FederatedMethod
+from fedrec.recsys.training.method import Block
 
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """A process that hosts clients: their shard, what is public of the items, and what it keeps of each client."""
+    """A process that hosts clients: their shard, the setup that it shares with others, and the clients' states."""
 
     shard: Shard
-    public: Embeddings
-    config: RunConfig
-    keep: ClientStateStore = field(default_factory=ClientStateStore)
+    setup: TrainingSetup
+    states: ClientStateStore = field(default_factory=ClientStateStore)
 
     @classmethod
-    def open(cls, folder: Path, config: RunConfig, part: int = 0, parts: int = 1, lasting: bool = False) -> "Node":
-        """The node that hosts part `part` of the users in a prepared folder; what it keeps of them is `lasting` where
-        it is in a file there. Raises `InputError`."""
-        with unreplaced(folder / FOLDER):
-            public, shard = public_side(folder, config.model.encoder), Shard.load(folder).part(part, parts)
-        keep = ClientStateStore(state_file(folder, part, parts), shard.salts) if lasting else ClientStateStore()
-        return cls(shard, public, config, keep)
+    def open(cls, folder: Path, config: RunConfig, part: int = 0, parts: int = 1, persistent: bool = False) -> "Node":
+        """Open the node that hosts part `part` of the users in a prepared folder. Raises `InputError`."""
+        return cls.host(TrainingSetup(Dataset.open(folder), config), part, parts, persistent)
+
+    @classmethod
+    def host(cls, setup: TrainingSetup, part: int = 0, parts: int = 1, persistent: bool = False) -> "Node":
+        """Build the node that hosts part `part` of a dataset's users; `persistent`: store client state on disk.
+
+        Raises `InputError` if the histories, or the stored states, cannot be read.
+        """
+        shard, row = setup.dataset.shard.part(part, parts), setup.config.method_row
+        if not (persistent and row.state_types):
+            return cls(shard, setup)
+        file = state_file(setup.dataset.folder, part, parts)
+        return cls(shard, setup, ClientStateStore(file, shard.salts, row.state_types()))
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's settings."""
+        return self.setup.config
 
     @cached_property
-    def model(self) -> TwoTowerModel:
-        """Opened when it is first needed, which takes seconds: a census needs none."""
-        return shared_model(self.config.model, self.config.seed)
-
-    @cached_property
-    def method(self) -> FederatedMethod:
-        return self.config.method_row.build(self.config, self.public, lambda: self.model)
-
-    @cached_property
-    def terms(self) -> Terms:
-        shapes = {name: tensor.to("meta") for name, tensor in self.method.adapter().items()}  # no numbers are kept
-        return Terms(self.config, len(self.shard), shapes)
+    def limits(self) -> OrderLimits:
+        """The limits of an order to this node."""
+        adapter = self.setup.method.adapter()
+        template = {name: tensor.to("meta") for name, tensor in adapter.items()}  # shapes without numbers
+        return OrderLimits(self.config, len(self.shard), template)
 
     def train(self, order: Order, adapter: Adapter) -> Update:
-        """Fine-tune the ordered users from `adapter`; their clipped changes, summed. Raises `OrderRefused`."""
-        validate_order(order, adapter, self.terms, training=True)
-        with self._parts(order) as parts:
-            return self._trained(order, adapter, parts)
+        """Train the ordered users from `adapter`, and sum their clipped changes. Raises `OrderRefused`."""
+        validate_order(order, adapter, self.limits, training=True)
+        with self._states(order) as states:
+            return self._train_clients(order, adapter, states)
 
-    def _parts(self, order: Order) -> AbstractContextManager[dict[int, Any]]:
-        return (
-            self.keep.training(order.run, order.round, order.best) if self.config.has_client_state else nullcontext({})
-        )
+    def _states(self, order: Order) -> AbstractContextManager[dict[int, Any]]:
+        if not self.config.has_client_state:
+            return nullcontext({})
+        return self.states.training(order.run, order.round, order.best)
 
-    def _trained(self, order: Order, adapter: Adapter, parts: dict[int, Any]) -> Update:
-        def trained(block: Block) -> Update:
-            fitted = self.method.train_clients(adapter, block, parts)
-            coding = self._coding(block, order.round)
-            return clip_and_sum(fitted, order.round, order.clip, coding, self.config.largest_loss)
+    def _train_clients(self, order: Order, adapter: Adapter, states: dict[int, Any]) -> Update:
+        method, config = self.setup.method, self.config
 
-        side_by_side = (
-            map if self.config.mode == "central" else parallel_map
-        )  # one client has all cores in each product
-        return reduce(add, side_by_side(trained, self.method.blocks(self.shard, order.users, order.round)))
+        def train_block(block: Block) -> Update:
+            changes = method.train_clients(adapter, block, states)
+            return clip_and_sum(changes, order.round, order.clip, self._coding(block, order.round), config.largest_loss)
+
+        map_blocks = map if config.mode == "central" else parallel_map  # one client has all cores in each product
+        return reduce(add, map_blocks(train_block, method.blocks(self.shard, order.users, order.round)))
 
     def _coding(self, block: Block, round: int) -> Eden | None:
-        config = self.config
-        if config.bits == 32:
-            return None
-        return Eden.of(block.salts, config.bits, config.seed, round).to(self.public.matrix.device)
+        bits, seed = self.config.bits, self.config.seed
+        return None if bits == 32 else Eden.draw(block.salts, bits, seed, round).to(device())
 
     def evaluate(self, order: Order, adapter: Adapter) -> Update:
-        """Rank the ordered users' held-out items, over the full catalogue unless asked otherwise; the metrics, summed.
+        """Rank the ordered users' held-out items by the order's protocol, and sum the metrics.
 
         Catalogue coverage is left out: on a node of one user it would name the user's recommendations.
         Raises `OrderRefused`.
         """
-        validate_order(order, adapter, self.terms, training=False)
-        parts = self.keep.at(order.run, order.round) if self.config.has_client_state else {}
-        score = self.method.scorer(adapter, self.shard, order.split, parts)
-        found = rank_users(score, self.shard, order.users.tolist(), order.split, RankingConfig(order.protocol))
-        return Update(order.round, len(order.users), {}, metric_sums(found.ranks))
-
-
-@lru_cache(maxsize=2)
-def shared_model(config: ModelConfig, seed: int) -> TwoTowerModel:
-    """One frozen model for all nodes in this process."""
-    return TwoTowerModel(config, resolve_encoder(config.encoder), seed).to(device())
-
-
-@lru_cache(maxsize=4)
-def public_side(folder: Path, encoder: str) -> Embeddings:
-    """The embedded catalogue of a prepared folder: one for all nodes in this process."""
-    public = embed_catalogue(Catalogue.load(folder), resolve_encoder(encoder), folder)
-    return replace(public, matrix=public.matrix.to(device()))
+        validate_order(order, adapter, self.limits, training=False)
+        states = self.states.at(order.run, order.round) if self.config.has_client_state else {}
+        score = self.setup.method.scorer(adapter, self.shard, order.split, states)
+        ranking = rank_users(score, self.shard, order.users.tolist(), order.split, RankingConfig(order.protocol))
+        return Update(order.round, len(order.users), {}, metric_sums(ranking.ranks))

@@ -11,7 +11,7 @@ from fedrec.data.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Roster:
-    """Who can be asked: for each user its node and its number there, in the order of the users' tickets.
+    """The users that can be sampled: for each its node and its number there, in the order of the users' tickets.
 
     That order is the same however the users are spread over nodes, so a draw means the same users anywhere.
     """
@@ -23,12 +23,12 @@ class Roster:
 
     @classmethod
     def empty(cls, stamp: Mapping[str, str]) -> "Roster":
+        """Build a roster without users."""
         tickets = np.zeros(0, dtype=np.uint64)
         return cls(tickets, np.zeros(0, dtype=np.int64), tickets, stamp)
 
-    def joined(self, node: int, tickets: np.ndarray) -> "Roster":
-        """With one more node: its tickets in the order of its shard. Raises `InputError` if it claims users that are on
-        the roster already."""
+    def with_node(self, node: int, tickets: np.ndarray) -> "Roster":
+        """Add a node by the tickets of its shard, in order. Raises `InputError` if it claims users of another node."""
         everyone = np.concatenate([self.tickets, tickets])
         if (shared := np.isin(self.tickets, tickets)).any():
             raise InputError(
@@ -42,12 +42,12 @@ class Roster:
 
     @property
     def fingerprint(self) -> str:
-        """Of the tickets: the same for the same users anywhere."""
+        """A hash of the tickets: the same for the same users on any nodes."""
         return hashlib.sha256(self.tickets.tobytes()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.users)
 
     def per_node(self, drawn: np.ndarray) -> dict[int, np.ndarray]:
-        """The drawn places of the roster as each node's own user numbers."""
+        """Group places of the roster by node, as each node's own user numbers."""
         return {int(node): self.users[drawn][self.nodes[drawn] == node] for node in np.unique(self.nodes[drawn])}

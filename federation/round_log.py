@@ -35,7 +35,7 @@ class RoundLog:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The records of a run's rounds. A last line cut short by a crash is left out; `InputError` for another one."""
+    """Read the records of a run's rounds; a last line cut short by a crash is left out. Raises `InputError`."""
     path = folder / FILE
     if not path.exists():
         return []
@@ -53,7 +53,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def without_loss(record: dict[str, Any]) -> str:
-    """Text that counts a round's clients whose loss is not in its mean; empty if there is none."""
+    """Describe the clients of a round whose loss is not in its mean; empty if there is none."""
     counts = {
         "with nothing to learn from": record["clients_without_examples"],
         "diverged": record["clients_diverged"],

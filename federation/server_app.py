@@ -22,7 +22,7 @@ logger = logging.getLogger("flwr")
 
 
 class RunStopped(AppExitException):
-    """What ends a run for a reason that its operator can mend."""
+    """The end of a run for a reason that its operator can fix."""
 
     exit_code = ExitCode.SERVERAPP_EXCEPTION
 
@@ -44,8 +44,7 @@ def _train(grid: Grid, table: UserConfig) -> None:
             raise InputError(f"{name} is not set; pass --run-config '{name}=\"/absolute/path\"'")
     dataset, out = Dataset.open(Path(str(table["data"]))), Path(str(table["out"]))
     start = Path(str(table["start"])) if table["start"] else None
-    config = open_run(out, dataset, from_run_config(table), bool(table["resume"]), start)
-    train(grid, out, dataset, config, _report)
+    train(grid, open_run(out, dataset, from_run_config(table), bool(table["resume"]), start), _report)
 
 
 def _report(record: dict[str, Any]) -> None:

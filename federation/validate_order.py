@@ -16,11 +16,11 @@ RUN_ID = re.compile("[0-9a-f]{0,32}")
 """A run's id; none, in a run whose state was saved by a version without ids."""
 
 PROTOCOLS = ("full", "sampled-99")
-"""By which a node ranks."""
+"""The protocols by which a node ranks."""
 
 
 @dataclass(frozen=True, eq=False)
-class Terms:
+class OrderLimits:
     """The limits of an order: the run's promises, the node's users, and the run's adapter."""
 
     config: RunConfig
@@ -28,13 +28,13 @@ class Terms:
     template: Adapter  # names, shapes and types; its numbers do not matter
 
 
-def validate_order(order: Order, adapter: Adapter, terms: Terms, training: bool) -> None:
-    """Raise `OrderRefused`, which names the field and the limit, if the order or the adapter is not within the terms.
+def validate_order(order: Order, adapter: Adapter, limits: OrderLimits, training: bool) -> None:
+    """Raise `OrderRefused`, which names the field and the limit, if the order or the adapter is not within the limits.
 
     An order is to train if `training`, else to evaluate.
     """
-    rules = _numbers(order, terms.config, training), _texts(order, terms.config, training)
-    for faults in (*rules, _users(order.users, terms.users), _tensors(adapter, terms.template)):
+    rules = _numbers(order, limits.config, training), _texts(order, limits.config, training)
+    for faults in (*rules, _users(order.users, limits.users), _tensors(adapter, limits.template)):
         for fault in faults:
             raise OrderRefused(f"an order is refused: {fault}")
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from fedrec.federation.compression.eden import CompressedUpdate, Eden, rows
+from fedrec.federation.compression.eden import CompressedUpdate, Eden, count_rows
 from fedrec.federation.compression.quantise import WIDTH
 from fedrec.federation.messages import Order, OrderRefused, Update
 from fedrec.recsys.model.lora import Adapter
@@ -21,13 +21,14 @@ ROOM_BESIDE, ROOM_FOR_TENSOR = 16_384, 1_024
 """Bytes for metrics, and for a tensor's name and header: several times what they take."""
 
 FIELDS: dict[str, type] = {"round": int, "clip": float, "split": str, "protocol": str, "best": int, "run": str}
-"""Of an order, beside its users."""
+"""The fields of an order beside its users, with their types."""
 
 CENSUS, TRAIN, EVALUATE = "query.census", "train", "evaluate"
-"""The three things a node can be asked."""
+"""The kinds of messages to a node."""
 
 
 def encode_adapter(adapter: Adapter) -> ArrayRecord:
+    """Encode an adapter as Flower's arrays."""
     return ArrayRecord({name: Array(tensor.contiguous().numpy()) for name, tensor in adapter.items()})
 
 
@@ -36,7 +37,7 @@ def decode_adapter(record: ArrayRecord) -> Adapter:
 
 
 def to_float32_if_exact(deltas: Adapter) -> Adapter:
-    """float32 where that loses nothing, as for the change of a single user; float64 for a sum that needs it."""
+    """Convert to float32 if that loses nothing, as for the change of a single user; a sum may need float64."""
     return {
         name: narrow if torch.equal((narrow := tensor.float()).double(), tensor) else tensor
         for name, tensor in deltas.items()
@@ -52,7 +53,7 @@ def encode_order(order: Order, adapter: Adapter) -> RecordDict:
 
 
 def decode_order(content: RecordDict) -> tuple[Order, Adapter]:
-    """Raises `OrderRefused`, which names the record or field, if the records are not an order's, field for field."""
+    """Decode an order and its adapter. Raises `OrderRefused`, which names a record or field that is wrong."""
     if set(content.config_records) != {"order"} or set(content.array_records) != {"adapter"} or len(content) != 2:
         raise OrderRefused("an order is refused: it is not the two records 'order' and 'adapter'")
     asked: dict[str, Any] = {"run": ""} | dict(content.config_records["order"])
@@ -76,7 +77,7 @@ def _numbers(users: object) -> np.ndarray:
 
 
 def encode_update(update: Update) -> RecordDict:
-    """A single user's change by its codes, if it has any; a sum as it is, for it is on no quantiser's levels."""
+    """Encode an update: a single user's change by its codes if it has any, a sum as it is."""
     content = RecordDict(
         {
             "count": MetricRecord({"round": update.round, "users": update.users}),
@@ -91,7 +92,7 @@ def encode_update(update: Update) -> RecordDict:
 
 
 def decode_update(content: RecordDict, like: Adapter | None = None, bits: int = 32) -> Update:
-    """Codes are those of a change of such tensors. Raises `ValueError` where the records are not an update's."""
+    """Decode an update; `like` gives the shapes of coded tensors. Raises `ValueError` if the records are invalid."""
     with _refusing():
         count: Any = content.metric_records["count"]
         sums: Any = content.metric_records["sums"]
@@ -103,7 +104,7 @@ def decode_update(content: RecordDict, like: Adapter | None = None, bits: int = 
         )
         if "codes" in content:
             shapes = {name: tensor.shape for name, tensor in (like or {}).items()}
-            codes = decode_codes(content.config_records["codes"], rows(shapes), bits)
+            codes = decode_codes(content.config_records["codes"], count_rows(shapes), bits)
             return replace(update, deltas=codes.total(shapes), codes=codes)
         deltas = decode_adapter(content.array_records["deltas"])
         if other := {tensor.dtype for tensor in deltas.values()} - {torch.float32, torch.float64}:
@@ -118,7 +119,7 @@ def _whole(value: object) -> int:
 
 
 def encode_codes(codes: CompressedUpdate) -> ConfigRecord:
-    """One client's codes as bytes: a bit for each sign, a float32 for each scale, and the levels without gaps."""
+    """Encode one client's codes as bytes: a bit for each sign, a float32 for each scale, and packed levels."""
     levels = np.unpackbits(codes.levels.cpu().numpy().reshape(-1, 1), axis=1)[:, -codes.coding.bits :]
     parts = {
         "flips": np.packbits(codes.coding.flips.cpu().numpy()),
@@ -129,7 +130,7 @@ def encode_codes(codes: CompressedUpdate) -> ConfigRecord:
 
 
 def decode_codes(record: ConfigRecord, rows: int, bits: int) -> CompressedUpdate:
-    """Raises `ValueError` where the bytes are not so many rows with so many bits a number."""
+    """Decode one client's codes. Raises `ValueError` if the bytes are not `rows` rows with `bits` bits a number."""
     sizes = {"flips": WIDTH // 8, "scales": 4 * rows, "levels": rows * WIDTH * bits // 8}
     parts: Any = dict(record)
     if (found := {name: len(part) for name, part in parts.items()}) != sizes:
@@ -146,7 +147,7 @@ def decode_codes(record: ConfigRecord, rows: int, bits: int) -> CompressedUpdate
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Bytes from outside can fail to decode in any way; all of them mean one thing here."""
+    """Raise `ValueError` for any failure in the block: bytes from outside can fail to decode in any way."""
     try:
         yield
     except Exception as error:
@@ -154,13 +155,12 @@ def _refusing() -> Iterator[None]:
 
 
 def encode_census(tickets: np.ndarray, stamp: Mapping[str, str]) -> RecordDict:
-    """A node's users by their tickets, and which catalogue and encoder the node has: both public."""
+    """Encode the tickets of a node's users, and the node's catalogue and encoder, both public."""
     return RecordDict({"census": ArrayRecord({"tickets": Array(tickets)}), "stamp": ConfigRecord(dict(stamp))})
 
 
 def decode_census(content: RecordDict, stamp: Mapping[str, str]) -> np.ndarray:
-    """The tickets. Raises `ValueError` if they are none, if one is there twice, or if the node has another catalogue or
-    encoder."""
+    """Decode the tickets. Raises `ValueError` if they are malformed, or of another catalogue or encoder."""
     with _refusing():
         theirs = dict(content.config_records["stamp"])
         tickets = content.array_records["census"]["tickets"].numpy()
@@ -174,17 +174,17 @@ def decode_census(content: RecordDict, stamp: Mapping[str, str]) -> np.ndarray:
 
 
 def max_answer_bytes(template: Adapter) -> int:
-    """More bytes than any update of such tensors needs: what is longer is not worth decoding."""
+    """Bound the bytes of an update of such tensors: a longer answer is not worth decoding."""
     return ROOM_BESIDE + sum(ROOM_FOR_TENSOR + 8 * tensor.numel() for tensor in template.values())
 
 
 def max_census_bytes(users: int) -> int:
-    """More bytes than a census of so many users needs."""
+    """Bound the bytes of a census of `users` users."""
     return ROOM_BESIDE + 8 * users
 
 
 def payload_bytes(content: RecordDict) -> int:
-    """Bytes of a message's payload."""
+    """Count the bytes of a message's payload."""
     arrays = sum(record.count_bytes() for record in content.array_records.values())
     configs = sum(record.count_bytes() for record in content.config_records.values())
     return arrays + configs + sum(record.count_bytes() for record in content.metric_records.values())

@@ -14,8 +14,9 @@ from fedrec.data.storage.reading import read_toml
 from fedrec.federation import round_log
 from fedrec.federation.config import RunConfig, from_flat
 from fedrec.federation.local_grid import LocalGrid
-from fedrec.federation.training_run import METRICS, TrainedOn, open_run, train
-from fedrec.recsys.embeddings import embed_catalogue, resolve_encoder
+from fedrec.federation.run_checks import TrainedOn
+from fedrec.federation.training_run import METRICS, TrainingRun, open_run, train
+from fedrec.recsys.embeddings import embed_catalogue
 
 
 def train_here(
@@ -30,11 +31,12 @@ def train_here(
     dataset = Dataset.open(data)
     if not resume:
         _someone_learns(dataset.shard, config or RunConfig())
-    config = open_run(out, dataset, config, resume, start, TrainedOn.of(data, other_histories))
+    run = open_run(out, dataset, config, resume, start, TrainedOn.of(data, other_histories))
+    config = run.config
     if resume and config.has_client_state:
         raise InputError(f"{out}: the private parts of {config.method} are lost; train anew, into another --out")
     try:
-        train_shown(dataset, out, config)
+        train_shown(run)
     except KeyboardInterrupt as interrupt:
         done, again = len(round_log.read(out)), f"fedrec train {data} --out {out} --resume"
         lost = f"the private parts of {config.method} are lost: train anew, into another --out"
@@ -55,17 +57,19 @@ def _someone_learns(shard: Shard, config: RunConfig) -> None:
         )
 
 
-def train_shown(dataset: Dataset, out: Path, config: RunConfig) -> None:
-    """The rounds of an opened run that are still to come; an interruption passes through."""
-    _embed(dataset, config.model.encoder)
-    with console.rounds(config.rounds, config.validate_every, done=len(round_log.read(out))) as observe:
-        train(LocalGrid.over(dataset, config), out, dataset, config, observe)
+def train_shown(run: TrainingRun) -> LocalGrid:
+    """Train an opened run to its last round with progress on the terminal, and return the grid that it trained over."""
+    config, grid = run.config, LocalGrid.over(run.setup)
+    _embed(run)
+    with console.rounds(config.rounds, config.validate_every, done=len(round_log.read(run.out))) as observe:
+        train(grid, run, observe)
+    return grid
 
 
-def _embed(dataset: Dataset, encoder: str) -> None:
+def _embed(run: TrainingRun) -> None:
     """Embed the catalogue before the first round, where its progress can be seen."""
     with console.counting("embedding items") as progress:
-        embed_catalogue(dataset.catalogue, resolve_encoder(encoder), dataset.folder, progress)
+        embed_catalogue(run.dataset.catalogue, run.setup.encoder, run.dataset.folder, progress)
 
 
 def read_settings(file: Path | None, pairs: list[str]) -> RunConfig | None:

@@ -111,7 +111,7 @@ NOT_PREPARED = ["is not a prepared dataset", "manifest.json", "fedrec data prepa
         ("train {cold} --out {run} --resume", ["began in another split than", "resume with the data it began with"]),
         ("train {toy} --out new --start {absent}", ["absent is not a run", "fedrec train"]),
         ("train {toy} --out new --start {unfinished}", ["unfinished has not finished training"]),
-        ("train {toy} --out new --start {run}", ["--start", "layers = 1, not 2", "add --set layers=1"]),
+        ("train {toy} --out new --start {run}", ["--start", "layers = 1, not 2", "set layers=1"]),
         ("train {toy} --out new --set bogus=1", ["setting 'bogus'", "the settings are method, mode, seed"]),
         ("train {toy} --out new --set rounds=0", ["rounds = '0'", "greater than or equal to 1"]),
         ("train {toy} --out new --set rounds=abc", ["rounds = 'abc'", "valid integer"]),

@@ -21,7 +21,7 @@ from fedrec.federation import round_log, wire
 from fedrec.federation.census import take_census
 from fedrec.federation.checkpoint import State
 from fedrec.federation.clipping import clip_and_sum, norms
-from fedrec.federation.compression.eden import CompressedUpdate, Eden, encode, rows
+from fedrec.federation.compression.eden import CompressedUpdate, Eden, count_rows, encode
 from fedrec.federation.compression.quantise import SIDE, WIDTH, hadamard, quantiser
 from fedrec.federation.config import from_flat
 from fedrec.federation.local_grid import LocalGrid
@@ -29,6 +29,7 @@ from fedrec.federation.messages import Order, Update
 from fedrec.federation.node import Node
 from fedrec.federation.round_log import RoundLog
 from fedrec.federation.rounds import run
+from fedrec.federation.setup import TrainingSetup
 from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.training.local_training import ClientUpdates
 from tests.support.toy_world import small_config, toy_stamp
@@ -40,14 +41,14 @@ BITS = range(1, 9)
 def coded(change: Tensor, bits: int, salts: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
     """One change under the rotation of each of these salts, decoded; with the codes' scales, and the told lengths."""
     deltas = {"a": change.expand(len(salts), -1)}
-    codes, lengths = encode(deltas, Eden.of(salts, bits, seed=0, round=1))
-    return torch.cat(list(codes.decoded()))[:, : len(change)], codes.scales, lengths
+    codes, lengths = encode(deltas, Eden.draw(salts, bits, seed=0, round=1))
+    return torch.cat(list(codes.decode()))[:, : len(change)], codes.scales, lengths
 
 
 def lone(bits: int, seed: int = 0, length: int = 3000) -> tuple[Update, dict[str, Tensor]]:
     change = torch.randn(1, length, generator=torch.Generator().manual_seed(seed))
     fitted = ClientUpdates({"b": change[:, :10].view(1, 2, 5), "a": change[:, 10:]}, torch.ones(1))
-    coding = Eden.of(np.array([seed], dtype=np.uint64), bits, 0, 1)
+    coding = Eden.draw(np.array([seed], dtype=np.uint64), bits, 0, 1)
     return clip_and_sum(fitted, 1, 1.0, coding), {name: tensor[0] for name, tensor in fitted.deltas.items()}
 
 
@@ -126,8 +127,8 @@ def test_a_decoded_change_is_right_along_the_change(seed: int, bits: int, scale:
     """⟨x̂, x⟩ = |x|², row by row, whatever the rotation; and its length is the one that was told."""
     change = scale * torch.randn(length, generator=torch.Generator().manual_seed(seed))
     deltas = {"a": change.unsqueeze(0)}
-    codes, told = encode(deltas, Eden.of(np.array([seed], dtype=np.uint64), bits, 0, 1))
-    decoded = next(codes.decoded())[0].double()
+    codes, told = encode(deltas, Eden.draw(np.array([seed], dtype=np.uint64), bits, 0, 1))
+    decoded = next(codes.decode())[0].double()
     assert float(decoded[:length] @ change.double()) == pytest.approx(float(change.double().square().sum()), rel=1e-3)
     assert float(decoded.norm()) == pytest.approx(float(told[0]), rel=1e-6)
 
@@ -141,18 +142,18 @@ def test_nothing_is_coded_as_nothing() -> None:
 
 def test_each_client_has_a_rotation_of_its_own_in_every_round() -> None:
     salts = np.arange(4, dtype=np.uint64)
-    draws = [Eden.of(salts, 1, seed, round).flips for seed, round in ((0, 1), (0, 2), (1, 1))]
+    draws = [Eden.draw(salts, 1, seed, round).flips for seed, round in ((0, 1), (0, 2), (1, 1))]
     assert len({bytes(row) for flips in draws for row in flips.numpy()}) == 12
-    assert torch.equal(Eden.of(salts[2:3], 1, 0, 1).flips, draws[0][2:3])
+    assert torch.equal(Eden.draw(salts[2:3], 1, 0, 1).flips, draws[0][2:3])
 
 
 def test_a_client_that_diverged_adds_nothing_in_codes_too() -> None:
     fitted = ClientUpdates({"a": torch.tensor([[0.5], [torch.nan], [0.25]])}, torch.tensor([1.0, 2.0, torch.inf]))
-    found = clip_and_sum(fitted, 1, 1.0, Eden.of(np.arange(3, dtype=np.uint64), 8, 0, 1))
+    found = clip_and_sum(fitted, 1, 1.0, Eden.draw(np.arange(3, dtype=np.uint64), 8, 0, 1))
     assert found.deltas["a"].tolist() == pytest.approx([0.5], rel=0.02)
     assert (found.users, found.sums) == (3, {"loss": 1.0, "learners": 3.0, "clipped": 0.0, "diverged": 2.0})
     alone = ClientUpdates({"a": torch.tensor([[torch.nan]])}, torch.tensor([1.0]))
-    sent = clip_and_sum(alone, 1, 1.0, Eden.of(np.arange(1, dtype=np.uint64), 1, 0, 1))
+    sent = clip_and_sum(alone, 1, 1.0, Eden.draw(np.arange(1, dtype=np.uint64), 1, 0, 1))
     assert sent.codes is not None
     assert sent.deltas["a"].tolist() == [0]
 
@@ -179,7 +180,7 @@ def test_what_a_client_sends_in_a_round(toy: Path, model: TwoTowerModel) -> None
     """The levels; 4 bytes of scale for each row of 1,024; a bit for each sign of a row; and the names around them."""
     adapter = model.adapter()
     count = sum(tensor.numel() for tensor in adapter.values())
-    assert rows({name: tensor.shape for name, tensor in adapter.items()}) == count / WIDTH == 9
+    assert count_rows({name: tensor.shape for name, tensor in adapter.items()}) == count / WIDTH == 9
     for bits in BITS:
         sent = bytes_up(toy, model, bits)
         assert sent == pytest.approx(uplink_bytes(adapter, bits), abs=8), (
@@ -253,7 +254,7 @@ def test_codes_are_refused_where_nobody_asked_for_them(toy: Path, model: TwoTowe
         change = {name: 1e-3 * tensor.unsqueeze(0) for name, tensor in model.adapter().items()}
         sums = wire.decode_update(reply.content).sums
         update = clip_and_sum(
-            ClientUpdates(change, torch.ones(1)), 1, 1.0, Eden.of(np.array([1], dtype=np.uint64), 8, 0, 1)
+            ClientUpdates(change, torch.ones(1)), 1, 1.0, Eden.draw(np.array([1], dtype=np.uint64), 8, 0, 1)
         )
         reply.content = wire.encode_update(replace(update, sums=sums))
         return reply
@@ -268,7 +269,7 @@ def test_eight_bits_learn_nearly_what_all_bits_learn(toy: Path, model: TwoTowerM
     moved = {}
     for bits in (1, 8, 32):
         config = small_config(rounds=1, clients_per_round=12, optimizer="fedavg", server_rate=1.0, bits=bits)
-        state = trained(LocalGrid.over(Dataset.open(toy), config), config, model, tmp_path / str(bits))
+        state = trained(LocalGrid.over(TrainingSetup(Dataset.open(toy), config)), config, model, tmp_path / str(bits))
         moved[bits] = torch.cat([(state.adapter[name] - start[name]).flatten() for name in start])
     near, far = (float((moved[bits] - moved[32]).norm() / moved[32].norm()) for bits in (8, 1))
     assert near < 0.02 < far < 0.7
@@ -276,9 +277,11 @@ def test_eight_bits_learn_nearly_what_all_bits_learn(toy: Path, model: TwoTowerM
 
 def test_a_resumed_run_draws_the_same_rotations(toy: Path, model: TwoTowerModel, tmp_path: Path) -> None:
     config = small_config(rounds=4, bits=1, schedule="constant")
-    whole = trained(LocalGrid.over(Dataset.open(toy), config), config, model, tmp_path / "whole")
-    trained(LocalGrid.over(Dataset.open(toy), config), replace(config, rounds=2), model, tmp_path / "halves")
-    half, grid = State.load(tmp_path / "halves"), LocalGrid.over(Dataset.open(toy), config)
+    whole = trained(LocalGrid.over(TrainingSetup(Dataset.open(toy), config)), config, model, tmp_path / "whole")
+    trained(
+        LocalGrid.over(TrainingSetup(Dataset.open(toy), config)), replace(config, rounds=2), model, tmp_path / "halves"
+    )
+    half, grid = State.load(tmp_path / "halves"), LocalGrid.over(TrainingSetup(Dataset.open(toy), config))
     assert half is not None
     roster = take_census(grid, config, toy_stamp())
     resumed = run(grid, roster, half, config, RoundLog(tmp_path / "halves"))

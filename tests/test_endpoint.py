@@ -459,8 +459,8 @@ def _of_ours(record: logging.LogRecord) -> bool:
 def second(toy: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Recommender:
     """The same catalogue, another model."""
     out = tmp_path_factory.mktemp("second") / "toy"
-    config = open_run(out, Dataset.open(toy), small_config(seed=7), resume=False)
-    train(LocalGrid.over(Dataset.open(toy), config), out, Dataset.open(toy), config, lambda record: None)
+    opened = open_run(out, Dataset.open(toy), small_config(seed=7), resume=False)
+    train(LocalGrid.over(opened.setup), opened)
     return Recommender.load(out)
 
 

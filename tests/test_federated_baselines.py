@@ -17,9 +17,9 @@ from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.shard import NO_ITEM, Shard
 from fedrec.federation import round_log
-from fedrec.federation.client_app import open_node
 from fedrec.federation.config import RunConfig, from_flat
 from fedrec.federation.local_grid import LocalGrid
+from fedrec.federation.setup import TrainingSetup
 from fedrec.federation.training_run import METRICS, open_run, train
 from fedrec.recsys.exact_sum import GRID, exact_scatter, exact_sum
 from fedrec.recsys.federated_baselines.examples import example_blocks, sample_examples
@@ -27,7 +27,7 @@ from fedrec.recsys.federated_baselines.method import TABLE, DualPersonalisation,
 from fedrec.recsys.recommender import Recommender
 from fedrec.recsys.training.baseline_config import FederatedBaselineConfig
 from fedrec.recsys.training.method import FederatedMethod
-from tests.laws.method_laws import MethodLaws, train_cohort, train_run
+from tests.laws.method_laws import MethodLaws, train_cohort, train_over, train_run
 from tests.support.cli import Fedrec, is_refused
 from tests.support.toy_world import SMALL
 
@@ -210,9 +210,9 @@ def test_the_baselines_learn_the_toy_world(toy: Path, shard: Shard, tmp_path: Pa
     config = baseline_config(
         method, rounds=100, clients_per_round=12, validate_every=100, baseline_dim=4, baseline_rate=1.0
     )
-    state = train_run(toy, config, tmp_path / "run")
-    node = open_node(str(toy), config, 0, 1, False)
-    scores = node.method.scorer(state.adapter, node.shard, "train", node.keep.at(state.run, 100))(range(12))
+    grid = LocalGrid.over(TrainingSetup(Dataset.open(toy), config))
+    state, (node,) = train_over(grid, tmp_path / "run"), grid.nodes
+    scores = node.setup.method.scorer(state.adapter, node.shard, "train", node.states.at(state.run, 100))(range(12))
     for user in range(12):
         scores[user, torch.from_numpy(np.array(shard.history(user, "train"), dtype=np.int64))] = torch.nan
     cooking, space = scores[:, :12].nanmean(1), scores[:, 12:].nanmean(1)
@@ -228,13 +228,8 @@ def test_the_leak_shows_in_what_is_measured(toy: Path, tmp_path: Path) -> None:
             {"rounds": 100, "clients_per_round": 12, "baseline_dim": 4, "baseline_rate": 1.0},
         )
         config = baseline_config("pfedrec", **learning, validate_every=100, baseline_leak=leak)
-        train(
-            LocalGrid.over(Dataset.open(toy), config),
-            out,
-            Dataset.open(toy),
-            open_run(out, Dataset.open(toy), config, resume=False),
-            lambda record: None,
-        )
+        run = open_run(out, Dataset.open(toy), config, resume=False)
+        train(LocalGrid.over(run.setup), run)
         mrr[leak] = json.loads((out / METRICS).read_text())["test"]["full"]["mrr"]
     assert mrr[True] > 1.3 * mrr[False]
 
@@ -245,10 +240,10 @@ def test_the_best_round_is_measured_with_its_own_private_parts(
 ) -> None:
     """And a federated baseline's run has figures by both protocols, and no artifact."""
     out = tmp_path / "run"
-    config = open_run(
+    run = open_run(
         out, Dataset.open(toy), baseline_config(method, rounds=12, validation_users=12, nodes=3), resume=False
     )
-    train(LocalGrid.over(Dataset.open(toy), config), out, Dataset.open(toy), config, lambda record: None)
+    train(LocalGrid.over(run.setup), run)
     metrics, card = (json.loads((out / name).read_text()) for name in (METRICS, "card.json"))
     logged = round_log.read(out)[card["best_round"] - 1]["validation"]
     assert card["best_round"] < 12  # else the test would show nothing
@@ -267,7 +262,7 @@ def test_a_peer_is_only_what_its_authors_made_it(change: dict[str, object], said
 
 
 def test_a_baseline_does_not_begin_from_a_run_of_ours(toy: Path, run: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="pfedrec cannot go on from"):
+    with pytest.raises(InputError, match="pfedrec cannot start from"):
         open_run(tmp_path / "new", Dataset.open(toy), baseline_config("pfedrec"), False, run)
     assert not (tmp_path / "new").exists()
 

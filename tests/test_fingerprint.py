@@ -19,7 +19,8 @@ from fedrec.data.partition import partition_evenly
 from fedrec.data.prepare import Origin, write_dataset
 from fedrec.data.readers.raw import Frames
 from fedrec.data.storage.json_file import save_json
-from fedrec.federation.training_run import TrainedOn, open_run
+from fedrec.federation.run_checks import TrainedOn
+from fedrec.federation.training_run import open_run
 from fedrec.recsys.card import load_card
 from tests.support.cli import Fedrec, is_refused
 from tests.support.toy_world import begun, small_config, toy_interactions, toy_items, write_toy
@@ -166,9 +167,9 @@ def test_a_run_goes_on_with_other_histories_only_if_they_are_meant(
     open_run(out, Dataset.open(toy), config, False, None, TrainedOn.of(toy))
     before = (out / "card.json").read_bytes()
     for name, said in (("shorter", "began on other histories than"), ("anew", "cannot be compared")):
-        with pytest.raises(InputError, match=rf"{said}.*add --other-histories if these are meant"):
+        with pytest.raises(InputError, match=rf"{said}.*add `other_histories` if these are meant"):
             open_run(out, Dataset.open(toy), None, True, None, TrainedOn.of(places[name]))
-    assert open_run(out, Dataset.open(toy), None, True, None, TrainedOn.of(toy)) == config
+    assert open_run(out, Dataset.open(toy), None, True, None, TrainedOn.of(toy)).config == config
     assert (out / "card.json").read_bytes() == before
     open_run(out, Dataset.open(other), None, True, None, TrainedOn.of(other, others_meant=True))
     told = load_card(out)["data"]
@@ -183,9 +184,9 @@ def test_a_run_without_a_fingerprint_goes_on_and_it_is_told(
     assert load_card(tmp_path / "run")["data"]["histories"] is None
     open_run(tmp_path / "run", Dataset.open(toy), None, True)
     assert caplog.messages == []
-    assert open_run(tmp_path / "run", Dataset.open(toy), None, True, None, TrainedOn.of(toy)) == config
+    assert open_run(tmp_path / "run", Dataset.open(toy), None, True, None, TrainedOn.of(toy)).config == config
     (message,) = caplog.messages
-    assert "cannot be told; going on with these" in message
+    assert "is unknown; resuming with these" in message
 
 
 def test_a_start_from_other_histories_of_the_same_items_is_told(

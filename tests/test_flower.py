@@ -136,8 +136,8 @@ def take_a_message(here: Federation, name: str) -> int:
 
 def here_too(toy: Path, out: Path, **knobs: object) -> Path:
     """The same run in this process."""
-    config = open_run(out, Dataset.open(toy), small_config(**knobs), resume=False)
-    train(LocalGrid.over(Dataset.open(toy), config), out, Dataset.open(toy), config, lambda record: None)
+    run = open_run(out, Dataset.open(toy), small_config(**knobs), resume=False)
+    train(LocalGrid.over(run.setup), run)
     return out
 
 

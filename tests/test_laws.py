@@ -65,15 +65,15 @@ def test_alone_in_few_bits(seed: int, bits: int, clients: int, length: int, scal
     generator = torch.Generator().manual_seed(seed)
     deltas = {"b": scale * torch.randn(clients, length, generator=generator), "a": torch.randn(clients, 2, 3)}
     salts = np.arange(clients, dtype=np.uint64)
-    codes, lengths = encode(deltas, Eden.of(salts, bits, seed, 1))
-    decoded = torch.cat(list(codes.decoded()))
+    codes, lengths = encode(deltas, Eden.draw(salts, bits, seed, 1))
+    decoded = torch.cat(list(codes.decode()))
     for client in range(clients):
         one = slice(client, client + 1)
-        lone, length_alone = encode({n: t[one] for n, t in deltas.items()}, Eden.of(salts[one], bits, seed, 1))
+        lone, length_alone = encode({n: t[one] for n, t in deltas.items()}, Eden.draw(salts[one], bits, seed, 1))
         assert torch.equal(lone.levels, codes.levels[one])
         assert torch.equal(lone.scales, codes.scales[one])
         assert torch.equal(length_alone, lengths[one])
-        assert torch.equal(next(lone.decoded()), decoded[one])
+        assert torch.equal(next(lone.decode()), decoded[one])
 
 
 def test_another_seed_is_another_model(toy: Path, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_private_one_user_moves_the_sum_by_at_most_the_clip(
             ClientUpdates({name: tensor[first:] for name, tensor in deltas.items()}, torch.zeros(clients - first)),
             1,
             clip,
-            Eden.of(np.arange(first, clients, dtype=np.uint64), bits, seed, 1) if bits < 32 else None,
+            Eden.draw(np.arange(first, clients, dtype=np.uint64), bits, seed, 1) if bits < 32 else None,
         )
         for first in (0, 1)
     )

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.federation.local_grid import LocalGrid
-from fedrec.federation.node import shared_model
 from fedrec.federation.training_run import open_run, train
 from fedrec.recsys.embeddings import Encoder, KnownWeights, embed_catalogue, resolve_encoder
 from fedrec.recsys.model.config import ModelConfig
@@ -135,12 +134,12 @@ def test_a_random_base_is_the_same_architecture_with_weights_of_the_seed(encoder
 
 @pytest.mark.parametrize("seed", [0, 7])
 def test_a_run_on_a_random_base_is_answered_on_the_same(toy: Path, embeddings: Tensor, tmp_path: Path, seed) -> None:
-    config = open_run(
+    run = open_run(
         tmp_path / "run", Dataset.open(toy), small_config(user_encoder_init="random", seed=seed, rounds=2), resume=False
     )
-    train(LocalGrid.over(Dataset.open(toy), config), tmp_path / "run", Dataset.open(toy), config, lambda record: None)
+    train(LocalGrid.over(run.setup), run)
     recommender = Recommender.load(tmp_path / "run")
-    trained_on, served = shared_model(config.model, seed), recommender.model
+    trained_on, served = run.setup.model, recommender.model
     assert all(torch.equal(tensor.cpu(), served.state_dict()[name]) for name, tensor in trained_on.state_dict().items())
     named = json.loads((tmp_path / "run" / "adapter_config.json").read_text())
     assert named["base_model_name_or_path"].endswith(f"(random weights, seed {seed})")

@@ -58,7 +58,7 @@ def test_a_nodes_folder_opens_with_nothing_else_in_reach(
     shutil.rmtree(tmp_path / "out")
     node = Node.open(folder, small_config())
     assert len(node.shard) == 6
-    assert np.array_equal(node.public.matrix, embeddings)
+    assert np.array_equal(node.setup.embeddings.matrix, embeddings)
 
 
 def test_the_servers_folder_tells_of_nobody(toy: Path, fedrec: Fedrec, tmp_path: Path) -> None:

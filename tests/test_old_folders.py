@@ -166,7 +166,7 @@ SMALL = ("user_encoder_init", "layers", "lora_rank", "item_rank", "user_rank", "
 
 def test_an_old_run_of_a_baseline_is_known_as_one(old: Path, fedrec: Fedrec) -> None:
     run = old / "runs/fedmf"
-    config = open_run(run, Dataset.open(old / "data/leave-one-out"), None, resume=True)
+    config = open_run(run, Dataset.open(old / "data/leave-one-out"), None, resume=True).config
     assert (config.method, config.baseline.baseline_dim) == ("fedmf", 8)
     is_refused(fedrec("recommend", run, "--history", "film-bread"), "is a run of fedmf")
 

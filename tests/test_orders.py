@@ -11,10 +11,8 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from torch import Tensor
 
-from fedrec.data.dataset import Dataset
 from fedrec.federation import client_app, wire
 from fedrec.federation.config import to_flat
-from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.messages import Order, OrderRefused
 from fedrec.federation.node import Node
 from fedrec.recsys.model.two_tower import TwoTowerModel
@@ -174,20 +172,19 @@ def test_a_split_that_the_run_trains_on_is_not_ranked(toy: Path, asked: Asked) -
 def test_the_server_is_told_why_its_order_is_refused(toy: Path, asked: Asked) -> None:
     """A refusal names what the server sent and what the run promised, so it goes out as it is."""
     config = small_config()
-    LocalGrid.over(Dataset.open(toy), config)
     content = wire.encode_order(Order(1, np.array([0]), clip=2.0), asked.adapter)
-    context = Context(1, 1, {"data": str(toy), "lasting": False}, RecordDict(), to_flat(config))
+    context = Context(1, 1, {"data": str(toy), "persistent": False}, RecordDict(), to_flat(config))
     with pytest.raises(OrderRefused, match="clip = 2 is not above 0 and at most 1, as this run promised"):
         client_app.app(Message(content, 1, wire.TRAIN), context)
 
 
 def test_a_refused_order_leaves_what_is_kept_alone(toy: Path) -> None:
     node = Node.open(toy, small_config(method="fedmf"))
-    adapter = node.method.adapter()
+    adapter = node.setup.method.adapter()
     node.train(Order(1, np.array([0]), clip=1.0, run="ab"), adapter)
     for wrong in ({"run": "cd", "users": np.array([-1])}, {"run": "cd", "clip": -1.0}):
         with pytest.raises(OrderRefused):
             node.train(Order(**{"round": 2, "users": np.array([0]), "clip": 1.0} | wrong), adapter)
-    assert node.keep.at("ab", 1).keys() == {0}
+    assert node.states.at("ab", 1).keys() == {0}
     with pytest.raises(OrderRefused, match="not finite"):
         node.train(Order(2, np.array([0]), clip=1.0), {"items": torch.full_like(adapter["items"], torch.nan)})

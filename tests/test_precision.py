@@ -22,8 +22,8 @@ def test_both_precisions_agree_on_the_demo(tmp_path: Path) -> None:
         settings = {"rounds": 10, "clients_per_round": 32, "history": 16, "negatives": 128, "validate_every": 10}
         config = from_flat(settings | {"layers": 1, "validation_users": 400, "precision": precision})
         out = tmp_path / precision
-        open_run(out, Dataset.open(data), config, resume=False)
-        train(LocalGrid.over(Dataset.open(data), config), out, Dataset.open(data), config, lambda record: None)
+        run = open_run(out, Dataset.open(data), config, resume=False)
+        train(LocalGrid.over(run.setup), run)
         found[precision] = round_log.read(out)[-1]
     exact, near = found["float32"], found["bfloat16"]
     assert exact["loss"] != near["loss"]

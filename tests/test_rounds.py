@@ -17,7 +17,8 @@ from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.prepare import write_dataset
 from fedrec.data.readers.raw import Frames
-from fedrec.federation import client_app, node, round_log, wire
+from fedrec.federation import client_app, round_log, wire
+from fedrec.federation import setup as training_setup
 from fedrec.federation.census import take_census
 from fedrec.federation.client_app import NodeFailure, guarded
 from fedrec.federation.config import to_flat
@@ -27,6 +28,7 @@ from fedrec.federation.messages import Update
 from fedrec.federation.round_log import RoundLog
 from fedrec.federation.rounds import run
 from fedrec.federation.sampling import sample_clients
+from fedrec.federation.setup import TrainingSetup
 from fedrec.federation.training_run import open_run, train
 from fedrec.recsys.evaluation.ranking import metric_sums
 from fedrec.recsys.model.two_tower import TwoTowerModel
@@ -182,7 +184,7 @@ def test_a_round_that_nobody_answers_is_logged_and_changes_nothing(
             return [r for r in super().send_and_receive(messages) if r.metadata.message_type != wire.TRAIN]
 
     config = small_config(rounds=2)
-    state = trained(Silent.over(Dataset.open(toy), config), config, model, tmp_path)
+    state = trained(Silent.over(TrainingSetup(Dataset.open(toy), config)), config, model, tmp_path)
     assert [record["loss"] for record in round_log.read(tmp_path)] == [None, None]
     assert [record["clients_without_examples"] for record in round_log.read(tmp_path)] == [0, 0]
     for name, tensor in model.adapter().items():
@@ -223,7 +225,7 @@ def test_users_with_nothing_to_learn_from_change_neither_loss_nor_step(
 ) -> None:
     config = small_config(rounds=2, clients_per_round=99, optimizer="fedavg", server_rate=1.0, nodes=2)
     states = [
-        trained(LocalGrid.over(Dataset.open(data), config), config, model, tmp_path / data.name)
+        trained(LocalGrid.over(TrainingSetup(Dataset.open(data), config)), config, model, tmp_path / data.name)
         for data in (toy, short)
     ]
     without, beside = (round_log.read(tmp_path / data.name) for data in (toy, short))
@@ -238,7 +240,7 @@ def test_users_with_nothing_to_learn_from_change_neither_loss_nor_step(
 
 def test_where_everybody_diverged_there_is_no_loss(toy: Path, model: TwoTowerModel, tmp_path: Path) -> None:
     config = small_config(rounds=2, server_rate=1e30, clients_per_round=12, validate_every=9)
-    trained(LocalGrid.over(Dataset.open(toy), config), config, model, tmp_path)
+    trained(LocalGrid.over(TrainingSetup(Dataset.open(toy), config)), config, model, tmp_path)
     first, second = round_log.read(tmp_path)
     assert first["loss"] > 0
     assert (second["loss"], second["clipped"], second["clients_diverged"]) == (None, None, 12)
@@ -248,13 +250,15 @@ def test_where_everybody_diverged_there_is_no_loss(toy: Path, model: TwoTowerMod
 def test_an_adapter_beyond_float32_ends_the_run_and_says_why(toy: Path, model: TwoTowerModel, tmp_path: Path) -> None:
     config = small_config(server_rate=1e39)
     with pytest.raises(InputError, match=r"round 1 moved the adapter beyond .* lower server_rate than 1e\+39"):
-        trained(LocalGrid.over(Dataset.open(toy), config), config, model, tmp_path)
+        trained(LocalGrid.over(TrainingSetup(Dataset.open(toy), config)), config, model, tmp_path)
 
 
 def test_a_federation_that_does_not_come_together_says_so(toy: Path) -> None:
     config = small_config(nodes=1, round_timeout=0.01)
     with pytest.raises(InputError, match="1 of nodes = 2 connected"):
-        take_census(LocalGrid.over(Dataset.open(toy), config), replace(config, nodes=2), toy_stamp(), poll=0.01)
+        take_census(
+            LocalGrid.over(TrainingSetup(Dataset.open(toy), config)), replace(config, nodes=2), toy_stamp(), poll=0.01
+        )
 
 
 def test_a_census_of_the_wrong_kind_is_left_out() -> None:
@@ -303,7 +307,7 @@ def test_a_census_that_lies_leaves_its_node_out_and_the_run_begins(
     toy: Path, caplog: pytest.LogCaptureFixture, tickets: Callable[[np.ndarray], np.ndarray], said: str
 ) -> None:
     config = small_config(nodes=3, node_users=20)
-    grid = Counted.over(Dataset.open(toy), config)
+    grid = Counted.over(TrainingSetup(Dataset.open(toy), config))
     honest = take_census(grid, config, toy_stamp())
     grid.census = tickets(honest.tickets[honest.nodes == 1])
     roster = take_census(grid, config, toy_stamp())
@@ -315,7 +319,7 @@ def test_a_census_that_lies_leaves_its_node_out_and_the_run_begins(
 def test_a_node_that_made_users_up_fills_its_share_of_the_round_and_of_the_validation(toy: Path) -> None:
     """It says that it has 100 users beside the eight of the others."""
     config = small_config(rounds=1, nodes=3, node_share=0.5, validation_users=6, validate_every=1)
-    grid = Counted.over(Dataset.open(toy), config)
+    grid = Counted.over(TrainingSetup(Dataset.open(toy), config))
     grid.census = OTHERS + 10
     roster = take_census(grid, config, toy_stamp())
     assert len(roster) == 4 + 100 + 4
@@ -328,7 +332,7 @@ def test_a_validation_that_lies_does_not_choose_the_round(
     toy: Path, model: TwoTowerModel, tmp_path: Path, lie: dict[str, float]
 ) -> None:
     config = small_config(rounds=1, nodes=2, validate_every=1)
-    grid = Counted.over(Dataset.open(toy), config)
+    grid = Counted.over(TrainingSetup(Dataset.open(toy), config))
     grid.sums = lie
     trained(grid, config, model, tmp_path)
     (record,) = round_log.read(tmp_path)
@@ -366,14 +370,17 @@ def reply_of_first(reply: Message) -> bool:
 def test_a_node_that_comes_late_is_asked_from_then_on(toy: Path, model: TwoTowerModel, tmp_path: Path) -> None:
     """And one that is gone is missed, but not waited for."""
     config = small_config(rounds=6, nodes=2, clients_per_round=12, validate_every=2)
-    grid = Late.over(Dataset.open(toy), config)
+    grid = Late.over(TrainingSetup(Dataset.open(toy), config))
     state = trained(grid, replace(config, nodes=1), model, tmp_path)
     records = round_log.read(tmp_path)
     assert [record["users"] for record in records] == [6, 6, 12, 12, 12, 12]
     assert [record["clients_asked"] for record in records] == [6, 6, 12, 12, 12, 12]
     assert [record["clients_answered"] for record in records] == [6, 6, 12, 12, 6, 6]
     assert [record["validation"]["users"] for record in records if record["validation"]] == [6, 6, 6]
-    assert state.roster == take_census(LocalGrid.over(Dataset.open(toy), config), config, toy_stamp()).fingerprint
+    assert (
+        state.roster
+        == take_census(LocalGrid.over(TrainingSetup(Dataset.open(toy), config)), config, toy_stamp()).fingerprint
+    )
 
 
 def test_a_late_node_that_cannot_take_part_is_left_out_and_asked_once(
@@ -405,10 +412,9 @@ def test_a_run_that_is_resumed_with_other_users_goes_on_and_says_so(
 
 def test_a_census_needs_no_model(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would take longer to open than all the rest of an answer."""
-    monkeypatch.setattr(node, "shared_model", lambda *_: pytest.fail("the model was opened"))
-    client_app.open_node.cache_clear()
+    monkeypatch.setattr(training_setup, "Model", lambda *_: pytest.fail("the model was built"))
     config = small_config()
-    assert len(take_census(LocalGrid.over(Dataset.open(toy), config), config, toy_stamp())) == 12
+    assert len(take_census(LocalGrid.over(TrainingSetup(Dataset.open(toy), config)), config, toy_stamp())) == 12
 
 
 def test_a_failure_on_a_node_tells_the_server_its_kind_only() -> None:
@@ -423,7 +429,7 @@ def test_central_mode_is_one_client_that_owns_the_cohort(toy: Path, model: TwoTo
     shared = {"rounds": 3, "optimizer": "fedavg", "server_rate": 0.1, "clip": 1e6, "clients_per_round": 12}
     shared["negatives"] = 24
     federated, central = (
-        trained(LocalGrid.over(Dataset.open(toy), config), config, model, tmp_path / config.mode)
+        trained(LocalGrid.over(TrainingSetup(Dataset.open(toy), config)), config, model, tmp_path / config.mode)
         for config in (small_config(**shared), small_config(**shared, mode="central"))
     )
     for name, tensor in federated.adapter.items():
@@ -432,11 +438,11 @@ def test_central_mode_is_one_client_that_owns_the_cohort(toy: Path, model: TwoTo
 
 def test_training_learns_the_toy_world(toy: Path, tmp_path: Path) -> None:
     """Full participation for a few rounds brings the loss well down."""
-    config = open_run(
+    run = open_run(
         tmp_path / "run", Dataset.open(toy), small_config(rounds=20, clients_per_round=12, clip=5.0), resume=False
     )
     records: list[dict] = []
-    train(LocalGrid.over(Dataset.open(toy), config), tmp_path / "run", Dataset.open(toy), config, records.append)
+    train(LocalGrid.over(run.setup), run, records.append)
     assert records[-1]["loss"] < 0.9 * records[0]["loss"]
     card = json.loads((tmp_path / "run" / "card.json").read_text())
     assert card["finished"]

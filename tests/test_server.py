@@ -34,7 +34,7 @@ def update(values: list[float], users: int = 1) -> Update:
 
 
 def roster_of(census: dict[int, np.ndarray]) -> Roster:
-    return reduce(lambda roster, answer: roster.joined(*answer), census.items(), Roster.empty({}))
+    return reduce(lambda roster, answer: roster.with_node(*answer), census.items(), Roster.empty({}))
 
 
 def state(config: ServerConfig) -> State:

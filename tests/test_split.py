@@ -193,13 +193,17 @@ def test_training_knows_nothing_of_cold_items(model: TwoTowerModel, tmp_path: Pa
     """Not even as negatives, which would push them down: their texts could be anything at all."""
     write_cold(tmp_path)
     node = Node.open(tmp_path, small_config(negatives=8))
-    cold = ~np.isin(np.arange(24), node.public.trainable_rows)
+    known = node.setup.embeddings
+    cold = ~np.isin(np.arange(24), known.trainable_rows)
     assert cold.any()
-    blind = node.public.matrix.clone()
-    blind[torch.from_numpy(cold)] = torch.nan
+    blind = known.matrix.clone()
+    blind[torch.from_numpy(cold)] = 7.0
     order = Order(1, np.arange(len(node.shard)), clip=1.0)
     update = node.train(order, model.adapter())
-    other = replace(node, public=replace(node.public, matrix=blind)).train(order, model.adapter())
+    replace(known, matrix=blind).save(tmp_path)
+    other_node = Node.open(tmp_path, small_config(negatives=8))
+    assert (other_node.setup.embeddings.matrix[torch.from_numpy(cold)] == 7.0).all()
+    other = other_node.train(order, model.adapter())
     assert update.sums["diverged"] == other.sums["diverged"] == 0
     for name, delta in update.deltas.items():
         assert torch.equal(delta, other.deltas[name]), name

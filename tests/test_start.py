@@ -70,15 +70,15 @@ def test_a_run_killed_before_its_first_round_keeps_its_start(toy: Path, run: Pat
 def test_a_resume_from_another_start_is_refused(toy: Path, run: Path, tmp_path: Path) -> None:
     config = small_config(**STILL)
     begun(tmp_path / "second", toy, config, run)
-    assert open_run(tmp_path / "second", Dataset.open(toy), config, True, run) == config
-    with pytest.raises(InputError, match=r"began from scratch, not toy-.*; resume without --start"):
+    assert open_run(tmp_path / "second", Dataset.open(toy), config, True, run).config == config
+    with pytest.raises(InputError, match=r"began from scratch, not toy-.*; resume without `start`"):
         open_run(run, Dataset.open(toy), None, True, tmp_path / "second")
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"item_rank": 5}, "item_rank = 4, not 5; add --set item_rank=4"),
+        ({"item_rank": 5}, "item_rank = 4, not 5; set item_rank=4"),
         ({"temperature": 0.1}, "temperature = 0.07, not 0.1"),
         ({"lora_targets": "query"}, "lora_targets = query,value, not query"),
     ],

@@ -19,8 +19,8 @@ from fedrec.data.storage.reading import open_array, read_bytes
 from fedrec.evaluation import save_ranks
 from fedrec.federation.config import RunConfig, to_flat
 from fedrec.federation.training_run import RUN as RUN_FILES
-from fedrec.federation.training_run import environment_info
 from fedrec.recsys.card import with_present_names
+from fedrec.recsys.environment import environment_info
 
 RECORD = "part.json"
 RANKS = "ranks.npy"

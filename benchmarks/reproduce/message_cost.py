@@ -45,5 +45,5 @@ def run_cost(run: Path, bits: int) -> RunCost:
 def uplink_bytes(adapter: Adapter, bits: int) -> int:
     """Count the bytes that one user's device sends in a round: the answer of a node with one user."""
     updates = ClientUpdates({name: torch.zeros(1, *tensor.shape) for name, tensor in adapter.items()}, torch.zeros(1))
-    coding = Eden.of(np.zeros(1, dtype=np.uint64), bits, seed=0, round=1) if bits < FULL_PRECISION else None
+    coding = Eden.draw(np.zeros(1, dtype=np.uint64), bits, seed=0, round=1) if bits < FULL_PRECISION else None
     return wire.payload_bytes(wire.encode_update(clip_and_sum(updates, 1, 1.0, coding)))

@@ -11,7 +11,8 @@ from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
 from fedrec.federation.config import RunConfig, to_flat
-from fedrec.federation.training_run import TrainedOn, open_run
+from fedrec.federation.run_checks import TrainedOn
+from fedrec.federation.training_run import open_run
 from fedrec.recsys.evaluation.evaluate import cold_items, rank_all_users, ranking_metrics
 from fedrec.recsys.evaluation.ranking import Ranking, restrict_to
 from fedrec.recsys.model.scoring import Scorer
@@ -38,8 +39,7 @@ def _train_and_rank(config: RunConfig, place: JobFolder) -> Figures:
 def train_or_resume(config: RunConfig, place: JobFolder, start: Path | None = None) -> Recommender:
     """Train a job's run, or resume it if it was interrupted; `start` is a run whose adapter is the initial one."""
     out, dataset = place.folder / RUN, Dataset.open(place.data)
-    opened = open_run(out, dataset, config, (out / CARD).is_file(), start, TrainedOn.of(place.data))
-    train_shown(dataset, out, opened)
+    train_shown(open_run(out, dataset, config, (out / CARD).is_file(), start, TrainedOn.of(place.data)))
     return Recommender.load(out)
 
 

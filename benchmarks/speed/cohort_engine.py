@@ -58,9 +58,9 @@ class Bench:
         self.config = replace(config, model=replace(config.model, history=history or config.model.history))
         self.data = data
         self.node = Node.open(data, self.config)  # it hosts all users
-        self.adapter = worlds.perturb(self.node.model.adapter(), config.seed)
-        self.embeddings = self.node.public.matrix
-        self.trainer = LocalTrainer(self.node.model, self.embeddings, self.config.fit)
+        self.adapter = worlds.perturb(self.node.setup.model.adapter(), config.seed)
+        self.embeddings = self.node.setup.device_embeddings.matrix
+        self.trainer = LocalTrainer(self.node.setup.device_model, self.embeddings, self.config.fit)
         self.near = {name: tensor.to(self.embeddings.device) for name, tensor in self.adapter.items()}
         self.state = State.start(self.adapter, config.server)
 
@@ -174,7 +174,7 @@ def compare_ways(bench: Bench) -> dict[str, Any]:
 def add_flower(results: dict[str, Any], bench: Bench, folder: Path) -> dict[str, Any]:
     """Add a few rounds under Flower's simulation, and how far its model is from that of the same rounds here."""
     config = replace(bench.config, clients_per_round=LONE, rounds=FLOWER_ROUNDS, validate_every=10**9)
-    stamp, state = bench.node.public.provenance, State.start(bench.adapter, config.server)
+    stamp, state = bench.node.setup.embeddings.provenance, State.start(bench.adapter, config.server)
     ends = {}
     for way, nodes in (("flower", len(bench.node.shard)), ("here", 1)):
         (out := folder / way).mkdir()

@@ -7,8 +7,8 @@ from typing import Any
 from benchmarks.speed.clock import one_thread
 from fedrec.data.readers.film_text import add_text
 from fedrec.data.synthetic.demo_films import generate
-from fedrec.federation.training_run import environment_info
 from fedrec.recsys.embeddings import Encoder, resolve_encoder
+from fedrec.recsys.environment import environment_info
 
 TEXTS, TURNS = 64, 3
 JOINED = (1, 8)

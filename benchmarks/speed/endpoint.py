@@ -24,7 +24,7 @@ from benchmarks.speed import large_index
 from benchmarks.speed.clock import alternate, milliseconds, ratio, time_calls
 from benchmarks.speed.large_index import exact_index
 from benchmarks.speed.served import Caller, Served, ask_all, ask_at_rate, ask_meanwhile, serving
-from fedrec.federation.training_run import environment_info
+from fedrec.recsys.environment import environment_info
 from fedrec.recsys.model.lora import fingerprint
 from fedrec.recsys.recommender import Recommender
 from fedrec.serving.engine import Engine

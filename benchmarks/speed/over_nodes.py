@@ -34,8 +34,8 @@ def measure(config: RunConfig) -> dict[str, Any]:
             if nodes:
                 _train_over_flower(data, out, replace(config, nodes=nodes))
             else:
-                open_run(out, Dataset.open(data), config, resume=False)
-                train(LocalGrid.over(Dataset.open(data), config), out, Dataset.open(data), config, lambda record: None)
+                run = open_run(out, Dataset.open(data), config, resume=False)
+                train(LocalGrid.over(run.setup), run)
             results[way] = {
                 "clients_per_second": statistics.median(r["clients_per_second"] for r in round_log.read(out)),
                 "model": Recommender.load(out).version,

@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.speed import cohort_engine, over_nodes, scale
 from fedrec import console
 from fedrec.federation.config import RunConfig
-from fedrec.federation.training_run import environment_info
+from fedrec.recsys.environment import environment_info
 
 PARTS = ("cohort", "scale", "nodes")
 

@@ -20,7 +20,6 @@ from fedrec.data.synthetic.random_tables import SyntheticConfig
 from fedrec.federation import round_log
 from fedrec.federation.checkpoint import State
 from fedrec.federation.config import RunConfig
-from fedrec.federation.node import shared_model
 from fedrec.federation.round_log import RoundLog
 from fedrec.federation.rounds import run
 from fedrec.recsys.evaluation.ranking import MAX_USERS, count_ranks, mask_seen
@@ -70,7 +69,7 @@ def train_rounds(data: Path, config: RunConfig, folder: Path) -> dict[str, float
     """Open the nodes, take the census and train; return the seconds of both."""
     started = time.perf_counter()
     grid, roster = worlds.open_grid(data, config)
-    state = State.start(shared_model(config.model, config.seed).adapter(), config.server)
+    state = State.start(grid.nodes[0].setup.model.adapter(), config.server)
     opened = time.perf_counter() - started
     (out := folder / "run").mkdir()
     run(grid, roster, state, config, RoundLog(out))
@@ -89,7 +88,7 @@ def compare_costs(folders: dict[str, Path], config: RunConfig, folder: Path) -> 
     rounds: dict[str, Callable[[], object]] = {}
     for name, data in folders.items():
         grid, roster = worlds.open_grid(data, config)
-        state = State.start(shared_model(config.model, config.seed).adapter(), config.server)
+        state = State.start(grid.nodes[0].setup.model.adapter(), config.server)
         one = replace(config, rounds=1, validate_every=10**9, validation_users=1)
         (out := folder / f"turns-{name}").mkdir()
         rounds[name] = partial(run, grid, roster, state, one, RoundLog(out))

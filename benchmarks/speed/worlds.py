@@ -14,10 +14,11 @@ from fedrec.data.synthetic.random_tables import INTERACTIONS, ITEMS, SyntheticCo
 from fedrec.federation.census import take_census
 from fedrec.federation.config import RunConfig
 from fedrec.federation.local_grid import LocalGrid
-from fedrec.federation.node import public_side, shared_model
 from fedrec.federation.roster import Roster
+from fedrec.federation.setup import TrainingSetup
 from fedrec.recsys.embeddings import Embeddings, resolve_encoder
 from fedrec.recsys.model.lora import Adapter
+from fedrec.recsys.model.two_tower import TwoTowerModel
 
 
 def make_tables(config: SyntheticConfig, folder: Path) -> None:
@@ -38,7 +39,7 @@ def embed_at_random(folder: Path, config: RunConfig) -> None:
     """Save random unit vectors as the catalogue's embeddings: their values do not affect the speed."""
     catalogue = Catalogue.load(folder / "prepared")
     encoder = resolve_encoder(config.model.encoder)
-    width = shared_model(config.model, config.seed).user.width
+    width = TwoTowerModel(config.model, encoder, config.seed).user.width
     drawn = torch.randn(len(catalogue), width, generator=torch.Generator().manual_seed(config.seed))
     stamp = Embeddings.provenance_of(catalogue, encoder)
     Embeddings(F.normalize(drawn, dim=-1), stamp, catalogue.trainable_rows).save(folder / "prepared")
@@ -53,9 +54,10 @@ def make_world(synthetic: SyntheticConfig, folder: Path, config: RunConfig) -> P
 
 
 def open_grid(data: Path, config: RunConfig) -> tuple[LocalGrid, Roster]:
-    """Open in-process nodes, and take the census of their users."""
-    grid = LocalGrid.over(Dataset.open(data), config)
-    return grid, take_census(grid, config, public_side(data, config.model.encoder).provenance)
+    """In-process nodes, and their users."""
+    setup = TrainingSetup(Dataset.open(data), config)
+    grid = LocalGrid.over(setup)
+    return grid, take_census(grid, config, setup.embeddings.provenance)
 
 
 def perturb(adapter: Adapter, seed: int) -> Adapter:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fedrec.data.randomness import Stream, random_stream, ticket_of
-from fedrec.federation.compression.quantise import EXACT, SIDE, WIDTH, hadamard, quantised, restored
+from fedrec.federation.compression.quantise import EXACT, SIDE, WIDTH, dequantise, hadamard, quantise
 from fedrec.recsys.exact_sum import exact_sum
 from fedrec.recsys.model.lora import Adapter, Stack
 
@@ -33,14 +33,14 @@ _AT_ONCE = {"cpu": 2**17, "cuda": 2**24}
 
 @dataclass(frozen=True, eq=False)
 class Eden:
-    """How some clients' changes are to be coded."""
+    """The coding of some clients' changes: its bits and rotations."""
 
     bits: int  # of a number, 1 to 8
     flips: Tensor  # (C, D) of bool: the signs to change before rotating, each client's own
 
     @classmethod
-    def of(cls, salts: np.ndarray, bits: int, seed: int, round: int) -> "Eden":
-        """Drawn from the clients' tickets, which the server knows: flips are sent, and must not tell of a salt."""
+    def draw(cls, salts: np.ndarray, bits: int, seed: int, round: int) -> "Eden":
+        """Draw rotations from the clients' tickets, which the server knows: flips are sent, and must reveal no salt."""
         rngs = (random_stream(Stream.ROTATIONS, seed, round, ticket_of(salt)) for salt in salts.tolist())
         drawn = np.frombuffer(b"".join(rng.bytes(WIDTH // 8) for rng in rngs), dtype=np.uint8)
         return cls(bits, torch.from_numpy(np.unpackbits(drawn).view(bool).reshape(len(salts), WIDTH)))
@@ -48,33 +48,33 @@ class Eden:
     def to(self, device: torch.device) -> "Eden":
         return replace(self, flips=self.flips.to(device))
 
-    def flipped(self, x: Tensor, few: slice) -> Tensor:
-        """Rows of a few clients, with their signs changed: (c, G, D)."""
+    def flip_signs(self, x: Tensor, few: slice) -> Tensor:
+        """Flip the signs of the rows of a few clients: (c, G, D)."""
         return x * (1 - 2 * self.flips[few].to(x)).unsqueeze(1)
 
 
 @dataclass(frozen=True, eq=False)
 class CompressedUpdate:
-    """Some clients' changes, coded: all that is needed to decode them."""
+    """The coded changes of some clients, with all that is needed to decode them."""
 
     coding: Eden
     levels: Tensor  # (C, G, D) of uint8, each less than 2^bits
     scales: Tensor  # (C, G)
 
     def scaled(self, factors: Tensor) -> "CompressedUpdate":
-        """Each client's change times its factor: (C,)."""
+        """Multiply each client's change by its factor: (C,)."""
         return replace(self, scales=self.scales * factors.unsqueeze(1))
 
-    def decoded(self) -> Iterator[Tensor]:
-        """The changes, a few clients at a time: (c, G·D)."""
+    def decode(self) -> Iterator[Tensor]:
+        """Decode the changes, a few clients at a time: (c, G·D)."""
         for few in _parts(self.levels):
-            back = hadamard(restored(self.levels[few], self.coding.bits))
-            yield self.coding.flipped(back.mul_(self.scales[few].unsqueeze(2)), few).flatten(1)
+            back = hadamard(dequantise(self.levels[few], self.coding.bits))
+            yield self.coding.flip_signs(back.mul_(self.scales[few].unsqueeze(2)), few).flatten(1)
 
     def total(self, shapes: Shapes) -> Adapter:
-        """The exact sum of the changes: float64."""
+        """Compute the exact sum of the changes in float64."""
         total = torch.zeros(self.levels.shape[1:].numel(), dtype=torch.float64, device=self.levels.device)
-        for changes in self.decoded():
+        for changes in self.decode():
             total += exact_sum(changes)
         names = sorted(shapes)
         parts = total[: _numbers(shapes)].split([shapes[name].numel() for name in names])
@@ -82,8 +82,8 @@ class CompressedUpdate:
         return {name: named[name].view(shape).cpu() for name, shape in shapes.items()}
 
 
-def rows(shapes: Shapes) -> int:
-    """G, of a change of such tensors."""
+def count_rows(shapes: Shapes) -> int:
+    """Count the rows of a change of such tensors: G."""
     return -(-_numbers(shapes) // WIDTH)
 
 
@@ -92,19 +92,21 @@ def _numbers(shapes: Shapes) -> int:
 
 
 def encode(deltas: Stack, coding: Eden) -> tuple[CompressedUpdate, Tensor]:
-    """Code each client's change: name → (C, …). Its length, as it will be decoded, is told too: (C,)."""
+    """Encode each client's change, name → (C, …), and compute its L2 norm as it will be decoded: (C,)."""
     clients, device = len(coding.flips), coding.flips.device
-    shape = (clients, rows({name: tensor.shape[1:] for name, tensor in deltas.items()}), WIDTH)
+    shape = (clients, count_rows({name: tensor.shape[1:] for name, tensor in deltas.items()}), WIDTH)
     levels = torch.empty(shape, dtype=torch.uint8, device=device)
     scales = torch.empty(shape[:2], device=device)
     lengths = torch.empty(shape[:2], dtype=torch.float64, device=device)
     for few in _parts(levels):
-        levels[few], scales[few], lengths[few] = _coded(coding.flipped(_flat(deltas, few), few), coding.bits)
+        levels[few], scales[few], lengths[few] = _encode_rows(
+            coding.flip_signs(_as_rows(deltas, few), few), coding.bits
+        )
     return CompressedUpdate(coding, levels, scales), torch.linalg.vector_norm(lengths, dim=1)
 
 
-def _coded(x: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Levels, scale and length of each row: (c, G, D) → (c, G, D), (c, G), (c, G).
+def _encode_rows(x: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Encode rows into levels, scales and norms: (c, G, D) → (c, G, D), (c, G), (c, G).
 
     With u the row in whole steps, y = H u, z = y √D / |y| and c the levels nearest to z, the row is decoded as s H c,
     where s = |y| / (√D ⟨c, z⟩) makes ⟨s H c, u⟩ = |u|².
@@ -113,13 +115,13 @@ def _coded(x: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
     y = hadamard((x / steps.unsqueeze(2)).round_())
     size = torch.linalg.vector_norm(y, dim=2)
     z = y.mul_((SIDE / size.clamp(min=1)).unsqueeze(2))  # y is whole, so that a size below 1 is 0
-    levels, c = quantised(z, bits)
+    levels, c = quantise(z, bits)
     scales = steps * size / (SIDE * (c * z).sum(2).clamp_(min=1))
     return levels, scales, scales * SIDE * c.square().sum(2).double().sqrt()
 
 
-def _flat(deltas: Stack, few: slice) -> Tensor:
-    """A few clients' changes, in the order of names, as rows: (c, G, D)."""
+def _as_rows(deltas: Stack, few: slice) -> Tensor:
+    """Concatenate a few clients' changes, in the order of names, into rows: (c, G, D)."""
     parts = [deltas[name][few].flatten(1) for name in sorted(deltas)]
     filling = parts[0].new_zeros(len(parts[0]), -sum(part.shape[1] for part in parts) % WIDTH)
     return torch.cat([*parts, filling], 1).view(len(filling), -1, WIDTH)

@@ -25,7 +25,7 @@ _CELLS, _REACH = 2**10, 5
 
 
 def hadamard(x: Tensor) -> Tensor:
-    """H x for each row: (…, D) → (…, D). H holds ±1, H = Hᵀ and H H = D: a rotation but for the factor √D.
+    """Compute H x for each row: (…, D) → (…, D). H holds ±1, H = Hᵀ and H H = D: a rotation but for the factor √D.
 
     As H is a Kronecker product of two smaller ones, it is two small products with the row as a matrix.
     """
@@ -43,7 +43,7 @@ def _side() -> Tensor:
 
 @cache
 def quantiser(bits: int) -> Tensor:
-    """The levels that lose least of a standard normal distribution, in rising order: (2^bits,).
+    """Compute the levels of the best quantiser of a standard normal distribution, in rising order: (2^bits,).
 
     Lloyd 1982, doi:10.1109/TIT.1982.1056489, and Max 1960, doi:10.1109/TIT.1960.1057548: a level is the mean of what is
     nearest to it, and a bound the middle of two levels; in turns. They begin where many levels end.
@@ -60,20 +60,20 @@ def quantiser(bits: int) -> Tensor:
 
 @cache
 def _nearest(bits: int) -> tuple[Tensor, Tensor]:
-    """The level nearest to each cell's middle: which, and its value."""
+    """Look up the level nearest to each cell's middle: its index, and its value."""
     levels = quantiser(bits)
     middles = (torch.arange(2 * _REACH * _CELLS) + 0.5) / _CELLS - _REACH
     which = torch.bucketize(middles, (levels[1:] + levels[:-1]) / 2)
     return which.to(torch.uint8), levels[which]
 
 
-def quantised(z: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """The level nearest to each number, give or take half a cell: which, in uint8, and its value."""
+def quantise(z: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Round each number to its nearest level, give or take half a cell: the level's index in uint8, and its value."""
     cells = (z * _CELLS).add_(_CELLS * _REACH).clamp_(0, 2 * _REACH * _CELLS - 1).int().flatten()
     which, values = (table.to(z.device).index_select(0, cells).view(z.shape) for table in _nearest(bits))
     return which, values
 
 
-def restored(which: Tensor, bits: int) -> Tensor:
-    """The levels' values."""
+def dequantise(which: Tensor, bits: int) -> Tensor:
+    """Look up the values of levels by their indices."""
     return quantiser(bits).to(which.device).index_select(0, which.flatten().int()).view(which.shape)

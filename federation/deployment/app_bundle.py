@@ -32,7 +32,7 @@ class ForeignBundle(InputError):
 
 
 def installed() -> dict[str, bytes]:
-    """What is in the Python files of the installed packages, by their name in a bundle."""
+    """Read the Python files of the installed packages: name in a bundle → content."""
     files = [ROOT / FACE, *(path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))]
     return {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in files}
 
@@ -70,8 +70,8 @@ def _same(bundle: zipfile.ZipFile, name: str, expected: bytes) -> bool:
 
 
 def _pyproject() -> str:
-    """What Flower needs to know of the app. The settings and their defaults are those of the installed package."""
-    from fedrec.federation.config import (  # imports torch, which who only compares does not need
+    """Write the app's `pyproject.toml`, with the settings and defaults of the installed package."""
+    from fedrec.federation.config import (  # imports torch, which a comparison does not need
         RUN_PATHS,
         RunConfig,
         to_flat,
@@ -100,5 +100,5 @@ clientapp = "fedrec.federation.client_app:app"
 
 
 def toml(value: "Scalar") -> str:
-    """A value as TOML and Flower's command line write it."""
+    """Format a value as TOML and Flower's command line write it."""
     return json.dumps(value, ensure_ascii=False)

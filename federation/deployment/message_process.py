@@ -38,13 +38,13 @@ APPS = [TaskType.CLIENT_APP, TaskType.AGENT_APP]
 """Every kind of task that a SuperNode makes of a message. All are answered by the installed ClientApp, or refused."""
 
 POLL = 0.1
-"""Seconds between two questions whether a message has come."""
+"""Seconds between two polls for a message."""
 
 logger = logging.getLogger("fedrec")
 
 
 def acquire(address: str, secret: bytes) -> str:
-    """Wait until the SuperNode at `address` has a message, also while it starts; the token to fetch it with."""
+    """Wait until the SuperNode at `address` has a message, even while it starts, and return the token to fetch it."""
     signed = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods={"/flwr.proto.Runtime/AcquireTask"})
     client = _client(address, RuntimeVersionHttpInterceptor(component_name="SuperExec"), signed)
     while True:
@@ -58,7 +58,7 @@ def acquire(address: str, secret: bytes) -> str:
 
 
 def reply_to(message: Message, context: Context, content: bytes) -> Message:
-    """The installed app's answer to a message, or an error if the bundle (`content`) holds other code."""
+    """Answer a message by the installed app, or by an error if the bundle (`content`) holds other code."""
     try:
         app_bundle.refuse_foreign(content, OURS)
         return app(message, context)
@@ -103,7 +103,7 @@ def _client(address: str, *interceptors: ProtobufClientInterceptor, patient: boo
 
 
 def main(address: str, secret: Path) -> None:
-    """Wait for one message and answer it. A failure after it has come is logged, and is none of this process's."""
+    """Wait for one message and answer it. A failure after it has arrived is only logged."""
     start_parent_process_monitor(os.getppid())
     token = acquire(address, secret.read_bytes())
     try:

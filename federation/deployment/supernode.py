@@ -23,12 +23,12 @@ Process = subprocess.Popen[bytes]
 
 BIN = Path(sys.executable).parent
 EVERY = 0.1
-"""Seconds between two looks at the processes."""
+"""Seconds between two polls of the processes."""
 
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """Where a node's server is, by what they know each other, and what the node tells its ClientApp."""
+    """The address of a node's server, the files that authenticate both, and the node config of its ClientApp."""
 
     server: str  # host:port
     authority: Path  # certificate that the server's is signed with
@@ -37,7 +37,7 @@ class NodeConfig:
 
 
 def run_node(config: NodeConfig) -> int:
-    """Run a SuperNode and answer its messages until it ends, or until SIGTERM or Ctrl-C; its exit status.
+    """Run a SuperNode and answer its messages until it ends, SIGTERM or Ctrl-C; return its exit status.
 
     Raises `InputError` if what is installed here cannot answer messages.
     """
@@ -66,7 +66,7 @@ def _command(config: NodeConfig, address: str, secret: Path) -> list[str]:
 
 
 def _answer_messages(supernode: Process, address: str, secret: Path) -> None:
-    """Have a process wait for a message and answer it, and then the next one: SuperNodes take in one at a time.
+    """Start a process to wait for a message and answer it, then the next: a SuperNode takes in one at a time.
 
     It is started ahead of its message, since its imports take longer than most answers.
     """
@@ -84,7 +84,7 @@ def _answer_messages(supernode: Process, address: str, secret: Path) -> None:
 
 
 def _process(address: str, secret: Path) -> Process:
-    """-P: the working folder is not on the path, so that no file in it is taken for an installed one."""
+    """Start a message process. `-P` keeps the working folder off the path, so that no file in it shadows a package."""
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "fedrec.federation.deployment.message_process", address, str(secret)]
     )
@@ -97,5 +97,5 @@ def free_port() -> int:
 
 
 def key_values(values: Mapping[str, "Scalar"]) -> str:
-    """Pairs as Flower's command line reads them: TOML's values."""
+    """Format pairs as Flower's command line reads them: TOML's values."""
     return " ".join(f"{name}={toml(value)}" for name, value in values.items())

@@ -9,7 +9,7 @@ PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 def tethered(command: list[str]) -> list[str]:
-    """The command to start in its place; the tie is to the thread that starts it. Only Linux can do this."""
+    """Return the command to start in its place, tied to the thread that starts it; on Linux only."""
     return (
         [sys.executable, "-P", "-m", "fedrec.federation.deployment.tether", *command]
         if sys.platform == "linux"

@@ -20,12 +20,12 @@ from fedrec.data.shard import Shard
 from fedrec.federation import round_log, rounds, wire
 from fedrec.federation.census import take_census
 from fedrec.federation.checkpoint import State
-from fedrec.federation.client_app import open_node
 from fedrec.federation.clipping import clip_and_sum
 from fedrec.federation.config import RunConfig
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.messages import Update
 from fedrec.federation.round_log import RoundLog
+from fedrec.federation.setup import TrainingSetup
 from fedrec.recsys.exact_sum import exact_scatter
 from fedrec.recsys.hardware import parallel_map
 from fedrec.recsys.model.lora import Adapter
@@ -40,13 +40,17 @@ CLIP = 0.05
 UserStates = dict[int, Any]
 
 
-def train_run(data: Path, config: RunConfig, folder: Path, grid: type[LocalGrid] = LocalGrid) -> State:
+def train_run(data: Path, config: RunConfig, folder: Path) -> State:
     """Train a whole run on in-process nodes."""
-    nodes = grid.over(Dataset.open(data), config)
-    adapter = open_node(str(data), config, 0, config.nodes, False).method.adapter()
+    return train_over(LocalGrid.over(TrainingSetup(Dataset.open(data), config)), folder)
+
+
+def train_over(grid: LocalGrid, folder: Path) -> State:
+    """Train a whole run on the nodes of a grid."""
+    setup = grid.nodes[0].setup
     folder.mkdir()
-    start = State.start(adapter, config.server)
-    return rounds.run(nodes, take_census(nodes, config, toy_stamp()), start, config, RoundLog(folder))
+    start = State.start(setup.method.adapter(), setup.config.server)
+    return rounds.run(grid, take_census(grid, setup.config, toy_stamp()), start, setup.config, RoundLog(folder))
 
 
 class MethodLaws:
@@ -140,7 +144,7 @@ class MethodLaws:
     def test_anywhere(self, toy: Path, config: RunConfig, tmp_path: Path) -> None:
         """The same users on 1, 3 or 12 nodes give the same model and the same metrics, to the bit."""
         one, three, twelve = (train_run(toy, replace(config, nodes=n), tmp_path / str(n)) for n in (1, 3, 12))
-        start = open_node(str(toy), config, 0, 1, False).method.adapter()
+        start = TrainingSetup(Dataset.open(toy), config).method.adapter()
         assert any(not torch.equal(tensor, start[name]) for name, tensor in one.adapter.items())
         for other in (three, twelve):
             for name, tensor in one.adapter.items():
@@ -174,10 +178,11 @@ class MethodLaws:
         """No message of a run holds an id, a salt, a user's state, or (but for the table) a row per item."""
         config = replace(config, rounds=2, nodes=nodes)
         Recorder.crossed = []
-        state = train_run(toy, config, tmp_path / "run", Recorder)
+        grid = Recorder.over(TrainingSetup(Dataset.open(toy), config))
+        state = train_over(grid, tmp_path / "run")
         secrets = [*map(str.encode, catalogue.ids), b"person-"]
         secrets += [int(salt).to_bytes(8, order) for salt in shard.salts for order in ("little", "big")]
-        secrets += state_secrets(toy, config, state)
+        secrets += state_secrets(grid, state)
         assert len(Recorder.crossed) >= 2 * 3 + 2 * 2
         assert sum(wire.payload_bytes(message.content) for message in Recorder.crossed) > 10_000
         for message in Recorder.crossed:
@@ -188,10 +193,9 @@ class MethodLaws:
             assert all(len(catalogue) not in array.shape for name, array in arrays.items() if name != self.table)
 
 
-def state_secrets(data: Path, config: RunConfig, state: State) -> list[bytes]:
+def state_secrets(grid: LocalGrid, state: State) -> list[bytes]:
     """Return the first bytes of each tensor that the nodes keep of their users."""
-    nodes = (open_node(str(data), config, part, config.nodes, False) for part in range(config.nodes))
-    kept = (tensor for node in nodes for own in node.keep.at(state.run, config.rounds).values() for tensor in own)
+    kept = (tensor for node in grid.nodes for own in node.states.at(state.run, state.round).values() for tensor in own)
     return [tensor[:4].numpy().tobytes() for tensor in kept if isinstance(tensor, Tensor)]
 
 

@@ -15,7 +15,8 @@ from fedrec.data.readers.rules import Rules
 from fedrec.data.shard import Shard
 from fedrec.federation.config import RunConfig, from_flat
 from fedrec.federation.local_grid import LocalGrid
-from fedrec.federation.training_run import TrainedOn, open_run, train
+from fedrec.federation.run_checks import TrainedOn
+from fedrec.federation.training_run import open_run, train
 from fedrec.recsys.embeddings import Embeddings, resolve_encoder
 from fedrec.recsys.recommender import Recommender
 
@@ -46,8 +47,8 @@ def small_config(**changes: object) -> RunConfig:
 
 def begun(out: Path, data: Path, config: RunConfig, start: Path | None = None, resume: bool = False) -> Recommender:
     """A run that was opened, new or to go on with, and trained to its end."""
-    config = open_run(out, Dataset.open(data), config, resume, start, TrainedOn.of(data))
-    train(LocalGrid.over(Dataset.open(data), config), out, Dataset.open(data), config, lambda record: None)
+    run = open_run(out, Dataset.open(data), config, resume, start, TrainedOn.of(data))
+    train(LocalGrid.over(run.setup), run)
     return Recommender.load(out)
 
 

@@ -13,6 +13,7 @@ from fedrec.federation.config import RunConfig
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.round_log import RoundLog
 from fedrec.federation.rounds import run
+from fedrec.federation.setup import TrainingSetup
 from fedrec.recsys.model.two_tower import TwoTowerModel
 from tests.support.toy_world import toy_stamp
 
@@ -33,7 +34,7 @@ class Unreliable(LocalGrid):
 
 
 def unreliable(data: Path, config: RunConfig, tamper: Tamper) -> Unreliable:
-    grid = Unreliable.over(Dataset.open(data), config)
+    grid = Unreliable.over(TrainingSetup(Dataset.open(data), config))
     grid.tamper = tamper
     return grid
 
