@@ -70,8 +70,8 @@ def check_adapter(adapter: Adapter, config: ModelConfig, width: int, folder: Pat
     for name in sorted(wanted.keys() | there.keys()):
         if wanted.get(name) != there.get(name):
             raise InputError(
-                f"{folder}: {name} of the adapter has the shape {there.get(name)}, not {wanted.get(name)} as the card "
-                "states; copy the run again"
+                f"{folder}: {name} of the adapter has the shape {there.get(name)}, and not {wanted.get(name)} as the "
+                "card states; copy the run again"
             )
     layers = {found[1] for name in there if (found := _LAYER.search(name))}
     if len(layers) != config.layers:
