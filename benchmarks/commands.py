@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fedrec.commands.options import Json, Run
+from fedrec.commands.options import Json, RunFolder
 
 app = typer.Typer()
 bench_app = typer.Typer(no_args_is_help=True, help="Measure this machine: the claims of speed and size, as commands.")
@@ -33,7 +33,7 @@ def bench_engine(
     """The cohort engine against central training, a loop over clients, and Flower's simulation; and at scale."""
     from benchmarks.speed import cohort_engine, printing
     from fedrec.federation.config import RunConfig
-    from fedrec.training import read_settings
+    from fedrec.settings_file import read_settings
 
     config = read_settings(None, settings or []) or RunConfig()
     if profile:
@@ -45,7 +45,7 @@ def bench_engine(
 
 
 @bench_app.command("serving")
-def bench_serving(run: Run, as_json: Json = False) -> None:
+def bench_serving(run: RunFolder, as_json: Json = False) -> None:
     """The endpoint over RUN: what it adds to the model's own time, how much it bears, reloads, a large index."""
     from benchmarks.speed import endpoint, printing
     from fedrec import console

@@ -22,6 +22,7 @@ from fedrec.data.progress import Progress as Report
 
 if TYPE_CHECKING:
     from fedrec.federation.rounds import Observer
+    from fedrec.recsys.baselines.sasrec import Epoch
 
 out = Console(highlight=False, markup=False)  # names of files, items and datasets may hold [brackets]
 err = Console(stderr=True, highlight=False, markup=False)
@@ -84,6 +85,12 @@ def rounds(total: int, every: int, done: int = 0) -> Iterator["Observer"]:
                 status(f"round {record['round']}/{total}  {news}")
 
         yield observe
+
+
+def show_epoch(epoch: "Epoch") -> None:
+    """Print the line of an epoch of a baseline's training, if it was validated."""
+    if epoch.ndcg is not None:
+        status(f"epoch {epoch.epoch}  loss {epoch.loss:.3f}  validation NDCG@10 {epoch.ndcg:.4f}")
 
 
 def size(count: float) -> str:

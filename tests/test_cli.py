@@ -23,7 +23,7 @@ from fedrec.data.split import Split
 from fedrec.federation.config import RunConfig, to_flat
 from fedrec.recsys.baselines.neighbours import EASEConfig, ease
 from fedrec.recsys.evaluation.ranking import PROTOCOLS, rank
-from fedrec.training import read_settings
+from fedrec.settings_file import read_settings
 from tests.support.cli import Fedrec, Outcome, is_refused
 from tests.support.toy_world import SMALL, small_config, toy_interactions, toy_items
 

@@ -7,8 +7,8 @@ from benchmarks.report.settings_page import PAGE, differing
 from benchmarks.reproduce.preset import ROOT
 from fedrec.federation.config import RunConfig, to_flat
 from fedrec.serving.settings import Settings
+from fedrec.settings_file import read_settings
 from fedrec.settings_reference import endpoint, training
-from fedrec.training import read_settings
 from tests.support.cli import Fedrec
 
 

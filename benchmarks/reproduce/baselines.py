@@ -12,7 +12,6 @@ from fedrec import console
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
-from fedrec.recsys.baselines.sasrec import Epoch
 from fedrec.recsys.baselines.tuning import BASELINES, METRIC, TrainingData, Tuned, configs, tune
 from fedrec.recsys.embeddings import embed, resolve
 
@@ -53,14 +52,11 @@ def _fit(rival: BaselineRun, place: JobFolder) -> Figures:
     catalogue = Catalogue.load(place.data)
     public = embed(catalogue, resolve(rival.encoder), place.data)
     given = TrainingData(Shard.load(place.data), public.matrix, rival.seed)
-    tuned = tune(BASELINES[rival.name], given, rival.grid, _watch, refit=len(catalogue.warm) == len(catalogue))
+    tuned = tune(
+        BASELINES[rival.name], given, rival.grid, console.show_epoch, refit=len(catalogue.warm) == len(catalogue)
+    )
     best = max(trial.ndcg for trial in tuned.trials)
     return scored(tuned.score, place, ["test"]) | {"validation": {METRIC: best}, "tuning": _told(tuned)}
-
-
-def _watch(epoch: Epoch) -> None:
-    if epoch.ndcg is not None:
-        console.status(f"epoch {epoch.epoch}  loss {epoch.loss:.3f}  validation NDCG@10 {epoch.ndcg:.4f}")
 
 
 def _told(tuned: Tuned) -> Figures:

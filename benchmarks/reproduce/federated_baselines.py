@@ -15,7 +15,7 @@ from fedrec.federation.server import State
 from fedrec.federation.training_run import RUN as RUN_FILES
 from fedrec.federation.training_run import TrainedOn, open_run
 from fedrec.recsys.evaluation.ranking import Ranking, rank_users
-from fedrec.training import train_shown
+from fedrec.training import train_rounds
 
 SAMPLED = "sampled-99"
 PEERS = {
@@ -47,7 +47,7 @@ def _train(config: RunConfig, place: JobFolder) -> Figures:
     out = place.folder / RUN
     RUN_FILES.clear(out)
     opened = open_run(out, Dataset.open(place.data), config, resume=False, histories=TrainedOn.of(place.data))
-    train_shown(Dataset.open(place.data), out, opened)
+    train_rounds(Dataset.open(place.data), out, opened)
     test = _ranked(config, place, "test", "full")
     keep_ranks(place.folder, test.ranks)
     return {

@@ -6,8 +6,9 @@ from typing import Any
 from benchmarks.reproduce.jobs import Figures, Job, JobFolder, keep_ranks
 from benchmarks.reproduce.preset import Device, Preset
 from benchmarks.reproduce.runs import finished_run
+from fedrec.data.dataset import Dataset
 from fedrec.federation.config import RunConfig, to_flat
-from fedrec.personalise import Choices, chosen, clients_on
+from fedrec.personalise import Choices, clients_of, tune_and_rank
 from fedrec.recsys.embeddings import resolve
 from fedrec.recsys.evaluation.ranking import metric_means, metric_sums
 from fedrec.recsys.model.two_tower import Model
@@ -39,7 +40,7 @@ def _tune(config: RunConfig, device: Device, start: str | None, place: JobFolder
         recommender = Recommender.load(finished_run(place.folder.parent / start, f"--part {start}"))
         model, adapter = recommender.model, recommender.adapter
     choices = Choices(list(device.steps), list(device.rates), list(device.parts))
-    choice, trials, test = chosen(clients_on(place.data, model, adapter), config, choices)
+    choice, trials, test = tune_and_rank(clients_of(Dataset.open(place.data), model, adapter), config, choices)
     keep_ranks(place.folder, test.ranks)
     validation = max((trial["validation"] for trial in trials), key=lambda metrics: metrics[SCORE])
     return {

@@ -14,7 +14,7 @@ from fedrec.federation.config import RunConfig, to_flat
 from fedrec.federation.training_run import TrainedOn, open_run
 from fedrec.recsys.evaluation.ranking import Scorer, restrict_to
 from fedrec.recsys.recommender import CARD, Recommender
-from fedrec.training import train_shown
+from fedrec.training import train_rounds
 
 
 def training(family: str, model: str, name: str, config: RunConfig) -> Job:
@@ -36,7 +36,7 @@ def _train(config: RunConfig, place: JobFolder) -> Figures:
 def trained(config: RunConfig, place: JobFolder, start: Path | None = None) -> Recommender:
     """The run of a part, from its beginning or from where it was interrupted; `start` is a run to begin from."""
     out = place.folder / RUN
-    train_shown(Dataset.open(place.data), out, _opened(out, place, config, start))
+    train_rounds(Dataset.open(place.data), out, _opened(out, place, config, start))
     return Recommender.load(out)
 
 

@@ -1,28 +1,23 @@
 """`fedrec data`: what datasets there are, and how they, your own or made-up ones are prepared."""
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fedrec.commands.options import PREPARED, BadRows, Encoding, EventColumn, Json, Quote, Separator, Strict
+from fedrec.commands.options import BadRows, Encoding, EventColumn, Json, Quote, Separator, Strict
 
 if TYPE_CHECKING:
-    from fedrec.data.prepare import Manifest
+    from fedrec.data.dataset import Dataset
 
 app = typer.Typer(no_args_is_help=True, help="Datasets: what there is, and how to prepare one, or your own.")
 
 
-class Split(StrEnum):
-    """What is held out to test on."""
-
-    leave_one_out = "leave-one-out"
-    cold_items = "cold-items"
-
-
-Rule = Annotated[Split, typer.Option("--split", help="Hold out each user's last items, or some items altogether.")]
+Rule = Annotated[
+    Literal["leave-one-out", "cold-items"],
+    typer.Option("--split", help="Hold out each user's last items, or some items altogether."),
+]
 ColdShare = Annotated[
     float | None, typer.Option(help="Of the items, with --split cold-items.", show_default="0.1", min=0, max=1)
 ]
@@ -61,7 +56,7 @@ def data_prepare(
         str,
         typer.Option(metavar="COLUMN,…", help="What of an item is read.", show_default="all that the dataset tells"),
     ] = "",
-    split: Rule = Split.leave_one_out,
+    split: Rule = "leave-one-out",
     cold_share: ColdShare = None,
     out: Annotated[
         Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/NAME[-cold-items]")
@@ -70,21 +65,21 @@ def data_prepare(
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """A dataset into a prepared folder: the public catalogue, and the histories in time order."""
-    from dataclasses import replace
+    """Prepare a dataset: the public catalogue, and the histories in the order of time."""
+    from fedrec.datasets import load_dataset
 
-    from fedrec import console
-    from fedrec.data.prepare import prepare
-    from fedrec.data.readers.rules import Rules
-    from fedrec.data.readers.sources import source_named
-    from fedrec.data.split import split_of
-
-    asked, rules = source_named(name), Rules(popularity=popularity, strict=strict)
-    asked = replace(asked, split=split_of(split.value, cold_share, asked.split), texts=_names(text), rules=rules)
-    out = out or PREPARED / f"{name}{asked.split.suffix}"
-    with console.counting(f"fetching {name}", download=True) as progress:
-        manifest = prepare(asked, out, source, progress, console.warn)
-    _prepared(manifest, out, as_json)
+    dataset = load_dataset(
+        name,
+        source,
+        text=_names(text),
+        split=split,
+        cold_share=cold_share,
+        popularity=popularity,
+        strict=strict,
+        out=out,
+        rebuild=True,
+    )
+    _report(dataset, as_json)
 
 
 @app.command("import")
@@ -115,7 +110,7 @@ def data_import(
     max_events: Annotated[
         int | None, typer.Option(help="Users with more are left out: bots.", show_default="any number")
     ] = None,
-    split: Rule = Split.leave_one_out,
+    split: Rule = "leave-one-out",
     cold_share: ColdShare = None,
     separator: Separator = None,
     encoding: Encoding = "utf-8",
@@ -126,29 +121,35 @@ def data_import(
     out: Annotated[Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/NAME")] = None,
     as_json: Json = False,
 ) -> None:
-    """Your own tables into a prepared folder, as `data prepare` does with published ones."""
-    from fedrec import console
-    from fedrec.data.prepare import prepare_tables
-    from fedrec.data.readers.lines import Reading
-    from fedrec.data.readers.rules import Rules
-    from fedrec.data.readers.tables import Tables
-    from fedrec.data.split import LEAVE_ONE_OUT, split_of
-    from fedrec.data.storage.names import plain_name
+    """Prepare your own tables, as `data prepare` does with published datasets."""
+    from fedrec.datasets import import_dataset
 
-    out = out or PREPARED / plain_name(name, "--name")
-    tables = Tables(
-        *(interactions, items, user_column, item_column, time_column, _names(text_columns)),
-        items_id=items_id_column,
-        reading=Reading(separator, encoding, quote, bad_rows),
-    )
-    rules = Rules(
-        *(min_events, max_events, event_column, _names(keep_events)),
-        times=not no_times,
+    dataset = import_dataset(
+        interactions,
+        items,
+        name=name,
+        user_column=user_column,
+        item_column=item_column,
+        items_id_column=items_id_column,
+        time_column=time_column,
+        no_times=no_times,
+        text_columns=_names(text_columns),
+        event_column=event_column,
+        keep_events=_names(keep_events),
+        keep_repeats=keep_repeats,
+        min_events=min_events,
+        max_events=max_events,
+        split=split,
+        cold_share=cold_share,
+        separator=separator,
+        encoding=encoding,
+        quote=quote,
+        bad_rows=bad_rows,
         popularity=popularity,
         strict=strict,
+        out=out,
     )
-    rule = split_of(split.value, cold_share, LEAVE_ONE_OUT).with_repeats(keep_repeats)
-    _prepared(prepare_tables(tables, out, name, rule, rules, console.warn), out, as_json)
+    _report(dataset, as_json)
 
 
 @app.command("synthesise")
@@ -180,22 +181,19 @@ def _names(columns: str) -> tuple[str, ...]:
     return tuple(column.strip() for column in columns.split(",") if column.strip())
 
 
-def _told_of_cold(manifest: "Manifest") -> str:
-    if not manifest.cold_items:
-        return ""
-    return f"cold: {manifest.cold_items:,} items; {manifest.training_only_users:,} users train and are not ranked\n"
-
-
-def _prepared(manifest: "Manifest", out: Path, as_json: bool) -> None:
-    from dataclasses import asdict
-
+def _report(dataset: "Dataset", as_json: bool) -> None:
+    """Print what was prepared: the manifest and the folder, or their figures in words."""
     from fedrec import console
 
+    manifest, out = dataset.manifest, dataset.folder
     if as_json:
-        print(json.dumps(asdict(manifest) | {"out": str(out)}))
+        print(json.dumps({**manifest, "out": str(out)}))
         return
+    cold = (
+        f"cold: {manifest['cold_items']:,} items; {manifest['training_only_users']:,} users train and are not ranked\n"
+    )
     console.out.print(
-        f"{out}: {manifest.users:,} users, {manifest.items:,} items, {manifest.interactions:,} interactions\n"
-        f"{_told_of_cold(manifest)}split: {manifest.split}",
+        f"{out}: {manifest['users']:,} users, {manifest['items']:,} items, {manifest['interactions']:,} interactions\n"
+        f"{cold if manifest['cold_items'] else ''}split: {manifest['split']}",
         soft_wrap=True,
     )

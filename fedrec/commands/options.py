@@ -1,4 +1,4 @@
-"""What several commands take, declared once."""
+"""Options and arguments of several commands, declared once."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,13 +6,11 @@ from typing import Annotated
 
 import typer
 
-PREPARED = Path("var/prepared")
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout, for programs.")]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as `fedrec train` writes it.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as `fedrec train` writes it.")]
 Data = Annotated[
     Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/, the name in the card")
 ]
-
 
 OtherHistories = Annotated[
     bool, typer.Option("--other-histories", help="Also on other histories than the run was trained on.")
@@ -20,7 +18,7 @@ OtherHistories = Annotated[
 
 
 class Protocol(StrEnum):
-    """Against what the held-out item is ranked."""
+    """The items that a held-out item is ranked against."""
 
     full = "full"
     sampled = "sampled-99"
