@@ -101,7 +101,7 @@ def open_run(
 def _refuse_taken(out: Path) -> None:
     """Raise `InputError` if a folder holds more than a beginning that was killed before it had a card."""
     if not is_vacant(out, but=(STATE,)):
-        raise InputError(f"--out {out} is not empty; add --resume to go on with it, or choose another folder")
+        raise InputError(f"`out` {out} is not empty; add `resume=True` to continue it, or choose another folder")
 
 
 def _go_on_with(histories: TrainedOn, out: Path, card: dict[str, Any], data: Path) -> None:

@@ -45,7 +45,8 @@ class Client:
         with fedrec.Client("https://recommend.example.org", key="…") as client:
             client.recommend(history=["50", "181"])
 
-    `key` is a read or admin key, `token` a user's. A user's data need an admin key or that user's token. Every method raises `ProblemError` if the endpoint refuses, and `httpx.HTTPError` if it cannot be reached.
+    `key` is a read or admin key, `token` a user's; a user's data need an admin key or that user's token. Every method
+    raises `ProblemError` if the endpoint refuses, and `httpx.HTTPError` if it cannot be reached.
     """
 
     def __init__(self, url: str, key: str | None = None, timeout: float = 30.0, token: str | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -21,7 +22,13 @@ from fedrec.run import Run
 from fedrec.serving.schema import Item
 from fedrec.training import train
 
-SETTINGS = {"rounds": 120, "clients_per_round": 64, "history": 32, "negatives": 256, "validate_every": 10}
+SETTINGS: dict[str, Any] = {
+    "rounds": 120,
+    "clients_per_round": 64,
+    "history": 32,
+    "negatives": 256,
+    "validate_every": 10,
+}
 SHOWN_USER = 7
 COMPARISON = "comparison.json"
 """The demo's table as data, beside the run's own metrics."""

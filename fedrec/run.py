@@ -82,7 +82,11 @@ class Run:
     def rounds(self) -> pl.DataFrame:
         """The log of training, a row for each round: its loss, NDCG@10 on validation if measured, clients and bytes."""
         records = round_log.read(self.folder)
-        rows = [record | {"validation": (record["validation"] or {}).get(SCORE)} for record in records]
+        rows = [
+            {"round": record["round"], "loss": record["loss"], "validation": (record["validation"] or {}).get(SCORE)}
+            | {name: value for name, value in record.items() if name not in ("round", "loss", "validation")}
+            for record in records
+        ]
         return pl.DataFrame(rows, infer_schema_length=None)
 
     @cached_property

@@ -32,10 +32,10 @@ def train(
         run = fedrec.train(films, out="runs/try", rounds=60, nodes=8)
         run = fedrec.train(films, out="runs/pooled", mode="central")
 
-    The settings are those of docs/settings.md, by name. `resume` continues an interrupted run, which keeps its
-    settings; with `other_histories` it may continue on other histories than it began on. `start` is a run whose adapter
-    this one begins from. Raises `InputError` for a setting that is unknown or does not fit, and if `out` holds something
-    else. An interruption (Ctrl-C) passes through; the run can be resumed after it.
+    The settings are those of docs/settings.md, by name. `resume` continues an interrupted run with the settings that it
+    has; with `other_histories`, also on other histories than it began on. `start` is a run whose adapter is the initial
+    one. Raises `InputError` for a setting that is unknown or does not fit, and if `out` holds something else. An
+    interruption (Ctrl-C) passes through; the run can be resumed after it.
     """
     if other_histories and not resume:
         raise InputError("`other_histories` goes with `resume`: a new run takes the histories of its dataset")

@@ -58,7 +58,7 @@ def recommend(
     else:
         if needless := [name for name, value in (("user", user), ("endpoint", endpoint)) if value is not None]:
             raise InputError(f"`{needless[0]}` goes with `shard`, a node's folder; add it")
-        answer = load(run).answer(**_source(_ids(history, item), query), k=k)
+        answer = load(run).answer(**_question(_ids(history, item), query, k))
     if as_json:
         print(answer.model_dump_json(ensure_ascii=True))
         return
@@ -79,13 +79,13 @@ def _ids(history: str | None, items: list[str] | None) -> list[str] | None:
     return [item_id.strip() for item_id in history.split(",") if item_id.strip()]
 
 
-def _source(history: list[str] | None, query: str | None) -> "QuestionFields":
-    """Return the history or the query as a question's field. Raises `InputError` unless there is exactly one."""
+def _question(history: list[str] | None, query: str | None, k: int) -> "QuestionFields":
+    """Return the fields of a question. Raises `InputError` unless there is either a history or a query."""
     if (history is None) == (query is None):
         raise InputError(ONE_SOURCE)
     if history == [] or (query is not None and not query.strip(" ,")):
         raise InputError("`history` and `query` may not be empty")
-    return {"query": query} if history is None and query is not None else {"history": history or []}
+    return {"query": query, "k": k} if query is not None else {"history": history or [], "k": k}
 
 
 @app.command()

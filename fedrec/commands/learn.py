@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import click
 import typer
@@ -86,7 +86,8 @@ def train(
     from fedrec.settings_file import read_settings
     from fedrec.training import train
 
-    asked = read_settings(config, settings or [], preset)
+    chosen = read_settings(config, settings or [], preset)
+    table: dict[str, Any] = to_flat(chosen) if chosen else {}
     with _stoppable():
         run = train(
             Dataset.open(data),
@@ -94,7 +95,7 @@ def train(
             resume=resume,
             start=start,
             other_histories=other_histories,
-            **(to_flat(asked) if asked else {}),
+            **table,
         )
     metrics = run.metrics_by_protocol
     if as_json:
