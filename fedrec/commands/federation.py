@@ -22,6 +22,20 @@ def federation_up(
     up(data, nodes, folder)
 
 
+@app.command("app")
+def federation_app(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or empty folder for the app.")],
+) -> None:
+    """Write the Flower app that `flwr run` sends, from the installed package."""
+    from fedrec import console
+    from fedrec.data.storage.contents import refuse_occupied
+    from fedrec.federation.deployment import app_bundle
+
+    refuse_occupied(folder, "`folder`")
+    app_bundle.write(folder)
+    console.out.print(f"{folder} holds the Flower app of this fedrec. Train with it: flwr run {folder}", soft_wrap=True)
+
+
 @app.command("certify")
 def federation_certify(
     out: Annotated[Path, typer.Option(help="Where the certificates go.", show_default=False)],
