@@ -148,5 +148,5 @@ class Client:
 
 
 def _segment(text: str) -> str:
-    """Quote an id for a path, its dots too: a path loses the segments "." and ".." on the way."""
+    """Escape an id for a path, its dots too: a path loses the segments "." and ".." on the way."""
     return quote(text, safe="").replace(".", "%2E")

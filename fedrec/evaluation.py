@@ -93,7 +93,7 @@ def save_ranks(path: Path, ranks: np.ndarray) -> None:
 
 
 def cold_items(catalogue: Catalogue, data: Path) -> np.ndarray:
-    """Which items no training event holds: (N,) of bool. Raises `InputError` where that was not prepared."""
+    """Return which items are in no training event: (N,) of bool. Raises `InputError` if none were held out."""
     if "cold" not in catalogue.frame.columns:
         raise InputError(
             f"`protocol` cold: {data} has no cold items; make one that has, by `fedrec data prepare NAME --split "

@@ -1,4 +1,4 @@
-"""Answer with a run: once, or over HTTP."""
+"""Recommend with a run: once, or over HTTP."""
 
 import gc
 import socket
@@ -26,7 +26,7 @@ def recommend(
     history: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="Item ids, oldest first.")] = None,
     item: Annotated[
         list[str] | None,
-        typer.Option(metavar="ID", help="An id of the history as it is, commas and blanks included; repeatable."),
+        typer.Option(metavar="ID", help="An id of the history, commas and blanks included; repeatable."),
     ] = None,
     query: Annotated[str | None, typer.Option(metavar="TEXT", help="Free text.")] = None,
     shard: Annotated[Path | None, typer.Option(metavar="DIR", help="A node's folder, for one of its users.")] = None,
@@ -39,9 +39,9 @@ def recommend(
     ] = None,
     api_key: Annotated[
         str | None,
-        typer.Option(envvar="FEDREC_API_KEY", metavar="KEY", help="With --endpoint: where it asks for one."),
+        typer.Option(envvar="FEDREC_API_KEY", metavar="KEY", help="With --endpoint: its key, if it needs one."),
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Number of items.")] = 10,
     as_json: Json = False,
 ) -> None:
     """Recommend items for a history, a text, or a user of a node's folder, whose history stays there."""

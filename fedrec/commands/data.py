@@ -1,4 +1,4 @@
-"""`fedrec data`: what datasets there are, and how they, your own or made-up ones are prepared."""
+"""`fedrec data`: list, prepare, import and generate datasets."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from fedrec.commands.options import BadRows, Encoding, EventColumn, Json, Quote,
 if TYPE_CHECKING:
     from fedrec.data.dataset import Dataset
 
-app = typer.Typer(no_args_is_help=True, help="Datasets: what there is, and how to prepare one, or your own.")
+app = typer.Typer(no_args_is_help=True, help="Datasets: list them, prepare one, or import your own.")
 
 
 Rule = Annotated[
@@ -19,7 +19,8 @@ Rule = Annotated[
     typer.Option("--split", help="Hold out each user's last items, or some items altogether."),
 ]
 ColdShare = Annotated[
-    float | None, typer.Option(help="Of the items, with --split cold-items.", show_default="0.1", min=0, max=1)
+    float | None,
+    typer.Option(help="Share of the items that is cold, with --split cold-items.", show_default="0.1", min=0, max=1),
 ]
 Popularity = Annotated[
     bool,
@@ -32,7 +33,7 @@ Popularity = Annotated[
 
 @app.command("list")
 def data_list(as_json: Json = False) -> None:
-    """The datasets that can be prepared by name."""
+    """List the datasets that can be prepared by name."""
 
     from fedrec import console
     from fedrec.data.readers.sources import SOURCES
@@ -51,10 +52,12 @@ def data_list(as_json: Json = False) -> None:
 @app.command("prepare")
 def data_prepare(
     name: Annotated[str, typer.Argument(help="One of `fedrec data list`.")],
-    source: Annotated[Path | None, typer.Option(help="A zip or folder you have; else it is downloaded.")] = None,
+    source: Annotated[Path | None, typer.Option(help="Your zip or folder of it; without it, it is downloaded.")] = None,
     text: Annotated[
         str,
-        typer.Option(metavar="COLUMN,…", help="What of an item is read.", show_default="all that the dataset tells"),
+        typer.Option(
+            metavar="COLUMN,…", help="Columns that make up the text of an item.", show_default="all that describe it"
+        ),
     ] = "",
     split: Rule = "leave-one-out",
     cold_share: ColdShare = None,
@@ -84,9 +87,11 @@ def data_prepare(
 
 @app.command("import")
 def data_import(
-    interactions: Annotated[Path, typer.Argument(help="A CSV, JSON lines or parquet file: who had what, and when.")],
-    name: Annotated[str, typer.Option(help="What to call the dataset.", show_default=False)],
-    items: Annotated[Path | None, typer.Option(help="A file of the same kinds that describes the items.")] = None,
+    interactions: Annotated[
+        Path, typer.Argument(help="A CSV, JSON lines or parquet file: user, item and time of each event.")
+    ],
+    name: Annotated[str, typer.Option(help="The name of the dataset.", show_default=False)],
+    items: Annotated[Path | None, typer.Option(help="A file of the same formats that describes the items.")] = None,
     user_column: Annotated[str, typer.Option(help="In INTERACTIONS.")] = "user_id",
     item_column: Annotated[str, typer.Option(help="In INTERACTIONS, and in the items.")] = "item_id",
     items_id_column: Annotated[
@@ -94,21 +99,21 @@ def data_import(
     ] = None,
     time_column: Annotated[str, typer.Option(help="Numbers that grow with time, or ISO dates.")] = "timestamp",
     no_times: Annotated[
-        bool, typer.Option("--no-times", help="There are no times: the rows stand in their order.")
+        bool, typer.Option("--no-times", help="There are no times: the rows are in the order of time.")
     ] = False,
     text_columns: Annotated[
         str, typer.Option(metavar="TITLE,…", help="Of the items, the title first.", show_default="all but the id")
     ] = "",
     event_column: EventColumn = None,
     keep_events: Annotated[
-        str, typer.Option(metavar="KIND,…", help="The kinds of events that count.", show_default="all")
+        str, typer.Option(metavar="KIND,…", help="The kinds of events to keep.", show_default="all")
     ] = "",
     keep_repeats: Annotated[
-        bool, typer.Option("--keep-repeats", help="Later events of a user with an item count, too.")
+        bool, typer.Option("--keep-repeats", help="Keep later events of a user with the same item, too.")
     ] = False,
-    min_events: Annotated[int, typer.Option(min=3, help="Users with fewer are left out.")] = 3,
+    min_events: Annotated[int, typer.Option(min=3, help="Leave out users with fewer events.")] = 3,
     max_events: Annotated[
-        int | None, typer.Option(help="Users with more are left out: bots.", show_default="any number")
+        int | None, typer.Option(help="Leave out users with more events, such as bots.", show_default="any number")
     ] = None,
     split: Rule = "leave-one-out",
     cold_share: ColdShare = None,
@@ -155,13 +160,15 @@ def data_import(
 @app.command("synthesise")
 def data_synthesise(
     out: Annotated[Path, typer.Option(help="A new or empty folder for the two tables.", show_default=False)],
-    users: Annotated[int, typer.Option(min=1, help="How many.", show_default=False)],
-    items: Annotated[int, typer.Option(min=1, help="How many.", show_default=False)],
-    interactions: Annotated[int, typer.Option(min=1, help="About how many.", show_default=False)],
-    seed: Annotated[int, typer.Option(min=0, help="The same one gives the same tables.")] = 0,
+    users: Annotated[int, typer.Option(min=1, help="Number of users.", show_default=False)],
+    items: Annotated[int, typer.Option(min=1, help="Number of items.", show_default=False)],
+    interactions: Annotated[
+        int, typer.Option(min=1, help="Number of interactions, approximately.", show_default=False)
+    ],
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same tables.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Made-up tables for `data import`, to measure time and memory with."""
+    """Generate tables for `data import`, to measure time and memory with."""
     from fedrec import console
     from fedrec.data.synthetic.random_tables import INTERACTIONS, ITEMS, SyntheticConfig, synthesise
 

@@ -17,11 +17,9 @@ app = typer.Typer()
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the run goes; an earlier demo there is replaced.")] = Path(
-        "runs/demo"
-    ),
+    out: Annotated[Path, typer.Option(help="The run's folder; an earlier demo there is replaced.")] = Path("runs/demo"),
 ) -> None:
-    """The whole job on generated data: prepare, embed, train federated, compare, recommend."""
+    """Run everything on generated data: prepare, embed, train federated, compare, recommend."""
     from fedrec.demo import play
 
     with _stoppable():
@@ -43,9 +41,9 @@ def _stoppable() -> Iterator[None]:
 
 def _list_settings(wanted: bool) -> None:
     if wanted:
-        from fedrec.settings_reference import as_toml, training
+        from fedrec.settings_reference import as_toml, training_settings
 
-        print(as_toml(training()), end="")
+        print(as_toml(training_settings()), end="")
         raise typer.Exit
 
 
@@ -59,15 +57,17 @@ def train(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A setting, over the file's. `mode=central` pools the data."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A setting, over those of the file. mode=central pools the data."
+        ),
     ] = None,
     start: Annotated[
         Path | None,
         typer.Option(
-            metavar="RUN", help="Begin from what this run learned, on these or other items.", show_default="scratch"
+            metavar="RUN", help="Begin from the adapter of this run, of these or other items.", show_default="scratch"
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     list_settings: Annotated[
         bool,
         typer.Option(
@@ -75,7 +75,7 @@ def train(
         ),
     ] = False,
     other_histories: Annotated[
-        bool, typer.Option("--other-histories", help="With --resume: on other histories than it began on.")
+        bool, typer.Option("--other-histories", help="With --resume: accept other histories than it began on.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -122,13 +122,14 @@ def evaluate(
     run: RunFolder,
     data: Data = None,
     protocol: Annotated[
-        Protocol, typer.Option(help="sampled-99 only compares with papers; cold needs --split cold-items.")
+        Protocol,
+        typer.Option(help="sampled-99 is for comparing with papers; cold needs data prepared with --split cold-items."),
     ] = Protocol.full,
     ranks: Annotated[
         Path | None, typer.Option(help="Also write each user's test rank, without ids, to this .npy file.")
     ] = None,
     baselines: Annotated[
-        bool, typer.Option("--baselines", help="Also fit popularity, item-kNN, EASE and others on the same data.")
+        bool, typer.Option("--baselines", help="Also tune popularity, item-kNN, EASE and others on the same data.")
     ] = False,
     other_histories: OtherHistories = False,
     as_json: Json = False,
@@ -161,17 +162,17 @@ def evaluate(
 def personalise(
     run: RunFolder,
     data: Data = None,
-    alone: Annotated[bool, typer.Option("--alone", help="From scratch instead: what a client learns alone.")] = False,
-    steps: Annotated[str, typer.Option(metavar="N,…", help="Numbers of local steps to try; 0 always is.")] = "5,10,20",
-    rates: Annotated[str, typer.Option(metavar="X,…", help="Lengths of a step to try.")] = "0.01,0.03",
+    alone: Annotated[bool, typer.Option("--alone", help="Begin from scratch: each client learns alone.")] = False,
+    steps: Annotated[str, typer.Option(metavar="N,…", help="Numbers of local steps to try, beside 0.")] = "5,10,20",
+    rates: Annotated[str, typer.Option(metavar="X,…", help="Learning rates to try.")] = "0.01,0.03",
     part: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME,…", help="Parameters that are the client's own; again to try others."),
+        typer.Option(metavar="NAME,…", help="Parameters to fine-tune; repeatable, to try others."),
     ] = None,
     other_histories: OtherHistories = False,
     as_json: Json = False,
 ) -> None:
-    """Each client fine-tunes a copy for itself: settings chosen on validation, then the test ranked once."""
+    """Fine-tune a copy for each client: settings are chosen on validation, then the test is ranked once."""
     from fedrec import console
     from fedrec.personalise import Choices, personalise_run
     from fedrec.run import load

@@ -13,7 +13,7 @@ Data = Annotated[
 ]
 
 OtherHistories = Annotated[
-    bool, typer.Option("--other-histories", help="Also on other histories than the run was trained on.")
+    bool, typer.Option("--other-histories", help="Accept other histories than the run was trained on.")
 ]
 
 
@@ -36,10 +36,10 @@ class Protocol(StrEnum):
 
 Separator = Annotated[
     str | None,
-    typer.Option(help="Of CSV files: one character, or `tab`.", show_default="a comma; a tab in .tsv"),
+    typer.Option(help="Separator of CSV files: one character, or tab.", show_default="a comma; a tab in .tsv"),
 ]
-Encoding = Annotated[str, typer.Option(help="Of CSV and JSON files, as cp1252 or utf-16.")]
-Quote = Annotated[str, typer.Option(help="Around CSV fields; `none`: quotation marks are text like any other.")]
+Encoding = Annotated[str, typer.Option(help="Encoding of CSV and JSON files, such as cp1252 or utf-16.")]
+Quote = Annotated[str, typer.Option(help="Quotation mark around CSV fields; none: quotation marks are plain text.")]
 BadRows = Annotated[
     float,
     typer.Option(
@@ -49,5 +49,7 @@ BadRows = Annotated[
         max=1,
     ),
 ]
-EventColumn = Annotated[str | None, typer.Option(help="In INTERACTIONS: the kind of each event.", show_default="none")]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse where anything would be left out unasked.")]
+EventColumn = Annotated[
+    str | None, typer.Option(help="In INTERACTIONS: the column of the kinds of events.", show_default="none")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse if anything would be left out that no option asks for.")]

@@ -23,20 +23,20 @@ EVERY = 1.0
 
 
 def up(data: Path, nodes: int, folder: Path) -> None:
-    """Deal the users to nodes, start all processes, and show them until Ctrl-C; then stop them all.
+    """Partition the users over nodes, start all processes, and show them until Ctrl-C; then stop them all.
 
-    Raises `InputError` where the folder is taken, or the processes do not start.
+    Raises `InputError` if the folder is not empty, or if the processes do not start.
     """
     read_manifest(data)
-    refuse_occupied(folder, "--folder", "choose another, or remove it")
-    hands = partition_evenly(len(load_people(data)), nodes)
+    refuse_occupied(folder, "`folder`", "choose another, or remove it")
+    partition = partition_evenly(len(load_people(data)), nodes)
     with in_use(folder):
-        _up(data, hands, folder)
+        _run_processes(data, partition, folder)
 
 
-def _up(data: Path, hands: list[UserPartition], folder: Path) -> None:
-    nodes = len(hands)
-    folders = split(data, folder / DATA, hands)
+def _run_processes(data: Path, partition: list[UserPartition], folder: Path) -> None:
+    nodes = len(partition)
+    folders = split(data, folder / DATA, partition)
     console.status(
         f"Dealt the users to {nodes} nodes; starting a SuperLink, then the nodes, each with a key of its own"
     )
@@ -46,19 +46,19 @@ def _up(data: Path, hands: list[UserPartition], folder: Path) -> None:
     try:
         with federation(folder, configs, max(1, cores() // nodes)) as here:
             console.status(_how_to_train(here, nodes))
-            _watch(here)
+            _show_state(here)
     except KeyboardInterrupt:
         console.status(f"Stopped all processes. Logs, keys and the nodes' folders are in {folder}.")
 
 
-def _watch(here: Federation) -> None:
-    with Live(_table(here), console=console.err, auto_refresh=False) as live:
+def _show_state(here: Federation) -> None:
+    with Live(_state_table(here), console=console.err, auto_refresh=False) as live:
         while True:
             time.sleep(EVERY)
-            live.update(_table(here), refresh=True)
+            live.update(_state_table(here), refresh=True)
 
 
-def _table(here: Federation) -> Table:
+def _state_table(here: Federation) -> Table:
     table = console.table("process", "state", "log")
     for name in here.running:
         table.add_row("SuperLink" if name == LINK else name, here.state(name), str(here.log(name)))
