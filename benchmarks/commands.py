@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fedrec.commands.options import Json, Run
+from fedrec.commands.options import Json, RunFolder
 
 app = typer.Typer()
 bench_app = typer.Typer(no_args_is_help=True, help="Measure speed and memory on this machine.")
@@ -36,7 +36,7 @@ def bench_engine(
     from benchmarks.speed import printing
     from benchmarks.speed.profile import profile_block
     from fedrec.federation.config import RunConfig
-    from fedrec.training import read_settings
+    from fedrec.settings_file import read_settings
 
     config = read_settings(None, settings or []) or RunConfig()
     if profile:
@@ -48,7 +48,7 @@ def bench_engine(
 
 
 @bench_app.command("serving")
-def bench_serving(run: Run, as_json: Json = False) -> None:
+def bench_serving(run: RunFolder, as_json: Json = False) -> None:
     """Measure the endpoint over RUN: latency beyond the model's, throughput, reloads under load, a large index."""
     from benchmarks.speed import endpoint, printing
     from fedrec import console

@@ -116,7 +116,7 @@ def _resume(
 def _check_free(out: Path) -> None:
     """Raise `InputError` if a folder holds more than the beginning of a run that was killed before it had a card."""
     if not is_vacant(out, but=(STATE,)):
-        raise InputError(f"`out` = {out} is not empty; add `resume` to continue it, or choose another folder")
+        raise InputError(f"`out` {out} is not empty; add `resume=True` to continue it, or choose another folder")
 
 
 def _check_held_out(setup: TrainingSetup) -> None:

@@ -1,18 +1,17 @@
-"""fedrec: one command with sub-commands, and how a wrong input ends."""
+"""The command line: one command with sub-commands, and one line for a wrong input."""
 
 import os
 import sys
-import tomllib
-from importlib import metadata
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from click import UsageError
 
 from fedrec.commands import answer, data, federation, harness, learn, node
+from fedrec.commands.parameters import invoked_command, with_options
 from fedrec.data.errors import InputError
 from fedrec.terminal import check_arguments, discard_unread_output, flush_output, print_anything
+from fedrec.version import installed_version
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -30,18 +29,9 @@ app.add_typer(node.app, name="node")
 app.add_typer(federation.app, name="federation")
 
 
-def version() -> str:
-    """The installed version; of a checkout that is run without being installed, its own."""
-    try:
-        return metadata.version("fedrec")
-    except metadata.PackageNotFoundError:
-        project = Path(__file__).parent.parent / "pyproject.toml"
-        return tomllib.loads(project.read_text("utf-8"))["project"]["version"]
-
-
-def _print_version(asked: bool) -> None:
-    if asked:
-        print(f"fedrec {version()}")
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"fedrec {installed_version()}")
         raise typer.Exit
 
 
@@ -55,7 +45,7 @@ def _options(
 
 
 def main() -> None:
-    """The console script: a wrong input is one line on stderr and status 2."""
+    """Run the console script. A wrong input ends with one line on stderr, and status 2."""
     print_anything()
     try:
         check_arguments(sys.argv[1:])
@@ -66,9 +56,10 @@ def main() -> None:
         discard_unread_output()
         sys.exit(1)
     except InputError as error:
-        print(f"fedrec: {error}", file=sys.stderr)
+        command = invoked_command(typer.main.get_command(app), sys.argv[1:])
+        print(f"fedrec: {with_options(str(error), command)}", file=sys.stderr)
         sys.exit(2)
-    except UsageError as error:  # its message is empty where nothing was given and the help was shown
+    except UsageError as error:  # its message is empty if there were no arguments and the help was shown
         message = " ".join(error.format_message().split()).rstrip(".")
         command = error.ctx.command_path if error.ctx else "fedrec"
         if message:

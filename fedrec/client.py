@@ -1,12 +1,13 @@
-"""A client of the endpoint, in Python: each call a method, each answer a typed object, each problem an exception."""
+"""A Python client of the endpoint: a method for each call, typed answers, problems as exceptions."""
 
 from collections.abc import Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel
 
+from fedrec.answers import QuestionFields, question_of
 from fedrec.serving.schema import (
     Answer,
     Answers,
@@ -31,7 +32,7 @@ T = TypeVar("T", bound=BaseModel)
 
 
 class ProblemError(Exception):
-    """What the endpoint says is wrong (RFC 9457): `problem.status`, and in `problem.errors` the fields."""
+    """A problem that the endpoint reports (RFC 9457): `problem.status`, and in `problem.errors` the fields."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(f"{problem.status} {problem.title}: {problem.detail}")
@@ -39,16 +40,18 @@ class ProblemError(Exception):
 
 
 class Client:
-    """`with Client("https://recommend.example.org", key=…) as client: client.recommend(history=["50", "181"])`.
+    """A client of an endpoint that `fedrec serve` runs.
 
-    What is kept of a user is asked for with an admin `key`, or with that user's `token`.
+        with fedrec.Client("https://recommend.example.org", key="…") as client:
+            client.recommend(history=["50", "181"])
 
-    Every method raises `ProblemError` for what the endpoint refuses, and `httpx.HTTPError` where it cannot be reached.
+    `key` is a read or admin key, `token` a user's; a user's data need an admin key or that user's token. Every method
+    raises `ProblemError` if the endpoint refuses, and `httpx.HTTPError` if it cannot be reached.
     """
 
     def __init__(self, url: str, key: str | None = None, timeout: float = 30.0, token: str | None = None) -> None:
-        given = {b"x-api-key": key, b"x-user-token": token}
-        headers = [(name, value.encode()) for name, value in given.items() if value]
+        secrets = {b"x-api-key": key, b"x-user-token": token}
+        headers = [(name, value.encode()) for name, value in secrets.items() if value]
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
 
     def __enter__(self) -> Self:
@@ -58,66 +61,78 @@ class Client:
         self.close()
 
     def close(self) -> None:
+        """Close the connections."""
         self._http.close()
 
-    def recommend(self, question: Question | None = None, **fields: Any) -> Answer:
-        """The top k. The fields are those of `Question`."""
-        return self._asked(Answer, "POST", "recommend", question or Question(**fields))
+    def recommend(self, question: Question | None = None, **fields: Unpack[QuestionFields]) -> Answer:
+        """Recommend items for a question, or for its fields as keywords, which are those of `Run.recommend`, too.
+
+        client.recommend(history=["50", "181"], k=5).items
+        """
+        return self._fetch(Answer, "POST", "recommend", question or question_of(fields))
 
     def recommend_batch(self, questions: Sequence[Question]) -> list[Answer]:
-        asked = Questions(questions=list(questions))
-        return self._asked(Answers, "POST", "recommend:batch", asked).answers
+        """Answer several questions in one request, in their order."""
+        batch = Questions(questions=list(questions))
+        return self._fetch(Answers, "POST", "recommend:batch", batch).answers
 
     def similar(self, item_id: str, k: int = 10) -> Answer:
-        return self._asked(Answer, "GET", f"items/{_segment(item_id)}/similar", params={"k": k})
+        """Return the k items nearest to an item."""
+        return self._fetch(Answer, "GET", f"items/{_segment(item_id)}/similar", params={"k": k})
 
     def search(self, text: str, k: int = 10, details: bool = False) -> Answer:
-        return self._asked(Answer, "GET", "search", params={"q": text, "k": k, "details": details})
+        """Search items by their titles, then by what they are about."""
+        return self._fetch(Answer, "GET", "search", params={"q": text, "k": k, "details": details})
 
     def item(self, item_id: str) -> KnownItem:
-        return self._asked(KnownItem, "GET", f"items/{_segment(item_id)}")
+        """Return an item on offer."""
+        return self._fetch(KnownItem, "GET", f"items/{_segment(item_id)}")
 
     def put_item(self, item_id: str, title: str, text: str | None = None, **columns: Any) -> KnownItem:
-        """Offer an item from now on; needs an admin key, as do `drop_item`, `users`, `token` and `reload`."""
+        """Offer an item from now on. An admin key is needed, as for `drop_item`, `users`, `token` and `reload`."""
         new = NewItem(title=title, text=text, columns=columns)
-        return self._asked(KnownItem, "PUT", f"items/{_segment(item_id)}", new)
+        return self._fetch(KnownItem, "PUT", f"items/{_segment(item_id)}", new)
 
     def drop_item(self, item_id: str) -> None:
-        self._sent("DELETE", f"items/{_segment(item_id)}")
+        """Offer an item no longer."""
+        self._send("DELETE", f"items/{_segment(item_id)}")
 
     def feedback(self, feedback: Feedback) -> StoredFeedback:
-        return self._asked(StoredFeedback, "POST", "feedback", feedback)
+        """Store a user's feedback, if the user consents."""
+        return self._fetch(StoredFeedback, "POST", "feedback", feedback)
 
     def user(self, user: str) -> UserData:
-        """All that is kept of a user; needs that user's token or an admin key, as do `feedback` and `erase_user`."""
-        return self._asked(UserData, "GET", f"users/{_segment(user)}")
+        """Return the stored data of a user. The user's token or an admin key is needed, as for `feedback`."""
+        return self._fetch(UserData, "GET", f"users/{_segment(user)}")
 
     def erase_user(self, user: str) -> None:
-        self._sent("DELETE", f"users/{_segment(user)}")
+        """Erase everything that is stored about a user."""
+        self._send("DELETE", f"users/{_segment(user)}")
 
     def users(self, after: str = "", k: int = 100) -> list[Remembered]:
-        """Users of whom something is kept, in the order of their ids, from the first beyond `after`."""
-        return self._asked(Everybody, "GET", "users", params={"after": after, "k": k}).users
+        """Return the users with stored data, in the order of their ids, from the first beyond `after`."""
+        return self._fetch(Everybody, "GET", "users", params={"after": after, "k": k}).users
 
     def token(self, user: str, seconds: int = 3600) -> Token:
-        """A token for one user's browser or app, valid for so long."""
-        return self._asked(Token, "POST", f"users/{_segment(user)}/token", NewToken(seconds=seconds))
+        """Create a token for one user's browser or app, valid for `seconds`."""
+        return self._fetch(Token, "POST", f"users/{_segment(user)}/token", NewToken(seconds=seconds))
 
     def models(self) -> list[ModelInfo]:
-        return self._asked(Models, "GET", "models").models
+        """Return the models that are served."""
+        return self._fetch(Models, "GET", "models").models
 
     def reload(self) -> ModelInfo:
-        """Have the model's folder opened anew."""
-        return self._asked(ModelInfo, "POST", "models:reload")
+        """Reload the model from its folder."""
+        return self._fetch(ModelInfo, "POST", "models:reload")
 
     def ready(self) -> Health:
-        """Raises `ProblemError` while the model is loading."""
-        return Health.model_validate_json(self._sent("GET", "/readyz").content)
+        """Return the state of an endpoint that is ready. Raises `ProblemError` while the model is loading."""
+        return Health.model_validate_json(self._send("GET", "/readyz").content)
 
-    def _asked(self, kind: type[T], method: str, path: str, body: BaseModel | None = None, **more: Any) -> T:
-        return kind.model_validate_json(self._sent(method, path, body, **more).content)
+    def _fetch(self, kind: type[T], method: str, path: str, body: BaseModel | None = None, **more: Any) -> T:
+        return kind.model_validate_json(self._send(method, path, body, **more).content)
 
-    def _sent(self, method: str, path: str, body: BaseModel | None = None, **more: Any) -> httpx.Response:
+    def _send(self, method: str, path: str, body: BaseModel | None = None, **more: Any) -> httpx.Response:
         if body:
             more |= {
                 "content": body.model_dump_json(exclude_unset=True),
@@ -133,5 +148,5 @@ class Client:
 
 
 def _segment(text: str) -> str:
-    """An id in a path. The dots, too: "." and ".." alone would be taken out of it on the way."""
+    """Escape an id for a path, its dots too: a path loses the segments "." and ".." on the way."""
     return quote(text, safe="").replace(".", "%2E")

@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: progress on stderr, answers on stdout."""
+"""Output in the terminal: progress on stderr, answers on stdout."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,6 +22,7 @@ from fedrec.data.progress import Progress as Report
 
 if TYPE_CHECKING:
     from fedrec.federation.round_log import Observer
+    from fedrec.recsys.baselines.sasrec import Epoch
 
 out = Console(highlight=False, markup=False)  # names of files, items and datasets may hold [brackets]
 err = Console(stderr=True, highlight=False, markup=False)
@@ -37,7 +38,7 @@ def warn(text: str) -> None:
 
 @contextmanager
 def counting(what: str, download: bool = False) -> Iterator[Report]:
-    """A bar for a count of known or unknown length; it appears with the first report."""
+    """Show a bar for a count of known or unknown length; it appears with the first report."""
     columns = [DownloadColumn()] if download else [MofNCompleteColumn()]
     progress = Progress(TextColumn(what), BarColumn(), *columns, TimeRemainingColumn(), console=err)
     task = progress.add_task(what, total=None)
@@ -53,7 +54,7 @@ def counting(what: str, download: bool = False) -> Iterator[Report]:
 
 @contextmanager
 def rounds(total: int, every: int, done: int = 0) -> Iterator["Observer"]:
-    """The live line of a training run; where there is no terminal, a line for each `every` rounds."""
+    """Show the live line of a training run or, without a terminal, a line for each `every` rounds."""
     from fedrec.federation import round_log
     from fedrec.federation.rounds import SCORE  # brings torch, which other commands need not wait for
 
@@ -86,8 +87,14 @@ def rounds(total: int, every: int, done: int = 0) -> Iterator["Observer"]:
         yield observe
 
 
+def show_epoch(epoch: "Epoch") -> None:
+    """Print the line of an epoch of a baseline's training, if it was validated."""
+    if epoch.ndcg is not None:
+        status(f"epoch {epoch.epoch}  loss {epoch.loss:.3f}  validation NDCG@10 {epoch.ndcg:.4f}")
+
+
 def size(count: float) -> str:
-    """Bytes as a person reads them."""
+    """Format a number of bytes."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -96,17 +103,17 @@ def size(count: float) -> str:
 
 
 def table(*columns: str | Column, title: str | None = None) -> Table:
-    """A table for `show`, with columns of text unless they are given otherwise."""
+    """Build a table for `show`; a column given by its name is one of text."""
     return Table(*(words(c) if isinstance(c, str) else c for c in columns), title=title, title_justify="left")
 
 
 def words(name: str, width: int = 0) -> Column:
-    """A column of text, at least so wide. What is too long for it goes on below, so that nothing is left out."""
+    """Build a column of text of a least width; longer text is folded, so that nothing is cut off."""
     return Column(name, overflow="fold", min_width=max(len(name), width))
 
 
 def figures(name: str, width: int = 0) -> Column:
-    """A column of numbers, which stay whole if they are no wider than this or the name."""
+    """Build a column of numbers, which are not folded if they are no wider than `width` or the name."""
     return Column(name, justify="right", no_wrap=True, min_width=max(len(name), width))
 
 
@@ -118,7 +125,7 @@ def show(shown: Table) -> None:
 
 
 def items_table(title: str, items: Sequence[Any]) -> Table:
-    """Answered items, best first."""
+    """Build the table of an answer's items, best first."""
     shown = table(figures("#", len(str(len(items)))), "title", figures("score"), "item id", title=title)
     for place, item in enumerate(items, start=1):
         shown.add_row(str(place), item.title, f"{item.score:.3f}", item.item_id)
@@ -126,7 +133,7 @@ def items_table(title: str, items: Sequence[Any]) -> Table:
 
 
 def metrics_table(title: str, rows: dict[str, dict[str, float]]) -> Table:
-    """One row of metrics for each thing that ranks."""
+    """Build a table with a row of metrics for each model."""
     names = ("ndcg@10", "recall@10", "recall@20", "mrr", "coverage@10")
     label = words("", min(10, max(map(len, rows), default=0)))
     shown = table(label, *(figures(name, len("0.0000")) for name in names), title=title)

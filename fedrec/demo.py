@@ -2,30 +2,34 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
 from fedrec import console
-from fedrec.baseline_comparison import measure_baselines
+from fedrec.baselines import measure_all
 from fedrec.data.catalogue import Catalogue
+from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.manifest import MANIFEST
-from fedrec.data.prepare import prepare
-from fedrec.data.readers.sources import source_named
-from fedrec.data.shard import Shard
 from fedrec.data.storage.contents import is_vacant
 from fedrec.data.storage.json_file import save_json
 from fedrec.data.storage.locks import in_use
-from fedrec.federation.config import from_flat
+from fedrec.datasets import load_dataset
 from fedrec.federation.training_run import RUN
 from fedrec.recsys.card import load_card
-from fedrec.recsys.evaluation.evaluate import rank_all_users, ranking_metrics
-from fedrec.recsys.recommender import CARD, Recommender
-from fedrec.serving.engine import Engine
-from fedrec.serving.schema import Item, Question
-from fedrec.training import train_here
+from fedrec.recsys.recommender import CARD
+from fedrec.run import Run
+from fedrec.serving.schema import Item
+from fedrec.training import train
 
-SETTINGS = {"rounds": 120, "clients_per_round": 64, "history": 32, "negatives": 256, "validate_every": 10}
+SETTINGS: dict[str, Any] = {
+    "rounds": 120,
+    "clients_per_round": 64,
+    "history": 32,
+    "negatives": 256,
+    "validate_every": 10,
+}
 SHOWN_USER = 7
 COMPARISON = "comparison.json"
 """The demo's table as data, beside the run's own metrics."""
@@ -33,36 +37,32 @@ COMPARISON = "comparison.json"
 DEMO = replace(RUN, kind="run of the demo", patterns=(*RUN.patterns, COMPARISON))
 
 
-def play(data: Path, out: Path) -> None:
-    """Prepare, embed, train, compare, recommend. Raises `InputError` where `out` holds something else."""
+def play(out: Path) -> None:
+    """Prepare, embed, train, compare, recommend. Raises `InputError` if `out` holds something else."""
     _refuse_other(out)
     with in_use(out):
         _refuse_other(out)
         DEMO.clear(out)
-        _play(data, out)
+        _play(out)
 
 
-def _play(data: Path, out: Path) -> None:
-    source = source_named("demo")
+def _play(out: Path) -> None:
+    console.status(": films and users generated from a seed (fedrec/data/synthetic/demo_films.py)", heading="1. Data")
+    dataset = load_dataset("demo", rebuild=True)
+    manifest = dataset.manifest
     console.status(
-        ": films and users generated from a seed (data/synthetic/demo_films.py tells how)", heading="1. Data"
-    )
-    manifest = prepare(source, data, None, lambda done, total: None, console.warn)
-    console.status(
-        f"   {manifest.users} users, {manifest.items} films, {manifest.interactions:,} watches in {data / MANIFEST}"
+        f"   {manifest['users']} users, {manifest['items']} films, {manifest['interactions']:,} watches in "
+        f"{dataset.folder / MANIFEST}"
     )
     console.status(": every user is a client; only sums of small adapters cross", heading="2. Training")
-    train_here(data, out, from_flat(SETTINGS), resume=False)
-    recommender = Recommender.load(out)
-    shard = Shard.load(data)
+    run = train(dataset, out=out, **SETTINGS)
     console.status(": each user's last film, ranked among all films the user has not seen", heading="3. Quality")
-    baselines = measure_baselines(data, recommender.encoder.name)
-    rows = {name: found["test"]["full"] for name, found in baselines.items()}
-    rows["fedrec"] = ranking_metrics(rank_all_users(recommender.scorer(), shard, "test"))
+    rows = {name: found["test"]["full"] for name, found in measure_all(dataset, run.config.model.encoder).items()}
+    rows["fedrec"] = run.evaluate(dataset)
     save_json(out / COMPARISON, rows)
-    console.show(console.metrics_table(f"test, {len(shard)} users", rows))
+    console.show(console.metrics_table(f"test, {manifest['users']} users", rows))
     console.status(", whose history the server never saw", heading="4. A user")
-    _show_user(recommender, shard, SHOWN_USER)
+    _show_user(run, dataset, SHOWN_USER)
     console.out.print(
         f"\nThe run is in {out}. Next:\n"
         f"  fedrec recommend {out} --query 'a quiet film about the sea'\n"
@@ -75,16 +75,15 @@ def _refuse_other(out: Path) -> None:
     """Raise `InputError` if `out` holds anything but an earlier run of the demo."""
     named = (out / CARD).is_file() and load_card(out).get("data", {}).get("name") == "demo"
     if not (named or is_vacant(out)):
-        raise InputError(f"--out {out} holds something that is no run of the demo; choose another folder")
+        raise InputError(f"`out` {out} holds something that is no run of the demo; choose another folder")
     DEMO.check(out)
 
 
-def _show_user(recommender: Recommender, shard: Shard, user: int) -> None:
-    catalogue = recommender.catalogue
-    history = shard.history(user, "test")
-    answer = Engine.of(recommender).recommend(Question(history=[catalogue.ids[row] for row in history], k=10))
+def _show_user(run: Run, dataset: Dataset, user: int) -> None:
+    catalogue, history = dataset.catalogue, dataset.shard.history(user, "test")
+    answer = run.answer(history=[catalogue.ids[row] for row in history], k=10)
     console.show(_history_beside(catalogue, history[-10:].tolist(), answer.items))
-    held_out = catalogue.titles[int(shard.held_out([user], "test")[0])]
+    held_out = catalogue.titles[int(dataset.shard.held_out([user], "test")[0])]
     console.out.print(f"What the user watched next: {held_out}")
 
 

@@ -23,7 +23,7 @@ BOUNDS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What a person must know to choose a value."""
+    """A setting, with everything needed to choose its value."""
 
     name: str
     kind: str
@@ -40,52 +40,54 @@ class Section:
     settings: list[Setting]
 
 
-def training() -> list[Section]:
-    """The settings of a run, in the order of `knobs`."""
-    return list(_sections(TypeAdapter(RunConfig).json_schema()))
+def training_settings() -> list[Section]:
+    """Return the settings of a run, in the order of `to_flat`."""
+    return list(_sections_of(TypeAdapter(RunConfig).json_schema()))
 
 
-def endpoint() -> list[Setting]:
-    """The settings of `fedrec serve`."""
-    return [_setting(name, found) for name, found in Settings.model_json_schema()["properties"].items()]
+def endpoint_settings() -> list[Setting]:
+    """Return the settings of `fedrec serve`."""
+    return [_setting_of(name, found) for name, found in Settings.model_json_schema()["properties"].items()]
 
 
 def as_toml(sections: list[Section]) -> str:
-    """A file for `--config` that changes nothing: every setting with its default, explained above it."""
-    return "\n".join(f"{_comment(section.about)}\n{''.join(map(_line, section.settings))}" for section in sections)
+    """Render a file for `--config` that changes nothing: every setting with its default, explained above it."""
+    return "\n".join(
+        f"{_as_comment(section.about)}\n{''.join(map(_as_line, section.settings))}" for section in sections
+    )
 
 
-def _line(setting: Setting) -> str:
+def _as_line(setting: Setting) -> str:
     kind = f"{setting.kind}, {setting.allowed}" if setting.allowed else setting.kind
-    return f"\n{_comment(f'{setting.about} ({kind})')}\n{setting.name} = {json.dumps(setting.default)}\n"
+    return f"\n{_as_comment(f'{setting.about} ({kind})')}\n{setting.name} = {json.dumps(setting.default)}\n"
 
 
-def _comment(text: str) -> str:
+def _as_comment(text: str) -> str:
     return textwrap.fill(text, WIDTH, initial_indent="# ", subsequent_indent="# ")
 
 
-def _sections(schema: Mapping[str, Any]) -> Iterator[Section]:
-    """A class's own settings, then those of the classes in it, from its JSON schema."""
+def _sections_of(schema: Mapping[str, Any]) -> Iterator[Section]:
+    """Read a class's own settings, then those of the classes in it, from its JSON schema."""
     fields = schema["properties"]
-    own = [_setting(name, found) for name, found in fields.items() if "$ref" not in found]
+    own = [_setting_of(name, found) for name, found in fields.items() if "$ref" not in found]
     yield Section(schema["description"], own)
     for found in fields.values():
         if "$ref" in found:
-            yield from _sections(schema["$defs"][found["$ref"].rpartition("/")[2]])
+            yield from _sections_of(schema["$defs"][found["$ref"].rpartition("/")[2]])
 
 
-def _setting(name: str, found: Mapping[str, Any]) -> Setting:
-    """One setting from its JSON schema; a list's default is written with commas, as `knobs` has it."""
+def _setting_of(name: str, found: Mapping[str, Any]) -> Setting:
+    """Read a setting from its JSON schema; a list's default is written with commas, as in `to_flat`."""
     kind = found if "type" in found else next(one for one in found["anyOf"] if one.get("type") != "null")
     default = found.get("default")
     if isinstance(default, list) and default:
         default = ",".join(map(str, default))
     about = " ".join(found.get("description", "").split())
     said: str = kind.get("type", "string")
-    return Setting(name, TYPES.get(said) or said, default, _allowed(kind), about)
+    return Setting(name, TYPES.get(said) or said, default, _allowed_values(kind), about)
 
 
-def _allowed(kind: Mapping[str, Any]) -> str:
+def _allowed_values(kind: Mapping[str, Any]) -> str:
     if kind.get("type") == "boolean":
         return "true or false"
     if "enum" in kind:

@@ -1,4 +1,4 @@
-"""Standard output and standard error as they may be: in another encoding than UTF-8, or closed by the reader."""
+"""Standard output and standard error in another encoding than UTF-8, or closed by their reader."""
 
 import codecs
 import io
@@ -11,20 +11,20 @@ from typing import TextIO
 from fedrec.data.errors import InputError
 
 PLAIN = {"–": "-", "—": "-", "−": "-", "…": ".", "‘": "'", "’": "'", "“": '"', "”": '"', "×": "x", "·": "."}
-"""What stands for a character in an encoding that lacks it, if Unicode knows no plainer form. One for one: columns of
-a table stay where they are."""
+"""Replacements of characters that an encoding lacks and Unicode has no plainer form of. They are as wide: the columns
+of a table keep their places."""
 
 
 def print_anything() -> None:
     """Let standard output and error print a plain character for each one that their encoding lacks."""
-    codecs.register_error("plain", _plain)
+    codecs.register_error("plain", _replace_plainly)
     for stream in _streams():
         if isinstance(stream, io.TextIOWrapper):  # a notebook has others
             stream.reconfigure(errors="plain")
 
 
 def check_arguments(arguments: Iterable[str]) -> None:
-    """Raises `InputError` for an argument that the locale's encoding cannot read: libraries want names as text."""
+    """Raise `InputError` for an argument that the locale's encoding cannot read: libraries need names as text."""
     for argument in arguments:
         try:
             argument.encode()
@@ -36,13 +36,13 @@ def check_arguments(arguments: Iterable[str]) -> None:
 
 
 def flush_output() -> None:
-    """Write out what is still held. Raises `BrokenPipeError` if its reader has gone."""
+    """Write out the buffered output. Raises `BrokenPipeError` if its reader has gone."""
     for stream in _streams():
         stream.flush()
 
 
 def discard_unread_output() -> None:
-    """Send nowhere what a reader that has gone, as `head` goes, will not take: Python would fail over it at the end."""
+    """Discard output that its reader, such as `head`, no longer reads: Python would fail on it at exit."""
     for stream in _streams():
         try:
             stream.flush()
@@ -53,18 +53,18 @@ def discard_unread_output() -> None:
 
 
 def _streams() -> list[TextIO]:
-    """Standard output and error, if the process has them: a daemon may not."""
+    """Return standard output and error, if the process has them: a daemon may not."""
     return [stream for stream in (sys.stdout, sys.stderr) if stream is not None]
 
 
-def _plain(error: UnicodeError) -> tuple[str, int]:
-    """The handler of encoding errors that `codecs.register_error` wants."""
+def _replace_plainly(error: UnicodeError) -> tuple[str, int]:
+    """Handle an encoding error, as `codecs.register_error` requires."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return "".join(map(_nearest, error.object[error.start : error.end])), error.end
+    return "".join(map(_plain_character, error.object[error.start : error.end])), error.end
 
 
-def _nearest(character: str) -> str:
+def _plain_character(character: str) -> str:
     if "\udc80" <= character <= "\udcff":  # a byte of an argument that is no text, as Python holds it
         return f"\\x{ord(character) - 0xDC00:02x}"
     plain = PLAIN.get(character) or unicodedata.normalize("NFKD", character)[0]

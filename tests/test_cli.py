@@ -8,12 +8,16 @@ import sys
 import tomllib
 from pathlib import Path
 
+import click
 import numpy as np
 import polars as pl
 import pytest
+import typer
 from torch import Tensor
 
+from fedrec.cli import app
 from fedrec.commands.options import Protocol
+from fedrec.commands.parameters import invoked_command, with_options
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.prepare import write_dataset
 from fedrec.data.readers.raw import Frames
@@ -23,7 +27,7 @@ from fedrec.data.split import Split
 from fedrec.federation.config import RunConfig, to_flat
 from fedrec.recsys.baselines.neighbours import EASEConfig, ease
 from fedrec.recsys.evaluation.ranking import PROTOCOLS, rank
-from fedrec.training import read_settings
+from fedrec.settings_file import read_settings
 from tests.support.cli import Fedrec, Outcome, is_refused
 from tests.support.toy_world import SMALL, small_config, toy_interactions, toy_items
 
@@ -244,6 +248,33 @@ def test_nothing_said_is_answered_with_help(fedrec: Fedrec, arguments: list[str]
     assert outcome.code == code
     assert "Usage: fedrec" in outcome.out
     assert outcome.err == ""
+
+
+def command_named(*words: str) -> click.Command:
+    return invoked_command(typer.main.get_command(app), words)
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "expected"),
+    [
+        (["data", "prepare", "demo"], "`cold_share` = 2: leave `split` out", "--cold-share = 2: leave --split out"),
+        (["data", "import", "x.csv"], "`interactions` with `no_times`", "INTERACTIONS with --no-times"),
+        (["train", "x", "--out", "y"], "add `resume=True`, or `settings` a=1", "add --resume, or --set a=1"),
+        (["train", "x", "--out", "y"], "train with `held_out=0`", "train with --set held_out=0"),
+        (["evaluate", "x"], "`data` and `other_histories`", "--data and --other-histories"),
+        (["evaluate", "x"], "`held_out=0`, `rounds` and `fedrec train`", "`held_out=0`, `rounds` and `fedrec train`"),
+        (["recommend", "x"], "`k` of `run`", "-k of RUN"),
+        (["federation", "certify"], "did you mean `host=a.org`?", "did you mean --host a.org?"),
+    ],
+)
+def test_a_parameter_is_printed_as_the_commands_option(words: list[str], text: str, expected: str) -> None:
+    assert with_options(text, command_named(*words)) == expected
+
+
+def test_the_invoked_command_is_the_last_one_named() -> None:
+    assert command_named("--version", "data", "--help").name == "data"
+    assert command_named("data", "prepare", "list").name == "prepare"
+    assert command_named("bogus").name == command_named().name
 
 
 # The good paths.

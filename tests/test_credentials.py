@@ -94,11 +94,11 @@ def test_long_and_international_names_are_certified(host: str, name: str, tmp_pa
 @pytest.mark.parametrize(
     ("host", "remedy"),
     [
-        ("host.example:8000", "did you mean --host host.example?"),
-        ("https://host.example:8000/v1", "did you mean --host host.example?"),
-        ("[::1]", "did you mean --host ::1?"),
-        ("[::1]:8000", "did you mean --host ::1?"),
-        ("https://bücher.example", "did you mean --host xn--bcher-kva.example?"),
+        ("host.example:8000", "did you mean `host=host.example`?"),
+        ("https://host.example:8000/v1", "did you mean `host=host.example`?"),
+        ("[::1]", "did you mean `host=::1`?"),
+        ("[::1]:8000", "did you mean `host=::1`?"),
+        ("https://bücher.example", "did you mean `host=xn--bcher-kva.example`?"),
         ("", "give one of them"),
         (" ", "give one of them"),
         ("a b", "give one of them"),
@@ -116,6 +116,6 @@ def test_what_is_no_name_is_refused(host: str, remedy: str, tmp_path: Path) -> N
     with pytest.raises(InputError) as refusal:
         certify(tmp_path, ["localhost", host])
     told = str(refusal.value)
-    assert told.startswith(f"--host {host!r} is neither a DNS name nor an IP address; {remedy}")
+    assert told.startswith(f"`host` {host!r} is neither a DNS name nor an IP address; {remedy}")
     assert "\n" not in told
     assert not list(tmp_path.iterdir())

@@ -44,6 +44,11 @@ def test_containers_open_the_door_alone() -> None:
     assert re.findall(r"^ *(?:listen|server) (\S+)", config, re.MULTILINE) == ["127.0.0.1:8001;", "{", "8000"]
 
 
+def test_the_image_holds_the_app_that_is_run() -> None:
+    assert "fedrec federation app /app" in (ROOT / "deploy" / "Dockerfile").read_text()
+    assert "run --rm flwr run /app shop" in GUIDE.read_text()
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(not NGINX, reason="needs nginx")

@@ -32,7 +32,7 @@ from fedrec.recsys.recommender import TOWERS, VECTORS, Recommender, load_adapter
 from fedrec.serving.model_manager import ModelManager
 from fedrec.serving.settings import Settings
 from fedrec.serving.store import Store
-from fedrec.training import read_settings
+from fedrec.settings_file import read_settings
 from tests.support.toy_world import small_config
 
 READERS: Mapping[str, Callable[[Path], object]] = {

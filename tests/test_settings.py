@@ -7,21 +7,21 @@ from benchmarks.preset import ROOT
 from benchmarks.report.settings_page import PAGE, find_differing
 from fedrec.federation.config import RunConfig, to_flat
 from fedrec.serving.settings import Settings
-from fedrec.settings_reference import endpoint, training
-from fedrec.training import read_settings
+from fedrec.settings_file import read_settings
+from fedrec.settings_reference import endpoint_settings, training_settings
 from tests.support.cli import Fedrec
 
 
 def test_every_setting_is_there_and_explained() -> None:
-    settings = [setting for section in training() for setting in section.settings]
+    settings = [setting for section in training_settings() for setting in section.settings]
     assert [setting.name for setting in settings] == list(to_flat(RunConfig()))
-    assert [setting.name for setting in endpoint()] == list(Settings.model_fields)
-    assert [s.name for s in [*settings, *endpoint()] if not s.about.endswith(".")] == []
+    assert [setting.name for setting in endpoint_settings()] == list(Settings.model_fields)
+    assert [s.name for s in [*settings, *endpoint_settings()] if not s.about.endswith(".")] == []
 
 
 def test_a_setting_tells_the_values_that_it_may_have() -> None:
-    allowed = {s.name: s.allowed for section in training() for s in section.settings} | {
-        s.name: s.allowed for s in endpoint()
+    allowed = {s.name: s.allowed for section in training_settings() for s in section.settings} | {
+        s.name: s.allowed for s in endpoint_settings()
     }
     assert allowed["beta1"] == "at least 0, below 1"
     assert allowed["held_out"] == "0 to 2"

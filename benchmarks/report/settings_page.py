@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.report.markdown import table
 from fedrec.data.storage.atomic_files import replaced_file
-from fedrec.settings_reference import Setting, endpoint, training
+from fedrec.settings_reference import Setting, endpoint_settings, training_settings
 
 PAGE = Path("docs/settings.md")
 
@@ -46,8 +46,8 @@ def find_differing(root: Path) -> list[Path]:
 
 
 def _page() -> str:
-    tables = (f"{section.about}\n\n{_table(section.settings)}\n" for section in training())
-    return "\n".join([TRAINING, *tables, ENDPOINT, f"{_table(endpoint())}\n"])
+    tables = (f"{section.about}\n\n{_table(section.settings)}\n" for section in training_settings())
+    return "\n".join([TRAINING, *tables, ENDPOINT, f"{_table(endpoint_settings())}\n"])
 
 
 def _table(settings: list[Setting]) -> str:

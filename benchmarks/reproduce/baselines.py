@@ -13,7 +13,6 @@ from fedrec import console
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
-from fedrec.recsys.baselines.sasrec import Epoch
 from fedrec.recsys.baselines.tuning import BASELINES, TrainingData, TuningResult, grid_configs, tune
 from fedrec.recsys.embeddings import embed_catalogue, resolve_encoder
 
@@ -54,16 +53,11 @@ def _tune_and_rank(run: BaselineRun, place: JobFolder) -> Figures:
     public = embed_catalogue(catalogue, resolve_encoder(run.encoder), place.data)
     data = TrainingData(Shard.load(place.data), public.matrix, run.seed)
     tuned = tune(
-        BASELINES[run.name], data, run.grid, _show_epoch, refit=len(catalogue.trainable_rows) == len(catalogue)
+        BASELINES[run.name], data, run.grid, console.show_epoch, refit=len(catalogue.trainable_rows) == len(catalogue)
     )
     best = max(trial.ndcg for trial in tuned.trials)
     choice = {"validation": Measured(ndcg_10=best), "tuning": _tuning(tuned)}
     return rank_held_out(tuned.score, place, ["test"]).model_copy(update=choice)
-
-
-def _show_epoch(epoch: Epoch) -> None:
-    if epoch.ndcg is not None:
-        console.status(f"epoch {epoch.epoch}  loss {epoch.loss:.3f}  validation NDCG@10 {epoch.ndcg:.4f}")
 
 
 def _tuning(tuned: TuningResult) -> Tuning:

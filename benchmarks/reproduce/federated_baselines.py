@@ -16,7 +16,7 @@ from fedrec.federation.run_checks import TrainedOn
 from fedrec.federation.training_run import RUN as RUN_FILES
 from fedrec.federation.training_run import open_run
 from fedrec.recsys.evaluation.ranking import Ranking, RankingConfig, rank_users
-from fedrec.training import train_shown
+from fedrec.training import train_rounds
 
 FAMILY = "peers"
 """The family's name on the command line and in files, as in version 0.1; a job's name begins with `peer-`."""
@@ -51,7 +51,7 @@ def _train_and_rank(config: RunConfig, place: JobFolder) -> Figures:
     out, dataset = place.folder / RUN, Dataset.open(place.data)
     RUN_FILES.clear(out)
     run = open_run(out, dataset, config, resume=False, histories=TrainedOn.of(place.data))
-    (node,) = train_shown(run).nodes
+    (node,) = train_rounds(run).nodes
     test = _rank(node, out, "test", "full")
     keep_ranks(place.folder, test.ranks)
     return Figures(

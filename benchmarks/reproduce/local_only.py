@@ -7,8 +7,9 @@ from benchmarks.preset import Device, Preset
 from benchmarks.reproduce.jobs import Figures, Job, JobFolder, Measured, Ranked, keep_ranks
 from benchmarks.reproduce.runs import finished_run
 from benchmarks.results_file import Trial, Tuning
+from fedrec.data.dataset import Dataset
 from fedrec.federation.config import RunConfig, to_flat
-from fedrec.personalise import Choices, chosen, clients_on
+from fedrec.personalise import Choices, clients_of, tune_and_rank
 from fedrec.recsys.embeddings import resolve_encoder
 from fedrec.recsys.evaluation.ranking import metric_means, metric_sums
 from fedrec.recsys.model.two_tower import TwoTowerModel
@@ -40,7 +41,7 @@ def _tune_and_rank(config: RunConfig, device: Device, start: str | None, place: 
         recommender = Recommender.load(finished_run(place.folder.parent / start, f"--part {start}"))
         model, adapter = recommender.model, recommender.adapter
     choices = Choices(list(device.steps), list(device.rates), list(device.parts))
-    choice, trials, test = chosen(clients_on(place.data, model, adapter), config, choices)
+    choice, trials, test = tune_and_rank(clients_of(Dataset.open(place.data), model, adapter), config, choices)
     keep_ranks(place.folder, test.ranks)
     return Figures(
         test=Ranked.model_validate(metric_means(metric_sums(test.ranks))),

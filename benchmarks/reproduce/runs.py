@@ -17,7 +17,7 @@ from fedrec.recsys.evaluation.evaluate import cold_items, rank_all_users, rankin
 from fedrec.recsys.evaluation.ranking import Ranking, restrict_to
 from fedrec.recsys.model.scoring import Scorer
 from fedrec.recsys.recommender import CARD, Recommender
-from fedrec.training import train_shown
+from fedrec.training import train_rounds
 
 
 def training_job(family: str, model: str, name: str, config: RunConfig) -> Job:
@@ -39,7 +39,7 @@ def _train_and_rank(config: RunConfig, place: JobFolder) -> Figures:
 def train_or_resume(config: RunConfig, place: JobFolder, start: Path | None = None) -> Recommender:
     """Train a job's run, or resume it if it was interrupted; `start` is a run whose adapter is the initial one."""
     out, dataset = place.folder / RUN, Dataset.open(place.data)
-    train_shown(open_run(out, dataset, config, (out / CARD).is_file(), start, TrainedOn.of(place.data)))
+    train_rounds(open_run(out, dataset, config, (out / CARD).is_file(), start, TrainedOn.of(place.data)))
     return Recommender.load(out)
 
 

@@ -1,1 +1,1 @@
-"""The sub-commands of `fedrec`: each gathers what it was told and calls the room that does the work."""
+"""The sub-commands of `fedrec`: each reads its options, calls the library, and prints the result."""

@@ -1,4 +1,4 @@
-"""Answer with a run: once, or over HTTP."""
+"""Recommend with a run: once, or over HTTP."""
 
 import gc
 import socket
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedrec.commands.options import Json, Run
+from fedrec.commands.options import Json, RunFolder
 from fedrec.data.errors import InputError
 
 if TYPE_CHECKING:
-    from fedrec.serving.schema import Answer, Question
+    from fedrec.answers import QuestionFields
 
 app = typer.Typer()
 
@@ -22,11 +22,11 @@ SWITCH = 0.0001
 
 @app.command()
 def recommend(
-    run: Run,
+    run: RunFolder,
     history: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="Item ids, oldest first.")] = None,
     item: Annotated[
         list[str] | None,
-        typer.Option(metavar="ID", help="An id of the history as it is, commas and blanks included; repeatable."),
+        typer.Option(metavar="ID", help="An id of the history, commas and blanks included; repeatable."),
     ] = None,
     query: Annotated[str | None, typer.Option(metavar="TEXT", help="Free text.")] = None,
     shard: Annotated[Path | None, typer.Option(metavar="DIR", help="A node's folder, for one of its users.")] = None,
@@ -39,26 +39,26 @@ def recommend(
     ] = None,
     api_key: Annotated[
         str | None,
-        typer.Option(envvar="FEDREC_API_KEY", metavar="KEY", help="With --endpoint: where it asks for one."),
+        typer.Option(envvar="FEDREC_API_KEY", metavar="KEY", help="With --endpoint: its key, if it needs one."),
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Number of items.")] = 10,
     as_json: Json = False,
 ) -> None:
-    """The top k for a history, a text, or a user of a node's folder, whose history stays there."""
+    """Recommend items for a history, a text, or a user of a node's folder, whose history stays there."""
     from fedrec import console
+    from fedrec.on_device import recommend_on_device
+    from fedrec.run import load
 
     if shard is not None:
         if user is None or history is not None or item or query is not None:
             raise InputError(
-                "--shard goes with --user, one of its users, and with none of --history, --item and --query"
+                "`shard` goes with `user`, one of its users, and with none of `history`, `item` and `query`"
             )
-        from fedrec.on_device import recommend
-
-        answer = recommend(run, shard, user, k, endpoint, api_key)
+        answer = recommend_on_device(load(run), shard, user, k, endpoint, api_key)
     else:
-        if told := [name for name, value in (("--user", user), ("--endpoint", endpoint)) if value is not None]:
-            raise InputError(f"{told[0]} goes with --shard, a node's folder; add it")
-        answer = _answer(run, _question(_ids(history, item), query, k))
+        if needless := [name for name, value in (("user", user), ("endpoint", endpoint)) if value is not None]:
+            raise InputError(f"`{needless[0]}` goes with `shard`, a node's folder; add it")
+        answer = load(run).answer(**_question(_ids(history, item), query, k))
     if as_json:
         print(answer.model_dump_json(ensure_ascii=True))
         return
@@ -67,49 +67,30 @@ def recommend(
     console.show(console.items_table(f"top {k} of {answer.model_version}", answer.items))
 
 
-def _answer(run: Path, question: "Question") -> "Answer":
-    from fedrec.recsys.recommender import Recommender
-    from fedrec.serving.engine import Engine, UnanswerableError
-
-    try:
-        return Engine.of(Recommender.load(run)).recommend(question)
-    except UnanswerableError as refusal:
-        raise InputError(f"--{refusal.where}: {refusal.detail}; ids stand in {run}/catalogue.parquet") from refusal
+ONE_SOURCE = "give exactly one of `history`, `item` and `query`"
 
 
 def _ids(history: str | None, items: list[str] | None) -> list[str] | None:
-    """The ids of `--history`, which are between commas and without blanks around, or those of `--item` as they are."""
+    """Return the ids of `history`, split at commas and stripped of blanks, or those of `item` as they are."""
     if history is None:
         return items or None
     if items:
-        raise InputError("give exactly one of --history, --item and --query")
+        raise InputError(ONE_SOURCE)
     return [item_id.strip() for item_id in history.split(",") if item_id.strip()]
 
 
-def _question(history: list[str] | None, query: str | None, k: int) -> "Question":
-    """What the command line asks, under the same limits as over HTTP. Raises `InputError`."""
-    from pydantic import ValidationError
-
-    from fedrec.serving.schema import Question
-
+def _question(history: list[str] | None, query: str | None, k: int) -> "QuestionFields":
+    """Return the fields of a question. Raises `InputError` unless there is either a history or a query."""
     if (history is None) == (query is None):
-        raise InputError("give exactly one of --history, --item and --query")
+        raise InputError(ONE_SOURCE)
     if history == [] or (query is not None and not query.strip(" ,")):
-        raise InputError("--history and --query may not be empty")
-    try:
-        return Question(history=history, query=query, k=k)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"--{first['loc'][0]}: {first['msg'].lower()}; {_mend(first['type'])}") from error
-
-
-def _mend(kind: str) -> str:
-    return "shorten it" if kind in ("string_too_long", "too_long") else "give ids of the catalogue"
+        raise InputError("`history` and `query` may not be empty")
+    return {"query": query, "k": k} if query is not None else {"history": history or [], "k": k}
 
 
 @app.command()
 def serve(
-    run: Run,
+    run: RunFolder,
     host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.", show_default="8080")

@@ -1,30 +1,26 @@
-"""`fedrec data`: what datasets there are, and how they, your own or made-up ones are prepared."""
+"""`fedrec data`: list, prepare, import and generate datasets."""
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fedrec.commands.options import PREPARED, BadRows, Encoding, EventColumn, Json, Quote, Separator, Strict
+from fedrec.commands.options import BadRows, Encoding, EventColumn, Json, Quote, Separator, Strict
 
 if TYPE_CHECKING:
-    from fedrec.data.manifest import Manifest
+    from fedrec.data.dataset import Dataset
 
-app = typer.Typer(no_args_is_help=True, help="Datasets: what there is, and how to prepare one, or your own.")
-
-
-class Split(StrEnum):
-    """What is held out to test on."""
-
-    leave_one_out = "leave-one-out"
-    cold_items = "cold-items"
+app = typer.Typer(no_args_is_help=True, help="Datasets: list them, prepare one, or import your own.")
 
 
-Rule = Annotated[Split, typer.Option("--split", help="Hold out each user's last items, or some items altogether.")]
+Rule = Annotated[
+    Literal["leave-one-out", "cold-items"],
+    typer.Option("--split", help="Hold out each user's last items, or some items altogether."),
+]
 ColdShare = Annotated[
-    float | None, typer.Option(help="Of the items, with --split cold-items.", show_default="0.1", min=0, max=1)
+    float | None,
+    typer.Option(help="Share of the items that is cold, with --split cold-items.", show_default="0.1", min=0, max=1),
 ]
 Popularity = Annotated[
     bool,
@@ -37,7 +33,7 @@ Popularity = Annotated[
 
 @app.command("list")
 def data_list(as_json: Json = False) -> None:
-    """The datasets that can be prepared by name."""
+    """List the datasets that can be prepared by name."""
 
     from fedrec import console
     from fedrec.data.readers.sources import SOURCES
@@ -56,12 +52,14 @@ def data_list(as_json: Json = False) -> None:
 @app.command("prepare")
 def data_prepare(
     name: Annotated[str, typer.Argument(help="One of `fedrec data list`.")],
-    source: Annotated[Path | None, typer.Option(help="A zip or folder you have; else it is downloaded.")] = None,
+    source: Annotated[Path | None, typer.Option(help="Your zip or folder of it; without it, it is downloaded.")] = None,
     text: Annotated[
         str,
-        typer.Option(metavar="COLUMN,…", help="What of an item is read.", show_default="all that the dataset tells"),
+        typer.Option(
+            metavar="COLUMN,…", help="Columns that make up the text of an item.", show_default="all that describe it"
+        ),
     ] = "",
-    split: Rule = Split.leave_one_out,
+    split: Rule = "leave-one-out",
     cold_share: ColdShare = None,
     out: Annotated[
         Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/NAME[-cold-items]")
@@ -70,28 +68,30 @@ def data_prepare(
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """A dataset into a prepared folder: the public catalogue, and the histories in time order."""
-    from dataclasses import replace
+    """Prepare a dataset: the public catalogue, and the histories in the order of time."""
+    from fedrec.datasets import load_dataset
 
-    from fedrec import console
-    from fedrec.data.prepare import prepare
-    from fedrec.data.readers.rules import Rules
-    from fedrec.data.readers.sources import source_named
-    from fedrec.data.split import named_split
-
-    asked, rules = source_named(name), Rules(popularity=popularity, strict=strict)
-    asked = replace(asked, split=named_split(split.value, cold_share, asked.split), texts=_names(text), rules=rules)
-    out = out or PREPARED / f"{name}{asked.split.suffix}"
-    with console.counting(f"fetching {name}", download=True) as progress:
-        manifest = prepare(asked, out, source, progress, console.warn)
-    _prepared(manifest, out, as_json)
+    dataset = load_dataset(
+        name,
+        source,
+        text=_names(text),
+        split=split,
+        cold_share=cold_share,
+        popularity=popularity,
+        strict=strict,
+        out=out,
+        rebuild=True,
+    )
+    _report(dataset, as_json)
 
 
 @app.command("import")
 def data_import(
-    interactions: Annotated[Path, typer.Argument(help="A CSV, JSON lines or parquet file: who had what, and when.")],
-    name: Annotated[str, typer.Option(help="What to call the dataset.", show_default=False)],
-    items: Annotated[Path | None, typer.Option(help="A file of the same kinds that describes the items.")] = None,
+    interactions: Annotated[
+        Path, typer.Argument(help="A CSV, JSON lines or parquet file: user, item and time of each event.")
+    ],
+    name: Annotated[str, typer.Option(help="The name of the dataset.", show_default=False)],
+    items: Annotated[Path | None, typer.Option(help="A file of the same formats that describes the items.")] = None,
     user_column: Annotated[str, typer.Option(help="In INTERACTIONS.")] = "user_id",
     item_column: Annotated[str, typer.Option(help="In INTERACTIONS, and in the items.")] = "item_id",
     items_id_column: Annotated[
@@ -99,23 +99,23 @@ def data_import(
     ] = None,
     time_column: Annotated[str, typer.Option(help="Numbers that grow with time, or ISO dates.")] = "timestamp",
     no_times: Annotated[
-        bool, typer.Option("--no-times", help="There are no times: the rows stand in their order.")
+        bool, typer.Option("--no-times", help="There are no times: the rows are in the order of time.")
     ] = False,
     text_columns: Annotated[
         str, typer.Option(metavar="TITLE,…", help="Of the items, the title first.", show_default="all but the id")
     ] = "",
     event_column: EventColumn = None,
     keep_events: Annotated[
-        str, typer.Option(metavar="KIND,…", help="The kinds of events that count.", show_default="all")
+        str, typer.Option(metavar="KIND,…", help="The kinds of events to keep.", show_default="all")
     ] = "",
     keep_repeats: Annotated[
-        bool, typer.Option("--keep-repeats", help="Later events of a user with an item count, too.")
+        bool, typer.Option("--keep-repeats", help="Keep later events of a user with the same item, too.")
     ] = False,
-    min_events: Annotated[int, typer.Option(min=3, help="Users with fewer are left out.")] = 3,
+    min_events: Annotated[int, typer.Option(min=3, help="Leave out users with fewer events.")] = 3,
     max_events: Annotated[
-        int | None, typer.Option(help="Users with more are left out: bots.", show_default="any number")
+        int | None, typer.Option(help="Leave out users with more events, such as bots.", show_default="any number")
     ] = None,
-    split: Rule = Split.leave_one_out,
+    split: Rule = "leave-one-out",
     cold_share: ColdShare = None,
     separator: Separator = None,
     encoding: Encoding = "utf-8",
@@ -126,41 +126,49 @@ def data_import(
     out: Annotated[Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/NAME")] = None,
     as_json: Json = False,
 ) -> None:
-    """Your own tables into a prepared folder, as `data prepare` does with published ones."""
-    from fedrec import console
-    from fedrec.data.prepare import prepare_tables
-    from fedrec.data.readers.lines import TextFormat
-    from fedrec.data.readers.rules import Rules
-    from fedrec.data.readers.tables import Tables
-    from fedrec.data.split import LEAVE_ONE_OUT, named_split
-    from fedrec.data.storage.names import plain_name
+    """Prepare your own tables, as `data prepare` does with published datasets."""
+    from fedrec.datasets import import_dataset
 
-    out = out or PREPARED / plain_name(name, "--name")
-    tables = Tables(
-        *(interactions, items, user_column, item_column, time_column, _names(text_columns)),
-        items_id=items_id_column,
-        text_format=TextFormat(separator, encoding, quote, bad_rows),
-    )
-    rules = Rules(
-        *(min_events, max_events, event_column, _names(keep_events)),
-        times=not no_times,
+    dataset = import_dataset(
+        interactions,
+        items,
+        name=name,
+        user_column=user_column,
+        item_column=item_column,
+        items_id_column=items_id_column,
+        time_column=time_column,
+        no_times=no_times,
+        text_columns=_names(text_columns),
+        event_column=event_column,
+        keep_events=_names(keep_events),
+        keep_repeats=keep_repeats,
+        min_events=min_events,
+        max_events=max_events,
+        split=split,
+        cold_share=cold_share,
+        separator=separator,
+        encoding=encoding,
+        quote=quote,
+        bad_rows=bad_rows,
         popularity=popularity,
         strict=strict,
+        out=out,
     )
-    rule = named_split(split.value, cold_share, LEAVE_ONE_OUT).with_repeats(keep_repeats)
-    _prepared(prepare_tables(tables, out, name, rule, rules, console.warn), out, as_json)
+    _report(dataset, as_json)
 
 
 @app.command("synthesise")
 def data_synthesise(
     out: Annotated[Path, typer.Option(help="A new or empty folder for the two tables.", show_default=False)],
-    users: Annotated[int, typer.Option(min=1, help="How many.", show_default=False)],
-    items: Annotated[int, typer.Option(min=1, help="How many.", show_default=False)],
-    interactions: Annotated[int, typer.Option(min=1, help="About how many.", show_default=False)],
-    seed: Annotated[int, typer.Option(min=0, help="The same one gives the same tables.")] = 0,
+    users: Annotated[int, typer.Option(min=1, help="Number of users.", show_default=False)],
+    items: Annotated[int, typer.Option(min=1, help="Number of items.", show_default=False)],
+    interactions: Annotated[
+        int, typer.Option(min=1, help="Number of interactions, approximately.", show_default=False)
+    ],
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same tables.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Made-up tables for `data import`, to measure time and memory with."""
+    """Generate tables for `data import`, to measure time and memory with."""
     from fedrec import console
     from fedrec.data.synthetic.random_tables import INTERACTIONS, ITEMS, SyntheticConfig, synthesise
 
@@ -180,22 +188,19 @@ def _names(columns: str) -> tuple[str, ...]:
     return tuple(column.strip() for column in columns.split(",") if column.strip())
 
 
-def _told_of_cold(manifest: "Manifest") -> str:
-    if not manifest.cold_items:
-        return ""
-    return f"cold: {manifest.cold_items:,} items; {manifest.training_only_users:,} users train and are not ranked\n"
-
-
-def _prepared(manifest: "Manifest", out: Path, as_json: bool) -> None:
-    from dataclasses import asdict
-
+def _report(dataset: "Dataset", as_json: bool) -> None:
+    """Print what was prepared: the manifest and the folder, or their figures in words."""
     from fedrec import console
 
+    manifest, out = dataset.manifest, dataset.folder
     if as_json:
-        print(json.dumps(asdict(manifest) | {"out": str(out)}))
+        print(json.dumps({**manifest, "out": str(out)}))
         return
+    cold = (
+        f"cold: {manifest['cold_items']:,} items; {manifest['training_only_users']:,} users train and are not ranked\n"
+    )
     console.out.print(
-        f"{out}: {manifest.users:,} users, {manifest.items:,} items, {manifest.interactions:,} interactions\n"
-        f"{_told_of_cold(manifest)}split: {manifest.split}",
+        f"{out}: {manifest['users']:,} users, {manifest['items']:,} items, {manifest['interactions']:,} interactions\n"
+        f"{cold if manifest['cold_items'] else ''}split: {manifest['split']}",
         soft_wrap=True,
     )

@@ -1,4 +1,4 @@
-"""`fedrec federation`: real Flower processes on this machine, and what they need to trust each other."""
+"""`fedrec federation`: Flower processes on this machine, the Flower app, certificates and keys."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ app = typer.Typer(no_args_is_help=True, help="A real federation: Flower processe
 @app.command("up")
 def federation_up(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="A prepared folder.")],
-    nodes: Annotated[int, typer.Option(min=1, help="How many SuperNodes its users are dealt to.")] = 2,
+    nodes: Annotated[int, typer.Option(min=1, help="Number of SuperNodes that share the users.")] = 2,
     folder: Annotated[Path, typer.Option(help="A new or empty folder for logs, keys and the nodes' data.")] = Path(
         "var/federation"
     ),
@@ -22,15 +22,29 @@ def federation_up(
     up(data, nodes, folder)
 
 
+@app.command("app")
+def federation_app(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or empty folder for the app.")],
+) -> None:
+    """Write the Flower app that `flwr run` sends, from the installed package."""
+    from fedrec import console
+    from fedrec.data.storage.contents import refuse_occupied
+    from fedrec.federation.deployment import app_bundle
+
+    refuse_occupied(folder, "`folder`")
+    app_bundle.write(folder)
+    console.out.print(f"{folder} holds the Flower app of this fedrec. Train with it: flwr run {folder}", soft_wrap=True)
+
+
 @app.command("certify")
 def federation_certify(
-    out: Annotated[Path, typer.Option(help="Where the certificates go.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The folder of the certificates.", show_default=False)],
     host: Annotated[
         list[str] | None,
-        typer.Option(help="A name or address of the server; again for more.", show_default="localhost"),
+        typer.Option(help="A name or address of the server; repeatable.", show_default="localhost"),
     ] = None,
 ) -> None:
-    """Certificates for development: an authority that nodes trust, and the server's, valid for 90 days."""
+    """Create certificates for development: an authority's for the nodes, and the server's, valid for 90 days."""
     from fedrec import console
     from fedrec.local_federation.certificates import AUTHORITY, CERTIFICATE, DAYS, KEY, certify
 
@@ -46,7 +60,7 @@ def federation_certify(
 def federation_key(
     out: Annotated[Path, typer.Argument(metavar="FILE", help="The private key; FILE.pub becomes the public one.")],
 ) -> None:
-    """A node's key, made on the node: the private half stays there, the public one is registered at the server."""
+    """Create a node's key, on the node: the private half stays there, the public half is registered at the server."""
     from fedrec import console
     from fedrec.local_federation.certificates import node_key
 

@@ -1,34 +1,49 @@
-"""Train a run, rank with it, and let each client go on by itself."""
+"""Train a run, evaluate it, and fine-tune it for each client."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import click
 import typer
 
-from fedrec.commands.options import PREPARED, Data, Json, OtherHistories, Protocol, Run
-from fedrec.data.errors import InputError
+from fedrec.commands.options import Data, Json, OtherHistories, Protocol, RunFolder
+from fedrec.commands.parameters import with_options
 
 app = typer.Typer()
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the run goes; an earlier demo there is replaced.")] = Path(
-        "runs/demo"
-    ),
+    out: Annotated[Path, typer.Option(help="The run's folder; an earlier demo there is replaced.")] = Path("runs/demo"),
 ) -> None:
-    """The whole job on generated data: prepare, embed, train federated, compare, recommend."""
+    """Run everything on generated data: prepare, embed, train federated, compare, recommend."""
     from fedrec.demo import play
 
-    play(PREPARED / "demo", out)
+    with _stoppable():
+        play(out)
 
 
-def _list_settings(asked: bool) -> None:
-    if asked:
-        from fedrec.settings_reference import as_toml, training
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """End with status 130 after Ctrl-C, and print what can be resumed."""
+    from fedrec import console
 
-        print(as_toml(training()), end="")
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        for note in getattr(interrupt, "__notes__", []):
+            console.status(f"Stopped; {with_options(note, click.get_current_context().command)}")
+        raise typer.Exit(130) from interrupt
+
+
+def _list_settings(wanted: bool) -> None:
+    if wanted:
+        from fedrec.settings_reference import as_toml, training_settings
+
+        print(as_toml(training_settings()), end="")
         raise typer.Exit
 
 
@@ -36,20 +51,23 @@ def _list_settings(asked: bool) -> None:
 def train(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="A prepared folder.")],
     out: Annotated[Path, typer.Option(help="The run's folder.", show_default=False)],
-    config: Annotated[
-        Path | None, typer.Option(help="A TOML file of settings, or a preset: benchmarks/NAME.toml.")
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="A TOML file of settings.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Settings tuned for a published dataset, such as ml-100k.")
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A setting, over the file's. `mode=central` pools the data."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A setting, over those of the file. mode=central pools the data."
+        ),
     ] = None,
     start: Annotated[
         Path | None,
         typer.Option(
-            metavar="RUN", help="Begin from what this run learned, on these or other items.", show_default="scratch"
+            metavar="RUN", help="Begin from the adapter of this run, of these or other items.", show_default="scratch"
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     list_settings: Annotated[
         bool,
         typer.Option(
@@ -57,55 +75,81 @@ def train(
         ),
     ] = False,
     other_histories: Annotated[
-        bool, typer.Option("--other-histories", help="With --resume: on other histories than it began on.")
+        bool, typer.Option("--other-histories", help="With --resume: accept other histories than it began on.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train federated: in this process, over the same loop and records that a network would carry."""
+    """Train federated: in this process, over the same loop and messages as over a network."""
     from fedrec import console
-    from fedrec.training import read_settings, train_here
+    from fedrec.data.dataset import Dataset
+    from fedrec.federation.config import to_flat
+    from fedrec.settings_file import read_settings
+    from fedrec.training import train
 
-    if other_histories and not resume:
-        raise InputError("--other-histories goes with --resume: a new run takes the histories that DATA holds")
-    metrics = train_here(data, out, read_settings(config, settings or []), resume, start, other_histories)
+    chosen = read_settings(config, settings or [], preset)
+    table: dict[str, Any] = to_flat(chosen) if chosen else {}
+    with _stoppable():
+        run = train(
+            Dataset.open(data),
+            out=out,
+            resume=resume,
+            start=start,
+            other_histories=other_histories,
+            **table,
+        )
+    metrics = run.metrics_by_protocol
     if as_json:
         print(json.dumps(metrics | {"run": str(out)}))
         return
     for protocol in metrics.get("test", ()):
         rows = {split: metrics[split][protocol] for split in metrics}
         console.show(console.metrics_table(f"held-out items {Protocol(protocol).against}", rows))
-    told = f"Next:\n  fedrec recommend {out} --query 'space opera'\n  fedrec serve {out}"
-    if not metrics:
-        told = f"It was trained on every event, so there is nothing to measure it with. {told}"
-    if Protocol.sampled in metrics.get("test", ()):
-        told = "A federated baseline: its users' private parts are gone, and there is nothing to serve."
-    console.out.print(f"Wrote {out}. {told}", soft_wrap=True)
+    console.out.print(f"Wrote {out}. {_next_step(out, list(metrics.get('test', ())))}", soft_wrap=True)
+
+
+def _next_step(out: Path, protocols: list[str]) -> str:
+    """Return what can be done with a run that was measured by these protocols on the test."""
+    if Protocol.sampled in protocols:
+        return "It is a federated baseline: its users' private parts are gone, and there is nothing to serve."
+    commands = f"Next:\n  fedrec recommend {out} --query 'space opera'\n  fedrec serve {out}"
+    if protocols:
+        return commands
+    return f"It was trained on every event, so there is nothing to measure it with. {commands}"
 
 
 @app.command()
 def evaluate(
-    run: Run,
+    run: RunFolder,
     data: Data = None,
     protocol: Annotated[
-        Protocol, typer.Option(help="sampled-99 only compares with papers; cold needs --split cold-items.")
+        Protocol,
+        typer.Option(help="sampled-99 is for comparing with papers; cold needs data prepared with --split cold-items."),
     ] = Protocol.full,
     ranks: Annotated[
         Path | None, typer.Option(help="Also write each user's test rank, without ids, to this .npy file.")
     ] = None,
     baselines: Annotated[
-        bool, typer.Option("--baselines", help="Also fit popularity, item-kNN, EASE and others on the same data.")
+        bool, typer.Option("--baselines", help="Also tune popularity, item-kNN, EASE and others on the same data.")
     ] = False,
     other_histories: OtherHistories = False,
     as_json: Json = False,
 ) -> None:
     """Rank every held-out item with a trained run: NDCG, Recall, HR, MRR and catalogue coverage."""
     from fedrec import console
-    from fedrec.baseline_comparison import compare_baselines
-    from fedrec.evaluation import Given, evaluate_run, folder_of
+    from fedrec.baselines import measure_all
+    from fedrec.evaluation import refuse_ranks_in_run, save_ranks
+    from fedrec.recsys.evaluation.evaluate import ranking_metrics
+    from fedrec.run import load
 
-    given = Given(data, PREPARED, other_histories)
-    found = evaluate_run(run, given, protocol.value, ranks)
-    others = compare_baselines(run, folder_of(run, given), protocol.value) if baselines else {}
+    trained = load(run)
+    if ranks:
+        refuse_ranks_in_run(ranks, run)
+    dataset = trained.open_dataset(data, other_histories)
+    rankings = {split: trained.rank_held_out(dataset, protocol.value, split) for split in trained.measured_splits}
+    if ranks:
+        save_ranks(ranks, rankings["test"].ranks)
+    found = {split: {protocol.value: ranking_metrics(ranking)} for split, ranking in rankings.items()}
+    others = measure_all(dataset, trained.config.model.encoder, protocol.value) if baselines else {}
     if as_json:
         print(json.dumps(found | ({"baselines": others} if baselines else {})))
         return
@@ -117,25 +161,25 @@ def evaluate(
 
 @app.command()
 def personalise(
-    run: Run,
+    run: RunFolder,
     data: Data = None,
-    alone: Annotated[bool, typer.Option("--alone", help="From scratch instead: what a client learns alone.")] = False,
-    steps: Annotated[str, typer.Option(metavar="N,…", help="Numbers of local steps to try; 0 always is.")] = "5,10,20",
-    rates: Annotated[str, typer.Option(metavar="X,…", help="Lengths of a step to try.")] = "0.01,0.03",
+    alone: Annotated[bool, typer.Option("--alone", help="Begin from scratch: each client learns alone.")] = False,
+    steps: Annotated[str, typer.Option(metavar="N,…", help="Numbers of local steps to try, beside 0.")] = "5,10,20",
+    rates: Annotated[str, typer.Option(metavar="X,…", help="Learning rates to try.")] = "0.01,0.03",
     part: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME,…", help="Parameters that are the client's own; again to try others."),
+        typer.Option(metavar="NAME,…", help="Parameters to fine-tune; repeatable, to try others."),
     ] = None,
     other_histories: OtherHistories = False,
     as_json: Json = False,
 ) -> None:
-    """Each client fine-tunes a copy for itself: settings chosen on validation, then the test ranked once."""
+    """Fine-tune a copy for each client: settings are chosen on validation, then the test is ranked once."""
     from fedrec import console
-    from fedrec.evaluation import Given
     from fedrec.personalise import Choices, personalise_run
+    from fedrec.run import load
 
-    choices = Choices.read(steps, rates, part or ["item,user"])
-    found = personalise_run(run, Given(data, PREPARED, other_histories), alone, choices)
+    choices, trained = Choices.read(steps, rates, part or ["item,user"]), load(run)
+    found = personalise_run(trained, trained.open_dataset(data, other_histories), alone, choices)
     if as_json:
         print(json.dumps(found))
         return

@@ -16,23 +16,28 @@ if TYPE_CHECKING:
     from fedrec.data.readers.lines import TextFormat
 
 EVEN = 1_000_000
-"""Of a concentration as large as this the shares are even, but for a thousandth."""
+"""The largest concentration: the shares are then even, up to a thousandth."""
 
-app = typer.Typer(no_args_is_help=True, help="A federation's folders: what the server may know, and each node's own.")
+app = typer.Typer(
+    no_args_is_help=True, help="A federation's folders: the server's public one, and each node's private one."
+)
 
 
 @app.command("split")
 def node_split(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="A prepared folder.")],
     out: Annotated[Path, typer.Option(help="A new or empty folder for all of them.", show_default=False)],
-    nodes: Annotated[int | None, typer.Option(min=1, help="How many nodes the users are dealt to.")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Number of nodes that share the users.")] = None,
     dirichlet: Annotated[
-        float | None, typer.Option(help="Uneven shares, the more so the smaller this is.", show_default="even shares")
+        float | None,
+        typer.Option(help="Concentration of uneven shares: the smaller, the more uneven.", show_default="even shares"),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the uneven shares.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the uneven shares.")] = 0,
     by: Annotated[
         Path | None,
-        typer.Option(metavar="USERS", help="Instead: a CSV, JSON lines or parquet file that describes the users."),
+        typer.Option(
+            metavar="USERS", help="Instead of --nodes: a CSV, JSON lines or parquet file that describes the users."
+        ),
     ] = None,
     column: Annotated[str | None, typer.Option(help="In USERS: a node for each of its values.")] = None,
     user_column: Annotated[str, typer.Option(help="In USERS.")] = "user_id",
@@ -43,7 +48,7 @@ def node_split(
         bool,
         typer.Option(
             "--popularity/--no-popularity",
-            help="Leave in everybody's catalogue how many users had each item, if that was counted.",
+            help="Keep the number of users of each item in every catalogue, if it was counted.",
         ),
     ] = True,
     as_json: Json = False,
@@ -90,21 +95,21 @@ def _partitions(
     user_column: str,
     text_format: "TextFormat",
 ) -> "list[UserPartition]":
-    """How the users are dealt. Raises `InputError` where the options do not say one thing."""
+    """Partition the users as the options ask. Raises `InputError` if they contradict each other."""
     from fedrec.data.partition import partition_by_column, partition_dirichlet, partition_evenly
 
     if (nodes is None) == (by is None):
-        raise InputError("give exactly one of --nodes, for a number of nodes, and --by, for a table of users")
+        raise InputError("give exactly one of `nodes`, for a number of nodes, and `by`, for a table of users")
     if by is not None:
         if column is None:
-            raise InputError(f"--by {by}: name the column that tells the nodes apart with --column")
+            raise InputError(f"`by` {by}: name the column that has a value for each node with `column`")
         return partition_by_column(ids, by, user_column, column, text_format)
     assert nodes is not None
     if dirichlet is None:
         return partition_evenly(len(ids), nodes)
     if not 0 < dirichlet <= EVEN:
         raise InputError(
-            f"--dirichlet {dirichlet:g}: give a number above 0, {EVEN:,} at most; 100 is nearly even, 0.1 most uneven"
+            f"`dirichlet` {dirichlet:g}: give a number above 0, {EVEN:,} at most; 100 is nearly even, 0.1 most uneven"
         )
     return partition_dirichlet(len(ids), nodes, dirichlet, seed)
 
@@ -113,9 +118,10 @@ def _partitions(
 def node_prepare(
     catalogue: Annotated[Path, typer.Option(help="The federation's public folder.", show_default=False)],
     interactions: Annotated[
-        Path, typer.Option(help="A CSV, JSON lines or parquet file: who had what, and when.", show_default=False)
+        Path,
+        typer.Option(help="A CSV, JSON lines or parquet file: user, item and time of each event.", show_default=False),
     ],
-    out: Annotated[Path, typer.Option(help="The node's folder; made anew with the same salts.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The node's folder; rebuilt with the same salts.", show_default=False)],
     user_column: Annotated[str, typer.Option(help="In INTERACTIONS.")] = "user_id",
     item_column: Annotated[str, typer.Option(help="In INTERACTIONS.")] = "item_id",
     time_column: Annotated[str, typer.Option(help="Numbers that grow with time, or ISO dates.")] = "timestamp",
@@ -127,9 +133,9 @@ def node_prepare(
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """A real node's folder, from its own table: nothing of it leaves this machine.
+    """Prepare a real node's folder from its own table: nothing of it leaves this machine.
 
-    Which events and users count, and whether there are times, the public folder says: it is as its data were prepared.
+    Events are filtered by the rules that the public folder was prepared by.
     """
     from fedrec import console
     from fedrec.data.node_folders import prepare_node
@@ -156,12 +162,17 @@ def node_prepare(
 def node_run(
     data: Annotated[Path, typer.Option(help="The node's folder.", show_default=False)],
     key: Annotated[Path, typer.Option(help="The node's private key.", show_default=False)],
-    server: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where nodes are let in.", show_default=False)],
+    server: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="The server's address for nodes.", show_default=False)
+    ],
     authority: Annotated[
-        Path, typer.Option(metavar="FILE", help="The certificate that the server's is signed with.", show_default=False)
+        Path,
+        typer.Option(
+            metavar="FILE", help="The certificate of the authority that signed the server's.", show_default=False
+        ),
     ],
     part: Annotated[int, typer.Option(min=0, help="Host this part of the folder's users.")] = 0,
-    parts: Annotated[int, typer.Option(min=1, help="Of so many parts: other nodes share the folder.")] = 1,
+    parts: Annotated[int, typer.Option(min=1, help="Number of parts: other nodes share the folder.")] = 1,
 ) -> None:
     """Join a federation with the code that is installed here: messages for any other code are refused."""
     from fedrec.data.manifest import read_manifest
@@ -170,11 +181,11 @@ def node_run(
     read_manifest(data)
     host, _, port = server.rpartition(":")
     if not host or "/" in host or not port.isdigit():
-        raise InputError(f"--server {server!r}: give a name or an address and a port, as in fedrec.example.org:8000")
-    for option, file in {"--key": key, "--authority": authority}.items():
+        raise InputError(f"`server` {server!r}: give a name or an address and a port, as in fedrec.example.org:8000")
+    for option, file in {"key": key, "authority": authority}.items():
         if not file.is_file():
-            raise InputError(f"{option} {file} is not a file; docs/deploy.md says how it is made")
+            raise InputError(f"`{option}` {file} is not a file; docs/deploy.md describes how to make it")
     if part >= parts:
-        raise InputError(f"--part {part}: with --parts {parts}, parts are 0 to {parts - 1}")
-    told = {"data": str(data.resolve()), "part": part, "parts": parts}
-    raise typer.Exit(run_node(NodeConfig(server, authority, key, told)))
+        raise InputError(f"`part` {part}: with `parts` {parts}, parts are 0 to {parts - 1}")
+    config = {"data": str(data.resolve()), "part": part, "parts": parts}
+    raise typer.Exit(run_node(NodeConfig(server, authority, key, config)))

@@ -1,4 +1,4 @@
-"""What several commands take, declared once."""
+"""Options and arguments of several commands, declared once."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,21 +6,19 @@ from typing import Annotated
 
 import typer
 
-PREPARED = Path("var/prepared")
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout, for programs.")]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as `fedrec train` writes it.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as `fedrec train` writes it.")]
 Data = Annotated[
     Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/, the name in the card")
 ]
 
-
 OtherHistories = Annotated[
-    bool, typer.Option("--other-histories", help="Also on other histories than the run was trained on.")
+    bool, typer.Option("--other-histories", help="Accept other histories than the run was trained on.")
 ]
 
 
 class Protocol(StrEnum):
-    """Against what the held-out item is ranked."""
+    """The items that a held-out item is ranked against."""
 
     full = "full"
     sampled = "sampled-99"
@@ -38,10 +36,10 @@ class Protocol(StrEnum):
 
 Separator = Annotated[
     str | None,
-    typer.Option(help="Of CSV files: one character, or `tab`.", show_default="a comma; a tab in .tsv"),
+    typer.Option(help="Separator of CSV files: one character, or tab.", show_default="a comma; a tab in .tsv"),
 ]
-Encoding = Annotated[str, typer.Option(help="Of CSV and JSON files, as cp1252 or utf-16.")]
-Quote = Annotated[str, typer.Option(help="Around CSV fields; `none`: quotation marks are text like any other.")]
+Encoding = Annotated[str, typer.Option(help="Encoding of CSV and JSON files, such as cp1252 or utf-16.")]
+Quote = Annotated[str, typer.Option(help="Quotation mark around CSV fields; none: quotation marks are plain text.")]
 BadRows = Annotated[
     float,
     typer.Option(
@@ -51,5 +49,7 @@ BadRows = Annotated[
         max=1,
     ),
 ]
-EventColumn = Annotated[str | None, typer.Option(help="In INTERACTIONS: the kind of each event.", show_default="none")]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse where anything would be left out unasked.")]
+EventColumn = Annotated[
+    str | None, typer.Option(help="In INTERACTIONS: the column of the kinds of events.", show_default="none")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse if anything would be left out that no option asks for.")]

@@ -31,32 +31,32 @@ def certify(folder: Path, hosts: Sequence[str]) -> list[str]:
     ever be signed with it. Raises `InputError` for a host that is neither a name nor an address, and if the folder
     already holds certificates: whoever trusts them would no longer be let in.
     """
-    alternatives = list(dict.fromkeys(_alternative(host) for host in hosts))
+    alternatives = list(dict.fromkeys(_alternative_name(host) for host in hosts))
     for name in (AUTHORITY, CERTIFICATE, KEY):
-        _vacant(folder / name)
+        _refuse_existing(folder / name)
     authority_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     authority_name = _name("fedrec development authority")
     authority = (
-        _certificate(authority_name, authority_name, authority_key.public_key())
+        _certificate_builder(authority_name, authority_name, authority_key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(key_cert_sign=True), critical=True)
+        .add_extension(_key_usage(key_cert_sign=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key()), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
     server = (
-        _certificate(_name("fedrec development server"), authority_name, server_key.public_key())
+        _certificate_builder(_name("fedrec development server"), authority_name, server_key.public_key())
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(digital_signature=True), critical=True)
+        .add_extension(_key_usage(digital_signature=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM
-    _write(folder / AUTHORITY, authority.public_bytes(pem), 0o644)
-    _write(folder / CERTIFICATE, server.public_bytes(pem), 0o644)
+    _write_new(folder / AUTHORITY, authority.public_bytes(pem), 0o644)
+    _write_new(folder / CERTIFICATE, server.public_bytes(pem), 0o644)
     private = serialization.PrivateFormat.PKCS8
-    _write(folder / KEY, server_key.private_bytes(pem, private, serialization.NoEncryption()), 0o600)
+    _write_new(folder / KEY, server_key.private_bytes(pem, private, serialization.NoEncryption()), 0o600)
     return [str(alternative.value) for alternative in alternatives]
 
 
@@ -65,17 +65,19 @@ def node_key(path: Path) -> Path:
 
     Both as `ssh-keygen -t ecdsa -b 384` makes them. Raises `InputError` where there is a key already.
     """
-    _vacant(path)
-    _vacant(path.with_name(f"{path.name}.pub"))
+    _refuse_existing(path)
+    _refuse_existing(path.with_name(f"{path.name}.pub"))
     key, public = ec.generate_private_key(ec.SECP384R1()), path.with_name(f"{path.name}.pub")
     private = serialization.PrivateFormat.OpenSSH
-    _write(path, key.private_bytes(serialization.Encoding.PEM, private, serialization.NoEncryption()), 0o600)
+    _write_new(path, key.private_bytes(serialization.Encoding.PEM, private, serialization.NoEncryption()), 0o600)
     told = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    _write(public, told + b"\n", 0o644)
+    _write_new(public, told + b"\n", 0o644)
     return public
 
 
-def _certificate(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _certificate_builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
@@ -88,7 +90,7 @@ def _certificate(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePub
     )
 
 
-def _usage(**uses: bool) -> x509.KeyUsage:
+def _key_usage(**uses: bool) -> x509.KeyUsage:
     every = (
         *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
         *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
@@ -100,22 +102,22 @@ def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
-def _alternative(host: str) -> x509.GeneralName:
-    """A host as certificates name it. Raises `InputError` if it is neither a DNS name nor an IP address."""
+def _alternative_name(host: str) -> x509.GeneralName:
+    """Convert a host to its form in certificates. Raises `InputError` if it is neither a DNS name nor an IP address."""
     with suppress(ValueError):
         if "%" not in host:  # a zone is a matter of one machine
             return x509.IPAddress(ipaddress.ip_address(host))
     if (name := _dns_name(host)) is None:
         meant = _host_within(host)
         remedy = (
-            f"did you mean --host {meant}?" if meant else "give one of them, alone, as in --host fedrec.example.org"
+            f"did you mean `host={meant}`?" if meant else "give one of them, alone, as in `host=fedrec.example.org`"
         )
-        raise InputError(f"--host {host!r} is neither a DNS name nor an IP address; {remedy}")
+        raise InputError(f"`host` {host!r} is neither a DNS name nor an IP address; {remedy}")
     return x509.DNSName(name)
 
 
 def _dns_name(host: str) -> str | None:
-    """The name in ASCII, or None if it cannot be one."""
+    """Convert a name to ASCII; None if it is no DNS name."""
     with suppress(idna.IDNAError):
         name = host if host.isascii() else idna.encode(host, uts46=True).decode()
         labels = name.removeprefix("*.").split(".")
@@ -125,7 +127,7 @@ def _dns_name(host: str) -> str | None:
 
 
 def _host_within(host: str) -> str | None:
-    """The host of a URL, of host:port or of a bracketed address, if it is one."""
+    """Extract the host of a URL, of host:port or of a bracketed address; None if there is none."""
     if any(character.isspace() or character == "%" for character in host):
         return None
     with suppress(ValueError):
@@ -136,19 +138,19 @@ def _host_within(host: str) -> str | None:
     return None
 
 
-def _vacant(path: Path) -> None:
+def _refuse_existing(path: Path) -> None:
     if path.exists():
-        raise _taken(path)
+        raise _existing_error(path)
 
 
-def _taken(path: Path) -> InputError:
-    return InputError(f"{path} is there already; whoever trusts it goes on doing so: choose another folder")
+def _existing_error(path: Path) -> InputError:
+    return InputError(f"{path} is there already, and may be trusted somewhere; choose another folder")
 
 
-def _write(path: Path, content: bytes, rights: int) -> None:
+def _write_new(path: Path, content: bytes, rights: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         path.touch(mode=rights, exist_ok=False)
     except FileExistsError as error:  # made meanwhile by another command
-        raise _taken(path) from error
+        raise _existing_error(path) from error
     path.write_bytes(content)

@@ -1,5 +1,5 @@
-"""A real federation on this machine: a SuperLink and SuperNodes as processes, with TLS and registered keys, as in
-earnest, but on free loopback ports and with certificates for development."""
+"""A real federation on this machine: a SuperLink and SuperNodes as processes, with TLS and registered keys as in
+production, but on free loopback ports and with certificates for development."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ PATIENCE = 60.0
 
 
 def environment(home: Path, threads: int = 1) -> dict[str, str]:
-    """Flower's own settings: no installs at run time, no telemetry, no update check, a home of its own."""
+    """Return the environment of Flower's processes: no installs, no telemetry, no update check, a home of its own."""
     return os.environ | {
         "FLWR_HOME": str(home),
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -62,7 +62,7 @@ class Federation:
         self._logged: dict[str, int] = {}  # bytes that were in a process's log when it was started
 
     def start_link(self) -> None:
-        """Start the SuperLink and wait until it listens. What it knows is in a file: started again, it goes on."""
+        """Start the SuperLink and wait until it listens. Its state is in a file: restarted, it continues."""
         if not (self.certificates / AUTHORITY).exists():
             certify(self.certificates, ["localhost", "127.0.0.1"])
             app_bundle.write(self.app)
@@ -74,7 +74,7 @@ class Federation:
         command += ["--database", str(self.folder / "superlink.db")]
         self.start(LINK, command)
         deadline = time.monotonic() + PATIENCE
-        while not self._listens():
+        while not self._is_listening():
             if self.running[LINK].poll() is not None or time.monotonic() > deadline:
                 raise InputError(f"the SuperLink did not start; {self.log(LINK)} says why")
             time.sleep(0.2)
@@ -86,8 +86,8 @@ class Federation:
         threads: int = 1,
         port: int | None = None,
     ) -> None:
-        """Start a node with this node config; its key is made and registered when it comes for the first time. It
-        calls the SuperLink at its own port unless at another."""
+        """Start a node with this node config; its key is made and registered the first time. `port` overrides
+        the SuperLink's port."""
         self.admit(name)
         command = ["fedrec", "node", "run", "--server", f"localhost:{port or self.port}"]
         command += ["--authority", str(self.certificates / AUTHORITY), "--key", str(self.keys / name)]
@@ -104,19 +104,19 @@ class Federation:
     def flwr(
         self, *arguments: str, timeout: float = PATIENCE, home: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Flower's command line, to the end; with the SuperLink that another home tells of, if one is given."""
+        """Run Flower's command line to the end; `home` replaces the folder that names the SuperLink."""
         command, env = [str(BIN / "flwr"), *arguments], environment(home or self.home)
         return subprocess.run(command, env=env, capture_output=True, encoding="utf-8", timeout=timeout)
 
     def run(self, asked: Mapping[str, Scalar], timeout: float) -> subprocess.CompletedProcess[str]:
-        """`flwr run` to the end, with the installed app, and these knobs and places."""
+        """Run `flwr run` to the end, with the installed app and this run config."""
         return self.flwr("run", str(self.app), "here", "--stream", "--run-config", key_values(asked), timeout=timeout)
 
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
 
     def state(self, name: str) -> str:
-        """In a word or two, for people."""
+        """Describe the state of a process in a word or two."""
         if (ended := self.running[name].poll()) is not None:
             return f"ended with {ended}"
         if name == LINK:
@@ -144,7 +144,7 @@ class Federation:
     ) -> None:
         """Start one of Flower's commands or ours under this name. It ends when the thread that calls this does.
 
-        What is in `surroundings`, environment variables, goes before what all processes have.
+        `surroundings` overrides environment variables.
         """
         with self.log(name).open("ab") as output:
             self._logged[name] = output.tell()
@@ -156,14 +156,14 @@ class Federation:
                 start_new_session=True,  # Ctrl-C is for us, who end them in order
             )
 
-    def _listens(self) -> bool:
+    def _is_listening(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
 
 @contextmanager
 def federation(folder: Path, nodes: Mapping[str, Mapping[str, Scalar]], threads: int = 1) -> Iterator[Federation]:
-    """A SuperLink with a SuperNode for each node config, until the block ends."""
+    """Run a SuperLink with a SuperNode for each node config, until the block ends."""
     folder.mkdir(parents=True, exist_ok=True)
     here = Federation(folder)
     with ExitStack() as stack:

@@ -23,18 +23,18 @@ EVERY = 1.0
 
 
 def up(data: Path, nodes: int, folder: Path) -> None:
-    """Deal the users to nodes, start all processes, and show them until Ctrl-C; then stop them all.
+    """Partition the users over nodes, start all processes, and show them until Ctrl-C; then stop them all.
 
-    Raises `InputError` where the folder is taken, or the processes do not start.
+    Raises `InputError` if the folder is not empty, or if the processes do not start.
     """
     dataset = Dataset.open(data)
-    refuse_occupied(folder, "--folder", "choose another, or remove it")
+    refuse_occupied(folder, "`folder`", "choose another, or remove it")
     partitions = partition_evenly(len(dataset.users), nodes)
     with in_use(folder):
-        _up(dataset, partitions, folder)
+        _run_processes(dataset, partitions, folder)
 
 
-def _up(dataset: Dataset, partitions: list[UserPartition], folder: Path) -> None:
+def _run_processes(dataset: Dataset, partitions: list[UserPartition], folder: Path) -> None:
     nodes = len(partitions)
     folders = partition_dataset(dataset, folder / DATA, partitions)
     console.status(
@@ -46,19 +46,19 @@ def _up(dataset: Dataset, partitions: list[UserPartition], folder: Path) -> None
     try:
         with federation(folder, configs, max(1, cores() // nodes)) as here:
             console.status(_how_to_train(here, nodes))
-            _watch(here)
+            _show_state(here)
     except KeyboardInterrupt:
         console.status(f"Stopped all processes. Logs, keys and the nodes' folders are in {folder}.")
 
 
-def _watch(here: Federation) -> None:
-    with Live(_table(here), console=console.err, auto_refresh=False) as live:
+def _show_state(here: Federation) -> None:
+    with Live(_state_table(here), console=console.err, auto_refresh=False) as live:
         while True:
             time.sleep(EVERY)
-            live.update(_table(here), refresh=True)
+            live.update(_state_table(here), refresh=True)
 
 
-def _table(here: Federation) -> Table:
+def _state_table(here: Federation) -> Table:
     table = console.table("process", "state", "log")
     for name in here.running:
         table.add_row("SuperLink" if name == LINK else name, here.state(name), str(here.log(name)))

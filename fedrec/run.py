@@ -1,0 +1,188 @@
+"""A run: the folder that training writes, with everything that can be asked of it."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self, Unpack
+
+import numpy as np
+import polars as pl
+
+from fedrec.answers import QuestionFields, as_frame, question_of
+from fedrec.data.dataset import Dataset
+from fedrec.data.errors import InputError
+from fedrec.evaluation import check_dataset, prepared_folder
+from fedrec.federation import round_log
+from fedrec.federation.config import RunConfig, from_nested
+from fedrec.federation.rounds import SCORE
+from fedrec.federation.training_run import METRICS
+from fedrec.recsys.card import load_card
+from fedrec.recsys.evaluation.evaluate import rank_held_out, ranking_metrics
+from fedrec.recsys.evaluation.ranking import Ranking
+from fedrec.recsys.recommender import Recommender
+from fedrec.serving.engine import Engine, UnanswerableError
+from fedrec.serving.schema import Answer
+
+Metrics = dict[str, float]
+"""Metric → mean over the users, such as `ndcg@10`."""
+
+logger = logging.getLogger("fedrec")
+
+
+def load(folder: str | Path) -> "Run":
+    """Open a run by its folder.
+
+        run = fedrec.load("runs/try")
+
+    Raises `InputError` if it is no run.
+    """
+    return Run.open(Path(folder))
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A trained run, or one that is still to be finished.
+
+    run = fedrec.load("runs/try")
+    run.metrics["test"]["ndcg@10"]
+    run.recommend(history=["50", "181"], k=5)
+    """
+
+    folder: Path
+    card: Mapping[str, Any] = field(repr=False)  # how it came to be: settings, data, versions, fingerprints
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Open a run's folder. Raises `InputError` if it is none, or if its card is damaged."""
+        return cls(folder, load_card(folder))
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The settings that it was trained with."""
+        return from_nested(self.card["config"])
+
+    @property
+    def metrics(self) -> dict[str, Metrics]:
+        """The final metrics by split, ranked against the full catalogue: `run.metrics["test"]["ndcg@10"]`.
+
+        Empty if it was trained on every event. Raises `InputError` if it is not finished.
+        """
+        return {split: metrics["full"] for split, metrics in self.metrics_by_protocol.items()}
+
+    @property
+    def metrics_by_protocol(self) -> dict[str, dict[str, Metrics]]:
+        """The final metrics by split and protocol: a federated baseline has `sampled-99`, too."""
+        if not (self.folder / METRICS).is_file():
+            raise InputError(f"{self.folder} has not finished training; continue with `resume`")
+        return json.loads((self.folder / METRICS).read_text("utf-8"))
+
+    @property
+    def rounds(self) -> pl.DataFrame:
+        """The log of training, a row for each round: its loss, NDCG@10 on validation if measured, clients and bytes."""
+        records = round_log.read(self.folder)
+        rows = [
+            {"round": record["round"], "loss": record["loss"], "validation": (record["validation"] or {}).get(SCORE)}
+            | {name: value for name, value in record.items() if name not in ("round", "loss", "validation")}
+            for record in records
+        ]
+        return pl.DataFrame(rows, infer_schema_length=None)
+
+    @cached_property
+    def recommender(self) -> Recommender:
+        """The trained model and its items. Raises `InputError` if the run is unfinished, damaged, or a baseline's."""
+        return Recommender.load(self.folder)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The model with an index of its items: what answers questions."""
+        return Engine.of(self.recommender)
+
+    def recommend(self, **question: Unpack[QuestionFields]) -> pl.DataFrame:
+        """Recommend items for a history of item ids, a text, both, or a user vector: `item_id`, `title`, `score`.
+
+            run.recommend(history=["50", "181"], k=5)
+            run.recommend(query="a heist that goes wrong", filters={"year": {"min": 1990}})
+
+        The keywords are those of `POST /v1/recommend` (docs/serving.md). With `explain` or `details`, the frame has the
+        column `because` or `columns`. Raises `InputError` for a question that cannot be answered.
+        """
+        answer = self.answer(**question)
+        if answer.unknown_ids:
+            logger.warning("not in the catalogue, skipped: %s", ", ".join(answer.unknown_ids))
+        if answer.fallback:
+            logger.warning("no item of the history is in the catalogue; these are the most popular items")
+        return as_frame(answer.items)
+
+    def answer(self, **question: Unpack[QuestionFields]) -> Answer:
+        """Answer the same question as `recommend` with what the endpoint returns. Raises `InputError`."""
+        if question.get("user") is not None:
+            raise InputError("`user`: a run stores no users; give a history, or ask an endpoint by `fedrec.Client`")
+        asked = question_of(question)
+        try:
+            return self.engine.recommend(asked)
+        except UnanswerableError as refusal:
+            field_, ids = refusal.where, f"the ids are in {self.folder}/catalogue.parquet"
+            raise InputError(f"`{field_}`: {refusal.detail}; {ids}") from refusal
+
+    def similar(self, item_id: str, k: int = 10) -> pl.DataFrame:
+        """Return the k items nearest to an item: `item_id`, `title`, `score`. Raises `InputError` for an unknown id."""
+        try:
+            return as_frame(self.engine.similar(item_id, k).items)
+        except UnanswerableError as refusal:
+            raise InputError(f"`item_id` = {item_id!r} is not in the catalogue; give an id of it") from refusal
+
+    def open_dataset(self, data: str | Path | None = None, other_histories: bool = False) -> Dataset:
+        """Open the dataset that this run was trained on: in `data`, or in `var/prepared` by its name.
+
+        Raises `InputError` if it is another dataset; `other_histories` accepts other histories of the same items.
+        """
+        folder = Path(data) if data else prepared_folder(self.folder, self.card)
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not there; name the prepared folder with `data`")
+        dataset = Dataset.open(folder)
+        check_dataset(self.folder, self.recommender.card, dataset, other_histories)
+        return dataset
+
+    def evaluate(self, dataset: Dataset | None = None, protocol: str = "full", split: str = "test") -> Metrics:
+        """Rank every user's held-out item, and return the metrics' means.
+
+            run.evaluate(protocol="cold")["ndcg@10"]
+
+        `protocol`: `full` ranks against all items, `cold` among the cold items alone, `sampled-99` against 99 sampled
+        items, to compare with papers. Without `dataset`, the one in `var/prepared` is opened by its name. Raises
+        `InputError` if the dataset is not the one of this run, or if the split was trained on.
+        """
+        return ranking_metrics(self._rank(dataset, protocol, split))
+
+    def user_ranks(self, dataset: Dataset | None = None, protocol: str = "full", split: str = "test") -> np.ndarray:
+        """Return the rank of each user's held-out item, 0 for the best: (U,), in the order of the users.
+
+        Only users with a held-out item are ranked. A rank is about a user: private.
+        """
+        return self._rank(dataset, protocol, split).ranks
+
+    def _rank(self, dataset: Dataset | None, protocol: str, split: str) -> Ranking:
+        if dataset is None:
+            dataset = self.open_dataset()
+        else:
+            check_dataset(self.folder, self.recommender.card, dataset, other_histories=False)
+        return self.rank_held_out(dataset, protocol, split)
+
+    def rank_held_out(self, dataset: Dataset, protocol: str = "full", split: str = "test") -> Ranking:
+        """Rank on a dataset that `open_dataset` has returned. Raises `InputError` for a split that was trained on."""
+        if split not in self.measured_splits:
+            raise InputError(f"{self.folder} was trained on the {split} items (held_out = {self.config.held_out})")
+        return rank_held_out(self.recommender.scorer(), dataset, protocol, split)
+
+    @property
+    def measured_splits(self) -> tuple[str, ...]:
+        """The splits that the run was not trained on. Raises `InputError` if there is none."""
+        if not self.config.measured:
+            raise InputError(
+                f"{self.folder} was trained on every event (held_out = 0): nothing is left to measure it with; train "
+                "with held_out = 2 or 1 to measure, and with 0 to serve"
+            )
+        return self.config.measured
