@@ -80,7 +80,9 @@ def _refuse_other(out: Path) -> None:
 def _show_user(recommender: Recommender, shard: Shard, user: int) -> None:
     catalogue = recommender.catalogue
     history = shard.history(user, "test")
-    answer = Engine.of(recommender).recommend(Question(history=[catalogue.ids[row] for row in history], k=10))
+    answer = Engine.from_recommender(recommender).recommend(
+        Question(history=[catalogue.ids[row] for row in history], k=10)
+    )
     console.show(_history_beside(catalogue, history[-10:].tolist(), answer.items))
     held_out = catalogue.titles[int(shard.held_out([user], "test")[0])]
     console.out.print(f"What the user watched next: {held_out}")

@@ -33,7 +33,7 @@ def recommend(run: Path, folder: Path, user_id: str, k: int, endpoint: str | Non
     vector = recommender.user_vector(seen).tolist()
     had = {recommender.catalogue.ids[row] for row in np.unique(seen)}
     if endpoint is None:
-        return _unseen(Engine.of(recommender).recommend, vector, had, k)
+        return _unseen(Engine.from_recommender(recommender).recommend, vector, had, k)
     if urlsplit(endpoint).scheme not in ("http", "https"):
         raise InputError(f"--endpoint {endpoint}: give a URL, such as https://fedrec.example.org")
     with Client(endpoint, key) as client:

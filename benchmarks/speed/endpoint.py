@@ -28,7 +28,8 @@ from fedrec.federation.training_run import environment_info
 from fedrec.recsys.model.lora import fingerprint
 from fedrec.recsys.recommender import Recommender
 from fedrec.serving.engine import Engine
-from fedrec.serving.index.vector_index import AT, Index, recalls
+from fedrec.serving.index.inverted_file import RECALL_AT, recall_per_question
+from fedrec.serving.index.vector_index import Index
 from fedrec.serving.schema import Question
 
 K, HISTORY = 10, 50  # items answered; events of a history
@@ -107,7 +108,7 @@ def bars(found: dict[str, Any]) -> list[dict[str, Any]]:
         (f"{LOAD:.0%} of the most for {SECONDS:g} s: p99 / p50", sustained["p99/p50"], "<=", 5),
         (f"history: {CALLERS} callers / one after the other", found["throughput"]["ratio"], ">=", 2),
         (f"{RELOADS} reloads under load: errors and mixed answers", reload["wrong"], "<=", 0),
-        (f"{ITEMS:,} items: recall@{AT}", found["index"]["recall"], ">=", 0.98),
+        (f"{ITEMS:,} items: recall@{RECALL_AT}", found["index"]["recall"], ">=", 0.98),
         (f"{ITEMS:,} items: time / exact search's", found["index"]["ratio"], "<=", 0.2),
         ("start to ready / import of torch and transformers", found["start"]["ratio"], "<=", 1.5),
     ]
@@ -248,7 +249,7 @@ def reloads(bench: Bench, folder: Path) -> dict[str, Any]:
     asked = [*bench.histories()[:20], *bench.vectors()[:20]]
     bodies = bodies_of(asked)
     expected = {
-        recommender.version: [_scores(Engine.of(recommender).recommend(q).model_dump()) for q in asked]
+        recommender.version: [_scores(Engine.from_recommender(recommender).recommend(q).model_dump()) for q in asked]
         for recommender in versions.values()
     }
     seen: dict[str, int] = dict.fromkeys(expected, 0)
@@ -305,15 +306,15 @@ def large_index() -> dict[str, Any]:
     tastes = [items[rng.choice(np.flatnonzero(of == kind), 10)].mean(0) for kind in range(QUESTIONS)]
     asked = _unit(np.stack([*tastes, *items[rng.choice(ITEMS, QUESTIONS, replace=False)]]))
     begun = time.perf_counter()
-    index = Index.over(items)
+    index = Index.build(items)
     built = time.perf_counter() - begun
     bare = _bare(items)
-    _, nearest = bare.search(asked, AT)
-    found = [[row for row, _ in index.search(question, AT)] for question in asked]
+    _, nearest = bare.search(asked, RECALL_AT)
+    found = [[row for row, _ in index.search(question, RECALL_AT)] for question in asked]
     seconds = alternate(
         {
-            "exact": lambda: [bare.search(question[None], AT) for question in asked],
-            "index": lambda: [index.search(question, AT) for question in asked],
+            "exact": lambda: [bare.search(question[None], RECALL_AT) for question in asked],
+            "index": lambda: [index.search(question, RECALL_AT) for question in asked],
         },
         TURNS,
     )
@@ -324,7 +325,7 @@ def large_index() -> dict[str, Any]:
         "kinds": KINDS,
         "families": FAMILIES,
         "cells_searched": index.probes,
-        "recall": round(float(recalls(found, nearest).mean()), 4),
+        "recall": round(float(recall_per_question(found, nearest).mean()), 4),
         "index_ms": milliseconds(each["index"]),
         "exact_ms": milliseconds(each["exact"]),
         "ratio": ratio(seconds["index"], seconds["exact"]),
