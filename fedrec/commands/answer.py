@@ -107,7 +107,9 @@ def _mend(kind: str) -> str:
 def serve(
     run: Run,
     host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.", show_default="8080")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.", show_default="8080")
+    ] = None,
     store: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="For added items and feedback.", show_default="in memory"),
