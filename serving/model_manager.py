@@ -61,7 +61,7 @@ class ModelManager:
         return self.engine
 
     def reload(self) -> Engine:
-        """Reopen the model, with all items added since, and let it answer once it is loaded.
+        """Open the model again, with all items added since, and let it answer once it is loaded.
 
         If that fails, the old model keeps answering, and the error is raised.
         """

@@ -48,5 +48,5 @@ def tune_process() -> None:
 
 
 def freeze_loaded_objects() -> None:
-    """Exempt all objects that exist now from garbage collection: a full one would pause requests for 250 ms."""
+    """Exclude all objects that exist now from garbage collection: a full one would pause requests for 250 ms."""
     gc.freeze()

@@ -129,7 +129,7 @@ def test_who_has_no_history_gets_what_is_popular_if_that_is_known(
     assert answer.fallback == "popularity"
     assert ids(answer) == FLY[-3:-6:-1]
     assert [item.score for item in answer.items] == [21, 20, 19]
-    with pytest.raises(UnanswerableError, match=r"^history: .* no popularity; give a query"):
+    with pytest.raises(UnanswerableError, match=r"^history: .* no popularity column; give a query"):
         engine.recommend(Question(history=history))
 
 

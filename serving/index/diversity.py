@@ -15,7 +15,7 @@ def pool_size(count: int) -> int:
 
 
 def maximal_marginal_relevance(ranking: Found, vectors: np.ndarray, diversity: float, count: int) -> Found:
-    """Reorder a ranking: trade each item's score against its greatest similarity to an item before it.
+    """Order a ranking by each item's score minus its greatest similarity to an item before it.
 
     Return the first `count` items. `vectors` (n, E) are the ranking's, at unit length. With `diversity` 0 the order
     stays; with 1 only similarity counts, after the first item. A longer order begins as a shorter one does, because

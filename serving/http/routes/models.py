@@ -21,7 +21,7 @@ def list_models(context: Context) -> Models:
 
 @administration.post("/models:reload", responses=ADMIN_PROBLEMS, openapi_extra=FOR_ADMINS)
 def reload_model(context: Context) -> ModelInfo:
-    """Reopen the model's folder. Each request is answered by the old model or by the new one, and none fails."""
+    """Open the model's folder again. Each request is answered by the old model or by the new one, and none fails."""
     manager = context.services.manager
     try:
         return _describe_model(manager.reload(), manager.since)

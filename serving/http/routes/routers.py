@@ -35,5 +35,5 @@ def admin_router() -> APIRouter:
 
 
 def json_response(answer: Answer | Answers) -> Response:
-    """Serialise an answer without validating it again, which would take longer than the search."""
+    """Convert an answer to JSON without validating it again, which would take longer than the search."""
     return Response(answer.model_dump_json(), media_type="application/json")
