@@ -47,10 +47,13 @@ class ItemRecord:
         return json.dumps(self.as_dict())
 
     @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ItemRecord":
+        columns = {name: value for name, value in values.items() if name not in FIXED_COLUMNS}
+        return cls(values["item_id"], values["title"], values["text"], columns)
+
+    @classmethod
     def from_json(cls, encoded: str) -> "ItemRecord":
-        columns = json.loads(encoded)
-        item_id, title, text = (columns.pop(name) for name in FIXED_COLUMNS)
-        return cls(item_id, title, text, columns)
+        return cls.from_dict(json.loads(encoded))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +103,7 @@ class LiveCatalogue:
 
     def record(self, row: int) -> ItemRecord:
         """Return all that is known of an item."""
-        values = self.frame.row(row, named=True)
-        return ItemRecord(*(values.pop(name) for name in FIXED_COLUMNS), values)
+        return ItemRecord.from_dict(self.frame.row(row, named=True))
 
     @property
     def column_names(self) -> list[str]:
