@@ -23,7 +23,8 @@ from fedrec.recsys.card import load_card
 from fedrec.recsys.evaluation.evaluate import rank_held_out, ranking_metrics
 from fedrec.recsys.evaluation.ranking import Ranking
 from fedrec.recsys.recommender import Recommender
-from fedrec.serving.engine import Engine, UnanswerableError
+from fedrec.serving.engine import Engine
+from fedrec.serving.refusals import UnanswerableError
 from fedrec.serving.schema import Answer
 
 Metrics = dict[str, float]
@@ -98,7 +99,7 @@ class Run:
     @cached_property
     def engine(self) -> Engine:
         """The model with an index of its items: what answers questions."""
-        return Engine.of(self.recommender)
+        return Engine.from_recommender(self.recommender)
 
     def recommend(self, **question: Unpack[QuestionFields]) -> pl.DataFrame:
         """Recommend items for a history of item ids, a text, both, or a user vector: `item_id`, `title`, `score`.
@@ -124,7 +125,7 @@ class Run:
         try:
             return self.engine.recommend(asked)
         except UnanswerableError as refusal:
-            field_, ids = refusal.where, f"the ids are in {self.folder}/catalogue.parquet"
+            field_, ids = refusal.field, f"the ids are in {self.folder}/catalogue.parquet"
             raise InputError(f"`{field_}`: {refusal.detail}; {ids}") from refusal
 
     def similar(self, item_id: str, k: int = 10) -> pl.DataFrame:

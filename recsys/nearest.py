@@ -6,6 +6,8 @@ final scores are computed without rounding, so each depends on its two vectors a
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -53,3 +55,25 @@ def best(rows: np.ndarray, scores: np.ndarray, k: int) -> Found:
     """Return the k rows with the highest scores, best first; among equal scores the lower row is first."""
     order = np.lexsort((rows, -scores))[:k]
     return list(zip(rows[order].tolist(), scores[order].tolist(), strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class SearchVector:
+    """A vector (E,) whose nearest items are searched for, and the error bound of its rough scores (`doubt`)."""
+
+    vector: np.ndarray
+    error: float
+
+    @classmethod
+    def of(cls, vector: np.ndarray) -> "SearchVector":
+        return cls(vector, doubt(vector))
+
+    def rank(
+        self, rows: np.ndarray, rough: np.ndarray, k: int, vectors_of: Callable[[np.ndarray], np.ndarray]
+    ) -> Found:
+        """Return the k best of the rows (n,) by exact scores, given their rough scores (n,).
+
+        `vectors_of` returns the vectors of rows.
+        """
+        rows = rows[contenders(rough, k, self.error)]
+        return best(rows, exact_scores(vectors_of(rows), self.vector), k)

@@ -1,8 +1,9 @@
-"""How the endpoint is run: from flags, then the environment (`FEDREC_…`), then a TOML file, then what is here."""
+"""The endpoint's settings: the command line, then the environment (`FEDREC_…`), then a TOML file, then defaults."""
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 from pydantic import AfterValidator, Field, IPvAnyNetwork, SecretStr, ValidationError
 from pydantic_settings import (
@@ -20,20 +21,23 @@ SECRET_BYTES = 32
 """Bytes of a token secret at least: as many as the digest that it signs (RFC 7518, 3.2)."""
 
 
-def _sendable(key: SecretStr) -> SecretStr:
+def _check_printable(key: SecretStr) -> SecretStr:
     if not re.fullmatch("[!-~]*", key.get_secret_value()):
         raise ValueError("a key is printable ASCII without blanks, since a header carries nothing else; choose another")
     return key
 
 
-def _long_enough(secret: SecretStr) -> SecretStr:
+def _check_length(secret: SecretStr) -> SecretStr:
     if len(secret.get_secret_value().encode()) < SECRET_BYTES:
         raise ValueError(f"give {SECRET_BYTES} bytes or more, such as `openssl rand -hex 32` prints")
     return secret
 
 
-Key = Annotated[SecretStr, Field(min_length=16), AfterValidator(_sendable)]
-Secret = Annotated[SecretStr, AfterValidator(_long_enough)]
+Key = Annotated[SecretStr, Field(min_length=16), AfterValidator(_check_printable)]
+Secret = Annotated[SecretStr, AfterValidator(_check_length)]
+
+SECRETS = ("read_keys", "admin_keys", "token_secret")
+"""Settings that the command line does not take: other users of the machine can read it."""
 
 
 class Settings(BaseSettings):
@@ -44,13 +48,13 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
     store: Path | None = None
-    """SQLite file of items put in and of feedback; without it they are in memory, gone with the process."""
+    """SQLite file of added items and of feedback; without it they are in memory, and lost with the process."""
     read_keys: tuple[Key, ...] = ()
-    """Keys of callers who may ask; none: everybody may."""
+    """Keys of callers who may ask; without any, everybody may."""
     admin_keys: tuple[Key, ...] = ()
-    """Keys of callers who may change items, reload, and see or erase all users; none: nobody may."""
+    """Keys of callers who may change items, reload, and read or erase all users; without any, nobody may."""
     token_secret: Secret | None = None
-    """Signs the tokens by which users see and erase their own; without it there are no tokens."""
+    """Signs the tokens by which users read and erase their own data; without it there are no tokens."""
     rate_per_minute: int = Field(default=0, ge=0)
     """Plain questions a minute of a key, a user, or else of an address; 0: no limit."""
     max_body_bytes: int = Field(default=2_000_000, ge=1000)
@@ -58,17 +62,20 @@ class Settings(BaseSettings):
     time_limit: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     """Seconds for an answer at most."""
     receive_limit: float = Field(default=20.0, gt=0, allow_inf_nan=False)
-    """Seconds for a request to arrive whole."""
+    """Seconds for a whole request to arrive."""
     cors_origins: tuple[str, ...] = ()
-    """Web pages that may call from a browser; none: only those served from here."""
+    """Origins of web pages that may call from a browser, beside the server's own."""
     allowed_hosts: tuple[str, ...] = ()
-    """Names to be addressed by; none: this machine's own if it listens on loopback, else any."""
+    """Host names that are answered; by default loopback names if it listens on loopback, else any."""
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
-    """Addresses of proxies whose X-Forwarded-For is believed."""
+    """Addresses of proxies whose X-Forwarded-For is trusted, or networks (CIDR)."""
 
     @classmethod
-    def read(cls, file: Path | None, flags: dict[str, Any]) -> "Settings":
-        """Raises `InputError` naming the setting that is wrong, and never its value: it may be a key."""
+    def read(cls, file: Path | None, changes: Mapping[str, Any]) -> "Settings":
+        """Read a TOML file and the environment; `changes`, by field, take precedence unless None.
+
+        Raises `InputError`, which names the setting and never its value: it may be a key.
+        """
         if file and not file.exists():
             raise InputError(f"--settings {file} does not exist; give a TOML file")
 
@@ -79,20 +86,37 @@ class Settings(BaseSettings):
             def settings_customise_sources(
                 cls, settings_cls: type[BaseSettings], *args: Any, **sources: PydanticBaseSettingsSource
             ) -> tuple[PydanticBaseSettingsSource, ...]:
-                given = (sources["init_settings"], sources["env_settings"])
-                return (*given, InitSettingsSource(settings_cls, table))
+                first = (sources["init_settings"], sources["env_settings"])
+                return (*first, InitSettingsSource(settings_cls, table))
 
         try:
-            return FromFile(**{name: value for name, value in flags.items() if value is not None})
+            return FromFile(**{name: value for name, value in changes.items() if value is not None})
         except ValidationError as error:
-            first = error.errors()[0]
-            said = "is not known" if first["type"] == "extra_forbidden" else _said(first["msg"])
+            fault = error.errors()[0]
+            detail = "is not known" if fault["type"] == "extra_forbidden" else _fault_detail(fault["msg"])
             known = ", ".join(cls.model_fields)
-            raise InputError(f"setting {'.'.join(map(str, first['loc']))}: {said}; the settings are {known}") from None
+            raise InputError(
+                f"setting {'.'.join(map(str, fault['loc']))}: {detail}; the settings are {known}"
+            ) from None
         except SettingsError as error:  # it names the setting, and not the value
             raise InputError(f"{error}; lists are written in JSON, such as FEDREC_ADMIN_KEYS='[\"…\"]'") from None
 
+    @classmethod
+    def parse_pairs(cls, pairs: Sequence[str]) -> dict[str, Any]:
+        """Split texts such as `time_limit=5`; a list's values are separated by commas. Raises `InputError`."""
+        changes: dict[str, Any] = {}
+        for pair in pairs:
+            name, separator, value = (part.strip() for part in pair.partition("="))
+            if not separator:
+                raise InputError(f"--set {pair!r} has no '='; write --set name=value")
+            if name in SECRETS:
+                variable = f"FEDREC_{name.upper()}"
+                raise InputError(f"setting {name}: others can read a command line; use {variable} or a file")
+            is_list = name in cls.model_fields and get_origin(cls.model_fields[name].annotation) is tuple
+            changes[name] = [each.strip() for each in value.split(",") if each.strip()] if is_list else value
+        return changes
 
-def _said(message: str) -> str:
-    """What pydantic says, or what a rule of ours says, as the end of a sentence."""
+
+def _fault_detail(message: str) -> str:
+    """Turn pydantic's message, or that of a check above, into the end of a sentence."""
     return message.removeprefix("Value error, ") if message.startswith("Value error, ") else message.lower()

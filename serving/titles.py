@@ -1,4 +1,4 @@
-"""Titles as people look for them: however they, and those who ask, write capitals, accents and ligatures."""
+"""Title search that ignores case, the encoding of accents, and ligatures."""
 
 import unicodedata
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ import polars as pl
 from fedrec.data.catalogue import Catalogue
 
 
-def folded(text: str) -> str:
-    """The text without what makes it no other text to a reader: capitals, how an accent is stored, ß for ss, ﬁ for fi.
+def fold_case(text: str) -> str:
+    """Remove differences that a reader does not see: capitals, how an accent is stored, ß for ss, ﬁ for fi.
 
     Compatibility caseless matching, definition 146 of chapter 3.13 of the Unicode standard; composed again, so that an
     accent is a part of its letter.
@@ -23,22 +23,25 @@ def folded(text: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Titles:
-    """A catalogue's titles: folded when first looked for, and then once for all shelves that offer them."""
+    """A catalogue's titles, folded at the first search, once for all live catalogues over it."""
 
     catalogue: Catalogue
 
     @cached_property
     def _folded(self) -> pl.Series:
-        return _series(self.catalogue.titles)
+        return _fold_titles(self.catalogue.titles)
 
-    def holding(self, text: str, later: pl.Series) -> pl.DataFrame:
-        """The titles that hold the text, of the catalogue and then of items put in `later`: `row`, `at` (bytes before
-        the text) and `length` (bytes), those that begin with it first, shorter ones first."""
-        titles = pl.concat([self._folded, _series(later.to_list())]).alias("title")
-        at = pl.col("title").str.find(folded(text), literal=True)
-        found = titles.to_frame().with_row_index("row").select("row", at=at, length=pl.col("title").str.len_bytes())
-        return found.drop_nulls("at").sort("at", "length", "row")
+    def find(self, text: str, later: pl.Series) -> pl.DataFrame:
+        """Find the titles that contain the text, in the catalogue and then among those of items added `later`.
+
+        Columns: `row`, `at` (bytes before the text), `length` (bytes); titles that begin with the text come first,
+        then shorter ones.
+        """
+        titles = pl.concat([self._folded, _fold_titles(later.to_list())]).alias("title")
+        at = pl.col("title").str.find(fold_case(text), literal=True)
+        matches = titles.to_frame().with_row_index("row").select("row", at=at, length=pl.col("title").str.len_bytes())
+        return matches.drop_nulls("at").sort("at", "length", "row")
 
 
-def _series(titles: list[str]) -> pl.Series:
-    return pl.Series([folded(title) for title in titles], dtype=pl.String)
+def _fold_titles(titles: list[str]) -> pl.Series:
+    return pl.Series([fold_case(title) for title in titles], dtype=pl.String)

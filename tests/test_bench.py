@@ -141,7 +141,9 @@ def test_the_endpoint_is_measured_whole(
 def test_a_mixed_answer_is_seen(run: Path) -> None:
     """The two versions that take turns under load answer every question differently."""
     bench = endpoint.Bench.of(run)
-    one, other = (Engine.of(version) for version in (bench.recommender, endpoint.rolled_copy(bench.recommender)))
+    one, other = (
+        Engine.from_recommender(version) for version in (bench.recommender, endpoint.rolled_copy(bench.recommender))
+    )
     for question in bench.histories()[:5]:
         a, b = one.recommend(question), other.recommend(question)
         assert a.model_version != b.model_version

@@ -127,8 +127,8 @@ NOT_PREPARED = ["is not a prepared dataset", "manifest.json", "fedrec data prepa
         ("personalise {run} --rates 0.1,nan", ["--rates 0.1,nan", "rates are above it"]),
         ("personalise {run} --rates inf", ["--rates inf", "rates are above it"]),
         ("data prepare demo --split cold-items --cold-share nan", ["--cold-share nan", "between 0 and 1"]),
-        ("serve {run} --time-limit inf", ["setting time_limit", "finite number"]),
-        ("serve {run} --time-limit nan", ["setting time_limit"]),
+        ("serve {run} --set time_limit=inf", ["setting time_limit", "finite number"]),
+        ("serve {run} --set time_limit=nan", ["setting time_limit"]),
         ("train {toy} --out new --set optimizer=foo", ["optimizer = 'foo'", "'fedavg', 'fedavgm', 'fedadam'"]),
         ("train {toy} --out new --set held_out=3", ["held_out = '3'", "less than or equal to 2"]),
         ("train {toy} --out new --set held_out=1 --set method=fedmf", ["held_out = 1: fedmf", "leave held_out at 2"]),
@@ -230,7 +230,12 @@ def test_a_store_that_cannot_be_is_refused_before_it_listens(fedrec: Fedrec, run
 
 
 def test_a_setting_that_cannot_be_is_refused(fedrec: Fedrec, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    is_refused(fedrec("serve", run, "--time-limit", 0), "setting time_limit", "greater than 0")
+    is_refused(fedrec("serve", run, "--set", "time_limit=0"), "setting time_limit", "greater than 0")
+    is_refused(fedrec("serve", run, "--set", "time_limit"), "--set 'time_limit'", "name=value")
+    is_refused(fedrec("serve", run, "--set", "colour=red"), "setting colour", "is not known")
+    secret = fedrec("serve", run, "--set", f"token_secret={'s3cret' * 8}")
+    is_refused(secret, "setting token_secret", "FEDREC_TOKEN_SECRET")
+    assert "s3cret" not in secret.err
     monkeypatch.setenv("FEDREC_ADMIN_KEYS", "no-list-but-a-key")
     refused = fedrec("serve", run)
     is_refused(refused, "admin_keys", "JSON")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedrec.serving.cost import cost
+from fedrec.serving.cost import question_cost
 from fedrec.serving.schema import Question
 
 TASTE = [f"film-{number}" for number in range(50)]
@@ -34,4 +34,4 @@ TASTE = [f"film-{number}" for number in range(50)]
     ],
 )
 def test_a_plain_question_costs_one_and_each_thing_beyond_it_more(asked: dict, expected: int) -> None:
-    assert cost(Question(**asked)) == expected
+    assert question_cost(Question(**asked)) == expected

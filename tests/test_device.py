@@ -40,7 +40,7 @@ def had(node: Path, user: str) -> list[str]:
 def test_a_user_of_a_node_gets_what_the_history_gets(run: Path, node: Path, fedrec: Fedrec) -> None:
     history = had(node, "person-07")
     asked = Question(history=history, k=5)
-    expected = [item.item_id for item in Engine.of(Recommender.load(run)).recommend(asked).items]
+    expected = [item.item_id for item in Engine.from_recommender(Recommender.load(run)).recommend(asked).items]
     answer = fedrec("recommend", run, "--shard", node, "--user", "person-07", "-k", 5, "--json").answer
     assert [item["item_id"] for item in answer["items"]] == expected
     assert not set(expected) & set(history)

@@ -29,10 +29,14 @@ from fedrec.federation.training_run import open_run, train
 from fedrec.recsys.embeddings import Encoder
 from fedrec.recsys.model.inference import InferenceModel
 from fedrec.recsys.recommender import Recommender
+from fedrec.serving import engine as engines
 from fedrec.serving.batcher import Batcher
-from fedrec.serving.cost import cost
-from fedrec.serving.engine import Engine, Plan, UnanswerableError
+from fedrec.serving.cost import question_cost
+from fedrec.serving.engine import Engine
 from fedrec.serving.http.app import create_app
+from fedrec.serving.live_catalogue import LiveCatalogue
+from fedrec.serving.plan import Plan, plan_question
+from fedrec.serving.refusals import UnanswerableError
 from fedrec.serving.schema import Answer, Question
 from fedrec.serving.settings import Settings
 from tests.support.endpoint import FILMS, SECRET, WATCHED, is_problem, ready, running
@@ -125,7 +129,7 @@ def test_a_body_that_is_too_large_is_refused_told_or_not(recommender: Recommende
 def test_an_answer_that_takes_too_long_is_given_up(recommender: Recommender) -> None:
     app = app_of(recommender, time_limit=1e-4)
     with running(app) as client:
-        while not (live := getattr(app.state, "live", None)) or live.engine is None:
+        while not (live := getattr(app.state, "services", None)) or live.manager.engine is None:
             time.sleep(0.01)
         slow = client.post("/v1/recommend", json={"query": "x"})
         is_problem(slow, 503, None)
@@ -136,7 +140,7 @@ def test_a_reload_may_take_longer_than_an_answer(recommender: Recommender) -> No
     """Given up, it would go on all the same, and be asked for again."""
     app = app_of(recommender, time_limit=1e-4)
     with running(app, ADMIN) as client:
-        while app.state.live.engine is None:
+        while app.state.services.manager.engine is None:
             time.sleep(0.01)
         assert client.post("/v1/models:reload").json()["model_version"] == recommender.version
 
@@ -154,15 +158,13 @@ def test_a_body_that_is_broken_off_is_the_callers_fault(admin: httpx.Client) -> 
 
 
 def test_one_questions_fault_is_its_own(recommender: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = Engine._plan
-
-    def planned(engine: Engine, question: Question) -> Plan:
+    def planned(question: Question, catalogue: LiveCatalogue) -> Plan | UnanswerableError:
         if question.query == "poison":
             raise RuntimeError("no refusal")
-        return plan(engine, question)
+        return plan_question(question, catalogue)
 
-    monkeypatch.setattr(Engine, "_plan", planned)
-    engine, texts = Engine.of(recommender), ["soup", "poison", "moon", "baker"]
+    monkeypatch.setattr(engines, "plan_question", planned)
+    engine, texts = Engine.from_recommender(recommender), ["soup", "poison", "moon", "baker"]
 
     async def ask() -> list[Answer | BaseException]:
         together = Batcher()
@@ -182,7 +184,7 @@ def test_one_questions_fault_is_its_own(recommender: Recommender, monkeypatch: p
 def test_who_has_given_up_is_not_encoded_and_who_waits_at_the_end_is(
     recommender: Recommender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine, passes, may_go_on = Engine.of(recommender), list[list[str | None]](), Event()
+    engine, passes, may_go_on = Engine.from_recommender(recommender), list[list[str | None]](), Event()
     recommend_all = Engine.recommend_all
 
     def recorded(engine: Engine, questions: Sequence[Question]) -> list[Answer | UnanswerableError]:
@@ -216,7 +218,7 @@ def test_who_asks_one_waits_for_a_pass_and_not_for_all_that_others_ask(
     recommender: Recommender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Requests take turns, and a pass begins no more work than a few plain questions are."""
-    engine, passes, may_go_on = Engine.of(recommender), list[list[Question]](), Event()
+    engine, passes, may_go_on = Engine.from_recommender(recommender), list[list[Question]](), Event()
     recommend_all = Engine.recommend_all
 
     def recorded(engine: Engine, questions: Sequence[Question]) -> list[Answer | UnanswerableError]:
@@ -236,7 +238,7 @@ def test_who_asks_one_waits_for_a_pass_and_not_for_all_that_others_ask(
         asked = [[plain] * 20, [costly] * 3, [one]]
         waiting = []
         for questions in asked:
-            waiting.append(asyncio.create_task(together.answers(engine, questions)))
+            waiting.append(asyncio.create_task(together.answer_all(engine, questions)))
             await asyncio.sleep(0.01)
         may_go_on.set()
         answers = await asyncio.gather(first, *waiting)
@@ -246,7 +248,7 @@ def test_who_asks_one_waits_for_a_pass_and_not_for_all_that_others_ask(
     asyncio.run(ask())
     assert passes[:4] == [[one], [plain, costly], [one, plain, costly], [plain, costly]]
     assert [len(each) for each in passes[4:]] == [8, 8, 1]
-    assert cost(costly) == 11
+    assert question_cost(costly) == 11
 
 
 def test_a_request_for_too_much_work_is_refused(admin: httpx.Client) -> None:
@@ -470,7 +472,9 @@ def test_a_reload_under_load_fails_nobody_and_mixes_nothing(recommender: Recomme
     app = create_app(lambda: next(turns), Settings.model_validate({"admin_keys": [ADMIN]}))
     asked = [{"history": WATCHED, "k": 24}, {"query": "soup", "k": 24}]
     expected = {
-        (model.version, place): [item.score for item in Engine.of(model).recommend(Question(**question)).items]
+        (model.version, place): [
+            item.score for item in Engine.from_recommender(model).recommend(Question(**question)).items
+        ]
         for model in (recommender, second)
         for place, question in enumerate(asked)
     }
@@ -504,7 +508,7 @@ def test_where_a_reload_fails_the_old_model_goes_on(recommender: Recommender) ->
     with ready(create_app(load, Settings.model_validate({"admin_keys": [ADMIN]})), ADMIN) as client:
         failed = client.post("/v1/models:reload")
         is_problem(failed, 503, None)
-        assert "the old model goes on: towers.safetensors is missing" in failed.json()["detail"]
+        assert "the old one keeps answering: towers.safetensors is missing" in failed.json()["detail"]
         assert ids(client.post("/v1/recommend", json={"query": "x"}))
         (model,) = client.get("/v1/models").json()["models"]
         assert (model["model_version"], model["items"], model["recall"]) == (recommender.version, 24, 1.0)

@@ -6,8 +6,8 @@ import faiss
 import numpy as np
 import pytest
 
-from fedrec.recsys.nearest import Found, best
-from fedrec.serving.index.exact_search import Exact
+from fedrec.recsys.nearest import Found, SearchVector, best
+from fedrec.serving.index.exact_search import ExactSearch
 
 WIDTH = 24
 
@@ -32,25 +32,25 @@ def matrix(request: pytest.FixtureRequest) -> np.ndarray:
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows each refinement took."""
     counts: list[int] = []
-    refine = Exact._refined
+    refine = ExactSearch._refine
 
-    def counted(self: Exact, vector: np.ndarray, many: int, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
+    def counted(self: ExactSearch, vector: np.ndarray, many: int, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
         counts.append(many)
         return refine(self, vector, many, parameters)
 
-    monkeypatch.setattr(Exact, "_refined", counted)
+    monkeypatch.setattr(ExactSearch, "_refine", counted)
     return counts
 
 
 @pytest.mark.parametrize("k", [1, 10, 60, 500, 3000])
 @pytest.mark.parametrize("share", [None, 1.0, 0.5, 0.02, 0.0])
 def test_it_finds_what_looking_at_all_finds(matrix: np.ndarray, k: int, share: float | None) -> None:
-    index, rng = Exact.over(matrix), np.random.default_rng(1)
+    index, rng = ExactSearch.build(matrix), np.random.default_rng(1)
     mask = None if share is None else rng.random(len(matrix)) < share
     rows = np.arange(len(matrix)) if mask is None else np.flatnonzero(mask)
     for asked in unit(matrix[:5] + 0.1 * rng.standard_normal((5, WIDTH))):
         wanted = sorted(((float(matrix[row] @ asked), -int(row)) for row in rows), reverse=True)[:k]
-        found = index.search(asked, k, mask)
+        found = index.search(SearchVector.of(asked), k, mask)
         assert len(found) == len({row for row, _ in found}) == len(wanted)
         assert {row for row, _ in found} <= set(rows.tolist())
         assert [score for _, score in found] == pytest.approx([score for score, _ in wanted], abs=1e-6)
@@ -59,20 +59,20 @@ def test_it_finds_what_looking_at_all_finds(matrix: np.ndarray, k: int, share: f
 def test_few_are_looked_at_where_that_is_enough_and_more_where_it_is_not(looked_at: list[int]) -> None:
     rng = np.random.default_rng(0)
     drawn = rng.standard_normal((2000, WIDTH))
-    Exact.over(unit(drawn)).search(unit(drawn[0]), 10, None)
+    ExactSearch.build(unit(drawn)).search(SearchVector.of(unit(drawn[0])), 10, None)
     assert looked_at == [20]
     looked_at.clear()
-    Exact.over(unit(drawn[0] + 1e-4 * drawn)).search(unit(drawn[0]), 10, None)
+    ExactSearch.build(unit(drawn[0] + 1e-4 * drawn)).search(SearchVector.of(unit(drawn[0])), 10, None)
     assert looked_at == [20, 80]  # and then all of them
     looked_at.clear()
-    Exact.over(unit(drawn)).search(unit(drawn[0]), 500, None)
+    ExactSearch.build(unit(drawn)).search(SearchVector.of(unit(drawn[0])), 500, None)
     assert looked_at == []
 
 
 def test_threads_are_left_as_they_were() -> None:
     rng, before = np.random.default_rng(0), faiss.omp_get_max_threads()
-    index = Exact.over(unit(rng.standard_normal((2000, WIDTH))))
-    index.search(unit(rng.standard_normal(WIDTH)), 10, None)
+    index = ExactSearch.build(unit(rng.standard_normal((2000, WIDTH))))
+    index.search(SearchVector.of(unit(rng.standard_normal(WIDTH))), 10, None)
     assert faiss.omp_get_max_threads() == before
 
 

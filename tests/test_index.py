@@ -17,8 +17,9 @@ from fedrec.data.storage.atomic_files import replaced_file
 from fedrec.data.storage.locks import lock_beside, locked
 from fedrec.serving.index import exact_search
 from fedrec.serving.index import vector_index as indexes
-from fedrec.serving.index.diversity import diversified
-from fedrec.serving.index.vector_index import ABOUT, FILE, Index
+from fedrec.serving.index.diversity import maximal_marginal_relevance
+from fedrec.serving.index.saved_index import DESCRIPTION, FILE, load_index, save_index
+from fedrec.serving.index.vector_index import Index, SearchRequest
 
 WIDTH = 6
 
@@ -44,27 +45,27 @@ class Life(RuleBasedStateMachine):
         self.index, self.twin, self.rows = self.built(matrix), dict(enumerate(matrix)), count
 
     def built(self, matrix: np.ndarray) -> Index:
-        return Index.over(matrix)
+        return Index.build(matrix)
 
     @rule()
     def add(self) -> None:
         vectors = items(self.rng, int(self.rng.integers(1, 4)))
-        self.index = self.index.added(vectors)
+        self.index = self.index.with_vectors(vectors)
         self.twin |= dict(enumerate(vectors, start=self.rows))
         self.rows += len(vectors)
 
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
         row = data.draw(st.integers(0, self.rows - 1))
-        self.index = self.index.removed([row])
+        self.index = self.index.without_rows([row])
         self.twin.pop(row, None)
 
     @rule()
     def sweep(self) -> None:
-        self.index, rows = self.index.swept()
+        self.index, rows = self.index.compacted()
         self.twin = {row: self.twin[before] for row, before in enumerate(rows.tolist()) if before in self.twin}
         self.rows = len(rows)
-        assert self.index.spent == 0
+        assert self.index.dead_rows == 0
 
     @rule(data=st.data(), k=st.integers(1, 50), few=st.booleans(), refined=st.booleans())
     def search(self, data: st.DataObject, k: int, few: bool, refined: bool) -> None:
@@ -76,13 +77,13 @@ class Life(RuleBasedStateMachine):
         scores = {row: float(v @ asked) for row, v in self.twin.items() if allowed is None or allowed[row]}
         best = sorted(scores, key=lambda row: (-scores[row], row))[:k]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(indexes, "FEW", 10_000 if few else -1)
-            patch.setattr(exact_search, "MOST", 1_000 if refined else 0)
+            patch.setattr(indexes, "MAX_GATHERED", 10_000 if few else -1)
+            patch.setattr(exact_search, "MAX_CANDIDATE_SHARE", 1_000 if refined else 0)
             found = self.index.search(asked, k, allowed)
         assert [row for row, _ in found] == best
         assert [score for _, score in found] == pytest.approx([scores[row] for row in best], abs=1e-5)
-        others = [(unit(self.rng, 1)[0], data.draw(st.integers(1, 50)), None) for _ in range(2)]
-        in_company = self.index.search_all([others[0], (asked, k, allowed), others[1]])
+        others = [SearchRequest(unit(self.rng, 1)[0], data.draw(st.integers(1, 50)), None) for _ in range(2)]
+        in_company = self.index.search_all([others[0], SearchRequest(asked, k, allowed), others[1]])
         assert in_company[1] == found
         for place in (0, 2):
             assert in_company[place] == self.index.search(*others[place // 2])
@@ -104,7 +105,7 @@ class LifeInCells(Life):
         base.train(matrix)
         base.add(matrix)
         base.nprobe = base.nlist
-        return replace(Index.over(matrix), base=base)
+        return replace(Index.build(matrix), base=base)
 
 
 for life in (Life, LifeInCells):
@@ -114,8 +115,8 @@ TestLife, TestLifeInCells = Life.TestCase, LifeInCells.TestCase
 
 def test_a_change_leaves_the_index_that_others_hold_as_it_was() -> None:
     matrix = np.eye(WIDTH, dtype=np.float32)
-    before = Index.over(matrix)
-    after = before.added(matrix[:1]).removed([0])
+    before = Index.build(matrix)
+    after = before.with_vectors(matrix[:1]).without_rows([0])
     assert [row for row, _ in before.search(matrix[0], 1)] == [0]
     assert [row for row, _ in after.search(matrix[0], 1)] == [WIDTH]
     assert (len(before), len(after)) == (WIDTH, WIDTH)
@@ -124,8 +125,8 @@ def test_a_change_leaves_the_index_that_others_hold_as_it_was() -> None:
 @pytest.fixture
 def clusters(monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     """As items are, in kinds; and an index that takes more than 500 of them for many."""
-    monkeypatch.setattr(indexes, "EXACT", 500)
-    monkeypatch.setattr(indexes, "FEW", 10)
+    monkeypatch.setattr(indexes, "MAX_EXACT_ITEMS", 500)
+    monkeypatch.setattr(indexes, "MAX_GATHERED", 10)
     rng = np.random.default_rng(0)
     kinds = rng.standard_normal((40, 16))
     matrix = kinds[rng.integers(0, 40, 3000)] + 0.3 * rng.standard_normal((3000, 16))
@@ -133,7 +134,7 @@ def clusters(monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 
 
 def test_beyond_so_many_items_the_nearest_cells_are_enough(clusters: np.ndarray) -> None:
-    index = Index.over(clusters)
+    index = Index.build(clusters)
     assert isinstance(index.base, faiss.IndexIVF)
     assert 0 < index.base.nprobe < index.base.nlist
     assert index.recall >= 0.98
@@ -149,7 +150,7 @@ def test_beyond_so_many_items_the_nearest_cells_are_enough(clusters: np.ndarray)
 
 def test_what_may_be_answered_is_found_however_far_away_it_is(clusters: np.ndarray) -> None:
     """Where a filter keeps only what is unlike the taste, the nearest cells hold none of it."""
-    index = Index.over(clusters)
+    index = Index.build(clusters)
     for taste in clusters[:20]:
         scores = clusters @ taste
         allowed = scores < np.median(scores)
@@ -162,55 +163,55 @@ def test_what_may_be_answered_is_found_however_far_away_it_is(clusters: np.ndarr
 
 def test_a_page_far_down_is_whole(clusters: np.ndarray) -> None:
     scores = clusters @ clusters[0]
-    found = Index.over(clusters).search(clusters[0], 2500)
+    found = Index.build(clusters).search(clusters[0], 2500)
     assert [row for row, _ in found[2490:]] == np.argsort(-scores)[2490:2500].tolist()
 
 
 def test_what_took_long_to_build_is_saved_and_checked(clusters: np.ndarray, tmp_path: Path) -> None:
-    index = Index.over(clusters)
-    assert Index.load(tmp_path, clusters, "films-1") is None
-    index.save(tmp_path, "films-1")
-    again = Index.load(tmp_path, clusters, "films-1")
+    index = Index.build(clusters)
+    assert load_index(tmp_path, clusters, "films-1") is None
+    save_index(index, tmp_path, "films-1")
+    again = load_index(tmp_path, clusters, "films-1")
     assert again
     assert (again.recall, again.probes) == (index.recall, index.probes)
     assert again.search(clusters[7], 20) == index.search(clusters[7], 20)
-    assert Index.load(tmp_path, clusters, "films-2") is None
-    assert Index.load(tmp_path, clusters[:-1], "films-1") is None
+    assert load_index(tmp_path, clusters, "films-2") is None
+    assert load_index(tmp_path, clusters[:-1], "films-1") is None
     (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:-5])
-    with pytest.raises(InputError, match=r"index.faiss is not the one .* remove it"):
-        Index.load(tmp_path, clusters, "films-1")
-    (tmp_path / ABOUT).write_text("{")
+    with pytest.raises(InputError, match=r"index.faiss is not the file .* remove it"):
+        load_index(tmp_path, clusters, "films-1")
+    (tmp_path / DESCRIPTION).write_text("{")
     with pytest.raises(InputError, match=r"index.json is not JSON .* remove it"):
-        Index.load(tmp_path, clusters, "films-1")
+        load_index(tmp_path, clusters, "films-1")
 
 
 def test_an_index_that_another_endpoint_is_saving_is_waited_for(clusters: np.ndarray, tmp_path: Path) -> None:
     """Between its two files they do not belong together."""
-    index = Index.over(clusters)
-    index.save(tmp_path, "films-1")
-    about = (tmp_path / ABOUT).read_text()
-    (tmp_path / ABOUT).write_text(json.dumps(json.loads(about) | {"sha256": "of the one before"}))
+    index = Index.build(clusters)
+    save_index(index, tmp_path, "films-1")
+    about = (tmp_path / DESCRIPTION).read_text()
+    (tmp_path / DESCRIPTION).write_text(json.dumps(json.loads(about) | {"sha256": "of the one before"}))
     with ThreadPoolExecutor(1) as beside:
         with locked(lock_beside(tmp_path / FILE)):
-            found = beside.submit(Index.load, tmp_path, clusters, "films-1")
+            found = beside.submit(load_index, tmp_path, clusters, "films-1")
             wait([found], timeout=0.2)  # long enough for who does not wait to fail
-            with replaced_file(tmp_path / ABOUT) as path:
+            with replaced_file(tmp_path / DESCRIPTION) as path:
                 path.write_text(about)
         assert found.result() is not None
 
 
 def test_an_index_of_another_width_is_not_taken(clusters: np.ndarray, tmp_path: Path) -> None:
-    Index.over(clusters).save(tmp_path, "v")
-    assert json.loads((tmp_path / ABOUT).read_text())["width"] == clusters.shape[1]
-    assert Index.load(tmp_path, clusters[:, :3], "v") is None
+    save_index(Index.build(clusters), tmp_path, "v")
+    assert json.loads((tmp_path / DESCRIPTION).read_text())["width"] == clusters.shape[1]
+    assert load_index(tmp_path, clusters[:, :3], "v") is None
 
 
 def test_diversity_trades_score_for_unlikeness() -> None:
     """Two of a kind score best, another kind a little less: by hand, at 0.5."""
     vectors = np.array([[1, 0], [1, 0], [0, 1]], dtype=np.float32)
     found = [(10, 0.9), (11, 0.8), (12, 0.5)]
-    assert diversified(found, vectors, 0.0, 3) == found
-    assert diversified(found, vectors, 0.5, 3) == [found[0], found[2], found[1]]  # 0.4 - 0.5 < 0.25 - 0
-    assert diversified(found, vectors, 0.1, 3) == found  # 0.72 - 0.1 > 0.45 - 0
-    assert diversified(found, vectors, 1.0, 2) == [found[0], found[2]]
-    assert diversified([], np.zeros((0, 2)), 0.5, 3) == []
+    assert maximal_marginal_relevance(found, vectors, 0.0, 3) == found
+    assert maximal_marginal_relevance(found, vectors, 0.5, 3) == [found[0], found[2], found[1]]  # 0.4 - 0.5 < 0.25 - 0
+    assert maximal_marginal_relevance(found, vectors, 0.1, 3) == found  # 0.72 - 0.1 > 0.45 - 0
+    assert maximal_marginal_relevance(found, vectors, 1.0, 2) == [found[0], found[2]]
+    assert maximal_marginal_relevance([], np.zeros((0, 2)), 0.5, 3) == []

@@ -216,7 +216,7 @@ def like(item_id: str) -> dict[str, Any]:
 def test_a_locked_store_is_told_and_nobody_else_waits(
     app_of: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedrec.serving.store.PATIENCE", 0.05)
+    monkeypatch.setattr("fedrec.serving.store.LOCK_TIMEOUT", 0.05)
     store = tmp_path / "store.db"
     with ready(app_of(store=store), ADMIN) as http, closing(sqlite3.connect(store)) as other:
         http.post("/v1/feedback", json=like(WATCHED[0])).raise_for_status()
@@ -241,7 +241,7 @@ def test_a_full_store_is_told_and_goes_on_when_there_is_room(app_of: App, tmp_pa
     """SQLite reports a file that may not grow as it does a full disk."""
     app = app_of(store=tmp_path / "store.db")
     with ready(app, ADMIN) as http:
-        db = app.state.live.store._db
+        db = app.state.services.manager.store._db
         (pages,) = db.execute("PRAGMA page_count").fetchone()
         db.execute(f"PRAGMA max_page_count = {pages}")
         new = {"title": "x", "text": "y" * 20_000}

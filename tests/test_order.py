@@ -18,8 +18,9 @@ from fedrec.recsys.nearest import contenders, exact_scores
 from fedrec.recsys.recommender import Recommender
 from fedrec.serving.engine import Engine
 from fedrec.serving.index import vector_index as indexes
-from fedrec.serving.index.diversity import POOL, diversified
-from fedrec.serving.index.vector_index import AT, Index
+from fedrec.serving.index.diversity import POOL, maximal_marginal_relevance
+from fedrec.serving.index.inverted_file import RECALL_AT
+from fedrec.serving.index.vector_index import Index
 from fedrec.serving.live_catalogue import ItemRecord
 from fedrec.serving.schema import Answer, Question, Range
 from tests.support.cli import Fedrec
@@ -44,14 +45,14 @@ def shop(run: Path) -> Recommender:
 
 @pytest.fixture(scope="module")
 def engine(shop: Recommender) -> Engine:
-    return Engine.of(shop)
+    return Engine.from_recommender(shop)
 
 
 @pytest.fixture(scope="module")
 def changed(engine: Engine) -> Engine:
     """The same after editions were put in, two of them again, and others taken out."""
     editions = [ItemRecord(f"late{n}", "The soup", "The soup. Cooking", {"genres": "Cooking"}) for n in range(9)]
-    return engine.put(editions).put(editions[2:4]).drop("v5").drop("late0")
+    return engine.with_items(editions).with_items(editions[2:4]).without_item("v5").without_item("late0")
 
 
 def ranking(answer: object) -> list[tuple[str, float]]:
@@ -75,7 +76,9 @@ ASKED: list[dict[str, Any]] = [
 @pytest.mark.parametrize("asked", ASKED, ids=lambda asked: ",".join(asked))
 def test_the_order_is_by_score_and_then_by_row(engine: Engine, changed: Engine, asked: dict, late: bool) -> None:
     on = changed if late else engine
-    found = [(-score, on.shelf.row(item_id)) for item_id, score in ranking(on.recommend(Question(k=900, **asked)))]
+    found = [
+        (-score, on.catalogue.find_row(item_id)) for item_id, score in ranking(on.recommend(Question(k=900, **asked)))
+    ]
     assert len({row for _, row in found}) == len(found) > 40
     if "diversity" in asked:  # of equals it takes the first first
         by_score: dict[float, list[int | None]] = {}
@@ -124,7 +127,7 @@ def test_the_device_and_the_command_line_give_the_order_of_the_endpoint(
 
 
 def test_equal_items_are_found_in_the_order_of_rows_beside_one_and_by_a_text(engine: Engine) -> None:
-    same = [row for row, title in enumerate(engine.shelf.catalogue.titles) if title == "The moon"]
+    same = [row for row, title in enumerate(engine.catalogue.base.titles) if title == "The moon"]
     nearest = engine.similar(f"v{same[0]}", VARIANTS - 1)
     titled = engine.search("moon", VARIANTS)
     assert [item.item_id for item in nearest.items] == [f"v{row}" for row in same[1:]]
@@ -137,11 +140,13 @@ def test_what_is_put_in_together_again_has_the_vector_that_it_had_alone(engine: 
         ItemRecord("a", "Soup", "A soup"),
         ItemRecord("b", "Far", "A rocket that flies far, to the moon and on, for years"),
     ]
-    together = engine.put(goods).shelf
+    together = engine.with_items(goods).catalogue
     for each in goods:
-        alone = engine.put([each]).shelf
-        rows = [shelf.row(each.item_id) for shelf in (alone, together)]
-        one, other = (shelf.index.vector(row) for shelf, row in zip((alone, together), rows, strict=True) if row)
+        alone = engine.with_items([each]).catalogue
+        rows = [shelf.find_row(each.item_id) for shelf in (alone, together)]
+        one, other = (
+            shelf.index.vectors(np.array([row]))[0] for shelf, row in zip((alone, together), rows, strict=True) if row
+        )
         np.testing.assert_array_equal(one, other)
 
 
@@ -176,12 +181,12 @@ def test_contenders_are_all_that_may_be_among_the_best() -> None:
 @pytest.fixture
 def cells(monkeypatch: pytest.MonkeyPatch) -> Index:
     """An inverted file of 3,000 items, of which each vector is another's, too; looked at in part."""
-    monkeypatch.setattr(indexes, "EXACT", 500)
-    monkeypatch.setattr(indexes, "FEW", 10)
+    monkeypatch.setattr(indexes, "MAX_EXACT_ITEMS", 500)
+    monkeypatch.setattr(indexes, "MAX_GATHERED", 10)
     rng = np.random.default_rng(0)
     kinds = rng.standard_normal((40, 16))
     drawn = unit(kinds[rng.integers(0, 40, 1000)] + 0.8 * rng.standard_normal((1000, 16)))
-    index = Index.over(drawn[rng.permutation(np.repeat(np.arange(1000), 3))])
+    index = Index.build(drawn[rng.permutation(np.repeat(np.arange(1000), 3))])
     assert isinstance(index.base, faiss.IndexIVFFlat)
     index.base.nprobe = 16
     return index
@@ -200,9 +205,9 @@ def test_pages_of_an_inverted_file_are_parts_of_one_order(cells: Index, hidden: 
         whole = cells.search(taste, 900, allowed)
         assert len(set(rows_of(whole))) == 900
         assert all(allowed[rows_of(whole)])
-        for k in (1, 2, 10, 40, AT, AT + 1, 250, 400, 401):
+        for k in (1, 2, 10, 40, RECALL_AT, RECALL_AT + 1, 250, 400, 401):
             assert cells.search(taste, k, allowed) == whole[:k]
-        first = [(-score, row) for row, score in whole[:AT]]
+        first = [(-score, row) for row, score in whole[:RECALL_AT]]
         assert first == sorted(first)
 
 
@@ -210,17 +215,17 @@ def test_pages_of_an_inverted_file_are_parts_of_one_order(cells: Index, hidden: 
 def test_a_varied_order_begins_as_a_shorter_one_does(diversity: float) -> None:
     vectors = unit(np.random.default_rng(0).standard_normal((300, 8)))[np.arange(450) % 300]
     found = [(row, 1 - row / 1000) for row in range(450)]
-    whole = diversified(found, vectors, diversity, 450)
+    whole = maximal_marginal_relevance(found, vectors, diversity, 450)
     assert sorted(rows_of(whole)) == list(range(450))
     assert sorted(rows_of(whole[:POOL])) == list(range(POOL))
     for count in (1, 20, POOL, POOL + 1, 400):
         filled = -(-count // POOL) * POOL
-        assert diversified(found[:filled], vectors[:filled], diversity, count) == whole[:count]
+        assert maximal_marginal_relevance(found[:filled], vectors[:filled], diversity, count) == whole[:count]
 
 
 def test_a_sweep_leaves_the_order_as_it_was() -> None:
     vectors = unit(np.ones((1, 4)))
-    index = Index.over(np.repeat(vectors, 3, axis=0)).added(np.repeat(vectors, 6, axis=0)).removed([4, 7])
-    swept, rows = index.swept()
+    index = Index.build(np.repeat(vectors, 3, axis=0)).with_vectors(np.repeat(vectors, 6, axis=0)).without_rows([4, 7])
+    swept, rows = index.compacted()
     assert rows_of(index.search(vectors[0], 9)) == [0, 1, 2, 3, 5, 6, 8]
     assert rows[rows_of(swept.search(vectors[0], 9))].tolist() == [0, 1, 2, 3, 5, 6, 8]

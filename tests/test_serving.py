@@ -23,9 +23,10 @@ from benchmarks.speed.served import Caller, Served, serving
 from benchmarks.speed.served import until_ready as until_ready_to_measure
 from fedrec.data.errors import InputError
 from fedrec.recsys.recommender import Recommender
-from fedrec.serving.engine import Engine, UnanswerableError
+from fedrec.serving.engine import Engine
 from fedrec.serving.http.app import create_app
 from fedrec.serving.index.vector_index import Index
+from fedrec.serving.refusals import UnanswerableError
 from fedrec.serving.schema import Answer, Answers, Feedback, KnownItem, NewItem, Question, Questions
 from tests.support.endpoint import FILMS, SECRET, WATCHED, is_problem, running, until_ready
 from tests.support.toy_world import SPACE
@@ -52,13 +53,13 @@ def test_index_is_brute_force(seed: int, items: int, k: int, exclude: list[int])
     left = sorted(set(range(items)) - set(exclude), key=lambda row: -scores[row])[:k]
     allowed = np.ones(items, dtype=bool)
     allowed[[row for row in exclude if row < items]] = False
-    found = Index.over(vectors.numpy()).search(asked.numpy(), k, allowed)
+    found = Index.build(vectors.numpy()).search(asked.numpy(), k, allowed)
     assert [row for row, _ in found] == left
     assert [score for _, score in found] == pytest.approx([scores[row] for row in left], abs=1e-5)
 
 
 def test_index_of_equal_vectors_answers_each_row_once() -> None:
-    found = Index.over(np.ones((6, 2))).search(np.ones(2), 6, np.arange(6) != 4)
+    found = Index.build(np.ones((6, 2))).search(np.ones(2), 6, np.arange(6) != 4)
     assert sorted(row for row, _ in found) == [0, 1, 2, 3, 5]
     assert [score for _, score in found] == [2.0] * 5
 
@@ -73,7 +74,7 @@ def recommender(run: Path) -> Recommender:
 
 @pytest.fixture(scope="module")
 def engine(recommender: Recommender) -> Engine:
-    return Engine.of(recommender)
+    return Engine.from_recommender(recommender)
 
 
 def ids(answer: Answer) -> list[str]:

@@ -13,7 +13,7 @@ from fastapi import FastAPI, Response
 
 from fedrec.recsys.recommender import Recommender
 from fedrec.serving.http.app import create_app
-from fedrec.serving.http.protocol import LONGEST_HEAD
+from fedrec.serving.http.protocol import MAX_HEAD_BYTES
 from fedrec.serving.settings import Settings
 from tests.support.endpoint import ready, running
 
@@ -119,7 +119,7 @@ def test_headers_that_never_end_are_refused(http: httpx.Client) -> None:
     with connected(http) as caller:
         caller.sendall(GET)
         try:
-            for _ in range(16 * LONGEST_HEAD // 1000):
+            for _ in range(16 * MAX_HEAD_BYTES // 1000):
                 caller.sendall(b"x: " + b"y" * 995 + b"\r\n")
             told = until_closed(caller)
         except ConnectionError:  # it closed while more was on the way

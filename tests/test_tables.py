@@ -342,16 +342,16 @@ def test_kept_columns_filter_and_take_new_items(tmp_path: Path) -> None:
     log = table(tmp_path / "log.csv", HEAD + "u,a,1\nu,b,2\nu,c,3\n")
     prepare_tables(own(log, items), tmp_path / "out", "log")
     catalogue = Catalogue.load(tmp_path / "out")
-    shelf = LiveCatalogue.of(catalogue, Index.over(np.eye(3, 8, dtype=np.float32)))
+    shelf = LiveCatalogue.build(catalogue, Index.build(np.eye(3, 8, dtype=np.float32)))
 
     def found(**filters: Any) -> list[str]:
-        return [catalogue.ids[row] for row in np.flatnonzero(shelf.mask(filters))]
+        return [catalogue.ids[row] for row in np.flatnonzero(shelf.filter_rows(filters))]
 
     assert found(genre="Bug") == ["a", "b"]
     assert found(genre=["Pest"]) == found(year={"min": 1990}) == found(new=True) == found(ean="00123") == ["a"]
     assert found(price={"min": 1, "max": 2}) == ["a", "b"]
     goods = ItemRecord("d", "Dor", "Dor", {"genre": "Bug|New", "year": 2026, "price": 3, "new": True, "popularity": 1})
-    assert shelf.fitted(goods).row(0, named=True)["genre"] == ["Bug", "New"]
+    assert shelf.as_frame(goods).row(0, named=True)["genre"] == ["Bug", "New"]
 
 
 def test_lists_in_json_are_lists_and_read_with_commas(tmp_path: Path) -> None:
@@ -540,7 +540,7 @@ def test_a_new_visitor_is_answered_by_what_was_counted(run: Path, tmp_path: Path
     counted = Catalogue.load(tmp_path / "out").frame.select("item_id", "popularity")
     old = Recommender.load(run)
     frame = old.catalogue.frame.join(counted, on="item_id", how="left", maintain_order="left")
-    engine = Engine.of(Recommender(Catalogue(frame), old.vectors, old.adapter, old.card))
+    engine = Engine.from_recommender(Recommender(Catalogue(frame), old.vectors, old.adapter, old.card))
     answer = engine.recommend(Question(history=["never seen"], k=3))
     assert answer.fallback == "popularity"
     assert [item.score for item in answer.items] == counted["popularity"].top_k(3).to_list()

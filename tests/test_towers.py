@@ -119,7 +119,7 @@ def test_answering_by_history_needs_no_transformers(run: Path) -> None:
     code = (
         "import sys, pathlib; from fedrec.recsys.recommender import Recommender;"
         "from fedrec.serving.engine import Engine;"
-        f"engine = Engine.of(Recommender.load(pathlib.Path({str(run)!r}))).warm();"
+        f"engine = Engine.from_recommender(Recommender.load(pathlib.Path({str(run)!r}))).warm();"
         "assert not engine.reads_texts and not {'transformers', 'sentence_transformers'} & set(sys.modules);"
         "engine.load_encoder(); assert engine.reads_texts"
     )

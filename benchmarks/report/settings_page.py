@@ -25,9 +25,10 @@ takes the same settings as `flwr run --run-config 'NAME=VALUE'`, with quotation 
 ENDPOINT = """\
 ## The endpoint
 
-`fedrec serve RUN` takes settings from its flags (`fedrec serve --help`), environment variables (`FEDREC_` and the name
-in capitals) and a file (`--settings FILE.toml`). Precedence: flags, environment variables, file, defaults. In the
-environment a list is written in JSON: `FEDREC_READ_KEYS='["…"]'`.
+`fedrec serve RUN` takes each by `--set NAME=VALUE`, a list's values separated by commas (`--host`, `--port` and
+`--store` are short for their settings); else from the environment, as `FEDREC_` and the name in capitals; else from a
+file, by `--settings FILE.toml`. Keys and secrets are not taken by `--set`, since other users of a machine can read its
+command lines. In the environment a list is written in JSON: `FEDREC_READ_KEYS='["…"]'`.
 """
 
 

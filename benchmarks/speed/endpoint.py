@@ -28,7 +28,7 @@ from fedrec.recsys.environment import environment_info
 from fedrec.recsys.model.lora import fingerprint
 from fedrec.recsys.recommender import Recommender
 from fedrec.serving.engine import Engine
-from fedrec.serving.index.vector_index import AT
+from fedrec.serving.index.inverted_file import RECALL_AT
 from fedrec.serving.schema import Question
 
 K, HISTORY = 10, 50  # items per answer; events per history
@@ -108,7 +108,7 @@ def compare_with_bars(results: dict[str, Any]) -> list[dict[str, Any]]:
         (f"{LOAD:.0%} of the most for {SECONDS:g} s: p99 / p50", sustained["p99/p50"], "<=", 5),
         (f"history: {CALLERS} callers / one after the other", results["throughput"]["ratio"], ">=", 2),
         (f"{RELOADS} reloads under load: errors and mixed answers", reload["wrong"], "<=", 0),
-        (f"{large_index.ITEMS:,} items: recall@{AT}", results["index"]["recall"], ">=", 0.98),
+        (f"{large_index.ITEMS:,} items: recall@{RECALL_AT}", results["index"]["recall"], ">=", 0.98),
         (f"{large_index.ITEMS:,} items: time / exact search's", results["index"]["ratio"], "<=", 0.2),
         ("start to ready / import of torch and transformers", results["start"]["ratio"], "<=", 1.5),
     ]
@@ -236,7 +236,9 @@ def measure_reloads(bench: Bench, folder: Path) -> dict[str, Any]:
     questions = [*bench.histories()[:20], *bench.vectors()[:20]]
     bodies = bodies_of(questions)
     expected = {
-        recommender.version: [_scores(Engine.of(recommender).recommend(q).model_dump()) for q in questions]
+        recommender.version: [
+            _scores(Engine.from_recommender(recommender).recommend(q).model_dump()) for q in questions
+        ]
         for recommender in versions.values()
     }
     counts: dict[str, int] = dict.fromkeys(expected, 0)

@@ -8,7 +8,8 @@ import faiss
 import numpy as np
 
 from benchmarks.speed.clock import alternate, milliseconds, ratio
-from fedrec.serving.index.vector_index import AT, Index, recalls
+from fedrec.serving.index.inverted_file import RECALL_AT, recall_per_question
+from fedrec.serving.index.vector_index import Index
 
 ITEMS, WIDTH = 100_000, 384
 KINDS, FAMILIES = 2_000, 50  # clusters of items, and clusters of these
@@ -19,15 +20,15 @@ def measure() -> dict[str, Any]:
     """Measure recall and time per question, one new question at a time, in one thread."""
     items, questions = clustered_vectors(np.random.default_rng(0))
     started = time.perf_counter()
-    index = Index.over(items)
+    index = Index.build(items)
     built = time.perf_counter() - started
     exact = exact_index(items)
-    _, nearest = exact.search(questions, AT)
-    ranked = [[row for row, _ in index.search(question, AT)] for question in questions]
+    _, nearest = exact.search(questions, RECALL_AT)
+    ranked = [[row for row, _ in index.search(question, RECALL_AT)] for question in questions]
     seconds = alternate(
         {
-            "exact": lambda: [exact.search(question[None], AT) for question in questions],
-            "index": lambda: [index.search(question, AT) for question in questions],
+            "exact": lambda: [exact.search(question[None], RECALL_AT) for question in questions],
+            "index": lambda: [index.search(question, RECALL_AT) for question in questions],
         },
         TURNS,
     )
@@ -38,7 +39,7 @@ def measure() -> dict[str, Any]:
         "kinds": KINDS,
         "families": FAMILIES,
         "cells_searched": index.probes,
-        "recall": round(float(recalls(ranked, nearest).mean()), 4),
+        "recall": round(float(recall_per_question(ranked, nearest).mean()), 4),
         "index_ms": milliseconds(each["index"]),
         "exact_ms": milliseconds(each["exact"]),
         "ratio": ratio(seconds["index"], seconds["exact"]),

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from fedrec.data.errors import InputError
-from fedrec.serving.http.routes import LOADING
 
 POLL = 0.01
 """Seconds between two checks of readiness."""
@@ -84,9 +83,9 @@ def serving(run: Path, log: Path, environment: Mapping[str, str] | None = None) 
 def until_ready(caller: Caller) -> None:
     """Wait until the server is ready. Raises `InputError` with the server's reason if it will never be."""
     while (answer := caller.ask("/readyz"))[0] != HTTPStatus.OK:
-        detail = json.loads(answer[1])["detail"]
-        if detail != LOADING:
-            raise InputError(f"the server is not ready: {detail}")
+        problem = json.loads(answer[1])
+        if problem.get("state") != "loading":
+            raise InputError(f"the server is not ready: {problem['detail']}")
         time.sleep(POLL)
 
 

@@ -1,8 +1,6 @@
 """Recommend with a run: once, or over HTTP."""
 
-import gc
 import socket
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,9 +13,6 @@ if TYPE_CHECKING:
     from fedrec.answers import QuestionFields
 
 app = typer.Typer()
-
-SWITCH = 0.0001
-"""Seconds after which a thread that computes has Python's lock back from the one that reads requests."""
 
 
 @app.command()
@@ -97,86 +92,55 @@ def serve(
     ] = None,
     store: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="For items put in and feedback.", show_default="in memory"),
+        typer.Option(metavar="FILE", help="For added items and feedback.", show_default="in memory"),
     ] = None,
-    rate_per_minute: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="N", help="Plain questions of a caller at most.", show_default="no limit"),
-    ] = None,
-    max_body_bytes: Annotated[
-        int | None, typer.Option(min=1000, metavar="N", help="Of a request at most.", show_default="2,000,000")
-    ] = None,
-    time_limit: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="For an answer.", show_default="30")
-    ] = None,
-    receive_limit: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="For a request to arrive whole.", show_default="20")
-    ] = None,
-    cors_origin: Annotated[
-        list[str] | None,
-        typer.Option(metavar="URL", help="A web page that may call from a browser; repeatable.", show_default="none"),
-    ] = None,
-    allowed_host: Annotated[
+    changes: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME",
-            help="A name to be addressed by; repeatable.",
-            show_default="this machine's own on a loopback address, else any",
-        ),
-    ] = None,
-    trusted_proxy: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ADDRESS", help="Whose X-Forwarded-For is believed; repeatable, or CIDR.", show_default="none"
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any other setting, as in docs/settings.md; a list's values are separated by commas; repeatable.",
         ),
     ] = None,
     settings: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="TOML: keys, and all of the above.", show_default="FEDREC_… in the environment"
+            metavar="FILE", help="TOML file of settings, keys included.", show_default="FEDREC_… in the environment"
         ),
     ] = None,
 ) -> None:
     """Answer over HTTP: a page at /, the API at /v1, its documentation at /docs, /metrics, /healthz, /readyz."""
     from fedrec.serving.settings import Settings
 
-    flags = {
-        "host": host,
-        "port": port,
-        "store": store,
-        "rate_per_minute": rate_per_minute,
-        "max_body_bytes": max_body_bytes,
-        "time_limit": time_limit,
-        "receive_limit": receive_limit,
-        "cors_origins": cors_origin or None,
-        "allowed_hosts": allowed_host or None,
-        "trusted_proxies": trusted_proxy or None,
-    }
-    asked = Settings.read(settings, flags)
-    with _listen(asked.host, asked.port) as listener:
+    flags = {"host": host, "port": port, "store": store}
+    chosen = Settings.read(settings, Settings.parse_pairs(changes or []) | _given(flags))
+    with _listen(chosen.host, chosen.port) as listener:
         import uvicorn
 
         from fedrec import console
         from fedrec.recsys.recommender import Recommender
         from fedrec.serving.http.access_log import log_requests
         from fedrec.serving.http.app import create_app
-        from fedrec.serving.http.protocol import configured
+        from fedrec.serving.http.protocol import uvicorn_config
+        from fedrec.serving.process_tuning import freeze_loaded_objects, tune_process
 
         recommender = Recommender.load(run)
-        first = iter([recommender])  # what is there when it starts; a reload opens the folder anew
-        # To look through all that the libraries made, for garbage, would stop every answer for a quarter of a second.
-        app = create_app(lambda: next(first, None) or Recommender.load(run), asked, run, loaded=gc.freeze)
-        shown = f"[{asked.host}]" if ":" in asked.host else asked.host
-        console.status(
-            f"{recommender.version} at http://{shown}:{listener.getsockname()[1]} (API at /docs, Ctrl-C stops)"
-        )
+        first = iter([recommender])  # a reload opens the folder again
+        app = create_app(lambda: next(first, None) or Recommender.load(run), chosen, run, freeze_loaded_objects)
+        address = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
+        url = f"http://{address}:{listener.getsockname()[1]}"
+        console.status(f"{recommender.version} at {url} (API at /docs, Ctrl-C stops)")
         log_requests()
-        sys.setswitchinterval(SWITCH)
-        uvicorn.Server(configured(app, asked)).run(sockets=[listener])
+        tune_process()
+        uvicorn.Server(uvicorn_config(app, chosen)).run(sockets=[listener])
+
+
+def _given(flags: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in flags.items() if value is not None}
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Take the port before anything else, so that one in use is known at once."""
+    """Bind the port before anything is loaded, so that a port in use is reported at once."""
     listener = None
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

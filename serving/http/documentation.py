@@ -1,6 +1,7 @@
-"""The API's documentation at /docs: Swagger UI from this server, so that nobody else learns who reads it.
+"""The API's documentation at /docs: Swagger UI, served from here so that no other server learns of its readers.
 
-Its files come with the package fastapi-offline, whose own page holds a script that a policy of contents would refuse.
+Its files come with the package fastapi-offline, whose own page contains a script that the content-security policy would
+block.
 """
 
 from pathlib import Path
@@ -12,13 +13,13 @@ from fastapi.staticfiles import StaticFiles
 PAGE = Path(__file__).parent / "static" / "docs.html"
 
 POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'"
-"""Swagger UI's arrows are images inside its styles, and it styles what it draws."""
+"""Swagger UI has images inside its styles, and sets inline styles."""
 
 
 def add_documentation(app: FastAPI) -> None:
-    """To be called before the page's own files are mounted, which lie one level above these."""
+    """Add /docs; call it before /static is mounted, which would hide /static/swagger."""
     app.mount("/static/swagger", StaticFiles(packages=[("fastapi_offline", "static")]))
 
     @app.get("/docs", include_in_schema=False)
-    def docs() -> FileResponse:
+    def docs_page() -> FileResponse:
         return FileResponse(PAGE, headers={"content-security-policy": POLICY})

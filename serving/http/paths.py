@@ -28,7 +28,7 @@ class IdConvertor(Convertor[str]):
 register_url_convertor("id", IdConvertor())
 
 
-def routed(scope: Scope) -> str:
+def routed_path(scope: Scope) -> str:
     """Return the path to route by: an id in it is one percent-encoded segment, whatever slashes it was sent with."""
     root = scope.get("root_path", "")
     path = scope["path"].removeprefix(root)
@@ -36,11 +36,11 @@ def routed(scope: Scope) -> str:
     if prefix is None:
         return scope["path"] if "\n" not in path else quote(scope["path"])  # a route's `$` also matches before "\n"
     sent = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1").removeprefix(root)
-    return root + (_one_segment(sent, prefix, scope["method"]) if sent.startswith(prefix) else sent)
+    return root + (_encode_slashes(sent, prefix, scope["method"]) if sent.startswith(prefix) else sent)
 
 
-def _one_segment(sent: str, prefix: str, method: str) -> str:
-    """`/v1/items/a/b/similar` → `/v1/items/a%2Fb/similar`."""
+def _encode_slashes(sent: str, prefix: str, method: str) -> str:
+    """Convert `/v1/items/a/b/similar` to `/v1/items/a%2Fb/similar`."""
     encoded, suffix = sent.removeprefix(prefix), _SUFFIXES[prefix].get(method, "")
     suffix = suffix if encoded.endswith(suffix) else ""
     return prefix + encoded.removesuffix(suffix).replace("/", "%2F") + suffix

@@ -1,8 +1,8 @@
-"""Exact search that reads half of every vector, and the whole of few.
+"""Exact search that reads half of every vector, and the whole of a few.
 
-Filter and refine, as in the VA-file (Weber, Schek and Blott, VLDB 1998): FAISS scores all vectors as bfloat16, and the
-best of them, a few more than were asked for, anew by their own numbers. How far rounding can have moved a score tells
-whether a row left out might be among the best after all; where it might, more of them are looked at.
+Filter and refine, as in the VA-file (Weber, Schek and Blott, VLDB 1998): FAISS scores all vectors as bfloat16, then
+rescores the best of them, a few more than requested, at full precision. A bound on the rounding error shows if a row
+that was left out could still be among the best; if so, the search is repeated with more candidates.
 """
 
 from dataclasses import dataclass
@@ -10,26 +10,37 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 
-from fedrec.recsys.nearest import Found, best, contenders, doubt, exact_scores
+from fedrec.recsys.nearest import Found, SearchVector
+from fedrec.serving.process_tuning import single_openmp_thread
 
-SPARE, MORE = 8, 4
-"""Rows that are refined besides a quarter more than were asked for, and how many times as many where they are not
-enough."""
+SPARE_CANDIDATES, CANDIDATE_GROWTH = 8, 4
+"""Candidates are a quarter more than requested, and `SPARE_CANDIDATES`; if these are too few, `CANDIDATE_GROWTH` times
+as many."""
 
-MOST = 1 / 16
-"""The share of all rows beyond which it takes less time to score all by their own numbers."""
+MAX_CANDIDATE_SHARE = 1 / 16
+"""The share of all rows beyond which it is faster to score every row at full precision."""
+
+
+def candidate_count(k: int) -> int:
+    """Return how many candidates a search for the k best begins with."""
+    return k + k // 4 + SPARE_CANDIDATES
+
+
+def row_selector(mask: np.ndarray) -> faiss.IDSelector:
+    """Translate a mask of rows (N,) into FAISS's selector."""
+    return faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # type: ignore[call-arg]
 
 
 @dataclass(frozen=True, eq=False)
-class Exact:
-    """Vectors (N, E) as they are and as FAISS keeps them."""
+class ExactSearch:
+    """Unit vectors (N, E) in float32, and FAISS's bfloat16 copy of them."""
 
     matrix: np.ndarray  # (N, E) float32
     index: faiss.IndexRefineFlat
-    error: float  # length of the longest difference between a vector and what is kept of it
+    error: float  # largest distance between a vector and its bfloat16 copy
 
     @classmethod
-    def over(cls, matrix: np.ndarray) -> "Exact":
+    def build(cls, matrix: np.ndarray) -> "ExactSearch":
         kind = faiss.ScalarQuantizer.QT_bf16
         halves = faiss.IndexScalarQuantizer(matrix.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
         index = faiss.IndexRefineFlat(halves)
@@ -37,45 +48,35 @@ class Exact:
         lost = halves.reconstruct_n(0, len(matrix)) - matrix
         return cls(matrix, index, float(np.linalg.norm(lost, axis=1).max()))
 
-    def search(self, vector: np.ndarray, k: int, mask: np.ndarray | None) -> Found:
-        """The k rows with the highest inner product with a unit vector (E,), among those of the mask (N,) where there
-        is one; fewer where it has fewer. Among equals the lower row comes first."""
-        wrong = doubt(vector)
-        apart = 2 * self.error + 4 * wrong  # by Cauchy and Schwarz; and all four sums round
-        parameters = None if mask is None else _only(mask)
-        many = k + k // 4 + SPARE
-        while many < MOST * len(self.matrix):
-            scores, rows = self._refined(vector, many, parameters)
-            there = int(np.count_nonzero(rows >= 0))
-            if there < many or scores[k - 1] > scores[-1] + apart:
-                return self._settled(vector, rows[:there], scores[:there], k)
-            many *= MORE
+    def search(self, target: SearchVector, k: int, mask: np.ndarray | None) -> Found:
+        """Return the k rows of `mask` (N,) with the highest inner product, or fewer if the mask has fewer.
+
+        Ties go to the lower row.
+        """
+        margin = 2 * self.error + 4 * target.error  # by Cauchy and Schwarz; and all four sums round
+        parameters = None if mask is None else _search_parameters(mask)
+        count = candidate_count(k)
+        while count < MAX_CANDIDATE_SHARE * len(self.matrix):
+            scores, rows = self._refine(target.vector, count, parameters)
+            found = int(np.count_nonzero(rows >= 0))
+            if found < count or scores[k - 1] > scores[-1] + margin:
+                return target.rank(rows[:found], scores[:found], k, self._vectors)
+            count *= CANDIDATE_GROWTH
         rows = np.arange(len(self.matrix)) if mask is None else np.flatnonzero(mask)
-        return self._settled(vector, rows, (self.matrix @ vector)[rows], k)
+        return target.rank(rows, (self.matrix @ target.vector)[rows], k, self._vectors)
 
-    def _settled(self, vector: np.ndarray, rows: np.ndarray, scores: np.ndarray, k: int) -> Found:
-        """The k best of the rows by their exact scores, given rough ones."""
-        rows = rows[contenders(scores, k, doubt(vector))]
-        return best(rows, exact_scores(self.matrix[rows], vector), k)
+    def _vectors(self, rows: np.ndarray) -> np.ndarray:
+        return self.matrix[rows]
 
-    def _refined(
-        self, vector: np.ndarray, many: int, parameters: faiss.SearchParameters | None
+    def _refine(
+        self, vector: np.ndarray, count: int, parameters: faiss.SearchParameters | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """FAISS would wake a team of threads, even for one question: see `fedrec.serving.threads`."""
-        threads = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(1)
-        try:
-            scores, rows = self.index.search(vector[None], many, params=parameters)
-        finally:
-            faiss.omp_set_num_threads(threads)
+        """Return the full-precision scores and the rows of `count` candidates; rows are -1 if there are fewer."""
+        with single_openmp_thread():
+            scores, rows = self.index.search(vector[None], count, params=parameters)
         return scores[0], rows[0]
 
 
-def _only(mask: np.ndarray) -> faiss.SearchParameters:
-    base = faiss.SearchParameters(sel=chosen(mask))  # type: ignore[call-arg]
+def _search_parameters(mask: np.ndarray) -> faiss.SearchParameters:
+    base = faiss.SearchParameters(sel=row_selector(mask))  # type: ignore[call-arg]
     return faiss.IndexRefineSearchParameters(k_factor=1, base_index_params=base)  # type: ignore[call-arg]
-
-
-def chosen(mask: np.ndarray) -> faiss.IDSelector:
-    """For FAISS: the rows of the mask."""
-    return faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # type: ignore[call-arg]

@@ -1,4 +1,4 @@
-"""Which items have a property: a value, one of many values, a number between two."""
+"""Filters on catalogue columns: a value, a list of values, a range of numbers."""
 
 import unicodedata
 from collections.abc import Mapping
@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-TOLD = ("item_id", "title", "text")
-"""Columns that every catalogue has, and nothing is filtered by."""
+FIXED_COLUMNS = ("item_id", "title", "text")
+"""The columns of every catalogue, which no filter takes."""
 
 
 class ColumnError(Exception):
-    """A filter or a property that this catalogue cannot have: which column, and why."""
+    """A filter or a value that a column of this catalogue cannot take: which column, and why."""
 
     def __init__(self, column: str, detail: str) -> None:
         super().__init__(f"{column}: {detail}")
@@ -22,91 +22,92 @@ class ColumnError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """The columns of a frame that can be filtered by."""
+    """The columns of a frame that filters can take."""
 
     frame: pl.DataFrame
     _values: dict[str, tuple[np.ndarray, pl.Series]] = field(default_factory=dict, repr=False)
 
     @property
     def names(self) -> list[str]:
-        return [name for name in self.frame.columns if name not in TOLD]
+        return [name for name in self.frame.columns if name not in FIXED_COLUMNS]
 
-    def checked(self, name: str) -> str:
-        """The name itself. Raises `ColumnError` if there is no such column."""
+    def require_column(self, name: str) -> None:
+        """Raise `ColumnError` if there is no such column."""
         if name not in self.names:
             known = ", ".join(self.names) or "none"
             raise ColumnError(name, f"this catalogue has no such column; its columns are {known}")
-        return name
 
-    def mask(self, filters: Mapping[str, Any]) -> np.ndarray:
-        """Which rows have all these properties: a bool for each. A column with several values has each of them.
+    def filter_rows(self, filters: Mapping[str, Any]) -> np.ndarray:
+        """Return a mask (N,) of the rows that match every filter; a list column matches if one of its values does.
 
-        A filter is a value, a list of values of which one is enough (so of an empty one none is), or
-        `{"min": …, "max": …}`, both included. What is not told of an item fits no filter. Raises `ColumnError`.
+        A filter is a value, a list of accepted values (an empty list matches nothing), or `{"min": …, "max": …}`,
+        both inclusive. A missing value matches no filter. Raises `ColumnError`.
         """
-        kept = np.ones(len(self.frame), dtype=bool)
+        mask = np.ones(len(self.frame), dtype=bool)
         for name, wanted in filters.items():
-            look = self._between if isinstance(wanted, Mapping) else self._among
-            kept &= look(self.checked(name), wanted)
-        return kept
+            self.require_column(name)
+            mask &= self._match_range(name, wanted) if isinstance(wanted, Mapping) else self._match_values(name, wanted)
+        return mask
 
-    def _between(self, name: str, wanted: Mapping[str, Any]) -> np.ndarray:
-        """Which rows have a number from `min` to `max`; any row, if neither is given."""
+    def _match_range(self, name: str, wanted: Mapping[str, Any]) -> np.ndarray:
+        """Return a mask of the rows with a number from `min` to `max`; of all rows if neither is given."""
         if not self.frame.schema[name].is_numeric():
             raise ColumnError(name, "is not a number, and has no range; give a value or a list of values")
         low, high = wanted.get("min"), wanted.get("max")
         if low is None and high is None:
             return np.ones(len(self.frame), dtype=bool)
-        rows, values = self._told(name)
+        rows, values = self._present_values(name)
         number = pl.col(name)
-        fits = [number >= low] if low is not None else []
-        fits += [number <= high] if high is not None else []
-        return self._where(rows, values.to_frame().select(pl.all_horizontal(fits)).to_series())
+        conditions = [number >= low] if low is not None else []
+        conditions += [number <= high] if high is not None else []
+        return self._as_mask(rows, values.to_frame().select(pl.all_horizontal(conditions)).to_series())
 
-    def _among(self, name: str, wanted: Any) -> np.ndarray:
-        """Which rows have one of the values: each value is looked up once, however many they are."""
-        rows, values = self._told(name)
-        kind, asked = values.dtype, list(wanted) if isinstance(wanted, list | tuple) else [wanted]
+    def _match_values(self, name: str, wanted: Any) -> np.ndarray:
+        """Return a mask of the rows with one of the values; each value is looked up once."""
+        rows, values = self._present_values(name)
+        kind, accepted = values.dtype, list(wanted) if isinstance(wanted, list | tuple) else [wanted]
         if not (kind in (pl.String, pl.Boolean, pl.Null) or kind.is_numeric()):
-            raise ColumnError(name, f"is {str(kind).lower()}, and nothing is filtered by that")
-        if strange := [value for value in asked if not _is_of(kind, value)]:
-            raise ColumnError(name, f"is {str(kind).lower()}, and no {type(strange[0]).__name__} is among its values")
-        return self._where(rows, values.is_in(_fitting(asked, kind).implode()))
+            raise ColumnError(name, f"is {str(kind).lower()}, and columns of that type cannot be filtered")
+        if unlike := [value for value in accepted if not _is_of_type(kind, value)]:
+            unlike_type = type(unlike[0]).__name__
+            raise ColumnError(
+                name, f"is {str(kind).lower()}, and a value of type {unlike_type} matches none; change it"
+            )
+        return self._as_mask(rows, values.is_in(_as_series(accepted, kind).implode()))
 
-    def _where(self, rows: np.ndarray, fits: pl.Series) -> np.ndarray:
-        """A mask of those of the rows that fit."""
-        kept = np.zeros(len(self.frame), dtype=bool)
-        kept[rows[fits.to_numpy()]] = True
-        return kept
+    def _as_mask(self, rows: np.ndarray, matches: pl.Series) -> np.ndarray:
+        mask = np.zeros(len(self.frame), dtype=bool)
+        mask[rows[matches.to_numpy()]] = True
+        return mask
 
-    def _told(self, name: str) -> tuple[np.ndarray, pl.Series]:
-        """All values of a column that are told, and the row of each; found once."""
+    def _present_values(self, name: str) -> tuple[np.ndarray, pl.Series]:
+        """Return the row of each present value of a column, and the values; computed once, lists flattened."""
         if name not in self._values:
             values, rows = self.frame[name], np.arange(len(self.frame))
             if isinstance(values.dtype, pl.List):
                 lengths = values.list.len().fill_null(0)
                 rows, values = np.repeat(rows, lengths.to_numpy()), values.filter(lengths > 0).explode()
-            values = _plain(values)
+            values = _normalised(values)
             self._values[name] = rows[values.is_not_null().to_numpy()], values.drop_nulls()
         return self._values[name]
 
 
-def _plain(values: pl.Series) -> pl.Series:
-    """Texts composed as Unicode recommends, whatever the table had; a number that is none is not told."""
+def _normalised(values: pl.Series) -> pl.Series:
+    """Convert texts to Unicode's composed form, and NaN to null."""
     if values.dtype in (pl.Categorical, pl.Enum, pl.String):
         return values.cast(pl.String).str.normalize("NFC")
     return values.fill_nan(None) if values.dtype.is_float() else values
 
 
-def _is_of(kind: pl.DataType, value: Any) -> bool:
-    """Whether a value is of a column's kind; of one that has no values, any is."""
+def _is_of_type(kind: pl.DataType, value: Any) -> bool:
+    """Check that a column's type takes a value; a column without values takes any."""
     if kind == pl.String or kind == pl.Boolean:
         return isinstance(value, str if kind == pl.String else bool)
     return kind == pl.Null or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
-def _fitting(values: list[Any], kind: Any) -> pl.Series:
-    """Those that a column of this kind can hold: no item has any other."""
+def _as_series(values: list[Any], kind: Any) -> pl.Series:
+    """Convert values to a column's type; drop values that it cannot hold, which no item has."""
     if kind.is_integer():
         values = [value for value in values if value == int(value)]
     if kind == pl.String:

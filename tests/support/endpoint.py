@@ -10,7 +10,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from fedrec.serving.http.protocol import configured
+from fedrec.serving.http.protocol import uvicorn_config
 from fedrec.serving.settings import Settings
 from tests.support.toy_world import COOKING, SPACE
 
@@ -24,7 +24,7 @@ def until_ready(client: httpx.Client) -> None:
 def running(app: FastAPI, key: str | None = None, settings: Settings | None = None) -> Iterator[httpx.Client]:
     """The app, as it starts, served as `fedrec serve` does; the client sends this key with all it asks."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(configured(app, settings or Settings()))
+        server = uvicorn.Server(uvicorn_config(app, settings or Settings()))
         thread = Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

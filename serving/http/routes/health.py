@@ -1,0 +1,33 @@
+"""Health and metrics, for monitors."""
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from fedrec.serving.http.context import Context
+from fedrec.serving.http.problems import document_problems
+from fedrec.serving.http.routes.routers import COMMON_PROBLEMS
+from fedrec.serving.schema.status import Health
+
+router = APIRouter(responses=COMMON_PROBLEMS)
+
+
+@router.get("/healthz")
+async def healthz() -> Health:
+    """Report that the process is alive."""
+    return Health(status="alive")
+
+
+@router.get("/readyz", responses=document_problems(503))
+async def readyz(context: Context) -> Health:
+    """Report whether the model is loaded: if not, the problem's `state` is `loading` or `failed`."""
+    version, items = context.engine.recommender.version, len(context.engine.catalogue)
+    return Health(status="ready", model_version=version, items=items)
+
+
+@router.get("/metrics", responses=document_problems(401, 429), response_class=Response)
+def metrics(context: Context) -> Response:
+    """Return metrics for Prometheus."""
+    services = context.services
+    if engine := services.manager.engine:
+        services.metrics.set_model(engine.recommender.version, len(engine.catalogue))
+    return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,45 @@
+"""Types of fields that several requests have."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from fedrec.data.ids import LONGEST_ID, id_fault
+
+MAX_COLUMNS = 20
+
+
+def _check_id(text: str) -> str:
+    if fault := id_fault(text):
+        raise PydanticCustomError("id", "{fault}", {"fault": fault})
+    return text
+
+
+def _check_encoding(text: str) -> str:
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise PydanticCustomError("id", "is not UTF-8")
+    return text
+
+
+SentId = Annotated[str, AfterValidator(_check_encoding)]
+"""An id to look up. Bytes that are not UTF-8 are refused, not replaced."""
+
+ItemId = Annotated[
+    str,
+    Field(min_length=1, max_length=LONGEST_ID, description="no control characters, and neither '.' nor '..'"),
+    AfterValidator(_check_id),
+]
+UserId = ItemId
+"""A new id: the same rule for items and users."""
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Value = Annotated[str, Field(max_length=500)] | bool | Whole | Number
+Values = Annotated[list[Value], Field(max_length=1000)]
+
+
+class RequestModel(BaseModel):
+    """A request's body: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
