@@ -46,7 +46,7 @@ types: install
 
 # The documentation as pages, with the API reference, in var/site; a broken link is an error.
 docs: install
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 notebooks: install
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb

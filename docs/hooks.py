@@ -9,7 +9,15 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**/*.md")
-BESIDE = ("LICENSE", "docs/**/*.png", "docs/**/*.svg", "deploy/*", "benchmarks/*.json", "notebooks/*.ipynb")
+BESIDE = (
+    "LICENSE",
+    "docs/**/*.png",
+    "docs/**/*.svg",
+    "deploy/*",
+    "benchmarks/*.json",
+    "benchmarks/*.toml",
+    "notebooks/*.ipynb",
+)
 """Files that pages show or link to."""
 
 

@@ -57,3 +57,11 @@ def test_the_reference_names_what_exists(page: Path) -> None:
             importlib.import_module(name)
         except ModuleNotFoundError:
             assert hasattr(importlib.import_module(module), symbol), f"{page.name} names {name}"
+
+
+def test_the_contributing_guide_names_every_wing() -> None:
+    guide = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    rooms = [ROOT / room for room in ("data", "recsys", "federation", "serving", "fedrec", "benchmarks")]
+    wings = {path.parent for room in rooms for path in room.glob("*/__init__.py") if not path.parent.is_symlink()}
+    assert len(wings) > 10
+    assert [wing.name for wing in sorted(wings) if f"`{wing.name}/`" not in guide] == []
