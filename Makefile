@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test test-all test-cuda check format lint types notebooks clean
+.PHONY: install demo test test-all test-cuda check format lint types docs notebooks clean
 
 install: $(STAMP)
 
@@ -33,7 +33,7 @@ test-all: install
 test-cuda: install
 	$(BIN)/python -m pytest -m cuda
 
-check: install format lint types test
+check: install format lint types docs test
 
 format: install
 	$(BIN)/ruff format --check .
@@ -43,6 +43,10 @@ lint: install
 
 types: install
 	$(BIN)/pyright
+
+# The documentation as pages, with the API reference, in var/site; a broken link is an error.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 notebooks: install
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb

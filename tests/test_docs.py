@@ -1,0 +1,67 @@
+"""The documentation: its links lead somewhere, and the API reference names what exists."""
+
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fedrec.federation.deployment.app_bundle import ROOT
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+REFERENCE = ROOT / "docs" / "api"
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def links(page: Path) -> Iterator[tuple[str, str]]:
+    """The local links and pictures of a page: path, anchor."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if not re.match(r"[a-z]+:", target):
+            path, _, anchor = target.partition("#")
+            yield path, anchor
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    titles = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\s-]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for path, anchor in links(page):
+        target = page.parent / path if path else page
+        assert target.exists(), f"{page.name} links to {path}"
+        assert not anchor or anchor in anchors(target), f"{page.name} links to {path}#{anchor}"
+
+
+def test_a_broken_link_would_be_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# One title\n[a](b.md#c) [d](#one-title) [e](https://f.g)\n```\n# no title\n[h](i.md)\n```\n", "utf-8"
+    )
+    assert list(links(page)) == [("b.md", "c"), ("", "one-title")]
+    assert anchors(page) == {"one-title"}
+
+
+@pytest.mark.parametrize("page", sorted(REFERENCE.glob("*.md")), ids=lambda page: page.name)
+def test_the_reference_names_what_exists(page: Path) -> None:
+    for name in re.findall(r"^::: (\S+)$", page.read_text("utf-8"), re.MULTILINE):
+        module, _, symbol = name.rpartition(".")
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            assert hasattr(importlib.import_module(module), symbol), f"{page.name} names {name}"
+
+
+def test_the_contributing_guide_names_every_wing() -> None:
+    guide = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    rooms = [ROOT / room for room in ("data", "recsys", "federation", "serving", "fedrec", "benchmarks")]
+    wings = {path.parent for room in rooms for path in room.glob("*/__init__.py") if not path.parent.is_symlink()}
+    assert len(wings) > 10
+    assert [wing.name for wing in sorted(wings) if f"`{wing.name}/`" not in guide] == []
