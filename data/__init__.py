@@ -1,1 +1,1 @@
-"""What is given: raw files, the public catalogue, the private histories. Imports nothing of ours."""
+"""Datasets: readers, the public catalogue, the private shard, partitions and node folders. Imports no other room."""

@@ -1,1 +1,3 @@
-"""How many learn together: orders go out, sums come back. Imports recsys and data; only the front door imports it."""
+"""Federated training: orders, updates, methods, the server's optimisers, the loop over Flower's `Grid`. Imports recsys
+and data.
+"""

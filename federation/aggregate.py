@@ -1,8 +1,9 @@
 """Aggregation: the updates of a round's nodes become one.
 
 A rule is a function of the updates, in the order of the nodes' numbers, and a row of `AGGREGATIONS`; the setting
-`aggregation` chooses it. What a rule returns must still be a sum over clients: the server divides its change by the
-`learners` in it (federation/server_step.py), and its sums become the figures of the round.
+`aggregation` chooses it. A rule returns an `Update` on the scale of a sum over clients: the server divides its `deltas`
+by `sums["learners"]` (federation/server_step.py), and its sums become the metrics of the round. So a rule that computes
+a mean multiplies it by the total of `learners`.
 
 Every update is already a sum over the clients of one node, and the server sees nothing below it. So a trimmed mean, or
 a median, can be taken over nodes only: of each node's mean change (`deltas` over `learners`), weighted by neither its

@@ -36,19 +36,20 @@ class RunConfig:
     __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
 
     method: Annotated[str, KeyOf(METHODS)] = "fedrec"
-    """The model of this project, or a federated peer that it is compared with."""
+    """The model of this project, or a federated baseline that it is compared with."""
     mode: Literal["federated", "central"] = "federated"
     """Each user is a client, or (central) the users of a round are pooled into one client."""
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
-    """Of all random draws: the same seed and data give the same model."""
+    """Seed of all random draws: the same seed and data give the same model."""
     rounds: Annotated[int, Ge(1)] = 200
     """Rounds of training."""
     clients_per_round: Annotated[int, Ge(1)] = 128
     """Users that are drawn for a round."""
     clip: Annotated[float, Gt(0)] = 1.0
-    """No client (pooled, all are one) moves the sum by more, in L2; it also steadies training."""
+    """Maximum L2 norm of a client's change; a longer one is scaled down, which also stabilises training. In central
+    mode the pooled users count as one client."""
     bits: Annotated[int, AfterValidator(_offered), WithJsonSchema({"type": "integer", "enum": BITS})] = 32
-    """Of each number of a change that a client sends: 1 to 8 code it, 32 leaves it as it is."""
+    """Bits per number of a client's change. 1 to 8: quantised; 32: sent as it is."""
     validate_every: Annotated[int, Ge(1)] = 20
     """Rounds between two validations; the best round on validation is the one that is kept."""
     validation_users: Annotated[int, Ge(1)] = 2000
@@ -61,8 +62,8 @@ class RunConfig:
     node_users: Annotated[int, Ge(1)] = 10_000_000
     """Users that one node may bring; a node with more is left out."""
     node_share: Annotated[float, Interval(gt=0, le=1)] = 1.0
-    """Of clients_per_round, and of validation_users, that one node may fill. Below 1 the draw depends on how users are
-    spread over nodes, and a cohort can be smaller."""
+    """Maximum share of clients_per_round, and of validation_users, from one node. Below 1 the sample depends on how users
+    are spread over nodes, and a cohort can be smaller."""
     round_timeout: Annotated[float, Gt(0)] = 3600.0
     """Seconds to wait for the answers of a round."""
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -49,11 +49,12 @@ class Method:
 
     build: Builder
     largest_loss: Callable[[MethodConfig], float]
-    """The largest loss that a client can have; a larger one is a lie, or divergence."""
+    """The largest loss that a client can have; a larger one is invalid, or means that training diverged."""
     min_events: int = 1
     """Events that a client needs to have an example, beside its held-out ones."""
     state_types: Callable[[], list[Any]] | None = None
-    """The types in a client's state, as a node reads them from a file; None if clients keep no state between rounds."""
+    """The types in a client's state, as a node reads them from a file, each also as (type, former name); None if
+    clients keep no state between rounds."""
     poolable: bool = False
     """Whether the clients of a round can be pooled into one (`mode` = 'central')."""
     quantisable: bool = False
@@ -90,7 +91,8 @@ def _build_pfedrec(config: MethodConfig, public: Embeddings, model: Callable[[],
 def _baseline_state_types() -> list[Any]:
     from fedrec.recsys.federated_baselines.method import PersonalTable, UserState
 
-    return [UserState, PersonalTable]
+    of_version_0_1 = [(UserState, "recsys.peers.Private"), (PersonalTable, "recsys.peers.Own")]
+    return [UserState, PersonalTable, *of_version_0_1]
 
 
 def _bound_of_softmax(config: MethodConfig) -> float:

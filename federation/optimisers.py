@@ -76,12 +76,12 @@ class ServerConfig:
     server_rate: Annotated[float, Gt(0)] = 2e-3
     """Length of the server's step: η in the paper."""
     schedule: Literal["constant", "linear"] = "linear"
-    """Of the server's rate; linear: it falls to zero with the last round."""
+    """Schedule of the server's learning rate. linear: it falls to zero with the last round."""
     beta1: Annotated[float, Interval(ge=0, lt=1)] = 0.9
     """Momentum of the server; fedavg has none."""
     beta2: Annotated[float, Interval(ge=0, lt=1)] = 0.99
     """Decay of the second moment in fedadam and fedyogi."""
     adaptivity: Annotated[float, Gt(0)] = 1e-4
-    """Of fedadam and fedyogi, τ in the paper: changes much smaller than this move the adapter little."""
+    """The constant τ of fedadam and fedyogi: changes much smaller than this move the adapter little."""
     aggregation: Annotated[str, KeyOf(AGGREGATIONS)] = "sum"
     """The rule by which the updates of the nodes become one."""

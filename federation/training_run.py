@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from fedrec.data.catalogue import FILE as CATALOGUE
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
+from fedrec.data.split import Split
 from fedrec.data.storage.contents import Contents, is_vacant
 from fedrec.data.storage.json_file import save_json
 from fedrec.data.storage.locks import in_use
@@ -103,10 +104,10 @@ def _resume(
     out: Path, dataset: Dataset, config: RunConfig | None, first: Recommender | None, histories: TrainedOn
 ) -> RunConfig:
     """Return the config of an interrupted run. Raises `InputError` if the run does not belong to the dataset."""
-    card, manifest, data = load_card(out), dataset.manifest, dataset.folder
-    if card["data"]["catalogue_fingerprint"] != manifest["catalogue_fingerprint"]:
+    card, data = load_card(out), dataset.folder
+    if card["data"]["catalogue_fingerprint"] != dataset.catalogue.fingerprint:
         raise InputError(f"{out} was trained on other items than {data} holds; resume with the data it began with")
-    if card["data"]["split"] != manifest["split"]:
+    if Split.from_record(card["data"], str(out / CARD)) != dataset.split:
         raise InputError(f"{out} began in another split than {data} has; resume with the data it began with")
     original = resumed_config(out, card, config, first)
     check_histories(histories, out, card, data)
@@ -125,7 +126,7 @@ def _check_held_out(setup: TrainingSetup) -> None:
     if held_out < 2 and "cold" in dataset.catalogue.frame.columns:
         raise InputError(
             f"setting held_out = {held_out}: the items that {dataset.folder} holds out are cold, and no client may "
-            "train on them; leave held_out at 2, or prepare the data without `split` = cold-items"
+            "train on them; leave held_out at 2, or prepare the data without cold items"
         )
 
 

@@ -92,7 +92,7 @@ def _allowed_values(kind: Mapping[str, Any]) -> str:
         return "true or false"
     if "enum" in kind:
         *others, last = map(str, kind["enum"])
-        return f"{', '.join(others)} or {last}"
+        return f"{', '.join(others)} or {last}" if others else last
     if least := kind.get("items", {}).get("minLength"):
         return f"at least {least} characters each"
     if "minimum" in kind and "maximum" in kind:

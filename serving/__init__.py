@@ -1,1 +1,1 @@
-"""How it is asked: an index over item vectors behind an HTTP endpoint. Imports recsys and data; never federation."""
+"""The HTTP endpoint: index, engine, live catalogue, routes. Imports recsys and data."""

@@ -344,5 +344,5 @@ def test_comparing_with_itself_differs_by_nothing(trained: fedrec.Run, toy: Path
     films = fedrec.load_dataset(toy)
     same = fedrec.compare(trained, trained, films, metric="mrr")
     assert (same.difference, same.interval, same.p) == (0.0, (0.0, 0.0), 1.0)
-    with pytest.raises(fedrec.InputError, match="metric 'auc'"):
+    with pytest.raises(fedrec.InputError, match="`metric` = 'auc'"):
         fedrec.compare(trained, trained, films, metric="auc")

@@ -252,7 +252,7 @@ def test_the_best_round_is_measured_with_its_own_private_parts(
     assert metrics["test"]["sampled-99"]["users"] == 12
     with pytest.raises(InputError, match=f"a run of {method}"):
         Recommender.load(out)
-    is_refused(fedrec("train", toy, "--out", out, "--resume"), f"the private parts of {method} are lost")
+    is_refused(fedrec("train", toy, "--out", out, "--resume"), f"the client states of {method} are lost")
 
 
 @pytest.mark.parametrize(("change", "said"), [({"mode": "central"}, "cannot be pooled"), ({"bits": 4}, "bits = 4")])

@@ -2,8 +2,10 @@
 
 import copy
 import pickle
+import shutil
 import stat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 
 from fedrec.data.errors import InputError
 from fedrec.federation.client_state import ClientStateStore, state_file
+from fedrec.federation.methods import METHODS
 from fedrec.recsys.federated_baselines.method import PersonalTable, UserState
 
 RUN = "a run"
@@ -86,7 +89,7 @@ def test_it_outlives_the_process_in_a_file_for_its_owner_alone(tmp_path: Path) -
         parts[0], parts[1] = UserState(torch.tensor([3.0])), kept
     assert [stat.S_IMODE(path.stat().st_mode) for path in (file, file.parent)] == [0o600, 0o700]
     assert list(file.parent.iterdir()) == [file]
-    again = ClientStateStore(file, np.array([9, 5, 2**64 - 1], dtype=np.uint64)).at(RUN, 3)
+    again = ClientStateStore(file, np.array([9, 5, 2**64 - 1], dtype=np.uint64), state_types("pfedrec")).at(RUN, 3)
     assert again.keys() == {1, 2}
     assert torch.equal(again[1].user_vector, torch.tensor([3.0]))
     assert again[1].personal is None
@@ -94,6 +97,22 @@ def test_it_outlives_the_process_in_a_file_for_its_owner_alone(tmp_path: Path) -
         (kept.user_vector, *(kept.personal or ())), (again[2].user_vector, *again[2].personal), strict=True
     ):
         assert torch.equal(was, now)
+
+
+def test_a_file_of_version_0_1_opens(tmp_path: Path) -> None:
+    """Its classes had other names. It was written there with the salts of users 0 and 1, after round 1."""
+    file = tmp_path / "client-state.pt"
+    shutil.copy(Path(__file__).parent / "old" / file.name, file)
+    states = ClientStateStore(file, SALTS, state_types("pfedrec")).at(RUN, 1)
+    assert states[0].user_vector.tolist() == [1.0, 2.0, 3.0]
+    assert states[1].personal.table.tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert (states[1].personal.rows.tolist(), states[1].personal.score_delta.tolist()) == ([2], [0.5])
+
+
+def state_types(method: str) -> list[Any]:
+    types = METHODS[method].state_types
+    assert types
+    return types()
 
 
 def test_in_the_file_are_the_round_before_and_the_best_one_too(tmp_path: Path) -> None:

@@ -97,7 +97,9 @@ def test_a_byte_order_mark_before_a_table_is_no_fault(tmp_path: Path) -> None:
 
 def test_settings_that_are_nested_deeply_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text("a = " + "[" * 100_000)
-    with pytest.raises(InputError, match=r"^--config .*a\.toml is nested too deeply for TOML; mend it, or use --set$"):
+    with pytest.raises(
+        InputError, match=r"^`config` .*a\.toml is nested too deeply for TOML; mend it, or use `settings`$"
+    ):
         read_settings(tmp_path / "a.toml", [])
 
 

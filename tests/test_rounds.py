@@ -412,7 +412,7 @@ def test_a_run_that_is_resumed_with_other_users_goes_on_and_says_so(
 
 def test_a_census_needs_no_model(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would take longer to open than all the rest of an answer."""
-    monkeypatch.setattr(training_setup, "Model", lambda *_: pytest.fail("the model was built"))
+    monkeypatch.setattr(training_setup, "TwoTowerModel", lambda *_: pytest.fail("the model was built"))
     config = small_config()
     assert len(take_census(LocalGrid.over(TrainingSetup(Dataset.open(toy), config)), config, toy_stamp())) == 12
 

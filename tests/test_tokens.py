@@ -29,7 +29,7 @@ def app_of(run: Any, **settings: Any) -> Any:
 
 def signed(user: str = ANN, secret: str = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
     """A token as an application's backend makes it, by any library."""
-    given = {"sub": user, "aud": "fedrec", "exp": int(time.time()) + 600} | claims
+    given = {"sub": user, "aud": "fedrec", "exp": int(time.time()) + 86_400} | claims
     return jwt.encode({name: value for name, value in given.items() if value is not None}, secret, algorithm)
 
 

@@ -119,8 +119,8 @@ def test_answering_by_history_needs_no_transformers(run: Path) -> None:
     code = (
         "import sys, pathlib; from fedrec.recsys.recommender import Recommender;"
         "from fedrec.serving.engine import Engine;"
-        f"engine = Engine.from_recommender(Recommender.load(pathlib.Path({str(run)!r}))).warm();"
+        f"engine = Engine.from_recommender(Recommender.load(pathlib.Path({str(run)!r}))).warm_up();"
         "assert not engine.reads_texts and not {'transformers', 'sentence_transformers'} & set(sys.modules);"
-        "engine.load_encoder(); assert engine.reads_texts"
+        "engine.load_text_encoder(); assert engine.reads_texts"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -20,22 +20,24 @@ def demo(
     out: Annotated[Path, typer.Option(help="The run's folder; an earlier demo there is replaced.")] = Path("runs/demo"),
 ) -> None:
     """Run everything on generated data: prepare, embed, train federated, compare, recommend."""
+    from fedrec.datasets import PREPARED
     from fedrec.demo import play
 
-    with _stoppable():
+    with _stoppable(f"fedrec train {PREPARED / 'demo'} --out {out} --resume"):
         play(out)
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
-    """End with status 130 after Ctrl-C, and print what can be resumed."""
+def _stoppable(resuming_command: str) -> Iterator[None]:
+    """End with status 130 after Ctrl-C, and print what can be resumed, and how."""
     from fedrec import console
 
     try:
         yield
     except KeyboardInterrupt as interrupt:
         for note in getattr(interrupt, "__notes__", []):
-            console.status(f"Stopped; {with_options(note, click.get_current_context().command)}")
+            how = f": {resuming_command}" if "`resume=True`" in note else ""
+            console.status(f"Stopped; {with_options(note, click.get_current_context().command)}{how}")
         raise typer.Exit(130) from interrupt
 
 
@@ -88,7 +90,7 @@ def train(
 
     chosen = read_settings(config, settings or [], preset)
     table: dict[str, Any] = to_flat(chosen) if chosen else {}
-    with _stoppable():
+    with _stoppable(f"fedrec train {data} --out {out} --resume"):
         run = train(
             Dataset.open(data),
             out=out,

@@ -9,8 +9,9 @@ from urllib.parse import quote, unquote
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.types import Scope
 
-_SUFFIXES = {"/v1/items/": {"GET": "/similar"}, "/v1/users/": {"POST": "/token"}}
-"""Paths that hold an id, and the suffix that may follow it, by method. Encoded (`%2Fsimilar`) it belongs to the id."""
+_SUFFIXES = {"/v1/items/": {"GET": ("/similar",)}, "/v1/users/": {"POST": ("/token",)}}
+"""Paths that hold an id, and the suffixes that may follow it, by method. Every route below an id must be listed here:
+any other suffix is read as a part of the id, and so is a listed one that is encoded (`%2Fsimilar`)."""
 
 
 class IdConvertor(Convertor[str]):
@@ -41,6 +42,6 @@ def routed_path(scope: Scope) -> str:
 
 def _encode_slashes(sent: str, prefix: str, method: str) -> str:
     """Convert `/v1/items/a/b/similar` to `/v1/items/a%2Fb/similar`."""
-    encoded, suffix = sent.removeprefix(prefix), _SUFFIXES[prefix].get(method, "")
-    suffix = suffix if encoded.endswith(suffix) else ""
+    encoded = sent.removeprefix(prefix)
+    suffix = next((suffix for suffix in _SUFFIXES[prefix].get(method, ()) if encoded.endswith(suffix)), "")
     return prefix + encoded.removesuffix(suffix).replace("/", "%2F") + suffix
