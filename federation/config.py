@@ -62,8 +62,8 @@ class RunConfig:
     node_users: Annotated[int, Ge(1)] = 10_000_000
     """Users that one node may bring; a node with more is left out."""
     node_share: Annotated[float, Interval(gt=0, le=1)] = 1.0
-    """Maximum share of clients_per_round, and of validation_users, from one node. Below 1 the sample depends on how users
-    are spread over nodes, and a cohort can be smaller."""
+    """Maximum share of clients_per_round, and of validation_users, from one node. Below 1 the sample depends on how
+    users are spread over nodes, and a cohort can be smaller."""
     round_timeout: Annotated[float, Gt(0)] = 3600.0
     """Seconds to wait for the answers of a round."""
     model: ModelConfig = field(default_factory=ModelConfig)
