@@ -3,6 +3,7 @@
 import ast
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -61,9 +62,14 @@ def wing_of(module: str) -> str:
     return ".".join(parts[:depth])
 
 
+@cache
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
 def imports(path: Path, top_level: bool = False) -> Iterator[str]:
     """Dotted names that a file imports; with `top_level`, only those that its own import imports."""
-    tree = ast.parse(path.read_text("utf-8"))
+    tree = parse(path)
     for node in tree.body if top_level else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -134,7 +140,7 @@ TEXT = {"read_text": 0, "write_text": 1}
 
 def unencoded(path: Path) -> Iterator[str]:
     """Calls in a file that read or write text in the encoding of the process's locale."""
-    for call in (node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)):
+    for call in (node for node in ast.walk(parse(path)) if isinstance(node, ast.Call)):
         name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
         named = {keyword.arg: getattr(keyword.value, "value", None) for keyword in call.keywords}
         first = getattr(call.args[0], "value", None) if call.args else named.get("mode", "r")
