@@ -47,9 +47,11 @@ def load(folder: str | Path) -> "Run":
 class Run:
     """A trained run, or one that is still to be finished.
 
-    run = fedrec.load("runs/try")
-    run.metrics["test"]["ndcg@10"]
-    run.recommend(history=["50", "181"], k=5)
+        run = fedrec.load("runs/try")
+        run.metrics["test"]["ndcg@10"]
+        run.recommend(history=["50", "181"], k=5)
+
+    Files are read at the first use.
     """
 
     folder: Path
