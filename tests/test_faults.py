@@ -70,9 +70,9 @@ def are_refused(lies: dict[int, str], records: list[dict[str, Any]]) -> None:
 
 @pytest.fixture(scope="module")
 def survived(toy: Path, embeddings: Tensor, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """The log of a run of six rounds over two nodes, whose second one's device lies before the node is killed."""
+    """The log of a run of seven rounds over two nodes, whose second one's device lies before the node is killed."""
     folder = tmp_path_factory.mktemp("survived")
-    with trial(toy, folder, [8, 4], 0, rounds=6, validate_every=6, nodes=2, round_timeout=120) as made:
+    with trial(toy, folder, [8, 4], 0, rounds=7, validate_every=7, nodes=2, round_timeout=120) as made:
         join(made, LIES)
         with made.running():
             for number in range(1, KILLED):
@@ -80,7 +80,7 @@ def survived(toy: Path, embeddings: Tensor, tmp_path_factory: pytest.TempPathFac
             made.until_asked("node-1", KILLED)
             made.here.kill("node-1")
             made.come_back(1)
-        return finished(made, 6)
+        return finished(made, 7)
 
 
 def test_a_device_that_lies_is_refused_and_the_round_goes_on(survived: list[dict[str, Any]]) -> None:
