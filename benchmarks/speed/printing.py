@@ -9,8 +9,6 @@ from fedrec import console
 from fedrec.federation.config import RunConfig
 from fedrec.recsys.environment import environment_info
 
-PARTS = ("cohort", "scale", "nodes")
-
 
 def run_parts(config: RunConfig, parts: Sequence[str], command: str) -> dict[str, Any]:
     """Measure these parts; add command, settings, versions and machine."""

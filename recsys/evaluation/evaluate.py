@@ -23,11 +23,6 @@ SPLITS = ("test", "validation")
 """The splits that hold a held-out item of each user."""
 
 
-def evaluate_scorer(score: Scorer, dataset: Dataset, protocol: str = "full", split: str = "test") -> dict[str, float]:
-    """Return a scorer's metrics over all users of a dataset. Raises `InputError` as `rank_held_out` does."""
-    return ranking_metrics(rank_held_out(score, dataset, protocol, split))
-
-
 def rank_held_out(score: Scorer, dataset: Dataset, protocol: str, split: str) -> Ranking:
     """Rank the held-out item of every user of a dataset, under one of `PROTOCOLS`.
 
