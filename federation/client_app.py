@@ -83,4 +83,10 @@ def _open_setup(folder: str, config: RunConfig) -> TrainingSetup:
     return TrainingSetup(Dataset.open(Path(folder)), config)
 
 
+def close_nodes() -> None:
+    """Forget the open nodes: a process that serves one run after another keeps nothing of the run before."""
+    open_node.cache_clear()
+    _open_setup.cache_clear()
+
+
 app = client_app(node_of_context)

@@ -32,8 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: who waits for a federation leaves his idle."""
-    return (psutil.cpu_count() or 1) + 1
+    """Two more than there are cores: a test that waits for a federation leaves its core idle."""
+    return (psutil.cpu_count() or 1) + 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -30,6 +30,9 @@ REASONS = {
     "nobody": "for the metric recall@5 of 0 ranked users",
 }
 
+TIMEOUT = 60
+"""Seconds that the server waits for the node that is killed."""
+
 LIES = {1: "nan", 2: "shapes", 3: "old", 4: "twice"}
 KILLED = 5
 """The round in which the node is killed: right after its device has answered twice, since Flower's node may have kept
@@ -50,9 +53,8 @@ def finished(made: Trial, rounds: int) -> list[dict[str, Any]]:
 def join(made: Trial, lies: dict[int, str]) -> None:
     """An honest node of eight users joins, and one of four whose device lies in these rounds."""
     open_for_both = {round: "slow" for round, lie in lies.items() if lie == "twice"}  # until the second answer is there
-    folder = made.folders[0].parent
-    made.join_unguarded(0, malicious_node.surroundings(folder / "honest", open_for_both, pause=5))
-    made.join_unguarded(1, malicious_node.surroundings(folder / "device", lies))
+    made.join_malicious(0, open_for_both, pause=5)
+    made.join_malicious(1, lies)
 
 
 def are_refused(lies: dict[int, str], records: list[dict[str, Any]]) -> None:
@@ -72,7 +74,7 @@ def are_refused(lies: dict[int, str], records: list[dict[str, Any]]) -> None:
 def survived(toy: Path, embeddings: Tensor, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The log of a run of seven rounds over two nodes, whose second one's device lies before the node is killed."""
     folder = tmp_path_factory.mktemp("survived")
-    with trial(toy, folder, [8, 4], 0, rounds=7, validate_every=7, nodes=2, round_timeout=120) as made:
+    with trial(toy, folder, [8, 4], 0, rounds=7, validate_every=7, nodes=2, round_timeout=TIMEOUT) as made:
         join(made, LIES)
         with made.running():
             for number in range(1, KILLED):
@@ -94,7 +96,7 @@ def test_a_node_is_killed_in_a_round(survived: list[dict[str, Any]]) -> None:
     assert (before["clients_answered"], before["absences"]) == (12, [])
     assert then["clients_answered"] == 8
     (lost,) = then["absences"] or then["refusals"]
-    assert "no answer within 120 s" in lost or "Node Unavailable" in lost
+    assert f"no answer within {TIMEOUT} s" in lost or "Node Unavailable" in lost
     assert survived[-1]["clients_answered"] == 12
 
 
@@ -138,7 +140,7 @@ def test_a_node_comes_late_and_the_servers_app_is_killed(toy: Path, embeddings: 
 def test_a_slow_node_is_not_waited_for(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
     """Its answer is absent from the round whose deadline it missed, and is not taken for a later round's."""
     with trial(toy, tmp_path, [8, 4], 1, rounds=6, validate_every=6, nodes=2, round_timeout=60) as made:
-        made.join_unguarded(1, malicious_node.surroundings(tmp_path / "device", {2: "slow"}, pause=75))
+        made.join_malicious(1, {2: "slow"}, pause=75)
         with made.running():
             pass
         records = finished(made, 6)

@@ -1,11 +1,13 @@
-"""One message at a node, in a process of its own: the installed ClientApp answers it.
+"""The messages to a node, in a process of their own: the installed ClientApp answers them one by one.
 
 Flower's own `flwr-clientapp` unpacks the bundle that came from the server and runs the code in it, beside the node's
 histories. This one never unpacks a bundle: it runs the code that the node's owner has installed, and only if the
-bundle holds the same. What it needs of Flower's internals is here, for flwr 1.41.
+bundle holds the same. It also stays for the next message, so that a node imports the libraries and opens its data once
+a run. What it needs of Flower's internals is here, for flwr 1.41.
 """
 
 import logging
+import math
 import os
 import sys
 import time
@@ -28,7 +30,7 @@ from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
-from fedrec.federation.client_app import app
+from fedrec.federation.client_app import app, close_nodes
 from fedrec.federation.deployment import app_bundle
 
 OURS = app_bundle.installed()
@@ -39,22 +41,31 @@ APPS = [TaskType.CLIENT_APP, TaskType.AGENT_APP]
 
 POLL = 0.1
 """Seconds between two polls for a message."""
+IDLE = 600.0
+"""Seconds without a message after which a process that has answered one ends, and gives its memory back."""
 
 logger = logging.getLogger("fedrec")
 
 
-def acquire(address: str, secret: bytes) -> str:
-    """Wait until the SuperNode at `address` has a message, even while it starts, and return the token to fetch it."""
+def acquire(address: str, secret: bytes, patience: float = math.inf) -> str | None:
+    """Wait until the SuperNode at `address` has a message, even while it starts, and return the token to fetch it.
+
+    Returns None after `patience` seconds without a message.
+    """
     signed = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods={"/flwr.proto.Runtime/AcquireTask"})
     client = _client(address, RuntimeVersionHttpInterceptor(component_name="SuperExec"), signed)
-    while True:
-        try:
-            if token := client.AcquireTask(AcquireTaskRequest(supported_task_types=APPS)).token:
-                client.close()
-                return token
-        except httpx.TransportError:
-            logger.debug("the SuperNode does not listen")
-        time.sleep(POLL)
+    started = time.monotonic()
+    try:
+        while time.monotonic() - started < patience:
+            try:
+                if token := client.AcquireTask(AcquireTaskRequest(supported_task_types=APPS)).token:
+                    return token
+            except httpx.TransportError:
+                logger.debug("the SuperNode does not listen")
+            time.sleep(POLL)
+    finally:
+        client.close()
+    return None
 
 
 def reply_to(message: Message, context: Context, content: bytes) -> Message:
@@ -72,8 +83,11 @@ def reply_to(message: Message, context: Context, content: bytes) -> Message:
         )
 
 
-def answer(address: str, token: str) -> None:
-    """Fetch the message that `token` is for from the SuperNode at `address`, and hand in the answer."""
+def answer(address: str, token: str, last_run: int | None) -> int | None:
+    """Fetch the message that `token` is for from the SuperNode at `address`, and hand in the answer.
+
+    What is open for another run than the message's is closed first. Returns the run, or None if the answer is an error.
+    """
     names = RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"), RuntimeTokenHttpInterceptor(token)
     client = _client(address, *names, patient=True)
     heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
@@ -81,6 +95,8 @@ def answer(address: str, token: str) -> None:
     context, status, details = None, SubStatus.FAILED, "the process of the message ended early; the node's log says why"
     try:
         message, context, _, fab = pull_task_input(client)
+        if context.run_id != last_run:
+            close_nodes()
         reply = reply_to(message, context, fab.content)
         push_message(client, reply, context)
         status, details = (
@@ -90,6 +106,7 @@ def answer(address: str, token: str) -> None:
         push_task_output(client, context, status, details)
         heartbeat.stop()
         client.close()
+    return None if context is None or reply.has_error() else context.run_id
 
 
 def _client(address: str, *interceptors: ProtobufClientInterceptor, patient: bool = False) -> RuntimeHttpClient:
@@ -103,13 +120,20 @@ def _client(address: str, *interceptors: ProtobufClientInterceptor, patient: boo
 
 
 def main(address: str, secret: Path) -> None:
-    """Wait for one message and answer it. A failure after it has arrived is only logged."""
+    """Answer messages until none has come for a while, or one has failed.
+
+    The process after this one starts from what is installed then: code that was updated meanwhile needs no restart.
+    """
     start_parent_process_monitor(os.getppid())
-    token = acquire(address, secret.read_bytes())
-    try:
-        answer(address, token)
-    except Exception:
-        logger.exception("a message was not answered")
+    run, patience = None, math.inf
+    while token := acquire(address, secret.read_bytes(), patience):
+        try:
+            run, patience = answer(address, token, run), IDLE
+        except Exception:
+            logger.exception("a message was not answered")
+            return
+        if run is None:
+            return
 
 
 if __name__ == "__main__":

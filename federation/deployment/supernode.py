@@ -66,9 +66,9 @@ def _command(config: NodeConfig, address: str, secret: Path) -> list[str]:
 
 
 def _answer_messages(supernode: Process, address: str, secret: Path) -> None:
-    """Start a process to wait for a message and answer it, then the next: a SuperNode takes in one at a time.
+    """Keep a process that waits for messages and answers them: a SuperNode takes in one at a time.
 
-    It is started ahead of its message, since its imports take longer than most answers.
+    It is started ahead of its first message, since its imports take longer than most answers.
     """
     process = _process(address, secret)
     try:
@@ -76,7 +76,7 @@ def _answer_messages(supernode: Process, address: str, secret: Path) -> None:
             if (status := process.poll()) is not None:
                 if status > 0:
                     raise InputError("this node cannot answer messages; the lines above say why: mend the installation")
-                process = _process(address, secret)  # it has answered, or was killed
+                process = _process(address, secret)  # it ended after an error or a long rest, or was killed
             time.sleep(EVERY)
     finally:
         process.kill()

@@ -89,10 +89,13 @@ class Federation:
         """Start a node with this node config; its key is made and registered the first time. `port` overrides
         the SuperLink's port."""
         self.admit(name)
-        command = ["fedrec", "node", "run", "--server", f"localhost:{port or self.port}"]
-        command += ["--authority", str(self.certificates / AUTHORITY), "--key", str(self.keys / name)]
-        command += [word for option, value in config.items() for word in (f"--{option}", str(value))]
-        self.start(name, command, threads)
+        self.start(name, ["fedrec", *self.node_arguments(name, config, port)], threads)
+
+    def node_arguments(self, name: str, config: Mapping[str, Scalar], port: int | None = None) -> list[str]:
+        """Build the arguments of `fedrec` that run a node."""
+        arguments = ["node", "run", "--server", f"localhost:{port or self.port}"]
+        arguments += ["--authority", str(self.certificates / AUTHORITY), "--key", str(self.keys / name)]
+        return [*arguments, *(word for option, value in config.items() for word in (f"--{option}", str(value)))]
 
     def admit(self, name: str) -> None:
         """Make a node's key and register it, if it has none."""

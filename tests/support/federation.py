@@ -20,6 +20,7 @@ from fedrec.data.partition import UserPartition
 from fedrec.federation import round_log
 from fedrec.local_federation.certificates import AUTHORITY
 from fedrec.local_federation.processes import LINK, Federation, federation, free_port, key_values
+from tests.support import malicious_node
 from tests.support.toy_world import SMALL
 
 SERVER_APP = "flwr-serverapp"
@@ -27,7 +28,7 @@ PATIENCE = 240.0
 """Seconds for what must happen sooner or later; the machine may be busy."""
 
 WHOLE = 900.0
-"""Seconds for a run to its end: on a busy machine a node takes half a minute to start a process for each message."""
+"""Seconds for a run to its end: on a busy machine a node takes half a minute to start the process of its messages."""
 
 
 @dataclass
@@ -46,16 +47,23 @@ class Trial:
         self.here.join(name, {"data": str(self.folders[part])}, **how)
         return name
 
-    def join_unguarded(self, part: int, surroundings: Mapping[str, str] | None = None, name: str = "") -> str:
+    def join_unguarded(self, part: int, name: str) -> None:
         """Start Flower's own SuperNode over this part's folder: its executor runs whatever code a bundle brings."""
-        here, name = self.here, name or f"node-{part}"
+        here = self.here
         here.admit(name)
         command = ["flower-supernode", "--superlink", f"localhost:{here.port}", "--port", str(free_port())]
         command += ["--root-certificates", str(here.certificates / AUTHORITY)]
         command += ["--auth-supernode-private-key", str(here.keys / name)]
         command += ["--node-config", key_values({"data": str(self.folders[part])})]
-        here.start(name, command, surroundings=surroundings)
-        return name
+        here.start(name, command)
+
+    def join_malicious(self, part: int, lies: Mapping[int, str], pause: float = 0) -> None:
+        """Start the node that holds this part, on a device that lies in these rounds; `slow` takes `pause` seconds."""
+        here, name = self.here, f"node-{part}"
+        here.admit(name)
+        arguments = here.node_arguments(name, {"data": str(self.folders[part])})
+        command = ["python", "-m", malicious_node.__name__, *arguments]
+        here.start(name, command, surroundings=malicious_node.surroundings(lies, pause))
 
     @contextmanager
     def running(self, **knobs: Any) -> Iterator[None]:

@@ -1,39 +1,34 @@
-"""A node whose device lies: it runs this in place of Flower's `flwr-clientapp`, and so answers as it likes.
+"""A node whose device lies: it answers messages by this in place of our message process, and so as it likes.
 
-Nothing of ours is patched: the honest answer is computed by the app that came from the server, and then replaced, as
-anybody can who owns the device.
+The honest answer is computed by the installed app, and then replaced, as anybody can who owns the device.
 """
 
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
 from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.runtime import run_clientapp
+
+from fedrec import cli
+from fedrec.federation import client_app
+from fedrec.federation.deployment import message_process, supernode
 
 LIES, PAUSE = "FEDREC_TEST_LIES", "FEDREC_TEST_PAUSE"
 """Environment variables: `round:lie,round:lie`, and how many seconds `slow` takes."""
 
-COMMAND = "flwr-clientapp"
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def surroundings(folder: Path, lies: dict[int, str], pause: float = 0) -> dict[str, str]:
-    """What a SuperNode is started with so that its device lies in these rounds."""
-    folder.mkdir(parents=True, exist_ok=True)
-    command = folder / COMMAND
-    command.write_text(f"#!{sys.executable}\nfrom tests.support.malicious_node import main\nmain()\n")
-    command.chmod(0o755)
-    return {
-        "PATH": os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "PYTHONPATH": str(ROOT),
-        LIES: ",".join(f"{round}:{lie}" for round, lie in lies.items()),
-        PAUSE: str(pause),
-    }
+def surroundings(lies: Mapping[int, str], pause: float = 0) -> dict[str, str]:
+    """The environment of a node whose device lies in these rounds."""
+    told = ",".join(f"{round}:{lie}" for round, lie in lies.items())
+    return {"PYTHONPATH": str(ROOT), LIES: told, PAUSE: str(pause)}
 
 
 def filled(value: float) -> Callable[[Array], Array]:
@@ -92,31 +87,43 @@ def lie_of(message: Message) -> str | None:
     return lie if message.metadata.message_type == ("evaluate" if lie in RANKING else "train") else None
 
 
+def answer(message: Message, context: Context) -> Message:
+    """Answer as the installed app does, and then lie."""
+    reply = client_app.app(message, context)
+    if lie := lie_of(message):
+        ANSWERS[lie](reply)
+    return reply
+
+
+def push_message(client: RuntimeHttpClient, message: Message, context: Context) -> None:
+    """Hand in an answer, and in a round of `twice` another one to the same message."""
+    request = Message(RecordDict(), 0, message.metadata.message_type)
+    request.metadata.__dict__["_message_id"] = message.metadata.reply_to_message_id
+    request.metadata.__dict__["_src_node_id"] = message.metadata.dst_node_id
+    request.metadata.__dict__["_dst_node_id"] = message.metadata.src_node_id
+    request.metadata.__dict__["_group_id"] = message.metadata.group_id
+    again = None
+    if lie_of(message) == "twice":
+        again = Message(message.content, reply_to=request)
+        with_deltas(again, filled(0.0))
+    run_clientapp.push_message(client, message, context)
+    if again:
+        run_clientapp.push_message(client, again, context)
+
+
+def start_process(address: str, secret: Path) -> supernode.Process:
+    return subprocess.Popen([sys.executable, "-P", "-m", __spec__.name, address, str(secret)])
+
+
 def main() -> None:
-    from flwr.supernode.cli import flwr_clientapp
-    from flwr.supernode.runtime import run_clientapp
+    """Be the node (`node run …`), whose messages go to this file, or the process that answers them."""
+    if sys.argv[1] == "node":
+        supernode._process = start_process
+        cli.main()
+    else:
+        message_process.app, message_process.push_message = answer, push_message  # type: ignore[assignment]
+        message_process.main(sys.argv[1], Path(sys.argv[2]))
 
-    honest, push = ClientApp.__call__, run_clientapp.push_message
 
-    def answer(self: ClientApp, message: Message, context: Context) -> Message:
-        reply = honest(self, message, context)
-        if lie := lie_of(message):
-            ANSWERS[lie](reply)
-        return reply
-
-    def push_message(client: RuntimeHttpClient, message: Message, context: Context) -> None:
-        request = Message(RecordDict(), 0, message.metadata.message_type)
-        request.metadata.__dict__["_message_id"] = message.metadata.reply_to_message_id
-        request.metadata.__dict__["_src_node_id"] = message.metadata.dst_node_id
-        request.metadata.__dict__["_dst_node_id"] = message.metadata.src_node_id
-        request.metadata.__dict__["_group_id"] = message.metadata.group_id
-        again = None
-        if lie_of(message) == "twice":
-            again = Message(message.content, reply_to=request)
-            with_deltas(again, filled(0.0))
-        push(client, message, context)
-        if again:
-            push(client, again, context)
-
-    ClientApp.__call__, run_clientapp.push_message = answer, push_message
-    sys.exit(flwr_clientapp())
+if __name__ == "__main__":
+    main()
