@@ -118,7 +118,8 @@ def test_more_lies(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
 @pytest.mark.long
 def test_a_node_comes_late_and_the_servers_app_is_killed(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
     """The late one is asked from the next round on; the run goes on from its last round, with everybody."""
-    with trial(toy, tmp_path, [8, 4], 1, rounds=6, validate_every=6, nodes=1) as made:
+    with trial(toy, tmp_path, [8, 4], 0, rounds=6, validate_every=6, nodes=1) as made:
+        made.join_malicious(0, dict.fromkeys(range(2, 6), "slow"), pause=15)  # until the late one is there
         with made.running():
             made.until_round(1)
             made.join(1)
@@ -156,7 +157,7 @@ def test_the_network_is_cut_and_restored(toy: Path, embeddings: Tensor, tmp_path
         trial(toy, tmp_path, [8, 4], 1, rounds=6, validate_every=6, nodes=2, round_timeout=60) as made,
         Line(made.here.port, made.here.certificates) as line,
     ):
-        made.join(1, port=line.port)
+        made.join_malicious(1, {2: "slow"}, pause=5, port=line.port)  # until the line is cut
         with made.running():
             made.until_asked("node-1", 2)
             line.cut()

@@ -57,11 +57,11 @@ class Trial:
         command += ["--node-config", key_values({"data": str(self.folders[part])})]
         here.start(name, command)
 
-    def join_malicious(self, part: int, lies: Mapping[int, str], pause: float = 0) -> None:
+    def join_malicious(self, part: int, lies: Mapping[int, str], pause: float = 0, port: int | None = None) -> None:
         """Start the node that holds this part, on a device that lies in these rounds; `slow` takes `pause` seconds."""
         here, name = self.here, f"node-{part}"
         here.admit(name)
-        arguments = here.node_arguments(name, {"data": str(self.folders[part])})
+        arguments = here.node_arguments(name, {"data": str(self.folders[part])}, port)
         command = ["python", "-m", malicious_node.__name__, *arguments]
         here.start(name, command, surroundings=malicious_node.surroundings(lies, pause))
 
