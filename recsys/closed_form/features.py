@@ -64,8 +64,8 @@ class FourierFeatures:
     def __call__(self, embeddings: Tensor) -> Tensor:
         """Compute the features of items: (n, E) → (n, M) in [-1, 1], multiples of a power of two."""
         unit = unit_of(1.0)
-        blocks = (
-            round_to_units(torch.cos(self.whitening(part) @ self.frequencies + self.phases), unit) * unit
-            for part in embeddings.split(BLOCK)
-        )
-        return torch.cat(list(blocks))
+        features = torch.empty(len(embeddings), self.frequencies.shape[1])
+        for part, out in zip(embeddings.split(BLOCK), features.split(BLOCK), strict=True):
+            values = torch.cos(self.whitening(part) @ self.frequencies + self.phases)
+            out.copy_(round_to_units(values, unit)).mul_(unit)
+        return features

@@ -10,11 +10,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+BLOCK = 4096
+"""Items whose vectors are multiplied at a time."""
+
 
 def covariance(vectors: Tensor) -> Tensor:
-    """Compute the covariance of item vectors over a catalogue: (N, E) → (E, E)."""
-    centred = vectors.double() - vectors.double().mean(0)
-    return (centred.T @ centred / len(centred)).float()
+    """Compute the covariance of item vectors over a catalogue, in blocks: (N, E) → (E, E)."""
+    mean = vectors.mean(0, dtype=torch.float64)
+    total = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+    for part in vectors.split(BLOCK):
+        centred = part.double() - mean
+        total += centred.T @ centred
+    return (total / len(vectors)).float()
 
 
 def standardise(users: Tensor, spread: Tensor) -> Tensor:

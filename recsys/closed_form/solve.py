@@ -13,6 +13,9 @@ from torch import Tensor
 
 from fedrec.recsys.closed_form.statistics import CROSS, GRAM, Statistics
 
+BLOCK = 4096
+"""Items whose target vectors are multiplied at a time."""
+
 
 @dataclass(frozen=True, eq=False)
 class RidgePath:
@@ -33,11 +36,18 @@ class RidgePath:
         return self.vectors @ (self.projected / (self.eigenvalues + ridge).unsqueeze(1))
 
 
-def decoding(targets: Tensor, ridge: float) -> Tensor:
-    """Compute D = (ΨᵀΨ + μI)⁻¹ for the target vectors Ψ (N, M') of a catalogue: (M', M') float64."""
-    gram = targets.double().T @ targets.double()
-    gram.diagonal().add_(ridge)
-    return torch.cholesky_inverse(torch.linalg.cholesky(gram))
+def target_gram(targets: Tensor) -> Tensor:
+    """Compute ΨᵀΨ for the target vectors Ψ (N, M') of a catalogue, in blocks: (M', M') float64."""
+    gram = torch.zeros(targets.shape[1], targets.shape[1], dtype=torch.float64)
+    for part in targets.split(BLOCK):
+        gram += part.double().T @ part.double()
+    return gram
+
+
+def decoding(gram: Tensor, ridge: float) -> Tensor:
+    """Compute D = (ΨᵀΨ + μI)⁻¹ from ΨᵀΨ: (M', M') float64."""
+    penalised = gram + ridge * torch.eye(len(gram), dtype=gram.dtype)
+    return torch.cholesky_inverse(torch.linalg.cholesky(penalised))
 
 
 def low_rank(weights: Tensor, rank: int) -> tuple[Tensor, Tensor]:
