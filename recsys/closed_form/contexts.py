@@ -21,8 +21,8 @@ from fedrec.data.shard import check_rows
 UNIT = 2.0**10
 """Weights are multiples of 1 / UNIT."""
 
-BLOCK = 512
-"""Events whose contexts are computed at a time: a long history takes no more memory than a short one."""
+BLOCK = 128
+"""Events whose contexts are computed at a time: few, since most weights between them and the events around are 0."""
 
 
 class ContextBlock(NamedTuple):

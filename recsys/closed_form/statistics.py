@@ -29,6 +29,10 @@ LEVELS = 128
 ROWS = 1024
 """Contexts in a product in float32: the sum of so many products of two levels is exact."""
 
+LARGEST_IN_FLOAT32 = 128
+"""The largest sum of a context's weights with which float32 holds the context exactly: 24 bits, less the 10 of a weight
+and the 7 of a feature."""
+
 
 class Accumulator(Protocol):
     """A running sum of the statistics of context blocks."""
@@ -68,6 +72,7 @@ class FeatureSums:
         self._context_unit, self._target_unit = unit_of(kernel.largest_sum), unit_of(1.0)
         self._rows: list[tuple[Tensor, Tensor]] = []
         self._waiting = 0
+        self._precision = torch.float32 if kernel.largest_sum <= LARGEST_IN_FLOAT32 else torch.float64
         width = contexts.shape[1]
         self._gram = torch.zeros(width, width, dtype=torch.float64)
         self._cross = torch.zeros(width, targets.shape[1], dtype=torch.float64)
@@ -76,8 +81,8 @@ class FeatureSums:
         """Add the contexts of some events of a history."""
         check_rows(block.events, len(self._contexts))
         check_rows(block.targets, len(self._targets))
-        weights = torch.from_numpy(block.weights)
-        contexts = weights @ self._contexts[torch.from_numpy(block.events)].double()  # (B, M), exact
+        weights = torch.from_numpy(block.weights).to(self._precision)
+        contexts = weights @ self._contexts[torch.from_numpy(block.events)].to(self._precision)  # (B, M), exact
         self._rows.append((round_to_units(contexts, self._context_unit), torch.from_numpy(block.targets)))
         self._waiting += len(block.targets)
         if self._waiting >= ROWS:
@@ -96,8 +101,8 @@ class FeatureSums:
         contexts = torch.cat([rows for rows, _ in self._rows])  # (n, M)
         items = torch.cat([items for _, items in self._rows])  # (n,)
         for rows, places in zip(contexts.split(ROWS), items.split(ROWS), strict=True):
-            self._gram += (rows.T @ rows).double()
-            self._cross += (rows.T @ round_to_units(self._targets[places], self._target_unit)).double()
+            self._gram += rows.T @ rows
+            self._cross += rows.T @ round_to_units(self._targets[places], self._target_unit)
         self._rows, self._waiting = [], 0
 
 
