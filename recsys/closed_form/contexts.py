@@ -51,6 +51,17 @@ class DecayKernel:
         """The number of events before a target that count."""
         return len(self.weights)
 
+    @cached_property
+    def by_offset(self) -> np.ndarray:
+        """The weights of an event by its distance before a target, from -reach to reach: 0 at distance 0."""
+        after = np.round(self.reverse * UNIT * self.weights) / UNIT
+        return np.concatenate([after[::-1], [0.0], self.weights])
+
+    @property
+    def first(self) -> int:
+        """The place of the first event of a history that has a context; without a look ahead, the first has none."""
+        return 0 if self.reverse else 1
+
     @property
     def largest_sum(self) -> float:
         """The largest sum of the weights of a context."""
@@ -58,8 +69,7 @@ class DecayKernel:
 
     def blocks(self, history: np.ndarray) -> Iterator[ContextBlock]:
         """Iterate over the contexts of all events of a history that have one, in blocks."""
-        first = 0 if self.reverse else 1  # without a look ahead, the first event has no context
-        for start in range(first, len(history), BLOCK):
+        for start in range(self.first, len(history), BLOCK):
             end = min(start + BLOCK, len(history))
             low, high = max(0, start - self.reach), min(len(history), end + self.reach) if self.reverse else end - 1
             if high > low and len(history) > 1:
@@ -75,15 +85,9 @@ class DecayKernel:
 
     def _weights_between(self, targets: np.ndarray, events: np.ndarray) -> np.ndarray:
         """Return the weights of events at some places in the contexts of targets at others: (B,), (E,) → (B, E)."""
-        ages = targets[:, None] - events - 1
-        weights = self._by_age(ages)
-        if not self.reverse:
-            return weights
-        return weights + np.round(self.reverse * UNIT * self._by_age(-ages - 2)) / UNIT
-
-    def _by_age(self, ages: np.ndarray) -> np.ndarray:
-        there = (ages >= 0) & (ages < self.reach)
-        return np.where(there, self.weights[np.where(there, ages, 0)], 0.0)
+        offsets = targets[:, None] - events
+        near = np.abs(offsets) <= self.reach
+        return np.where(near, self.by_offset[np.where(near, offsets + self.reach, self.reach)], 0.0)
 
 
 def context_matrix(kernel: DecayKernel, histories: Sequence[np.ndarray], items: int) -> np.ndarray:

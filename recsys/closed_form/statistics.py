@@ -23,9 +23,12 @@ from fedrec.recsys.closed_form.contexts import ContextBlock, DecayKernel
 GRAM, CROSS = "gram", "cross"
 Statistics = dict[str, Tensor]
 """`gram` (M, M) and `cross` (M, M'), float64."""
+Pairs = tuple[np.ndarray, np.ndarray]
 
 LEVELS = 128
 """The largest context or feature, in units."""
+PAIRED = 2**17
+"""Events whose pairs are added at a time."""
 ROWS = 1024
 """Contexts in a product in float32: the sum of so many products of two levels is exact."""
 
@@ -35,10 +38,10 @@ and the 7 of a feature."""
 
 
 class Accumulator(Protocol):
-    """A running sum of the statistics of context blocks."""
+    """A running sum of the statistics of histories."""
 
-    def add(self, block: ContextBlock) -> None:
-        """Add the contexts of some events of a history."""
+    def add(self, history: np.ndarray) -> None:
+        """Add a history of rows, oldest first."""
         ...
 
     def total(self) -> Statistics:
@@ -46,11 +49,10 @@ class Accumulator(Protocol):
         ...
 
 
-def sum_statistics(accumulator: Accumulator, kernel: DecayKernel, histories: Iterable[np.ndarray]) -> Statistics:
+def sum_statistics(accumulator: Accumulator, histories: Iterable[np.ndarray]) -> Statistics:
     """Sum the statistics of histories."""
     for history in histories:
-        for block in kernel.blocks(history):
-            accumulator.add(block)
+        accumulator.add(history)
     return accumulator.total()
 
 
@@ -68,7 +70,7 @@ class FeatureSums:
     """The sums over features: φ (N, M) for contexts and ψ (N, M') for targets, both in [-1, 1]."""
 
     def __init__(self, contexts: Tensor, targets: Tensor, kernel: DecayKernel) -> None:
-        self._contexts, self._targets = contexts, targets
+        self._contexts, self._targets, self._kernel = contexts, targets, kernel
         self._context_unit, self._target_unit = unit_of(kernel.largest_sum), unit_of(1.0)
         self._rows: list[tuple[Tensor, Tensor]] = []
         self._waiting = 0
@@ -77,10 +79,13 @@ class FeatureSums:
         self._gram = torch.zeros(width, width, dtype=torch.float64)
         self._cross = torch.zeros(width, targets.shape[1], dtype=torch.float64)
 
-    def add(self, block: ContextBlock) -> None:
-        """Add the contexts of some events of a history."""
-        check_rows(block.events, len(self._contexts))
-        check_rows(block.targets, len(self._targets))
+    def add(self, history: np.ndarray) -> None:
+        """Add a history of rows, oldest first."""
+        check_rows(history, len(self._contexts))
+        for block in self._kernel.blocks(history):
+            self._add_block(block)
+
+    def _add_block(self, block: ContextBlock) -> None:
         weights = torch.from_numpy(block.weights).to(self._precision)
         contexts = weights @ self._contexts[torch.from_numpy(block.events)].to(self._precision)  # (B, M), exact
         self._rows.append((round_to_units(contexts, self._context_unit), torch.from_numpy(block.targets)))
@@ -107,20 +112,76 @@ class FeatureSums:
 
 
 class ItemSums:
-    """The sums over item ids: both feature maps are one-hot. No context is computed, only the pairs of its events."""
+    """The sums over item ids: both feature maps are one-hot.
 
-    def __init__(self, items: int) -> None:
-        self._gram = np.zeros((items, items))
-        self._cross = np.zeros((items, items))
+    No context is computed. Two events of a history at a distance of d add the same to every entry of `cross`, and to
+    `gram` an amount that depends on d and on the ends of the history alone, so that all pairs of one distance are
+    added at once.
+    """
 
-    def add(self, block: ContextBlock) -> None:
-        """Add the contexts of some events of a history."""
-        events, targets = block.events, block.targets
-        check_rows(events, len(self._gram))
-        check_rows(targets, len(self._gram))
-        np.add.at(self._gram, (events[:, None], events), block.weights.T @ block.weights)
-        np.add.at(self._cross, (events[:, None], targets), block.weights.T)
+    def __init__(self, items: int, kernel: DecayKernel) -> None:
+        self._gram, self._cross = np.zeros((items, items)), np.zeros((items, items))
+        self._by_offset = kernel.by_offset
+        self._first = kernel.first
+        self._waiting: list[np.ndarray] = []
+        self._events = 0
+
+    def add(self, history: np.ndarray) -> None:
+        """Add a history of rows, oldest first."""
+        check_rows(history, len(self._gram))
+        self._waiting.append(history)
+        self._events += len(history)
+        if self._events >= PAIRED:
+            self._flush()
 
     def total(self) -> Statistics:
         """Return the sums so far."""
-        return {GRAM: torch.from_numpy(self._gram.copy()), CROSS: torch.from_numpy(self._cross.copy())}
+        self._flush()
+        return {GRAM: torch.from_numpy(self._gram), CROSS: torch.from_numpy(self._cross)}
+
+    def _flush(self) -> None:
+        """Add the pairs of events of the waiting histories, distance by distance."""
+        if not self._waiting:
+            return
+        lengths = np.array([len(history) for history in self._waiting])
+        items = np.concatenate(self._waiting).astype(np.int64)
+        before = np.arange(len(items)) - np.repeat(np.cumsum(lengths) - lengths, lengths)  # events before this one
+        after = np.repeat(lengths, lengths) - 1 - before
+        reach = len(self._by_offset) // 2
+        for distance in range(min(2 * reach, lengths.max() - 1) + 1):
+            early = np.flatnonzero(after >= distance)
+            pairs = items[early], items[early + distance]
+            targets = np.maximum(self._first - before[early], -reach), np.minimum(after[early], reach)
+            self._add_to_gram(distance, pairs, targets)
+            if 0 < distance <= reach:
+                self._add_to_cross(distance, pairs)
+        self._waiting, self._events = [], 0
+
+    def _add_to_gram(self, distance: int, pairs: Pairs, targets: Pairs) -> None:
+        """Add pairs of events that are in the contexts of the targets at some offsets after the first event.
+
+        The offsets are from `targets[0]` to `targets[1]` of each pair, both included.
+        """
+        reach = len(self._by_offset) // 2
+        later = np.concatenate([np.zeros(distance), self._by_offset])[: len(self._by_offset)]
+        sums = np.concatenate([[0.0], np.cumsum(self._by_offset * later)])  # over the targets before each offset
+        if not sums[-1]:
+            return
+        weights = sums[targets[1] + reach + 1] - sums[targets[0] + reach]
+        there = weights > 0
+        first, second = pairs[0][there], pairs[1][there]
+        _scatter(self._gram, first, second, weights[there])
+        if distance:
+            _scatter(self._gram, second, first, weights[there])
+
+    def _add_to_cross(self, distance: int, pairs: Pairs) -> None:
+        """Add pairs of an event and a target, in both orders."""
+        reach = len(self._by_offset) // 2
+        for offset, (event, target) in ((distance, pairs), (-distance, pairs[::-1])):
+            if weight := self._by_offset[reach + offset]:
+                _scatter(self._cross, event, target, np.full(len(event), weight))
+
+
+def _scatter(table: np.ndarray, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> None:
+    """Add values to entries of a square table, in place; an entry may be named more than once."""
+    np.add.at(table.reshape(-1), rows * len(table) + columns, values)

@@ -91,11 +91,11 @@ class ClosedFormMethod:
         return shard.training_events(user, self.held_out)[-self.config.statistic_events :]
 
     def _sum_histories(self, histories: Sequence[np.ndarray]) -> Statistics:
-        return sum_statistics(self._accumulator(), self.config.kernel, histories)
+        return sum_statistics(self._accumulator(), histories)
 
     def _accumulator(self) -> Accumulator:
         if self.features is None:
-            return ItemSums(self.width)
+            return ItemSums(self.width, self.config.kernel)
         return FeatureSums(self.features, self.features, self.config.kernel)
 
     def solver(self, total: Statistics) -> "Solver":
