@@ -45,14 +45,14 @@ class RunConfig:
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
     """Seed of all random draws: the same seed and data give the same model."""
     rounds: Annotated[int, Ge(1)] = 200
-    """Rounds of training. The closed form needs none; of a hybrid, the rounds of its towers."""
+    """Rounds of training."""
     clients_per_round: Annotated[int, Ge(1)] = 128
     """Users that are drawn for a round."""
     clip: Annotated[float, Gt(0)] = 1.0
     """Maximum L2 norm of a client's change; a longer one is scaled down, which also stabilises training. In central
     mode the pooled users count as one client."""
     bits: Annotated[int, AfterValidator(_offered), WithJsonSchema({"type": "integer", "enum": BITS})] = 32
-    """Bits per number of a client's change. 1 to 8: quantised; 32: sent as it is."""
+    """Bits per number of a client's change, or of its sums. 1 to 8: quantised; 32: sent as it is."""
     validate_every: Annotated[int, Ge(1)] = 20
     """Rounds between two validations; the best round on validation is the one that is kept."""
     validation_users: Annotated[int, Ge(1)] = 2000
@@ -184,6 +184,8 @@ def _check_combination(config: RunConfig) -> None:
         raise InputError(f"setting held_out = {config.held_out}: {method} is only evaluated; leave held_out at 2")
     if config.bits < 32 and not row.quantisable:
         raise InputError(f"setting bits = {config.bits}: {method} sends numbers as they are; leave bits at 32")
+    if config.bits < 32 and row.summed and config.closed_form.features == "ids":
+        raise InputError(f"setting bits = {config.bits}: sums over ids are sent as they are; leave bits at 32")
 
 
 RUN_PATHS: dict[str, Scalar] = {"data": "", "out": "", "start": "", "resume": False}

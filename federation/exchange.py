@@ -96,7 +96,7 @@ def request_updates(
                 raise ValueError(f"answered with {received:,} bytes, where {room:,} are enough")
             update = wire.decode_update(content, template, config.bits)
             valid = (
-                validate_statistics(update, order, bounds)
+                validate_statistics(update, order, bounds, config)
                 if bounds
                 else validate_update(update, order, template, config)
             )

@@ -139,7 +139,7 @@ _TOWERS: dict[str, Any] = {"largest_loss": _bound_of_softmax, "min_events": 2, "
 
 METHODS = {
     "fedrec": Method(_build_fedrec, **_TOWERS, poolable=True, quantisable=True),
-    "closed-form": Method(_build_hybrid, **_TOWERS, trained=False, summed=True),
+    "closed-form": Method(_build_hybrid, **_TOWERS, quantisable=True, trained=False, summed=True),
     "hybrid": Method(_build_hybrid, **_TOWERS, poolable=True, quantisable=True, summed=True),
     "fedmf": Method(_build_fedmf, **_BASELINE),
     "pfedrec": Method(_build_pfedrec, **_BASELINE),

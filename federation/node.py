@@ -1,17 +1,19 @@
 """The client side of a round: a node's users train together, or are ranked. Nothing here imports Flower."""
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fedrec.data.dataset import Dataset
 from fedrec.data.shard import Shard
 from fedrec.federation.client_state import ClientStateStore, state_file
 from fedrec.federation.clipping import clip_and_sum
-from fedrec.federation.compression.eden import Eden
+from fedrec.federation.compression.eden import Eden, encode
 from fedrec.federation.config import RunConfig
 from fedrec.federation.messages import Order, OrderRefused, Update
 from fedrec.federation.setup import TrainingSetup
@@ -93,8 +95,26 @@ class Node:
         if not self._is_summed:
             raise OrderRefused(f"an order is refused: {self.config.method} has no statistics to sum")
         validate_order(order, adapter, OrderLimits.to_sum(self.config, len(self.shard)))
-        found = self.setup.closed_form.sum_users(self.shard, order.users)
-        return Update(order.round, len(order.users), found.statistics, {"learners": float(found.learners)})
+        closed_form, coded = self.setup.closed_form, self.config.bits < 32
+        groups = order.users.reshape(-1, 1) if coded else closed_form.groups(order.users)
+        _ = closed_form.features  # before the threads start, so that they are computed once
+
+        def sum_group(users: np.ndarray) -> Update:
+            statistics, learners = closed_form.sum_users(self.shard, users)
+            sums = Update(order.round, len(users), statistics, {"learners": float(learners)})
+            return self._coded(sums, self.shard.salts[users]) if coded else sums
+
+        return reduce(add, parallel_map(sum_group, groups))
+
+    def _coded(self, sums: Update, salts: np.ndarray) -> Update:
+        """Code the sums of one user, as the server would decode them.
+
+        The rotation depends on no round: the same history gives the same sums again, to be subtracted.
+        """
+        stack = {name: tensor.float().unsqueeze(0) for name, tensor in sums.deltas.items()}
+        codes, _ = encode(stack, Eden.draw(salts, self.config.bits, self.config.seed, round=0))
+        shapes = {name: tensor.shape for name, tensor in sums.deltas.items()}
+        return replace(sums, deltas=codes.total(shapes), codes=codes)
 
     def evaluate(self, order: Order, adapter: Adapter) -> Update:
         """Rank the ordered users' held-out items by the order's protocol, and sum the metrics.

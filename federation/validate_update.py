@@ -32,21 +32,28 @@ def validate_update(update: Update, order: Order, template: Adapter, config: Run
     return update
 
 
-def validate_statistics(update: Update, order: Order, bounds: SumBounds) -> Update:
+CODED = 2.0
+"""The largest entry of coded sums, relative to that of the sums themselves."""
+
+
+def validate_statistics(update: Update, order: Order, bounds: SumBounds, config: RunConfig) -> Update:
     """Return the update if it can be an answer to an order to sum statistics. Raises `ValueError` that names the fault.
 
-    Nothing limits a lie within the bounds but the number of the node's users.
+    Of sums in few bits only the size is checked.
     """
     users = len(order.users)
     _answers(update, order, users)
-    if update.codes is not None:
-        raise ValueError("answered with codes, and sums are sent as they are")
+    _check_codes(update, users, config)
     _tensors(update.deltas, bounds.template)
     _metrics(update.sums, SUMMED, users)
     if not 0 <= update.sums["learners"] <= users:
         raise ValueError(f"a sum of {update.sums['learners']:g} for the metric learners of {users} users")
     _whole(update.sums, ("learners",))
-    bounds.check(update.deltas, int(update.sums["learners"]))
+    learners = int(update.sums["learners"])
+    if config.bits < 32:
+        bounds.check_size(update.deltas, learners, CODED)
+    else:
+        bounds.check(update.deltas, learners)
     return update
 
 
@@ -57,9 +64,10 @@ def check_form(update: Update, order: Order, template: Adapter, config: RunConfi
     """
     clients = _clients(order, template, config)
     _answers(update, order, clients)
-    in_codes = bool(template) and config.bits < 32 and clients == 1
-    if (update.codes is not None) != in_codes:
-        raise ValueError(f"answered {'with' if update.codes else 'without'} codes, of {clients} users")
+    if template:
+        _check_codes(update, clients, config)
+    elif update.codes is not None:
+        raise ValueError(f"answered with codes, of {clients} users")
     _tensors(update.deltas, template)
     _metrics(update.sums, TRAINED if template else RANKED, clients)
 
@@ -89,6 +97,11 @@ def _clients(order: Order, template: Adapter, config: RunConfig) -> int:
 def _answers(update: Update, order: Order, clients: int) -> None:
     if update.round != order.round or update.users != clients:
         raise ValueError(f"answered for round {update.round} and {update.users} users, not {order.round} and {clients}")
+
+
+def _check_codes(update: Update, clients: int, config: RunConfig) -> None:
+    if (update.codes is not None) != (config.bits < 32 and clients == 1):
+        raise ValueError(f"answered {'with' if update.codes else 'without'} codes, of {clients} users")
 
 
 def _metrics(sums: Mapping[str, float], names: Set[str], clients: int) -> None:

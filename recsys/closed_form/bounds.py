@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedrec.recsys.closed_form.config import ClosedFormConfig
 from fedrec.recsys.closed_form.contexts import UNIT
-from fedrec.recsys.closed_form.packing import packed_shapes, upper_rows
+from fedrec.recsys.closed_form.packing import SCALE, packed_shapes, upper_rows
 from fedrec.recsys.closed_form.statistics import CROSS, GRAM, LEVELS, unit_of
 
 ROUNDING = 1e-9
@@ -33,10 +33,10 @@ class SumBounds:
         """Build the bounds for a catalogue of N = `items` items."""
         largest, events = config.kernel.largest_sum, config.statistic_events
         if config.features == "ids":
-            units, most = {GRAM: UNIT**-2, CROSS: 1 / UNIT}, {GRAM: largest**2, CROSS: largest}
-            return cls(items, events, units, most)
+            units = {GRAM: UNIT**-2 / SCALE, CROSS: 1 / UNIT / SCALE}
+            return cls(items, events, units, {GRAM: largest**2 / SCALE, CROSS: largest / SCALE})
         context, target = unit_of(largest), unit_of(1.0)
-        units = {GRAM: context**2, CROSS: context * target}
+        units = {GRAM: context**2 / SCALE, CROSS: context * target / SCALE}
         return cls(config.feature_width, events, units, {name: LEVELS**2 * unit for name, unit in units.items()})
 
     @property
@@ -45,12 +45,17 @@ class SumBounds:
         shapes = packed_shapes(self.width, self.width)
         return {name: torch.empty(shape, dtype=torch.float64, device="meta") for name, shape in shapes.items()}
 
-    def check(self, sums: Mapping[str, Tensor], learners: int) -> None:
-        """Raise `ValueError` if no `learners` users can have such sums, of the template's shapes and finite."""
+    def check_size(self, sums: Mapping[str, Tensor], learners: int, slack: float = 1.0) -> None:
+        """Raise `ValueError` if an entry is larger than `learners` users can make it, times a slack."""
         for name, tensor in sums.items():
-            largest, bound = float(tensor.abs().max()), learners * self.events * self.most[name]
+            largest, bound = float(tensor.abs().max()), slack * learners * self.events * self.most[name]
             if largest > bound:
                 raise ValueError(f"{name} holds {largest:.6g}, and {learners} users have at most {bound:.6g}")
+
+    def check(self, sums: Mapping[str, Tensor], learners: int) -> None:
+        """Raise `ValueError` if no `learners` users can have such sums, of the template's shapes and finite."""
+        self.check_size(sums, learners)
+        for name, tensor in sums.items():
             multiples = tensor / self.units[name]
             if not torch.equal(multiples, multiples.round()):
                 raise ValueError(f"{name} holds numbers that are not whole multiples of {self.units[name]:g}")

@@ -1,4 +1,8 @@
-"""The sums as they travel: of the symmetric `gram` its upper triangle alone, row after row."""
+"""The sums as they travel: of the symmetric `gram` its upper triangle alone, row after row, and all
+in units of `SCALE`.
+
+In that unit the sums of many users are small: if they were coded in few bits, the grid of `exact_sum` holds them.
+"""
 
 from math import isqrt
 
@@ -6,6 +10,8 @@ import torch
 from torch import Tensor
 
 from fedrec.recsys.closed_form.statistics import CROSS, GRAM, Statistics
+
+SCALE = 2.0**20
 
 
 def packed_shapes(width: int, targets: int) -> dict[str, torch.Size]:
@@ -15,8 +21,8 @@ def packed_shapes(width: int, targets: int) -> dict[str, torch.Size]:
 
 def pack(statistics: Statistics) -> Statistics:
     """Pack sums: `gram` (M, M) becomes (M(M+1)/2,)."""
-    gram = statistics[GRAM]
-    return statistics | {GRAM: torch.cat([row[place:] for place, row in enumerate(gram)])}
+    triangle = torch.cat([row[place:] for place, row in enumerate(statistics[GRAM])])
+    return {GRAM: triangle / SCALE, CROSS: statistics[CROSS] / SCALE}
 
 
 def unpack(statistics: Statistics) -> Statistics:
@@ -26,7 +32,7 @@ def unpack(statistics: Statistics) -> Statistics:
     for place, row in enumerate(rows):
         gram[place, place:] = row
         gram[place:, place] = row
-    return statistics | {GRAM: gram}
+    return {GRAM: gram.mul_(SCALE), CROSS: statistics[CROSS] * SCALE}
 
 
 def upper_rows(triangle: Tensor) -> tuple[Tensor, ...]:

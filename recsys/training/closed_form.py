@@ -22,7 +22,7 @@ from fedrec.recsys.closed_form.packing import pack, unpack
 from fedrec.recsys.closed_form.search import Hyperparameters
 from fedrec.recsys.closed_form.solve import RidgePath, decoding, target_gram
 from fedrec.recsys.closed_form.statistics import Accumulator, FeatureSums, ItemSums, Statistics, sum_statistics
-from fedrec.recsys.hardware import parallel_map, workers
+from fedrec.recsys.hardware import workers
 from fedrec.recsys.model.lora import Adapter
 
 WEIGHTS, SHARE = "closed.weights", "closed.share"
@@ -76,22 +76,19 @@ class ClosedFormMethod:
         shapes = {WEIGHTS: (self.width, self.width), SHARE: (1,)}
         return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
 
+    def groups(self, users: np.ndarray) -> list[np.ndarray]:
+        """Split users into groups whose sums are computed side by side: one per worker; of ids one, for the memory."""
+        return [users] if self.features is None else np.array_split(users, min(workers(), len(users)))
+
     def sum_users(self, shard: Shard, users: np.ndarray) -> UserSums:
         """Sum the statistics of users (U,), over their newest training events. The same users sum up to the same
         numbers in any grouping."""
         histories = [self._events(shard, user) for user in users]
-        groups = [histories] if self.features is None else [histories[first :: workers()] for first in range(workers())]
-        first, *others = parallel_map(self._sum_histories, groups)
-        for other in others:
-            for name, tensor in other.items():
-                first[name] += tensor
-        return UserSums(pack(first), sum(len(history) > 1 for history in histories))
+        found = pack(sum_statistics(self._accumulator(), histories))
+        return UserSums(found, sum(len(history) > 1 for history in histories))
 
     def _events(self, shard: Shard, user: int) -> np.ndarray:
         return shard.training_events(user, self.held_out)[-self.config.statistic_events :]
-
-    def _sum_histories(self, histories: Sequence[np.ndarray]) -> Statistics:
-        return sum_statistics(self._accumulator(), histories)
 
     def _accumulator(self) -> Accumulator:
         if self.features is None:
