@@ -169,7 +169,7 @@ def _train(grid: Grid, run: TrainingRun, observe: Observer) -> None:
     card = load_card(out) | {"finished": True, "rounds": state.round, "best_round": state.best_round}
     card["fingerprints"] = {"adapter": adapter}
     if state.chosen:
-        card["closed_form"] = state.chosen.as_record() | run_statistics.summarise(out)
+        card["sums"] = {"chosen": state.chosen.as_record(), **run_statistics.summarise(out)}
     save_json(out / METRICS, metrics)
     if not config.method_row.servable:
         save_json(out / CARD, card)
