@@ -459,6 +459,6 @@ def test_supernodes_sum_what_one_process_sums(toy: Path, embeddings: Tensor, tmp
         with made.running():
             pass
         assert (made.out / METRICS).exists(), made.story()
-    finished(toy, tmp_path / "here", **knobs | {"nodes": 1})
+    finished(toy, tmp_path / "here", **HYBRID, nodes=1, bits=bits, clients_per_round=12)
     same_run(tmp_path / "here", made.out)
     assert len(load_nodes(made.out)) == 3
