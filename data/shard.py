@@ -133,6 +133,11 @@ class Shard:
         events = self.items[self.starts[user] : self.ends[user] - HELD_OUT[split]]
         return events[:-1] if len(events) and events[-1] == NO_ITEM else events
 
+    def training_events(self, user: int, held_out: int) -> np.ndarray:
+        """Return all events of a user but the last `held_out`, oldest first: rows of the catalogue."""
+        events = self.items[self.starts[user] : self.ends[user] - held_out]
+        return events[events != NO_ITEM]
+
     def full_history(self, user: int) -> np.ndarray:
         """Return all events of a user, held-out events included: to recommend from, never to measure with."""
         events = self.items[self.starts[user] : self.ends[user]]

@@ -14,7 +14,9 @@ from fedrec.data.errors import InputError
 from fedrec.data.storage.atomic_files import replaced_file
 from fedrec.data.storage.reading import regular, require
 from fedrec.federation.optimisers import ServerConfig
+from fedrec.recsys.closed_form.search import Hyperparameters
 from fedrec.recsys.model.lora import Adapter
+from fedrec.recsys.training.hybrid import split_adapter
 
 STATE = "state.safetensors"
 
@@ -27,11 +29,13 @@ class State:
     adapter: Adapter
     momentum: Adapter  # m, float64
     variance: Adapter  # v, float64
-    best: Adapter  # the adapter of the best validated round; without validation, of the last that was answered
+    best: Adapter  # the adapter of the best validated round; without validation, of the last that was answered. With a
+    # closed form, its tensors are there, too
     best_round: int = 0
     best_score: float = -1.0
     run: str = ""  # drawn when the run began: by it nodes keep the client states of different runs apart
     roster: str = ""  # fingerprint of the users that could be asked last
+    chosen: Hyperparameters | None = None  # of the closed form in `best`
 
     @classmethod
     def start(cls, adapter: Adapter, config: ServerConfig) -> "State":
@@ -49,6 +53,13 @@ class State:
         """Return the state with this round's adapter as the best one."""
         return replace(self, best=self.adapter, best_round=self.round)
 
+    def with_candidate(self, best: Adapter, chosen: Hyperparameters, score: float) -> "State":
+        """Return the state with an adapter that holds a closed form as the best one if it is the first, or if its
+        validation score is the highest of those."""
+        if self.chosen and score <= self.best_score:
+            return self
+        return replace(self, best=best, best_round=self.round, best_score=score, chosen=chosen)
+
     def save(self, folder: Path) -> None:
         """Write the state in one step: a crash leaves this round's or the one before it. Raises `OSError`."""
         tensors = {
@@ -57,6 +68,8 @@ class State:
             for name, tensor in getattr(self, part).items()
         }
         numbers = {name: getattr(self, name) for name in ("round", "best_round", "best_score", "run", "roster")}
+        if self.chosen:
+            numbers["chosen"] = self.chosen.as_record()
         with replaced_file(folder / STATE) as path:
             try:
                 save_file(tensors, path, metadata={"numbers": json.dumps(numbers)})
@@ -76,7 +89,10 @@ class State:
                 for key in sorted(file.keys()):
                     part, name = key.split("/", 1)
                     parts[part][name] = file.get_tensor(key)
-                state = cls(**json.loads(file.metadata()["numbers"]), **parts)
+                numbers = json.loads(file.metadata()["numbers"])
+                if chosen := numbers.get("chosen"):
+                    numbers["chosen"] = Hyperparameters(**chosen)
+                state = cls(**numbers, **parts)
         except InputError:
             raise
         except (SafetensorError, KeyError, ValueError, TypeError, OSError, RecursionError) as error:
@@ -92,7 +108,8 @@ class State:
         shapes = {name: tensor.shape for name, tensor in self.adapter.items()}
         for part, dtype in dtypes.items():
             tensors: Adapter = getattr(self, part)
-            if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
+            own = split_adapter(tensors)[0] if part == "best" else tensors
+            if {name: tensor.shape for name, tensor in own.items()} != shapes:
                 raise InputError(f"{path}: {part} has other names or shapes than the adapter; {remedy}")
             for name, tensor in tensors.items():
                 if tensor.dtype != dtype or not tensor.isfinite().all():

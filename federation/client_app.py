@@ -1,4 +1,4 @@
-"""The Flower ClientApp: answers a census, a training order or an evaluation order for the node that a context names."""
+"""The Flower ClientApp: answers a census, and orders to train, sum and evaluate, for the node that a context names."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -50,6 +50,12 @@ def client_app(node_of: Callable[[Context], Node]) -> ClientApp:
         with guarded():
             order, adapter = wire.decode_order(message.content)
             return Message(wire.encode_update(node_of(context).train(order, adapter)), reply_to=message)
+
+    @app.train("statistics")
+    def sum_statistics(message: Message, context: Context) -> Message:
+        with guarded():
+            order, adapter = wire.decode_order(message.content)
+            return Message(wire.encode_update(node_of(context).sum_statistics(order, adapter)), reply_to=message)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:

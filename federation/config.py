@@ -13,6 +13,8 @@ from fedrec.federation.choices import KeyOf
 from fedrec.federation.methods import METHODS, Method
 from fedrec.federation.optimisers import ServerConfig
 from fedrec.recsys.card import RENAMED_SETTINGS
+from fedrec.recsys.closed_form.config import ClosedFormConfig
+from fedrec.recsys.closed_form.search import SearchSpace
 from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.training.baseline_config import FederatedBaselineConfig
 from fedrec.recsys.training.local_training import FitConfig
@@ -36,7 +38,8 @@ class RunConfig:
     __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
 
     method: Annotated[str, KeyOf(METHODS)] = "fedrec"
-    """The model of this project, or a federated baseline that it is compared with."""
+    """The model. fedrec: two towers, trained in rounds; closed-form: ridge regressions, from one exchange of sums;
+    hybrid: both, with their scores blended; or a federated baseline that they are compared with."""
     mode: Literal["federated", "central"] = "federated"
     """Each user is a client, or (central) the users of a round are pooled into one client."""
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
@@ -49,7 +52,7 @@ class RunConfig:
     """Maximum L2 norm of a client's change; a longer one is scaled down, which also stabilises training. In central
     mode the pooled users count as one client."""
     bits: Annotated[int, AfterValidator(_offered), WithJsonSchema({"type": "integer", "enum": BITS})] = 32
-    """Bits per number of a client's change. 1 to 8: quantised; 32: sent as it is."""
+    """Bits per number of a client's change, or of its sums. 1 to 8: quantised; 32: sent as it is."""
     validate_every: Annotated[int, Ge(1)] = 20
     """Rounds between two validations; the best round on validation is the one that is kept."""
     validation_users: Annotated[int, Ge(1)] = 2000
@@ -69,6 +72,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
+    closed_form: ClosedFormConfig = field(default_factory=ClosedFormConfig)
     baseline: FederatedBaselineConfig = field(default_factory=FederatedBaselineConfig)
 
     @property
@@ -92,16 +96,36 @@ class RunConfig:
         return self.method_row.largest_loss(self)
 
     @property
+    def training_rounds(self) -> int:
+        """The rounds in which an adapter is trained."""
+        return self.rounds if self.method_row.trained else 0
+
+    @property
+    def last_round(self) -> int:
+        """The last round: those of training, the exchange of sums, and a validation of each candidate solution."""
+        if not self.method_row.summed:
+            return self.training_rounds
+        return self.training_rounds + 1 + ("validation" in self.measured) * len(self.search_space)
+
+    @property
+    def search_space(self) -> SearchSpace:
+        """The solutions of the closed form to choose from."""
+        return SearchSpace.of(self.closed_form, blended=self.method_row.trained)
+
+    @property
     def measured(self) -> tuple[str, ...]:
         """The splits whose items training does not see, so that the run can be evaluated on them."""
         return ("test", "validation")[: self.held_out]
 
 
+Section = ModelConfig | FitConfig | ServerConfig | ClosedFormConfig | FederatedBaselineConfig
 _SECTIONS = {item.name: item.default_factory for item in fields(RunConfig) if is_dataclass(item.default_factory)}
+_LISTS = {item.name for kind in _SECTIONS.values() for item in fields(kind) if isinstance(item.default, tuple)}
+"""The settings that are lists; in a flat table their values are separated by commas."""
 _ADAPTER = TypeAdapter(RunConfig)
 
 
-def to_flat(config: RunConfig | ModelConfig | FitConfig | ServerConfig | FederatedBaselineConfig) -> dict[str, Scalar]:
+def to_flat(config: RunConfig | Section) -> dict[str, Scalar]:
     """Flatten a config into a table: name → int, float, bool or str."""
     table: dict[str, Scalar] = {}
     for item in fields(config):
@@ -109,7 +133,7 @@ def to_flat(config: RunConfig | ModelConfig | FitConfig | ServerConfig | Federat
         if is_dataclass(value):
             table |= to_flat(value)  # type: ignore[arg-type]
         else:
-            table[item.name] = ",".join(value) if isinstance(value, tuple) else value
+            table[item.name] = ",".join(map(str, value)) if isinstance(value, tuple) else value
     return table
 
 
@@ -126,10 +150,13 @@ def from_flat(table: Mapping[str, Any]) -> RunConfig:
         if name not in known:
             raise InputError(f"setting {name!r} is not known; the settings are {', '.join(known)}")
         section = next((s for s, kind in _SECTIONS.items() if name in {f.name for f in fields(kind)}), None)
-        (nested[section] if section else nested)[name] = value
-    if isinstance(targets := nested["model"].get("lora_targets"), str):
-        nested["model"]["lora_targets"] = targets.split(",")
+        (nested[section] if section else nested)[name] = _listed(value) if name in _LISTS else value
     return from_nested(nested)
+
+
+def _listed(value: Any) -> Any:
+    """Return a list's values; a single number stands for a list of one."""
+    return value if isinstance(value, list | tuple) else str(value).split(",")
 
 
 def from_nested(nested: Mapping[str, Any]) -> RunConfig:
@@ -157,6 +184,8 @@ def _check_combination(config: RunConfig) -> None:
         raise InputError(f"setting held_out = {config.held_out}: {method} is only evaluated; leave held_out at 2")
     if config.bits < 32 and not row.quantisable:
         raise InputError(f"setting bits = {config.bits}: {method} sends numbers as they are; leave bits at 32")
+    if config.bits < 32 and row.summed and config.closed_form.features == "ids":
+        raise InputError(f"setting bits = {config.bits}: sums over ids are sent as they are; leave bits at 32")
 
 
 RUN_PATHS: dict[str, Scalar] = {"data": "", "out": "", "start": "", "resume": False}

@@ -13,7 +13,8 @@ from fedrec.federation.aggregate import sum_updates
 from fedrec.federation.config import RunConfig
 from fedrec.federation.messages import Order, Update
 from fedrec.federation.roster import Roster
-from fedrec.federation.validate_update import validate_update
+from fedrec.federation.validate_update import validate_statistics, validate_update
+from fedrec.recsys.closed_form.bounds import SumBounds
 from fedrec.recsys.evaluation.ranking import metric_means
 from fedrec.recsys.model.lora import Adapter
 
@@ -35,6 +36,7 @@ class RoundReport:
     refusals: list[str] = field(default_factory=list)  # a node, and why its answer is not in the sum
     absences: list[str] = field(default_factory=list)  # a node, and how long the server waited for its answer
     updates: list[Update] = field(default_factory=list)
+    nodes: list[int] = field(default_factory=list)  # the node of each update
 
     @property
     def metrics(self) -> dict[str, float] | None:
@@ -64,14 +66,22 @@ def orders_per_node(roster: Roster, order: Order) -> dict[int, Order]:
 
 
 def request_updates(
-    grid: Grid, kind: str, orders: Mapping[int, Order], adapter: Adapter, config: RunConfig
+    grid: Grid,
+    kind: str,
+    orders: Mapping[int, Order],
+    adapter: Adapter,
+    config: RunConfig,
+    bounds: SumBounds | None = None,
 ) -> RoundReport:
-    """Send each node its order and collect the updates that arrive in time. Invalid answers are refused and counted."""
+    """Send each node its order and collect the updates that arrive in time. Invalid answers are refused and counted.
+
+    `bounds` are those of the statistics that the order asks for.
+    """
     tally = RoundReport(clients_asked=sum(len(order.users) for order in orders.values()))
     contents = {node: wire.encode_order(order, adapter) for node, order in orders.items()}
     tally.bytes_down = sum(wire.payload_bytes(content) for content in contents.values())
     number = next((str(order.round) for order in orders.values()), "")
-    template = adapter if kind == wire.TRAIN else {}
+    template = bounds.template if bounds else adapter if kind == wire.TRAIN else {}
     room = wire.max_answer_bytes(template)
     replies = send_and_receive(grid, kind, contents, number, config)
     for node in sorted(contents.keys() - replies.keys()):
@@ -84,9 +94,14 @@ def request_updates(
             tally.bytes_up += (received := wire.payload_bytes(content))
             if received > room:
                 raise ValueError(f"answered with {received:,} bytes, where {room:,} are enough")
-            tally.updates.append(
-                validate_update(wire.decode_update(content, template, config.bits), order, template, config)
+            update = wire.decode_update(content, template, config.bits)
+            valid = (
+                validate_statistics(update, order, bounds, config)
+                if bounds
+                else validate_update(update, order, template, config)
             )
+            tally.updates.append(valid)
+            tally.nodes.append(node)
             tally.clients_answered += len(order.users)
         except ValueError as error:
             tally.clients_refused += len(order.users)

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from fedrec.recsys.closed_form.config import ClosedFormConfig
 from fedrec.recsys.embeddings import Embeddings
 from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.training.baseline_config import FederatedBaselineConfig
+from fedrec.recsys.training.closed_form import ClosedFormMethod
+from fedrec.recsys.training.hybrid import HybridMethod
 from fedrec.recsys.training.local_training import FitConfig
 from fedrec.recsys.training.method import FederatedMethod, TwoTowerMethod
 
@@ -34,6 +37,9 @@ class MethodConfig(Protocol):
 
     @property
     def fit(self) -> FitConfig: ...
+
+    @property
+    def closed_form(self) -> ClosedFormConfig: ...
 
     @property
     def baseline(self) -> FederatedBaselineConfig: ...
@@ -61,6 +67,10 @@ class Method:
     """Whether a client's change can be sent in few bits (`bits` below 32)."""
     servable: bool = False
     """Whether the adapter is the two-tower model's, so that a run leaves an artifact, and another can start from it."""
+    trained: bool = True
+    """Whether an adapter is trained in rounds."""
+    summed: bool = False
+    """Whether nodes send the sums of the closed form, once; the method is then a `HybridMethod`."""
     protocols: tuple[str, ...] = ("full",)
     """The protocols of the evaluation at the end of a run."""
 
@@ -70,10 +80,16 @@ class Method:
         return self.state_types is not None
 
 
-def _build_fedrec(config: MethodConfig, public: Embeddings, model: Callable[[], TwoTowerModel]) -> FederatedMethod:
+def _build_fedrec(config: MethodConfig, public: Embeddings, model: Callable[[], TwoTowerModel]) -> TwoTowerMethod:
     pooled = config.mode == "central"
     rows = public.trainable_rows
     return TwoTowerMethod(model(), public.matrix, rows, config.fit, config.seed, pooled, config.held_out)
+
+
+def _build_hybrid(config: MethodConfig, public: Embeddings, model: Callable[[], TwoTowerModel]) -> FederatedMethod:
+    rows, texts = public.trainable_rows, public.matrix.cpu()
+    closed_form = ClosedFormMethod(texts, rows, config.closed_form, config.seed, config.held_out)
+    return HybridMethod(_build_fedrec(config, public, model), closed_form)
 
 
 def _build_fedmf(config: MethodConfig, public: Embeddings, model: Callable[[], TwoTowerModel]) -> FederatedMethod:
@@ -119,8 +135,12 @@ _BASELINE: dict[str, Any] = {
     "protocols": ("full", "sampled-99"),  # their figures are published against sampled items
 }
 
+_TOWERS: dict[str, Any] = {"largest_loss": _bound_of_softmax, "min_events": 2, "servable": True}
+
 METHODS = {
-    "fedrec": Method(_build_fedrec, _bound_of_softmax, min_events=2, poolable=True, quantisable=True, servable=True),
+    "fedrec": Method(_build_fedrec, **_TOWERS, poolable=True, quantisable=True),
+    "closed-form": Method(_build_hybrid, **_TOWERS, quantisable=True, trained=False, summed=True),
+    "hybrid": Method(_build_hybrid, **_TOWERS, poolable=True, quantisable=True, summed=True),
     "fedmf": Method(_build_fedmf, **_BASELINE),
     "pfedrec": Method(_build_pfedrec, **_BASELINE),
 }

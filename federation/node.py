@@ -1,19 +1,21 @@
 """The client side of a round: a node's users train together, or are ranked. Nothing here imports Flower."""
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fedrec.data.dataset import Dataset
 from fedrec.data.shard import Shard
 from fedrec.federation.client_state import ClientStateStore, state_file
 from fedrec.federation.clipping import clip_and_sum
-from fedrec.federation.compression.eden import Eden
+from fedrec.federation.compression.eden import Eden, encode
 from fedrec.federation.config import RunConfig
-from fedrec.federation.messages import Order, Update
+from fedrec.federation.messages import Order, OrderRefused, Update
 from fedrec.federation.setup import TrainingSetup
 from fedrec.federation.validate_order import OrderLimits, validate_order
 from fedrec.recsys.evaluation.ranking import RankingConfig, metric_sums, rank_users
@@ -53,15 +55,19 @@ class Node:
         return self.setup.config
 
     @cached_property
-    def limits(self) -> OrderLimits:
-        """The limits of an order to this node."""
+    def _templates(self) -> list[Adapter]:
+        """The adapters that the run knows, without numbers: as it is trained, and with the closed form beside it."""
         adapter = self.setup.method.adapter()
-        template = {name: tensor.to("meta") for name, tensor in adapter.items()}  # shapes without numbers
-        return OrderLimits(self.config, len(self.shard), template)
+        trained = {name: tensor.to("meta") for name, tensor in adapter.items()}
+        return [trained, trained | self.setup.closed_form.weights_template()] if self._is_summed else [trained]
+
+    @property
+    def _is_summed(self) -> bool:
+        return self.config.method_row.summed
 
     def train(self, order: Order, adapter: Adapter) -> Update:
         """Train the ordered users from `adapter`, and sum their clipped changes. Raises `OrderRefused`."""
-        validate_order(order, adapter, self.limits, training=True)
+        validate_order(order, adapter, OrderLimits.to_train(self.config, len(self.shard), self._templates[0]))
         with self._states(order) as states:
             return self._train_clients(order, adapter, states)
 
@@ -84,13 +90,39 @@ class Node:
         bits, seed = self.config.bits, self.config.seed
         return None if bits == 32 else Eden.draw(block.salts, bits, seed, round).to(device())
 
+    def sum_statistics(self, order: Order, adapter: Adapter) -> Update:
+        """Sum the statistics of the ordered users, for the closed form. Raises `OrderRefused`."""
+        if not self._is_summed:
+            raise OrderRefused(f"an order is refused: {self.config.method} has no statistics to sum")
+        validate_order(order, adapter, OrderLimits.to_sum(self.config, len(self.shard)))
+        closed_form, coded = self.setup.closed_form, self.config.bits < 32
+        groups = order.users.reshape(-1, 1) if coded else closed_form.groups(order.users)
+        _ = closed_form.features  # before the threads start, so that they are computed once
+
+        def sum_group(users: np.ndarray) -> Update:
+            statistics, learners = closed_form.sum_users(self.shard, users)
+            sums = Update(order.round, len(users), statistics, {"learners": float(learners)})
+            return self._coded(sums, self.shard.salts[users]) if coded else sums
+
+        return reduce(add, parallel_map(sum_group, groups))
+
+    def _coded(self, sums: Update, salts: np.ndarray) -> Update:
+        """Code the sums of one user, as the server would decode them.
+
+        The rotation depends on no round: the same history gives the same sums again, to be subtracted.
+        """
+        stack = {name: tensor.float().unsqueeze(0) for name, tensor in sums.deltas.items()}
+        codes, _ = encode(stack, Eden.draw(salts, self.config.bits, self.config.seed, round=0))
+        shapes = {name: tensor.shape for name, tensor in sums.deltas.items()}
+        return replace(sums, deltas=codes.total(shapes), codes=codes)
+
     def evaluate(self, order: Order, adapter: Adapter) -> Update:
         """Rank the ordered users' held-out items by the order's protocol, and sum the metrics.
 
         Catalogue coverage is left out: on a node of one user it would name the user's recommendations.
         Raises `OrderRefused`.
         """
-        validate_order(order, adapter, self.limits, training=False)
+        validate_order(order, adapter, OrderLimits.to_evaluate(self.config, len(self.shard), self._templates))
         states = self.states.at(order.run, order.round) if self.config.has_client_state else {}
         score = self.setup.method.scorer(adapter, self.shard, order.split, states)
         ranking = rank_users(score, self.shard, order.users.tolist(), order.split, RankingConfig(order.protocol))

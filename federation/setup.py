@@ -9,6 +9,8 @@ from fedrec.federation.config import RunConfig
 from fedrec.recsys.embeddings import Embeddings, Encoder, embed_catalogue, resolve_encoder
 from fedrec.recsys.hardware import device
 from fedrec.recsys.model.two_tower import TwoTowerModel
+from fedrec.recsys.training.closed_form import ClosedFormMethod
+from fedrec.recsys.training.hybrid import HybridMethod
 from fedrec.recsys.training.method import FederatedMethod
 
 
@@ -51,3 +53,10 @@ class TrainingSetup:
     def method(self) -> FederatedMethod:
         """The run's method, where clients train."""
         return self.config.method_row.build(self.config, self.device_embeddings, lambda: self.device_model)
+
+    @property
+    def closed_form(self) -> ClosedFormMethod:
+        """The closed form of a method that has one. Raises `TypeError` if the run's method has none."""
+        if not isinstance(self.method, HybridMethod):
+            raise TypeError(f"{self.config.method} has no closed form")
+        return self.method.closed_form

@@ -15,7 +15,7 @@ from fedrec.data.split import Split
 from fedrec.data.storage.contents import Contents, is_vacant
 from fedrec.data.storage.json_file import save_json
 from fedrec.data.storage.locks import in_use
-from fedrec.federation import round_log, wire
+from fedrec.federation import closed_form_rounds, round_log, run_statistics, wire
 from fedrec.federation.census import take_census
 from fedrec.federation.checkpoint import STATE, State
 from fedrec.federation.config import RunConfig
@@ -39,12 +39,18 @@ from fedrec.recsys.embeddings import Encoder
 from fedrec.recsys.environment import environment_info
 from fedrec.recsys.model.lora import fingerprint
 from fedrec.recsys.recommender import CARD, FILES, Recommender
+from fedrec.recsys.training.closed_form import check_catalogue
+from fedrec.recsys.training.hybrid import split_adapter
 
 METRICS = "metrics.json"
 DATA = ("name", "items", "split", "split_rule", "catalogue_fingerprint", "citation")
 """The entries of a dataset's manifest that its runs' cards repeat."""
 
-RUN = Contents("run", CARD, (CARD, METRICS, round_log.FILE, STATE, CATALOGUE, *FILES, "index.faiss", "index.json"))
+RUN = Contents(
+    "run",
+    CARD,
+    (CARD, METRICS, round_log.FILE, STATE, CATALOGUE, *FILES, *run_statistics.FILES, "index.faiss", "index.json"),
+)
 """The files of a run's folder, with the index that an endpoint may leave there."""
 
 
@@ -86,6 +92,8 @@ def open_run(
     _check_free(out)
     setup = TrainingSetup(dataset, config or RunConfig())
     _check_held_out(setup)
+    if setup.config.method_row.summed:
+        check_catalogue(setup.config.closed_form, len(dataset.catalogue))
     _ = setup.model  # an encoder that cannot give it is refused before anything is written
     if first:
         check_warm_start(first, setup.config, setup.encoder)
@@ -147,7 +155,11 @@ def _train(grid: Grid, run: TrainingRun, observe: Observer) -> None:
     state = State.load(out) or State.start(setup.method.adapter(), config.server)
     round_log.rewind(out, state.round)
     roster = take_census(grid, config, setup.embeddings.provenance)
-    state = run_rounds(grid, roster, state, config, RoundLog(out, observe))
+    log = RoundLog(out, observe)
+    if config.method_row.trained:
+        state = run_rounds(grid, roster, state, config, log)
+    if config.method_row.summed:
+        state = closed_form_rounds.run(grid, roster, state, setup, log)
     if not state.best_round:
         raise InputError(f"no round was answered and validated; {out}/{round_log.FILE} names every refused node")
     # evaluate the best round
@@ -156,14 +168,18 @@ def _train(grid: Grid, run: TrainingRun, observe: Observer) -> None:
     adapter = fingerprint(state.best)
     card = load_card(out) | {"finished": True, "rounds": state.round, "best_round": state.best_round}
     card["fingerprints"] = {"adapter": adapter}
+    if state.chosen:
+        card["sums"] = {"chosen": state.chosen.as_record(), **run_statistics.summarise(out)}
     save_json(out / METRICS, metrics)
     if not config.method_row.servable:
         save_json(out / CARD, card)
         return
-    vectors = setup.model.item_vectors(state.best, setup.embeddings.matrix)
+    towers, _ = split_adapter(state.best)
+    vectors = setup.model.item_vectors(towers, setup.embeddings.matrix)
     card["model_version"] = f"{card['data']['name']}-{adapter[:12]}"
     card["fingerprints"]["item_vectors"] = fingerprint({"vectors": vectors})
-    Recommender(run.dataset.catalogue, vectors, state.best, card).save(out)
+    card["fingerprints"]["adapter"] = fingerprint(towers)
+    Recommender(run.dataset.catalogue, vectors, towers, card).save(out)
 
 
 def _evaluate(grid: Grid, roster: Roster, state: State, split: str, config: RunConfig) -> dict[str, dict[str, float]]:

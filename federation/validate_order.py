@@ -3,8 +3,9 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -21,42 +22,63 @@ PROTOCOLS = ("full", "sampled-99")
 
 @dataclass(frozen=True, eq=False)
 class OrderLimits:
-    """The limits of an order: the run's promises, the node's users, and the run's adapter."""
+    """The limits of one kind of order: the run's promises, the node's users, and the adapters that it may bring."""
 
-    config: RunConfig
     users: int  # U
-    template: Adapter  # names, shapes and types; its numbers do not matter
+    rounds: range
+    templates: Sequence[Adapter]  # names, shapes and types; their numbers do not matter
+    largest_clip: float  # 0: the order has no clip
+    splits: tuple[str, ...]
+    protocols: tuple[str, ...]
+    held_out: int
+
+    @classmethod
+    def to_train(cls, config: RunConfig, users: int, template: Adapter) -> Self:
+        """Build the limits of an order to train from an adapter."""
+        rounds = range(1, config.training_rounds + 1)
+        return cls(users, rounds, [template], config.clip, ("train",), PROTOCOLS[:1], config.held_out)
+
+    @classmethod
+    def to_sum(cls, config: RunConfig, users: int) -> Self:
+        """Build the limits of an order to sum statistics: it comes once, after the rounds of training."""
+        rounds = range(config.training_rounds + 1, config.training_rounds + 2)
+        return cls(users, rounds, [{}], 0.0, ("train",), PROTOCOLS[:1], config.held_out)
+
+    @classmethod
+    def to_evaluate(cls, config: RunConfig, users: int, templates: Sequence[Adapter]) -> Self:
+        """Build the limits of an order to rank by one of some kinds of adapters."""
+        rounds = range(1, config.last_round + 1)
+        return cls(users, rounds, templates, 0.0, config.measured, PROTOCOLS, config.held_out)
 
 
-def validate_order(order: Order, adapter: Adapter, limits: OrderLimits, training: bool) -> None:
-    """Raise `OrderRefused`, which names the field and the limit, if the order or the adapter is not within the limits.
-
-    An order is to train if `training`, else to evaluate.
-    """
-    rules = _numbers(order, limits.config, training), _texts(order, limits.config, training)
-    for faults in (*rules, _users(order.users, limits.users), _tensors(adapter, limits.template)):
+def validate_order(order: Order, adapter: Adapter, limits: OrderLimits) -> None:
+    """Raise `OrderRefused`, which names the field and the limit, if the order or the adapter is not within the limits
+    of its kind."""
+    rules = _numbers(order, limits), _texts(order, limits)
+    for faults in (*rules, _users(order.users, limits.users), _tensors(adapter, limits.templates)):
         for fault in faults:
             raise OrderRefused(f"an order is refused: {fault}")
 
 
-def _numbers(order: Order, config: RunConfig, training: bool) -> Iterator[str]:
-    if not 1 <= order.round <= config.rounds:
-        yield f"round = {order.round} is not 1 to {config.rounds}"
+def _numbers(order: Order, limits: OrderLimits) -> Iterator[str]:
+    rounds, most = limits.rounds, limits.largest_clip
+    if not rounds:
+        yield f"round = {order.round}, and this run has no round of training"
+    elif order.round not in rounds:
+        yield f"round = {order.round} is not {rounds[0]}{f' to {rounds[-1]}' if len(rounds) > 1 else ''}"
     if not 0 <= order.best < order.round:
         yield f"best = {order.best} is not a round before {order.round}, or 0"
-    if training and not (math.isfinite(order.clip) and 0 < order.clip <= config.clip):
-        yield f"clip = {order.clip:g} is not above 0 and at most {config.clip:g}, as this run promised"
-    if not training and order.clip != 0:
-        yield f"clip = {order.clip:g}, and an evaluation has none"
+    if most and not (math.isfinite(order.clip) and 0 < order.clip <= most):
+        yield f"clip = {order.clip:g} is not above 0 and at most {most:g}, as this run promised"
+    if not most and order.clip != 0:
+        yield f"clip = {order.clip:g}, and such an order has none"
 
 
-def _texts(order: Order, config: RunConfig, training: bool) -> Iterator[str]:
-    splits = ("train",) if training else config.measured
-    if order.split not in splits:
-        yield f"split = {order.split[:40]!r} is not among {splits}, with held_out = {config.held_out}"
-    protocols = PROTOCOLS[:1] if training else PROTOCOLS
-    if order.protocol not in protocols:
-        yield f"protocol = {order.protocol[:40]!r} is not among {protocols}"
+def _texts(order: Order, limits: OrderLimits) -> Iterator[str]:
+    if order.split not in limits.splits:
+        yield f"split = {order.split[:40]!r} is not among {limits.splits}, with held_out = {limits.held_out}"
+    if order.protocol not in limits.protocols:
+        yield f"protocol = {order.protocol[:40]!r} is not among {limits.protocols}"
     if not RUN_ID.fullmatch(order.run):
         yield f"run = {order.run[:40]!r} is not up to 32 hexadecimal digits"
 
@@ -70,7 +92,8 @@ def _users(asked: np.ndarray, users: int) -> Iterator[str]:
         yield "users names one twice, who would move the sum twice"
 
 
-def _tensors(adapter: Adapter, template: Adapter) -> Iterator[str]:
+def _tensors(adapter: Adapter, templates: Sequence[Adapter]) -> Iterator[str]:
+    template = next((one for one in templates if one.keys() == adapter.keys()), templates[0])
     if adapter.keys() != template.keys():
         yield f"adapter has other tensors: {[name[:40] for name in sorted(adapter.keys() ^ template.keys())[:3]]}"
         return

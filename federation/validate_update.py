@@ -1,7 +1,7 @@
 """The answers that the server accepts. Each is validated whole before it is added up, as orders are on a node
 (federation/validate_order.py). Nothing here knows of Flower."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from math import isfinite, log2
 
 import numpy as np
@@ -9,12 +9,14 @@ import numpy as np
 from fedrec.federation.clipping import norms
 from fedrec.federation.config import RunConfig
 from fedrec.federation.messages import Order, Update
+from fedrec.recsys.closed_form.bounds import SumBounds
 from fedrec.recsys.evaluation.ranking import CUTOFFS, metric_sums
 from fedrec.recsys.model.lora import Adapter
 
 TRAINED = {"loss", "learners", "clipped", "diverged"}
+SUMMED = {"learners"}
 RANKED = metric_sums(np.zeros(0)).keys()
-"""The metrics that an answer to either order holds, no more and no fewer."""
+"""The metrics that an answer to each kind of order holds, no more and no fewer."""
 
 SLACK = 1e-6
 """Rounding of a metric, for each user."""
@@ -30,23 +32,44 @@ def validate_update(update: Update, order: Order, template: Adapter, config: Run
     return update
 
 
+CODED = 2.0
+"""The largest entry of coded sums, relative to that of the sums themselves."""
+
+
+def validate_statistics(update: Update, order: Order, bounds: SumBounds, config: RunConfig) -> Update:
+    """Return the update if it can be an answer to an order to sum statistics. Raises `ValueError` that names the fault.
+
+    Of sums in few bits only the size is checked.
+    """
+    users = len(order.users)
+    _answers(update, order, users)
+    _check_codes(update, users, config)
+    _tensors(update.deltas, bounds.template)
+    _metrics(update.sums, SUMMED, users)
+    if not 0 <= update.sums["learners"] <= users:
+        raise ValueError(f"a sum of {update.sums['learners']:g} for the metric learners of {users} users")
+    _whole(update.sums, ("learners",))
+    learners = int(update.sums["learners"])
+    if config.bits < 32:
+        bounds.check_size(update.deltas, learners, CODED)
+    else:
+        bounds.check(update.deltas, learners)
+    return update
+
+
 def check_form(update: Update, order: Order, template: Adapter, config: RunConfig) -> None:
     """Check what any answer must have: the round and the users, names and shapes, and finite numbers.
 
     An answer that is masked for secure aggregation must pass this, too. Raises `ValueError`.
     """
     clients = _clients(order, template, config)
-    if update.round != order.round or update.users != clients:
-        raise ValueError(f"answered for round {update.round} and {update.users} users, not {order.round} and {clients}")
-    in_codes = bool(template) and config.bits < 32 and clients == 1
-    if (update.codes is not None) != in_codes:
-        raise ValueError(f"answered {'with' if update.codes else 'without'} codes, of {clients} users")
+    _answers(update, order, clients)
+    if template:
+        _check_codes(update, clients, config)
+    elif update.codes is not None:
+        raise ValueError(f"answered with codes, of {clients} users")
     _tensors(update.deltas, template)
-    if update.sums.keys() != (TRAINED if template else RANKED):
-        raise ValueError(f"answered with other metrics: {sorted(update.sums)[:5]}")
-    for name, value in update.sums.items():
-        if not isfinite(value):
-            raise ValueError(f"a sum of {value:g} for the metric {name} of {clients} users")
+    _metrics(update.sums, TRAINED if template else RANKED, clients)
 
 
 def check_plausible(update: Update, order: Order, template: Adapter, config: RunConfig) -> None:
@@ -69,6 +92,24 @@ def check_plausible(update: Update, order: Order, template: Adapter, config: Run
 def _clients(order: Order, template: Adapter, config: RunConfig) -> int:
     """Count the clients of an answer: in central mode the users of a training order are one."""
     return 1 if config.mode == "central" and template else len(order.users)
+
+
+def _answers(update: Update, order: Order, clients: int) -> None:
+    if update.round != order.round or update.users != clients:
+        raise ValueError(f"answered for round {update.round} and {update.users} users, not {order.round} and {clients}")
+
+
+def _check_codes(update: Update, clients: int, config: RunConfig) -> None:
+    if (update.codes is not None) != (config.bits < 32 and clients == 1):
+        raise ValueError(f"answered {'with' if update.codes else 'without'} codes, of {clients} users")
+
+
+def _metrics(sums: Mapping[str, float], names: Set[str], clients: int) -> None:
+    if sums.keys() != names:
+        raise ValueError(f"answered with other metrics: {sorted(sums)[:5]}")
+    for name, value in sums.items():
+        if not isfinite(value):
+            raise ValueError(f"a sum of {value:g} for the metric {name} of {clients} users")
 
 
 def _tensors(deltas: Adapter, template: Adapter) -> None:

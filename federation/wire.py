@@ -23,7 +23,7 @@ ROOM_BESIDE, ROOM_FOR_TENSOR = 16_384, 1_024
 FIELDS: dict[str, type] = {"round": int, "clip": float, "split": str, "protocol": str, "best": int, "run": str}
 """The fields of an order beside its users, with their types."""
 
-CENSUS, TRAIN, EVALUATE = "query.census", "train", "evaluate"
+CENSUS, TRAIN, STATISTICS, EVALUATE = "query.census", "train", "train.statistics", "evaluate"
 """The kinds of messages to a node."""
 
 

@@ -29,6 +29,7 @@ FLOWER = {
     "federation/census.py",
     "federation/training_run.py",
     "federation/client_app.py",
+    "federation/closed_form_rounds.py",
     "federation/server_app.py",
     "federation/local_grid.py",
     "federation/deployment/message_process.py",

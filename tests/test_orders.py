@@ -132,7 +132,7 @@ TO_TRAIN: dict[str, tuple[Change, str]] = {
     "a ranking's protocol": (field(protocol="sampled-99"), "protocol = 'sampled-99' is not among ('full',)"),
 }
 TO_EVALUATE: dict[str, tuple[Change, str]] = {
-    "a clip": (field(clip=1.0), "clip = 1, and an evaluation has none"),
+    "a clip": (field(clip=1.0), "clip = 1, and such an order has none"),
     "the split that is trained on": (field(split="train"), "split = 'train' is not among ('test', 'validation')"),
 }
 

@@ -1,8 +1,8 @@
 """The interface of everything that a federation can train, and the two-tower model behind it."""
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 from fedrec.data.randomness import DrawKey
 from fedrec.data.shard import Cohort, Shard
 from fedrec.recsys.model.lora import Adapter
-from fedrec.recsys.model.scoring import UserScorer, model_scorer
+from fedrec.recsys.model.scoring import UserScorer, model_scorer, user_vectors
 from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.training.local_training import ClientUpdates, FitConfig, LocalTrainer, training_blocks
 
@@ -96,6 +96,13 @@ class TwoTowerMethod:
         adapter = self._on_device(adapter)
         score = model_scorer(self.model, adapter, self.model.item_vectors(adapter, self.embeddings))
         return lambda users: score([shard.history(user, split) for user in users])
+
+    def encoder(self, adapter: Adapter) -> tuple[Callable[[Sequence[np.ndarray]], Tensor], Tensor]:
+        """Return a function from B histories to user vectors (B, E), and the item vectors (N, E)."""
+        adapter = self._on_device(adapter)
+        vectors = self.model.item_vectors(adapter, self.embeddings)
+        encode = partial(self.model.user_vectors, adapter)
+        return partial(user_vectors, encode, self.model.config.history, vectors), vectors
 
     @cached_property
     def _trainer(self) -> LocalTrainer:

@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.laws.method_laws", "tests.laws.scorer_laws")
+pytest.register_assert_rewrite("tests.laws.method_laws", "tests.laws.scorer_laws", "tests.laws.statistics_laws")

@@ -27,7 +27,7 @@ class Unreliable(LocalGrid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         for reply in super().send_and_receive(messages, timeout=timeout):
-            hit = reply.metadata.src_node_id == 2 and reply.metadata.message_type == wire.TRAIN
+            hit = reply.metadata.src_node_id == 2 and reply.metadata.message_type in (wire.TRAIN, wire.STATISTICS)
             changed = self.tamper(reply) if hit else reply
             if changed is not None:
                 yield changed

@@ -1,0 +1,102 @@
+"""The rounds of the closed form over a Grid: one exchange of sums, then a validation of each candidate solution.
+
+Both are rounds like those of training: a line in the log, a checkpoint, and a resumed run goes on with the next.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from flwr.serverapp import Grid
+
+from fedrec.data.errors import InputError
+from fedrec.federation import wire
+from fedrec.federation.aggregate import aggregate
+from fedrec.federation.census import with_new_nodes
+from fedrec.federation.checkpoint import State
+from fedrec.federation.exchange import RoundReport, orders_per_node, request_updates
+from fedrec.federation.messages import Order
+from fedrec.federation.privatise import privatise
+from fedrec.federation.roster import Roster
+from fedrec.federation.round_log import RoundLog
+from fedrec.federation.rounds import SCORE, Stopwatch, round_metrics
+from fedrec.federation.run_statistics import Sums, load_total, save_sums
+from fedrec.federation.sampling import sample_clients
+from fedrec.federation.setup import TrainingSetup
+from fedrec.recsys.training.hybrid import split_adapter
+
+
+def run(grid: Grid, roster: Roster, state: State, setup: TrainingSetup, log: RoundLog) -> State:
+    """Exchange the sums, and choose a solution on validation, from the state after training.
+
+    Without validation the middle of the search space is taken. Raises `InputError` if nobody answered, with everything
+    before it saved.
+    """
+    first = setup.config.training_rounds + 1
+    if state.round < first:
+        state = _exchange_sums(grid, roster, state, setup, log)
+    if state.round < setup.config.last_round:
+        state = _choose(grid, roster, state, setup, log)
+    return state
+
+
+def _exchange_sums(grid: Grid, roster: Roster, state: State, setup: TrainingSetup, log: RoundLog) -> State:
+    """Request the sums of all users, add them up, and save them in the run's folder."""
+    watch, number, config = Stopwatch(), state.round + 1, setup.config
+    everyone = with_new_nodes(grid, roster, set(map(int, roster.nodes)), config)
+    order = Order(number, np.arange(len(everyone)), run=state.run)
+    orders, bounds = orders_per_node(everyone, order), setup.closed_form.bounds
+    report = request_updates(grid, wire.STATISTICS, orders, {}, config, bounds)
+    total = privatise(aggregate(report.updates, config.server.aggregation), config, number)
+    if total is None:
+        raise InputError("no node answered with its sums; bring the nodes back and resume")
+    sums = Sums.of(total)
+    save_sums(log.folder, sums, dict(zip(report.nodes, map(Sums.of, report.updates), strict=True)))
+    state = replace(state, round=number, roster=everyone.fingerprint)
+    if "validation" not in config.measured:
+        chosen = config.search_space.middle
+        solution = setup.closed_form.solver(sums.statistics).solve(chosen)
+        state = state.with_candidate(_beside(state, solution), chosen, 0.0)
+    without_examples = {"clients_without_examples": sums.users - sums.learners}
+    _record(state, log, watch, report, {"users": len(everyone), **without_examples})
+    return state
+
+
+def _choose(grid: Grid, roster: Roster, state: State, setup: TrainingSetup, log: RoundLog) -> State:
+    """Validate the candidates that are left, and keep the best."""
+    config, space = setup.config, setup.config.search_space
+    solver = setup.closed_form.solver(load_total(log.folder).statistics)
+    ranked = sample_clients(roster, config.validation_users, config.seed, 0, config.node_share)
+    while state.round < config.last_round:
+        watch, number = Stopwatch(), state.round + 1
+        chosen = space.propose(number - config.training_rounds - 2, state.chosen)
+        candidate = _beside(state, solver.solve(chosen))
+        order = Order(number, ranked, split="validation", run=state.run)
+        report = request_updates(grid, wire.EVALUATE, orders_per_node(roster, order), candidate, config)
+        if report.metrics is None:
+            raise InputError(f"no user was ranked in round {number}; bring the nodes back and resume")
+        state = replace(state, round=number).with_candidate(candidate, chosen, report.metrics[SCORE])
+        found = {"validation": report.metrics, "users": len(roster), "candidate": chosen.as_record()}
+        _record(state, log, watch, report, found)
+    return state
+
+
+def _beside(state: State, solution: dict[str, Any]) -> dict[str, Any]:
+    """Return the best towers so far, with a solution of the closed form."""
+    return split_adapter(state.best)[0] | solution
+
+
+def _record(state: State, log: RoundLog, watch: Stopwatch, report: RoundReport, found: dict[str, Any]) -> None:
+    """Write the line of a round, and the state after it."""
+    record = {
+        "round": state.round,
+        **round_metrics(None),
+        "validation": None,
+        **found,
+        **report.as_record(),
+        "seconds": round(watch.seconds, 3),
+        "clients_per_second": round(report.clients_answered / watch.seconds, 1),
+    }
+    log.append(record)
+    state.save(log.folder)
+    log.observe(record)

@@ -1,0 +1,92 @@
+"""The sums of a run with a closed form, in its folder: the total, and each node's, for whatever is asked of them later.
+
+    statistics/total.safetensors     the sums over all users that answered
+    statistics/node-7.safetensors    those of node 7; left out if more than 64 nodes answered
+
+Sums are packed (recsys/closed_form/packing.py). A user's sums can be subtracted from them, and a node's.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from fedrec.data.errors import InputError
+from fedrec.data.storage.atomic_files import replaced_folder
+from fedrec.data.storage.contents import Contents
+from fedrec.data.storage.reading import regular
+from fedrec.federation.messages import Update
+from fedrec.federation.wire import to_float32_if_exact
+from fedrec.recsys.closed_form.statistics import Statistics
+
+FOLDER, TOTAL = "statistics", "total.safetensors"
+FILES = (f"{FOLDER}/{TOTAL}", f"{FOLDER}/node-*.safetensors")
+MAX_NODES = 64
+"""The largest number of nodes whose sums are kept apart."""
+
+_CONTENTS = Contents("folder of statistics", TOTAL, (TOTAL, "node-*.safetensors"))
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """The sums over some users."""
+
+    statistics: Statistics  # packed, float64
+    users: int  # that were asked for
+    learners: int  # of these, the users that have an example
+
+    @classmethod
+    def of(cls, update: Update) -> "Sums":
+        """Take the sums of an answer, or of the total of answers."""
+        return cls(update.deltas, update.users, int(update.sums["learners"]))
+
+    def save(self, path: Path) -> None:
+        """Write the sums to a file."""
+        counts = json.dumps({"users": self.users, "learners": self.learners})
+        save_file(to_float32_if_exact(self.statistics), path, metadata={"counts": counts})
+
+    @classmethod
+    def load(cls, path: Path) -> "Sums":
+        """Read the sums of a file. Raises `InputError` if it is missing or damaged."""
+        remedy = "train the run again, into another folder"
+        try:
+            with safe_open(regular(path, remedy), framework="pt") as file:
+                counts: dict[str, Any] = json.loads(file.metadata()["counts"])
+                return cls({name: file.get_tensor(name).double() for name in file.keys()}, **counts)  # noqa: SIM118
+        except FileNotFoundError as error:
+            raise InputError(f"{path} is missing; {remedy}") from error
+        except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+            raise InputError(f"{path} cannot be read ({error}); {remedy}") from error
+
+
+def save_sums(run: Path, total: Sums, by_node: Mapping[int, Sums]) -> None:
+    """Write the sums of a run, all files in one step."""
+    with replaced_folder(run / FOLDER, _CONTENTS.check) as folder:
+        total.save(folder / TOTAL)
+        for node, sums in by_node.items() if len(by_node) <= MAX_NODES else ():
+            sums.save(folder / f"node-{node}.safetensors")
+
+
+def load_total(run: Path) -> Sums:
+    """Read the total of a run. Raises `InputError` if there is none."""
+    return Sums.load(run / FOLDER / TOTAL)
+
+
+def load_nodes(run: Path) -> dict[int, Sums]:
+    """Read the sums of each node of a run, by its number; empty if they were not kept. Raises `InputError`."""
+    return {node: Sums.load(run / FOLDER / f"node-{node}.safetensors") for node in _kept_nodes(run)}
+
+
+def _kept_nodes(run: Path) -> list[int]:
+    files = (run / FOLDER).glob("node-*.safetensors")
+    return sorted(int(file.stem.removeprefix("node-")) for file in files)
+
+
+def summarise(run: Path) -> dict[str, Any]:
+    """Summarise the sums of a run for its card: their users, and the nodes whose sums are kept apart."""
+    total = load_total(run)
+    return {"users": total.users, "learners": total.learners, "nodes_kept": len(_kept_nodes(run))}

@@ -1,0 +1,71 @@
+"""Feature maps of items for the closed form, from the public side of a dataset alone.
+
+Random Fourier features: Rahimi and Recht 2007, "Random Features for Large-Scale Kernel Machines". Their width does not
+grow with the catalogue, and nothing in a sum of them names an item.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedrec.recsys.closed_form.statistics import round_to_units, unit_of
+
+BLOCK = 8192
+"""Items whose features are computed at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Whitening:
+    """A linear map of embeddings: centred, multiplied by C^(-power/2) for their covariance C, to unit vectors.
+
+    A `power` of 0 keeps the variances of the principal components, 1 makes them equal (WhitenRec: Zhang et al. 2024,
+    arXiv:2402.10602). The symmetric root of C is unique, unlike its eigenvectors, so that all nodes compute the same.
+    """
+
+    mean: Tensor  # (E,)
+    root: Tensor  # (E, E): C^(-power/2)
+
+    @classmethod
+    def fit(cls, embeddings: Tensor, power: float) -> "Whitening":
+        """Fit to the embeddings of a catalogue (N, E). Components without variance are left out."""
+        mean = embeddings.double().mean(0)
+        centred = embeddings.double() - mean
+        variances, components = torch.linalg.eigh(centred.T @ centred / len(centred))
+        kept = variances > variances[-1] * 1e-9
+        scales = torch.where(kept, variances.clamp(min=1e-300) ** (-power / 2), 0.0)
+        return cls(mean.float(), ((components * scales) @ components.T).float())
+
+    def __call__(self, embeddings: Tensor) -> Tensor:
+        """Whiten embeddings to unit vectors: (n, E) → (n, E)."""
+        return F.normalize((embeddings - self.mean) @ self.root, dim=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class FourierFeatures:
+    """Random Fourier features of whitened embeddings: cos(w · z + b), for random frequencies w and phases b.
+
+    The dot product of two items' features approximates M/2 · exp(-bandwidth² |z - z'|² / 2).
+    """
+
+    whitening: Whitening
+    frequencies: Tensor  # (E, M)
+    phases: Tensor  # (M,)
+
+    @classmethod
+    def draw(cls, whitening: Whitening, width: int, bandwidth: float, seed: int) -> "FourierFeatures":
+        """Draw M = `width` features with a seed."""
+        generator = torch.Generator().manual_seed(seed)
+        frequencies = bandwidth * torch.randn(len(whitening.mean), width, generator=generator)
+        return cls(whitening, frequencies, 2 * math.pi * torch.rand(width, generator=generator))
+
+    def __call__(self, embeddings: Tensor) -> Tensor:
+        """Compute the features of items: (n, E) → (n, M) in [-1, 1], multiples of a power of two."""
+        unit = unit_of(1.0)
+        features = torch.empty(len(embeddings), self.frequencies.shape[1])
+        for part, out in zip(embeddings.split(BLOCK), features.split(BLOCK), strict=True):
+            values = torch.cos(self.whitening(part) @ self.frequencies + self.phases)
+            out.copy_(round_to_units(values, unit)).mul_(unit)
+        return features

@@ -1,0 +1,41 @@
+"""The sums as they travel: of the symmetric `gram` its upper triangle alone, row after row, and all
+in units of `SCALE`.
+
+In that unit the sums of many users are small: if they were coded in few bits, the grid of `exact_sum` holds them.
+"""
+
+from math import isqrt
+
+import torch
+from torch import Tensor
+
+from fedrec.recsys.closed_form.statistics import CROSS, GRAM, Statistics
+
+SCALE = 2.0**20
+
+
+def packed_shapes(width: int, targets: int) -> dict[str, torch.Size]:
+    """Return the shapes of packed sums over M = `width` features and M' = `targets` of targets."""
+    return {GRAM: torch.Size([width * (width + 1) // 2]), CROSS: torch.Size([width, targets])}
+
+
+def pack(statistics: Statistics) -> Statistics:
+    """Pack sums: `gram` (M, M) becomes (M(M+1)/2,)."""
+    triangle = torch.cat([row[place:] for place, row in enumerate(statistics[GRAM])])
+    return {GRAM: triangle / SCALE, CROSS: statistics[CROSS] / SCALE}
+
+
+def unpack(statistics: Statistics) -> Statistics:
+    """Undo `pack`."""
+    rows = upper_rows(statistics[GRAM])
+    gram = torch.zeros(len(rows), len(rows), dtype=torch.float64)
+    for place, row in enumerate(rows):
+        gram[place, place:] = row
+        gram[place:, place] = row
+    return {GRAM: gram.mul_(SCALE), CROSS: statistics[CROSS] * SCALE}
+
+
+def upper_rows(triangle: Tensor) -> tuple[Tensor, ...]:
+    """Split a packed triangle into its rows, each from the diagonal on: M views of M, M - 1, …, 1 numbers."""
+    width = isqrt(8 * len(triangle) + 1) // 2
+    return triangle.split(list(range(width, 0, -1)))

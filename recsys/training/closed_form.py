@@ -1,0 +1,150 @@
+"""The closed form as a federated method: nodes send sums once, and the server solves for weights.
+
+Shapes: N items, E embedding, M features, M' targets; with features `ids`, M = M' = N.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedrec.data.errors import InputError
+from fedrec.data.shard import Shard
+from fedrec.recsys.closed_form.bounds import SumBounds
+from fedrec.recsys.closed_form.config import ClosedFormConfig
+from fedrec.recsys.closed_form.features import FourierFeatures, Whitening
+from fedrec.recsys.closed_form.fusion import covariance
+from fedrec.recsys.closed_form.model import LinearModel
+from fedrec.recsys.closed_form.packing import pack, unpack
+from fedrec.recsys.closed_form.search import Hyperparameters
+from fedrec.recsys.closed_form.solve import RidgePath, decoding, target_gram
+from fedrec.recsys.closed_form.statistics import Accumulator, FeatureSums, ItemSums, Statistics, sum_statistics
+from fedrec.recsys.hardware import workers
+from fedrec.recsys.model.lora import Adapter
+
+WEIGHTS, SHARE = "closed.weights", "closed.share"
+"""The names of the closed form's tensors in an adapter: the weights (M, M'), and the share of a blend (1,)."""
+
+MAX_ITEMS = 8192
+"""Items that features `ids` are offered for: the sums of more take more than 1 GiB."""
+
+
+class UserSums(NamedTuple):
+    """The sums over some users, as they travel (closed_form/packing.py)."""
+
+    statistics: Statistics
+    learners: int  # users with an event and one before it
+
+
+@dataclass(frozen=True, eq=False)
+class ClosedFormMethod:
+    """Ridge regressions of the next item on a decayed history, from the sums of all users. All tensors are on the
+    processor."""
+
+    embeddings: Tensor  # (N, E)
+    trainable_rows: np.ndarray  # rows of the items that training may use
+    config: ClosedFormConfig
+    seed: int
+    held_out: int  # events at each history's end that do not count
+
+    @cached_property
+    def features(self) -> Tensor | None:
+        """The features of all items, as contexts and as targets: (N, M); None for one-hot features."""
+        return None if self.config.features == "ids" else self.feature_map(self.embeddings)
+
+    @cached_property
+    def feature_map(self) -> FourierFeatures:
+        """The random features of text embeddings; their whitening is fitted to the items that training may use."""
+        whitening = Whitening.fit(self.embeddings[self.trainable_rows], self.config.whitening)
+        return FourierFeatures.draw(whitening, self.config.feature_width, self.config.feature_bandwidth, self.seed)
+
+    @cached_property
+    def bounds(self) -> SumBounds:
+        """The shapes and bounds of the sums as they travel."""
+        return SumBounds.of(self.config, len(self.embeddings))
+
+    @property
+    def width(self) -> int:
+        """The number of features of an item, as a context and as a target."""
+        return self.bounds.width
+
+    def weights_template(self) -> Adapter:
+        """Return the shapes of the solution as it travels, without numbers."""
+        shapes = {WEIGHTS: (self.width, self.width), SHARE: (1,)}
+        return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+    def groups(self, users: np.ndarray) -> list[np.ndarray]:
+        """Split users into groups whose sums are computed side by side: one per worker; of ids one, for the memory."""
+        return [users] if self.features is None else np.array_split(users, min(workers(), len(users)))
+
+    def sum_users(self, shard: Shard, users: np.ndarray) -> UserSums:
+        """Sum the statistics of users (U,), over their newest training events. The same users sum up to the same
+        numbers in any grouping."""
+        histories = [self._events(shard, user) for user in users]
+        found = pack(sum_statistics(self._accumulator(), histories))
+        return UserSums(found, sum(len(history) > 1 for history in histories))
+
+    def _events(self, shard: Shard, user: int) -> np.ndarray:
+        return shard.training_events(user, self.held_out)[-self.config.statistic_events :]
+
+    def _accumulator(self) -> Accumulator:
+        if self.features is None:
+            return ItemSums(self.width, self.config.kernel)
+        return FeatureSums(self.features, self.features, self.config.kernel)
+
+    def solver(self, total: Statistics) -> "Solver":
+        """Prepare the solutions of sums over users, as they travel."""
+        rows = torch.from_numpy(self.trainable_rows)
+        gram = None if self.features is None else target_gram(self.features, rows)
+        return Solver(RidgePath.of(unpack(total)), gram)
+
+    def linear_model(self, adapter: Adapter) -> LinearModel:
+        """Build the recommender of a solution: the event and candidate vectors of all items."""
+        if self.features is None:
+            return LinearModel(self.config.kernel, adapter[WEIGHTS], torch.eye(self.width))
+        return LinearModel(self.config.kernel, self.features @ adapter[WEIGHTS], self.features)
+
+    def user_vectors(self, adapter: Adapter) -> Callable[[Sequence[np.ndarray]], Tensor]:
+        """Return a function from B histories to user vectors (B, M'), as of `linear_model`, without event vectors."""
+        if self.features is None:
+            return self.linear_model(adapter).user_vectors
+        contexts = LinearModel(self.config.kernel, self.features, self.features)
+        return lambda histories: contexts.user_vectors(histories) @ adapter[WEIGHTS]
+
+    @cached_property
+    def candidates(self) -> Tensor:
+        """The candidate vectors of all items: (N, M')."""
+        return torch.eye(self.width) if self.features is None else self.features
+
+    @cached_property
+    def candidate_covariance(self) -> Tensor:
+        """The covariance of the candidate vectors: (M', M')."""
+        return covariance(self.candidates)
+
+
+@dataclass(frozen=True, eq=False)
+class Solver:
+    """The solutions of some sums, for all hyperparameters."""
+
+    path: RidgePath
+    target_gram: Tensor | None  # (M', M'); None for one-hot targets, which need no decoding
+
+    def solve(self, chosen: Hyperparameters) -> Adapter:
+        """Solve for one choice: `closed.weights` and `closed.share`, float32."""
+        weights = self.path.weights(chosen.ridge)
+        if self.target_gram is not None:
+            weights = weights @ decoding(self.target_gram, chosen.decode)
+        return {WEIGHTS: weights.float(), SHARE: torch.tensor([chosen.share])}
+
+
+def check_catalogue(config: ClosedFormConfig, items: int) -> None:
+    """Raise `InputError` if the sums over the ids of N = `items` items are too large."""
+    if config.features == "ids" and items > MAX_ITEMS:
+        raise InputError(
+            f"setting features = 'ids': sums over {items:,} items do not fit, at most {MAX_ITEMS:,} do; "
+            "use features = 'text', whose sums do not grow with the catalogue"
+        )

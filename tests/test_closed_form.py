@@ -1,0 +1,239 @@
+"""The closed form's mathematics: contexts and sums by hand, the same to the bit in any grouping, and scikit-learn's
+ridge from the same contexts."""
+
+from collections.abc import Callable
+from math import cos
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+from torch import Tensor
+
+from fedrec.data.errors import InputError
+from fedrec.recsys.closed_form.bounds import SumBounds
+from fedrec.recsys.closed_form.config import ClosedFormConfig
+from fedrec.recsys.closed_form.contexts import BLOCK, DecayKernel
+from fedrec.recsys.closed_form.features import FourierFeatures, Whitening
+from fedrec.recsys.closed_form.model import LinearModel
+from fedrec.recsys.closed_form.packing import SCALE, pack, packed_shapes, unpack
+from fedrec.recsys.closed_form.search import Hyperparameters, SearchSpace
+from fedrec.recsys.closed_form.solve import RidgePath, decoding, target_gram
+from fedrec.recsys.closed_form.statistics import CROSS, GRAM, FeatureSums, ItemSums, Statistics, sum_statistics
+from fedrec.recsys.training.closed_form import MAX_ITEMS, check_catalogue
+
+ITEMS, WIDTH = 30, 12
+KERNELS = [DecayKernel(0.5), DecayKernel(0.8), DecayKernel(0.0), DecayKernel(0.9, reverse=0.3)]
+
+
+@pytest.fixture(scope="module")
+def histories() -> list[np.ndarray]:
+    """Histories of many lengths: none, one event, more than a block, with repeated items."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, ITEMS, length) for length in (0, 1, 2, 3, 17, BLOCK, BLOCK + 1, 3 * BLOCK + 5, 40)]
+
+
+@pytest.fixture(scope="module")
+def features() -> Tensor:
+    """Multiples of 1/128 in [-1, 1], as the feature map gives them: (N, M)."""
+    return torch.randint(-128, 129, (ITEMS, WIDTH), generator=torch.Generator().manual_seed(1)) / 128
+
+
+def by_loop(kernel: DecayKernel, histories: list[np.ndarray], phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The contexts (t, M) and the targets (t,) of all events that have a context, event by event."""
+    contexts, targets = [], []
+    for history in histories:
+        for t in range(len(history)):
+            x, there = np.zeros(phi.shape[1]), False
+            for s, item in enumerate(history):
+                age = t - 1 - s if s < t else s - t - 1
+                if s != t and age < kernel.reach and (s < t or kernel.reverse):
+                    weight = round(kernel.decay**age * 1024) / 1024
+                    x += (weight if s < t else np.round(kernel.reverse * weight * 1024) / 1024) * phi[item]
+                    there = True
+            if there:
+                contexts.append(x)
+                targets.append(history[t])
+    return np.array(contexts), np.array(targets)
+
+
+def test_contexts_and_sums_of_a_toy() -> None:
+    """One user, items 0, 1, 2, decay 1/2: the context before 1 is e0, and before 2 it is e0/2 + e1."""
+    found = sum_statistics(ItemSums(3, DecayKernel(0.5)), [np.array([0, 1, 2])])
+    assert found[GRAM].tolist() == [[1 + 0.25, 0.5, 0], [0.5, 1, 0], [0, 0, 0]]
+    assert found[CROSS].tolist() == [[0, 1, 0.5], [0, 0, 1], [0, 0, 0]]
+
+
+def test_contexts_from_both_sides_of_a_toy() -> None:
+    """With reverse 1/2, the contexts of 0, 1 and 2 are e1/2 + e2/4, e0 + e2/2 and e0/2 + e1."""
+    kernel = DecayKernel(0.5, reverse=0.5)
+    found = sum_statistics(ItemSums(3, kernel), [np.array([0, 1, 2])])
+    contexts = np.array([[0, 1 / 2, 1 / 4], [1, 0, 1 / 2], [1 / 2, 1, 0]])
+    assert found[GRAM].tolist() == (contexts.T @ contexts).tolist()
+    assert found[CROSS].tolist() == contexts.T.tolist()
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+def test_sums_over_ids_are_those_of_a_loop(kernel: DecayKernel, histories: list[np.ndarray]) -> None:
+    contexts, targets = by_loop(kernel, histories, np.eye(ITEMS))
+    found = sum_statistics(ItemSums(ITEMS, kernel), histories)
+    assert np.array_equal(found[GRAM].numpy(), contexts.T @ contexts)
+    assert np.array_equal(found[CROSS].numpy(), contexts.T @ np.eye(ITEMS)[targets])
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+def test_sums_over_features_are_those_of_a_loop(
+    kernel: DecayKernel, histories: list[np.ndarray], features: Tensor
+) -> None:
+    """But for the rounding of contexts, to at least 64 steps from 0 to the largest."""
+    contexts, targets = by_loop(kernel, histories, features.double().numpy())
+    found = sum_statistics(FeatureSums(features, features, kernel), histories)
+    events, largest = len(targets), kernel.largest_sum
+    assert np.abs(found[GRAM].numpy() - contexts.T @ contexts).max() < events * largest**2 / 64
+    assert np.abs(found[CROSS].numpy() - contexts.T @ features.double().numpy()[targets]).max() < events * largest / 64
+
+
+Accumulating = Callable[[DecayKernel, Tensor], ItemSums | FeatureSums]
+ACCUMULATORS: dict[str, Accumulating] = {
+    "ids": lambda kernel, features: ItemSums(ITEMS, kernel),
+    "features": lambda kernel, features: FeatureSums(features, features, kernel),
+}
+
+
+@pytest.mark.parametrize("kernel", [*KERNELS, DecayKernel(0.995)], ids=str)
+@pytest.mark.parametrize("kind", ACCUMULATORS)
+def test_sums_add_to_the_bit(kind: str, kernel: DecayKernel, histories: list[np.ndarray], features: Tensor) -> None:
+    """In any grouping and any order; and they subtract."""
+
+    def sums(some: list[np.ndarray]) -> Statistics:
+        return sum_statistics(ACCUMULATORS[kind](kernel, features), some)
+
+    whole, one, others = sums(histories), sums(histories[4:5]), sums(histories[:4] + histories[:4:-1])
+    alone = [sums([history]) for history in histories]
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, torch.stack([found[name] for found in alone]).sum(0))
+        assert torch.equal(tensor - one[name], others[name])
+
+
+@pytest.mark.parametrize("kind", ACCUMULATORS)
+def test_a_history_with_an_unknown_item_is_refused(kind: str, features: Tensor) -> None:
+    with pytest.raises(InputError, match="items that the catalogue lacks"):
+        ACCUMULATORS[kind](DecayKernel(0.5), features).add(np.array([0, ITEMS]))
+
+
+def test_packed_sums_are_the_upper_triangle_in_units() -> None:
+    gram = torch.tensor([[4.0, 1, 2], [1, 5, 3], [2, 3, 6]], dtype=torch.float64)
+    packed = pack({GRAM: gram, CROSS: torch.ones(3, 2, dtype=torch.float64)})
+    assert (packed[GRAM] * SCALE).tolist() == [4, 1, 2, 5, 3, 6]
+    assert {name: tensor.shape for name, tensor in packed.items()} == packed_shapes(3, 2)
+    assert torch.equal(unpack(packed)[GRAM], gram)
+    assert torch.equal(unpack(packed)[CROSS], torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("ridge", [0.1, 10.0, 1000.0])
+def test_weights_are_those_of_scikit_learn(ridge: float, histories: list[np.ndarray]) -> None:
+    kernel = DecayKernel(0.8)
+    contexts, targets = by_loop(kernel, histories, np.eye(ITEMS))
+    golden = Ridge(alpha=ridge, fit_intercept=False).fit(contexts, np.eye(ITEMS)[targets]).coef_.T
+    weights = RidgePath.of(sum_statistics(ItemSums(ITEMS, kernel), histories)).weights(ridge)
+    assert np.allclose(weights.numpy(), golden, atol=1e-9)
+
+
+def test_decoding_is_the_ridge_from_features_to_items(features: Tensor) -> None:
+    """D ψ(i) are the coefficients by which scikit-learn tells item i from the others."""
+    golden = Ridge(alpha=0.3, fit_intercept=False).fit(features.double().numpy(), np.eye(ITEMS)).coef_.T  # (M, N)
+    found = decoding(target_gram(features, torch.arange(ITEMS)), 0.3) @ features.double().T
+    assert np.allclose(found.numpy(), golden, atol=1e-9)
+
+
+def test_a_linear_model_scores_the_context_after_a_history() -> None:
+    """Items 0 and 1 lead to 2: after 0 then 1, decay 1/2, the score of 2 is 1 + 1/2."""
+    weights = torch.tensor([[0.0, 0, 1], [0, 0, 1], [0, 0, 0]])
+    model = LinearModel(DecayKernel(0.5), weights, torch.eye(3))
+    assert model.score([np.array([0, 1]), np.zeros(0, dtype=np.int64)]).tolist() == [[0, 0, 1.5], [0, 0, 0]]
+
+
+def test_whitening_makes_variances_equal() -> None:
+    points = torch.randn(500, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([4.0, 2, 1, 0.5])
+    whitening = Whitening.fit(points, 1.0)
+    moved = (points - whitening.mean) @ whitening.root
+    assert torch.allclose(moved.T @ moved / 500, torch.eye(4), atol=1e-3)
+    assert torch.equal(whitening.root, whitening.root.T)
+
+
+def test_random_features_are_cosines_on_a_grid() -> None:
+    whitening = Whitening(torch.zeros(1), torch.ones(1, 1))
+    (feature,) = FourierFeatures(whitening, torch.tensor([[2.0]]), torch.tensor([0.5]))(torch.tensor([[3.0]]))
+    assert feature.item() == round(cos(2 * 1 + 0.5) * 128) / 128  # 3 is the unit vector 1
+
+
+def test_the_dot_product_of_random_features_is_the_kernel() -> None:
+    points = torch.nn.functional.normalize(torch.randn(6, 5, generator=torch.Generator().manual_seed(0)), dim=-1)
+    whitening = Whitening(torch.zeros(5), torch.eye(5))
+    found = FourierFeatures.draw(whitening, 20_000, 1.5, seed=0)(points)
+    kernel = torch.exp(-(1.5**2) * torch.cdist(points, points).square() / 2)
+    assert torch.allclose(2 / 20_000 * found @ found.T, kernel, atol=0.05)
+
+
+# ---- the search
+
+
+def test_one_list_is_searched_after_the_other() -> None:
+    space = SearchSpace.of(ClosedFormConfig(ridges=(1, 2, 3), decodes=(4, 5), blend_shares=(0.2, 0.4)), blended=True)
+    assert len(space) == 3 + 1 + 1
+    assert space.propose(0, None) == Hyperparameters(2, 5, 0.4)
+    assert space.propose(1, space.propose(0, None)) == Hyperparameters(1, 5, 0.4)
+    assert space.propose(2, Hyperparameters(1, 5, 0.4)) == Hyperparameters(3, 5, 0.4)
+    assert space.propose(3, Hyperparameters(1, 5, 0.4)) == Hyperparameters(1, 4, 0.4)
+    assert space.propose(4, Hyperparameters(1, 4, 0.4)) == Hyperparameters(1, 4, 0.2)
+
+
+def test_without_towers_the_share_is_one_and_ids_need_no_decoding() -> None:
+    config = ClosedFormConfig(features="ids", ridges=(1, 1, 2), decodes=(4, 5, 6))
+    space = SearchSpace.of(config, blended=False)
+    assert [space.propose(number, None) for number in range(len(space))] == [
+        Hyperparameters(1, 5, 1.0),
+        Hyperparameters(2, 5, 1.0),
+    ]
+
+
+def test_ids_of_too_large_a_catalogue_are_refused() -> None:
+    check_catalogue(ClosedFormConfig(features="ids"), MAX_ITEMS)
+    check_catalogue(ClosedFormConfig(), 10**9)
+    with pytest.raises(InputError, match=r"features = 'ids'.*8,193 items.*use features = 'text'"):
+        check_catalogue(ClosedFormConfig(features="ids"), MAX_ITEMS + 1)
+
+
+# ---- bounds
+
+
+def toy_sums(features: str) -> tuple[SumBounds, Statistics]:
+    """The packed sums of one user of three events, over three ids or two features."""
+    config = ClosedFormConfig(features="ids" if features == "ids" else "text", feature_width=2, statistic_events=3)
+    table = torch.tensor([[1.0, 0.5], [-1.0, 0.25], [0.0, 1.0]])
+    accumulator = ItemSums(3, config.kernel) if features == "ids" else FeatureSums(table, table, config.kernel)
+    return SumBounds.of(config, 3), pack(sum_statistics(accumulator, [np.array([0, 1, 2])]))
+
+
+@pytest.mark.parametrize("features", ["ids", "text"])
+def test_honest_sums_are_within_their_bounds(features: str) -> None:
+    bounds, sums = toy_sums(features)
+    bounds.check(sums, 1)
+    assert {name: tensor.shape for name, tensor in bounds.template.items()} == {n: t.shape for n, t in sums.items()}
+
+
+LIES: dict[str, tuple[str, Callable[[Tensor], Tensor], str]] = {
+    "much more than its users have": (GRAM, lambda t: t * 1e6, "and 1 users have at most"),
+    "a part of a unit": (CROSS, lambda t: t + 2.0**-60, "not whole multiples"),
+    "a negative square": (GRAM, lambda t: -t, "a sum of squares"),
+    "a product without its squares": (GRAM, lambda t: t.index_fill(0, torch.tensor([1]), 5 / SCALE), "above the root"),
+}
+
+
+@pytest.mark.parametrize("features", ["ids", "text"])
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lie_is_told_from_sums(lie: str, features: str) -> None:
+    name, change, said = LIES[lie]
+    bounds, sums = toy_sums(features)
+    with pytest.raises(ValueError, match=said):
+        bounds.check(sums | {name: change(sums[name])}, 1)
