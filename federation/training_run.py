@@ -153,17 +153,13 @@ def _train(grid: Grid, run: TrainingRun, observe: Observer) -> None:
     # evaluate the best round
     metrics = {split: _evaluate(grid, roster, state, split, config) for split in config.measured}
     # write
-    adapter = fingerprint(state.best)
     card = load_card(out) | {"finished": True, "rounds": state.round, "best_round": state.best_round}
-    card["fingerprints"] = {"adapter": adapter}
     save_json(out / METRICS, metrics)
     if not config.method_row.servable:
-        save_json(out / CARD, card)
+        save_json(out / CARD, card | {"fingerprints": {"adapter": fingerprint(state.best)}})
         return
     vectors = setup.model.item_vectors(state.best, setup.embeddings.matrix)
-    card["model_version"] = f"{card['data']['name']}-{adapter[:12]}"
-    card["fingerprints"]["item_vectors"] = fingerprint({"vectors": vectors})
-    Recommender(run.dataset.catalogue, vectors, state.best, card).save(out)
+    Recommender.of_run(run.dataset.catalogue, vectors, state.best, card).save(out)
 
 
 def _evaluate(grid: Grid, roster: Roster, state: State, split: str, config: RunConfig) -> dict[str, dict[str, float]]:

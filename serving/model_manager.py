@@ -99,7 +99,7 @@ class ModelManager:
         return engine.with_items([item for item in changes.values() if item and _fits_columns(engine, item)])
 
     def _load_or_build_index(self, recommender: Recommender) -> Index:
-        matrix = recommender.vectors.numpy()
+        matrix = recommender.items.searched.numpy()
         if self._folder is None or len(matrix) <= MAX_EXACT_ITEMS:
             return Index.build(matrix)
         if index := load_index(self._folder, matrix, recommender.version):
