@@ -246,10 +246,7 @@ def _load_closed_form(folder: Path, card: Mapping[str, Any], vectors: Tensor) ->
         return None
     tensors = load_tensors(folder / artifact.FILE)
     _check_fingerprint(artifact.SECTION, tensors, card, folder)
-    try:
-        return artifact.closed_form_of(card[artifact.SECTION], tensors, vectors, folder)
-    except InputError as error:
-        raise InputError(f"{folder}: {error}; {AGAIN}") from error
+    return artifact.closed_form_of(card[artifact.SECTION], tensors, vectors, folder)
 
 
 def _check_fingerprint(name: str, tensors: Mapping[str, Tensor], card: Mapping[str, Any], folder: Path) -> None:

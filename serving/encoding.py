@@ -64,6 +64,17 @@ class QuestionEncoder:
             items = self.recommender.new_items(texts)
         return items.searched.numpy(), items.read.numpy()
 
+    def build_index(self) -> Index:
+        """Build an index of the recommender's items, and tune it on questions as it will be asked."""
+        searched = self.recommender.items.searched.numpy()
+        return Index.build(searched, self._ask_about if self.recommender.closed_form else None)
+
+    def _ask_about(self, groups: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Ask about groups of rows (Q, n) by their user vectors, and about the first group's items as by a text."""
+        items = self.recommender.items
+        tastes = [self.recommender.user_vectors(items.read, list(rows)).numpy() for rows in groups]
+        return [self.recommender.towers_only(items.searched[groups[0][:, 0]]).numpy(), *tastes]
+
     def query_by(self, tower_vector: np.ndarray) -> np.ndarray:
         """Make a vector to search with of the towers' vector of one item: (1, E) → (W,)."""
         return self.recommender.towers_only(torch.from_numpy(tower_vector))[0].numpy()

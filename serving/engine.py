@@ -33,11 +33,11 @@ class Engine:
     @classmethod
     def from_recommender(cls, recommender: Recommender, index: Index | None = None) -> "Engine":
         """Offer the items of a recommender's catalogue; their index is built unless given."""
-        items = recommender.items
-        index = index or Index.build(items.searched.numpy())
+        encoder = QuestionEncoder(recommender)
+        index = index or encoder.build_index()
         if recommender.closed_form:
-            index = index.beside(items.read.numpy(), recommender.tower_width)
-        return cls(QuestionEncoder(recommender), LiveCatalogue.build(recommender.catalogue, index))
+            index = index.beside(recommender.items.read.numpy(), recommender.tower_width)
+        return cls(encoder, LiveCatalogue.build(recommender.catalogue, index))
 
     @property
     def recommender(self) -> Recommender:

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Interval
 from torch import Tensor
 
-from fedrec.recsys.card import read_section
+from fedrec.data.errors import InputError
+from fedrec.recsys.card import AGAIN, CARD, read_section
 from fedrec.recsys.closed_form.contexts import DecayKernel
 from fedrec.recsys.closed_form.features import FourierFeatures, Whitening
 from fedrec.recsys.closed_form.fusion import Fusion
@@ -92,7 +93,10 @@ def closed_form_of(
 
     Raises `InputError` if the section is damaged, or the tensors have other names or shapes than it states.
     """
-    described = read_section(Description, section, SECTION)
+    try:
+        described = read_section(Description, section, SECTION)
+    except InputError as error:
+        raise InputError(f"{folder / CARD}: {error}; {AGAIN}") from error
     check_shapes(tensors, described.shapes(*item_vectors.shape), "closed form", folder)
     model = LinearModel(DecayKernel(described.decay, described.reverse), tensors["events"], tensors["candidates"])
     fusion = Fusion(described.share, tensors["covariance.towers"], tensors["covariance.closed_form"])

@@ -34,7 +34,7 @@ class LinearModel:
         for vector, history in zip(vectors, histories, strict=True):
             check_rows(history, len(self.events))
             weights = self.kernel.weigh_history(len(history))[-self.kernel.reach :]
-            rows = self.events[torch.from_numpy(np.asarray(history[-self.kernel.reach :], dtype=np.int64))]
+            rows = self.events[torch.from_numpy(history[-self.kernel.reach :].astype(np.int64))]
             vector += torch.from_numpy(weights) @ rows.double()
         return vectors
 

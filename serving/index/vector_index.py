@@ -21,7 +21,13 @@ import torch
 
 from fedrec.recsys.nearest import Found, SearchVector
 from fedrec.serving.index.exact_search import ExactSearch, row_selector
-from fedrec.serving.index.inverted_file import InvertedSearch, build_inverted_file, tune_probes
+from fedrec.serving.index.inverted_file import (
+    AskAbout,
+    InvertedSearch,
+    build_inverted_file,
+    mean_questions,
+    tune_probes,
+)
 from fedrec.serving.index.vector_table import VectorTable
 
 MAX_EXACT_ITEMS = 50_000
@@ -54,13 +60,16 @@ class Index:
     recall: float = 1.0  # of the base, measured when it was built
 
     @classmethod
-    def build(cls, matrix: np.ndarray) -> "Index":
-        """Build an index over vectors (N, W), at most √2 long; an inverted file takes seconds to minutes."""
+    def build(cls, matrix: np.ndarray, ask_about: AskAbout | None = None) -> "Index":
+        """Build an index over vectors (N, W), at most √2 long; an inverted file takes seconds to minutes.
+
+        An inverted file is tuned on the questions of `ask_about`, by default mean vectors of items.
+        """
         matrix = np.ascontiguousarray(matrix, dtype=np.float32)
         if len(matrix) <= MAX_EXACT_ITEMS:
             return cls.from_base(matrix, ExactSearch.build(matrix), 1.0)
         base = build_inverted_file(matrix)
-        return cls.from_base(matrix, base, tune_probes(base, matrix))
+        return cls.from_base(matrix, base, tune_probes(base, matrix, ask_about or mean_questions(matrix)))
 
     @classmethod
     def from_base(cls, matrix: np.ndarray, base: ExactSearch | faiss.IndexIVFFlat, recall: float) -> "Index":

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,7 +35,7 @@ def toy_features(data: Path, config: ClosedFormConfig) -> TextFeatures | None:
 def toy_solution(data: Path, config: ClosedFormConfig, features: TextFeatures | None, share: float) -> Solution:
     """The ridge regression of all users' training events."""
     shard = Dataset.open(data).shard
-    histories = [shard.history(user, "train") for user in range(len(shard))]
+    histories = [shard.history(user, "train").astype(np.int64) for user in range(len(shard))]
     if features is None:
         sums = ItemSums(len(Dataset.open(data).catalogue))
     else:
@@ -62,11 +63,17 @@ def hybrid_of(run: Path, data: Path, out: Path, kind: Kind = "text", share: floa
     return out
 
 
+def plain_scores(data: Path, histories: list[np.ndarray], kind: Kind) -> Tensor:
+    """The scores xᵀ W D ψ of the closed form, item by item: (B, N) float64."""
+    config = toy_config(kind)
+    features = toy_features(data, config)
+    weights = toy_solution(data, config, features, 0.5).weights
+    table = torch.eye(len(weights)).double() if features is None else features.table.double()  # (N, M)
+    contexts = [config.kernel.weigh_history(len(history)) @ table.numpy()[history] for history in histories]
+    return torch.from_numpy(np.stack(contexts)) @ weights @ table.T
+
+
 def z_scores(scores: Tensor) -> Tensor:
     """Each user's scores less their mean, over their standard deviation: (B, N)."""
     scores = scores.double()
     return (scores - scores.mean(1, keepdim=True)) / scores.std(1, keepdim=True, correction=0)
-
-
-def as_float(*tensors: Tensor) -> list[Tensor]:
-    return [tensor.to(torch.float32) for tensor in tensors]
