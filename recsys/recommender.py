@@ -76,7 +76,8 @@ class Recommender:
         prints = {"adapter": fingerprint(adapter), "item_vectors": fingerprint({"vectors": vectors})}
         version, section = prints["adapter"], {}
         if closed_form:
-            section = {artifact.SECTION: artifact.describe(closed_form)}
+            known = card.get(artifact.SECTION, {})  # how it came to be
+            section = {artifact.SECTION: known | artifact.describe(closed_form)}
             prints[artifact.SECTION] = fingerprint(artifact.tensors_of(closed_form))
             version = sha256("".join(prints.values()).encode()).hexdigest()
         stamped = {**card, "fingerprints": prints, "model_version": f"{card['data']['name']}-{version[:12]}", **section}

@@ -88,7 +88,7 @@ def test_the_towers_score_alone_if_the_closed_form_knows_no_event(share: float) 
 
 
 def test_a_user_is_standardised_alike_in_any_batch() -> None:
-    users, spread = drawn(21, 384), covariance(drawn(100, 384, seed=1)).float()
+    users, spread = drawn(21, 384), covariance(drawn(100, 384, seed=1))
     alone = torch.cat([standardise(user[None], spread) for user in users])
     assert torch.equal(standardise(users, spread), alone)
     assert torch.equal(standardise(users[5:], spread), alone[5:])

@@ -1,6 +1,6 @@
 """The closed form in a file of a run, and the section `closed_form` of its card."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -59,8 +59,12 @@ class Description:
         }
 
 
+NAMES = tuple(field.name for field in fields(Description))
+"""The entries of the section that an artifact is read by; others say how it came to be."""
+
+
 def describe(closed_form: ClosedForm) -> dict[str, Any]:
-    """Return the section of the card."""
+    """Return the section's entries of a closed form."""
     return asdict(Description.of(closed_form))
 
 
@@ -94,7 +98,7 @@ def closed_form_of(
     Raises `InputError` if the section is damaged, or the tensors have other names or shapes than it states.
     """
     try:
-        described = read_section(Description, section, SECTION)
+        described = read_section(Description, {name: section[name] for name in NAMES if name in section}, SECTION)
     except InputError as error:
         raise InputError(f"{folder / CARD}: {error}; {AGAIN}") from error
     check_shapes(tensors, described.shapes(*item_vectors.shape), "closed form", folder)

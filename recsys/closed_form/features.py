@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedrec.recsys.closed_form.config import ClosedFormConfig
 from fedrec.recsys.closed_form.statistics import round_to_units, unit_of
 
 BLOCK = 8192
@@ -78,10 +77,3 @@ class TextFeatures:
 
     map: FourierFeatures
     table: Tensor  # (N, M)
-
-    @classmethod
-    def of(cls, embeddings: Tensor, config: ClosedFormConfig, seed: int) -> "TextFeatures":
-        """Compute the features of a catalogue from its text embeddings (N, E)."""
-        whitening = Whitening.fit(embeddings, config.whitening)
-        features = FourierFeatures.draw(whitening, config.feature_width, config.feature_bandwidth, seed)
-        return cls(features, features(embeddings))

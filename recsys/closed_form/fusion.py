@@ -11,14 +11,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+BLOCK = 4096
+"""Items whose vectors are multiplied at a time."""
+
 ROWS = 8
-"""Rows of a product."""
+"""Rows of a product over users."""
+
+
+def exact_covariance(vectors: Tensor) -> Tensor:
+    """Compute the covariance of item vectors over a catalogue, in blocks: (N, E) → (E, E) float64."""
+    mean = vectors.mean(0, dtype=torch.float64)
+    total = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+    for part in vectors.split(BLOCK):
+        centred = part.double() - mean
+        total += centred.T @ centred
+    return total / len(vectors)
 
 
 def covariance(vectors: Tensor) -> Tensor:
-    """Compute the covariance of item vectors over a catalogue: (N, E) → (E, E) float64."""
-    centred = vectors.double() - vectors.double().mean(0)
-    return centred.T @ centred / len(centred)
+    """Compute the covariance of item vectors over a catalogue: (N, E) → (E, E)."""
+    return exact_covariance(vectors).float()
 
 
 def standardise(users: Tensor, spread: Tensor) -> Tensor:
@@ -47,7 +59,7 @@ class Fusion:
     @classmethod
     def over(cls, share: float, towers: Tensor, candidates: Tensor) -> "Fusion":
         """Fuse the scores over a catalogue: its item vectors (N, E) and candidate vectors (N, r)."""
-        return cls(share, covariance(towers).float(), covariance(candidates).float())
+        return cls(share, covariance(towers), covariance(candidates))
 
     def user_vectors(self, towers: Tensor, closed_form: Tensor) -> Tensor:
         """Join the user vectors of both: (B, E), (B, r) → (B, E + r).

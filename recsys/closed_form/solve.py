@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedrec.recsys.closed_form.fusion import covariance
+from fedrec.recsys.closed_form.fusion import exact_covariance
 from fedrec.recsys.closed_form.statistics import CROSS, GRAM, Statistics
 
 RANK_TOLERANCE = 1e-12
@@ -64,5 +64,5 @@ def _root_of_covariance(targets: Tensor | None, width: int) -> Tensor:
     """Compute the symmetric root of the covariance of target vectors (N, M'): (M', M') float64."""
     if targets is None:  # one-hot: the covariance is a projection, its own root, but for a factor
         return torch.eye(width, dtype=torch.float64) - 1 / width
-    variances, components = torch.linalg.eigh(covariance(targets))
+    variances, components = torch.linalg.eigh(exact_covariance(targets))
     return components * variances.clamp(min=0).sqrt() @ components.T

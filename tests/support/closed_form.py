@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedrec.data.dataset import Dataset
+from fedrec.data.catalogue import Catalogue
+from fedrec.data.shard import Shard
 from fedrec.recsys.closed_form.config import ClosedFormConfig
-from fedrec.recsys.closed_form.features import TextFeatures
+from fedrec.recsys.closed_form.contexts import DecayKernel
+from fedrec.recsys.closed_form.features import FourierFeatures, TextFeatures, Whitening
 from fedrec.recsys.closed_form.model import ClosedForm, Solution
-from fedrec.recsys.closed_form.solve import RidgePath, decoding
-from fedrec.recsys.closed_form.statistics import GRAM, FeatureSums, ItemSums, sum_statistics
 from fedrec.recsys.embeddings import embed_catalogue, resolve_encoder
 from fedrec.recsys.recommender import Recommender
 
@@ -27,24 +27,36 @@ def toy_features(data: Path, config: ClosedFormConfig) -> TextFeatures | None:
     """The features of the catalogue's items; None for ids."""
     if config.features == "ids":
         return None
-    dataset = Dataset.open(data)
     encoder = resolve_encoder("sentence-transformers/all-MiniLM-L6-v2")
-    return TextFeatures.of(embed_catalogue(dataset.catalogue, encoder, data).matrix, config, seed=0)
+    embeddings = embed_catalogue(Catalogue.load(data), encoder, data).matrix
+    whitening = Whitening.fit(embeddings, config.whitening)
+    features = FourierFeatures.draw(whitening, config.feature_width, config.feature_bandwidth, seed=0)
+    return TextFeatures(features, features(embeddings))
+
+
+def table_of(features: TextFeatures | None, items: int) -> Tensor:
+    """The features of all items as a table: (N, M) float64."""
+    return torch.eye(items).double() if features is None else features.table.double()
 
 
 def toy_solution(data: Path, config: ClosedFormConfig, features: TextFeatures | None, share: float) -> Solution:
-    """The ridge regression of all users' training events."""
-    shard = Dataset.open(data).shard
+    """The ridge regression of all users' training events, solved from all of their contexts at once."""
+    shard = Shard.load(data)
+    table = table_of(features, len(Catalogue.load(data)))
     histories = [shard.history(user, "train").astype(np.int64) for user in range(len(shard))]
-    if features is None:
-        sums = ItemSums(len(Dataset.open(data).catalogue))
-    else:
-        sums = FeatureSums(features.table, features.table, config.kernel)
-    statistics = sum_statistics(sums, config.kernel, histories)
-    weights = RidgePath.of(statistics).weights(1.0)
+    pairs = [(history[:end], history[end]) for history in histories for end in range(1, len(history))]
+    contexts = torch.stack([context(config.kernel, table, before) for before, _ in pairs])  # (T, M)
+    targets = table[[following for _, following in pairs]]
+    gram, unit = contexts.T @ contexts, torch.eye(table.shape[1]).double()
+    weights = torch.linalg.solve(gram + unit, contexts.T @ targets)
     if features is not None:
-        weights = weights @ decoding(features.table, 0.1)
-    return Solution(weights, statistics[GRAM], share)
+        weights = weights @ torch.linalg.inv(table.T @ table + 0.1 * unit)
+    return Solution(weights, gram, share)
+
+
+def context(kernel: DecayKernel, table: Tensor, history: np.ndarray) -> Tensor:
+    """What the closed form reads after a history: (M,)."""
+    return torch.from_numpy(kernel.weigh_history(len(history))) @ table[history]
 
 
 def toy_closed_form(data: Path, towers: Tensor, kind: Kind, share: float = 0.5, rank: int = 99) -> ClosedForm:
@@ -64,13 +76,12 @@ def hybrid_of(run: Path, data: Path, out: Path, kind: Kind = "text", share: floa
 
 
 def plain_scores(data: Path, histories: list[np.ndarray], kind: Kind) -> Tensor:
-    """The scores xᵀ W D ψ of the closed form, item by item: (B, N) float64."""
+    """The scores xᵀ W D ψ of the closed form: (B, N) float64."""
     config = toy_config(kind)
     features = toy_features(data, config)
-    weights = toy_solution(data, config, features, 0.5).weights
-    table = torch.eye(len(weights)).double() if features is None else features.table.double()  # (N, M)
-    contexts = [config.kernel.weigh_history(len(history)) @ table.numpy()[history] for history in histories]
-    return torch.from_numpy(np.stack(contexts)) @ weights @ table.T
+    table = table_of(features, len(Catalogue.load(data)))
+    contexts = [context(config.kernel, table, history.astype(np.int64)) for history in histories]
+    return torch.stack(contexts) @ toy_solution(data, config, features, 0.5).weights @ table.T
 
 
 def z_scores(scores: Tensor) -> Tensor:
