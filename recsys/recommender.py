@@ -76,10 +76,10 @@ class Recommender:
         prints = {"adapter": fingerprint(adapter), "item_vectors": fingerprint({"vectors": vectors})}
         version, section = prints["adapter"], {}
         if closed_form:
-            known = card.get(artifact.SECTION, {})  # how it came to be
-            section = {artifact.SECTION: known | artifact.describe(closed_form)}
+            described = artifact.describe(closed_form)
             prints[artifact.SECTION] = fingerprint(artifact.tensors_of(closed_form))
-            version = sha256("".join(prints.values()).encode()).hexdigest()
+            version = sha256(repr((described, prints)).encode()).hexdigest()
+            section = {artifact.SECTION: card.get(artifact.SECTION, {}) | described}  # beside how it came to be
         stamped = {**card, "fingerprints": prints, "model_version": f"{card['data']['name']}-{version[:12]}", **section}
         return cls(catalogue, vectors, adapter, stamped, closed_form)
 

@@ -15,6 +15,9 @@ from fedrec.recsys.closed_form.features import FourierFeatures, TextFeatures
 from fedrec.recsys.closed_form.fusion import Fusion
 from fedrec.recsys.closed_form.solve import low_rank
 
+BLOCK = 4096
+"""Items whose features are multiplied at a time."""
+
 
 @dataclass(frozen=True, eq=False)
 class LinearModel:
@@ -98,17 +101,16 @@ class ClosedForm:
         vectors of the towers beside it. Weights of a higher rank than `rank` are cut to it (`low_rank`); measure what
         is served with the `LinearModel` that is built here.
         """
-        table = None if features is None else features.table.double()
+        table = None if features is None else features.table
         left, right = low_rank(solution.weights.double(), solution.gram, table, rank)  # (M, r) twice
-        events, candidates = (left, right) if table is None else (table @ left, table @ right)
-        mean = candidates.mean(0)
-        lengths = _longest(events), _longest(candidates - mean)
-        events, candidates = (events / lengths[0]).float(), ((candidates - mean) / lengths[1]).float()
-        model = LinearModel(config.kernel, events, candidates)
-        fusion = Fusion.over(solution.share, tower_vectors, candidates)
+        mean = right.mean(0) if table is None else table.mean(0, dtype=torch.float64) @ right  # (r,)
+        events, candidates = _map_items(table, left), _map_items(table, right, mean)
+        longest_event, longest = _longest(events), _longest(candidates)
+        model = LinearModel(config.kernel, events / longest_event, candidates / longest)
+        fusion = Fusion.over(solution.share, tower_vectors, model.candidates)
         if features is None:
             return cls(model, fusion, None)
-        left, right, mean = (left / lengths[0]).float(), (right / lengths[1]).float(), (mean / lengths[1]).float()
+        left, right, mean = (left / longest_event).float(), (right / longest).float(), (mean / longest).float()
         return cls(model, fusion, TextMap(features.map, left, right, mean))
 
     @property
@@ -134,6 +136,15 @@ class ClosedForm:
         """
         ours = replace(self.model, events=events).user_vectors(histories)
         return F.normalize(self.fusion.user_vectors(towers, ours), dim=-1)
+
+
+def _map_items(table: Tensor | None, factor: Tensor, mean: Tensor | float = 0.0) -> Tensor:
+    """Multiply features (N, M) by a factor (M, r) in float64, by blocks, less a mean: (N, r) float32.
+
+    Features of None are one-hot.
+    """
+    blocks = factor.split(BLOCK) if table is None else (part.double() @ factor for part in table.split(BLOCK))
+    return torch.cat([(block - mean).float() for block in blocks])
 
 
 def _longest(vectors: Tensor) -> float:
