@@ -19,7 +19,18 @@ from fedrec.recsys.closed_form.solve import low_rank
 from fedrec.recsys.evaluation.ranking import metric_means, metric_sums, rank
 from fedrec.recsys.nearest import doubt, exact_scores
 from fedrec.recsys.recommender import Recommender
-from tests.support.closed_form import Kind, hybrid_of, plain_scores, toy_closed_form, z_scores
+from tests.support.closed_form import (
+    Kind,
+    context,
+    hybrid_of,
+    plain_scores,
+    table_of,
+    toy_closed_form,
+    toy_config,
+    toy_features,
+    toy_solution,
+    z_scores,
+)
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -127,6 +138,20 @@ def test_a_hybrid_scores_and_ranks_as_added_z_scores(
         ranked = [row for row, _ in hybrid.recommend(vector, k=24)]
         gaps = scores[ranked[:-1]] - scores[ranked[1:]]
         assert gaps.min() > -1e-5  # equal scores apart
+
+
+def test_what_is_served_at_a_rank_is_what_weights_of_that_rank_score(
+    toy: Path, towers: Recommender, kind: Kind, histories: list[np.ndarray]
+) -> None:
+    config = toy_config(kind)
+    features = toy_features(toy, config)
+    cut = toy_solution(toy, config, features, 0.5).cut(features and features.table, 5)
+    served = toy_closed_form(toy, towers.vectors, kind, rank=5)
+    assert served.rank == torch.linalg.matrix_rank(cut.weights) == 5
+    table = table_of(features, 24)
+    contexts = torch.stack([context(config.kernel, table, history.astype(np.int64)) for history in histories])
+    expected = z_scores(contexts @ cut.weights @ table.T)
+    torch.testing.assert_close(z_scores(served.model.score(histories)), expected, atol=1e-4, rtol=0)
 
 
 def test_vectors_are_no_longer_than_the_exact_search_allows(toy: Path, towers: Recommender, kind: Kind) -> None:

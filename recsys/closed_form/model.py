@@ -46,13 +46,21 @@ class LinearModel:
         return self.user_vectors(histories) @ self.candidates.T
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Solution:
     """What validation chose: weights of a context, decoded, and the share of the closed form in a score."""
 
     weights: Tensor  # (M, M'): W(λ) D(μ)
     gram: Tensor  # (M, M): the sum over all users, from which the weights were solved
     share: float  # β, in [0, 1]
+
+    def cut(self, table: Tensor | None, rank: int) -> "Solution":
+        """Cut the weights to a rank, for the features `table` (N, M) of the items; None: one-hot.
+
+        An artifact of that rank scores by exactly these weights: measure them, to measure what is served.
+        """
+        left, right = low_rank(self.weights.double(), self.gram, table, rank)
+        return replace(self, weights=left @ right.T)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +106,7 @@ class ClosedForm:
         """Build the closed form of an artifact at the end of training.
 
         `features` are those in which the statistics were summed, None for ids; `tower_vectors` (N, E) are the item
-        vectors of the towers beside it. Weights of a higher rank than `rank` are cut to it (`low_rank`); measure what
-        is served with the `LinearModel` that is built here.
+        vectors of the towers beside it. Weights of a higher rank than `rank` are cut to it, as by `Solution.cut`.
         """
         table = None if features is None else features.table
         left, right = low_rank(solution.weights.double(), solution.gram, table, rank)  # (M, r) twice
