@@ -404,11 +404,20 @@ def test_a_device_computes_both_halves_and_sends_nothing_else(
 
     with ready(app) as client:
         monkeypatch.setattr(Engine, "recommend", keep)
-        here, there = fedrec(*asked).answer, fedrec(*asked, "--endpoint", client.base_url).answer
-    assert here["items"] == there["items"]
+        here, sending = fedrec(*asked), fedrec(*asked, "--endpoint", client.base_url)
+    assert here.answer["items"] == sending.answer["items"]
+    assert "the vector tells http://127.0.0.1" in sending.err
+    assert "the vector tells" not in here.err
     assert {name for question in sent for name in question} == {"vector", "k", "offset"}
     assert {len(question["vector"]) for question in sent} == {engine.catalogue.index.width}
-    assert [item["item_id"] for item in here["items"]] == ids(engine.recommend(Question(history=had(toy), k=5)))
+    assert [item["item_id"] for item in here.answer["items"]] == ids(engine.recommend(Question(history=had(toy), k=5)))
+
+
+def test_personalisation_is_of_the_towers_alone_and_says_so(hybrid: Path, run: Path, toy: Path, fedrec: Fedrec) -> None:
+    asked = ["--data", toy, "--steps", "1", "--rates", "0.1", "--part", "user", "--json"]
+    found, expected = fedrec("personalise", hybrid, *asked), fedrec("personalise", run, *asked)
+    assert "ranks by a closed form, too, which is left out here" in found.err
+    assert found.answer["test"] == expected.answer["test"]
 
 
 def had(data: Path) -> list[str]:
