@@ -165,14 +165,13 @@ def _train(grid: Grid, run: TrainingRun, observe: Observer) -> None:
     # evaluate the best round
     metrics = {split: _evaluate(grid, roster, state, split, config) for split in config.measured}
     # write
-    adapter = fingerprint(state.best)
     card = load_card(out) | {"finished": True, "rounds": state.round, "best_round": state.best_round}
     card["fingerprints"] = {"adapter": adapter}
     if state.chosen:
         card["sums"] = {"chosen": state.chosen.as_record(), **run_statistics.summarise(out)}
     save_json(out / METRICS, metrics)
     if not config.method_row.servable:
-        save_json(out / CARD, card)
+        save_json(out / CARD, card | {"fingerprints": {"adapter": fingerprint(state.best)}})
         return
     towers, _ = split_adapter(state.best)
     vectors = setup.model.item_vectors(towers, setup.embeddings.matrix)

@@ -8,6 +8,7 @@ import httpx
 import numpy as np
 from pydantic import ValidationError
 
+from fedrec import console
 from fedrec.client import Client, ProblemError
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
@@ -24,8 +25,9 @@ def recommend_on_device(
 ) -> Answer:
     """Recommend k items to a user of a node's folder, without the items of the user's history.
 
-    The user vector is computed here. It is compared with the items here, or sent to an endpoint, which gets nothing
-    else; the history's items are removed here in both cases. Raises `InputError`.
+    The user vector is computed here, both halves of a hybrid's. It is compared with the items here, or sent to an
+    endpoint, which gets nothing else; the history's items are removed here in both cases. The vector of a run with a
+    closed form tells the most recent events to anybody with the run, hence a warning. Raises `InputError`.
     """
     recommender = run.recommender
     if Catalogue.load(folder).fingerprint != recommender.catalogue.fingerprint:
@@ -39,6 +41,11 @@ def recommend_on_device(
         return _unseen(run.engine.recommend, vector, had, k)
     if urlsplit(endpoint).scheme not in ("http", "https"):
         raise InputError(f"`endpoint` {endpoint}: give a URL, such as https://fedrec.example.org")
+    if recommender.closed_form:
+        console.warn(
+            f"the vector tells {endpoint} the most recent events: the closed form's half is a sum over them, which can "
+            "be undone; without an endpoint this device ranks"
+        )
     with Client(endpoint, key) as client:
         return _unseen(lambda question: _ask(client, endpoint, question, recommender.version), vector, had, k)
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
+from fedrec import console
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.federation.config import RunConfig
@@ -38,8 +39,8 @@ class Choices:
 def personalise_run(run: Run, dataset: Dataset, alone: bool, choices: Choices) -> dict[str, Any]:
     """Train a copy of the adapter for each client: all trials on validation, the choice, and its test metrics.
 
-    It begins from the run's adapter or, if `alone`, from a new one. `dataset` comes from `Run.open_dataset`. Raises
-    `InputError` if the run was trained on the validation items.
+    It begins from the run's adapter or, if `alone`, from a new one, and ranks by the towers alone. `dataset` comes from
+    `Run.open_dataset`. Raises `InputError` if the run was trained on the validation items.
     """
     if not alone and "validation" not in run.config.measured:
         raise InputError(
@@ -47,6 +48,8 @@ def personalise_run(run: Run, dataset: Dataset, alone: bool, choices: Choices) -
             "choose; personalise a run with held_out = 2"
         )
     recommender = run.recommender
+    if recommender.closed_form:
+        console.warn(f"{run.folder} ranks by a closed form, too, which is left out here: its towers rank alone")
     clients = clients_of(dataset, recommender.model, None if alone else recommender.adapter)
     choice, trials, test = tune_and_rank(clients, run.config, choices)
     return {

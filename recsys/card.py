@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -25,6 +25,9 @@ _REQUIRED = {
     "encoder.sha256": str,
 }
 _REQUIRED_IF_FINISHED = {"model_version": str, "fingerprints.adapter": str, "fingerprints.item_vectors": str}
+_REQUIRED_IF_CLOSED = {"closed_form": dict, "fingerprints.closed_form": str}
+
+Section = TypeVar("Section")
 
 
 def load_card(folder: Path) -> dict[str, Any]:
@@ -67,14 +70,18 @@ def with_present_names(config: dict[str, Any]) -> dict[str, Any]:
     return renamed
 
 
+SERVABLE = {"fedrec": False, "closed-form": True, "hybrid": True}
+"""The methods whose runs can be served, and whether their artifact holds a closed form."""
+
+
 def load_finished_card(folder: Path) -> dict[str, Any]:
     """Read the card of a run that can be served. Raises `InputError` for any other run."""
     card = load_card(folder)
-    if (method := card["config"].get("method", "fedrec")) != "fedrec":
+    if (method := card["config"].get("method", "fedrec")) not in SERVABLE:
         raise InputError(f"{folder} is a run of {method}: it has metrics.json, but no model to serve")
     if not card.get("finished"):
         raise InputError(f"{folder} has not finished training; resume it with `fedrec train … --out {folder} --resume`")
-    require(card, _REQUIRED_IF_FINISHED, folder / CARD, AGAIN)
+    require(card, _REQUIRED_IF_FINISHED | (_REQUIRED_IF_CLOSED if SERVABLE[method] else {}), folder / CARD, AGAIN)
     try:
         model_config(card["config"]["model"])
     except InputError as error:
@@ -84,11 +91,16 @@ def load_finished_card(folder: Path) -> dict[str, Any]:
 
 def model_config(table: dict[str, Any]) -> ModelConfig:
     """Build a model's config from a card's table; a missing setting has its default. Raises `InputError`."""
-    if unknown := table.keys() - {field.name for field in fields(ModelConfig)}:
-        raise InputError(f"config.model.{min(unknown)} is not known; the run is of a later version")
+    return read_section(ModelConfig, table, "config.model")
+
+
+def read_section(kind: type[Section], table: dict[str, Any], name: str) -> Section:
+    """Build a dataclass from a section of a card, by its name. Raises `InputError`, which names the field."""
+    if unknown := table.keys() - {field.name for field in fields(kind)}:  # type: ignore[arg-type]
+        raise InputError(f"{name}.{min(unknown)} is not known; the run is of a later version")
     try:
-        return TypeAdapter(ModelConfig).validate_python(table)
+        return TypeAdapter(kind).validate_python(table)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise InputError(f"config.model.{place} = {repr(first['input'])[:60]}: {first['msg'].lower()}") from error
+        raise InputError(f"{name}.{place} = {repr(first['input'])[:60]}: {first['msg'].lower()}") from error

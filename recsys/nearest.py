@@ -13,7 +13,9 @@ import numpy as np
 
 GRID = 2.0**26
 """The grid: vectors are rounded to multiples of 1/GRID first. The products of such numbers, and all their sums up to 2
-in size, are exact in float64, in any order of addition. The rounding is finer than float32's in a unit vector."""
+in size, are exact in float64, in any order of addition. An item's vector is at most √2 long (a unit vector of the
+towers, and one of at most 1 of the closed form), a question's has unit length. The rounding is finer than float32's in
+a unit vector."""
 
 ROWS = 4_096
 """The vectors that are rounded at a time: this bounds the memory that many candidates with equal scores take."""
@@ -30,16 +32,16 @@ def on_grid(vectors: np.ndarray) -> np.ndarray:
 
 
 def exact_scores(vectors: np.ndarray, vector: np.ndarray) -> np.ndarray:
-    """Compute the exact inner products of unit vectors (n, E) with one (E,), or with several (E, m), in float64."""
+    """Compute the exact inner products of items' vectors (n, E) with a question's (E,), or with several (E, m)."""
     query, parts = on_grid(vector), range(0, max(1, len(vectors)), ROWS)
     return np.concatenate([on_grid(vectors[start : start + ROWS]) @ query for start in parts])
 
 
 def doubt(vector: np.ndarray) -> float:
-    """Bound the error of a float32 inner product of this vector (E,) with a unit vector, against `exact_scores`.
+    """Bound the error of a float32 inner product of this vector (E,) with an item's, against `exact_scores`.
 
-    Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1: E · 2⁻²⁴ for sums in any order; doubled
-    for the rounding to the grid and for vectors that are not quite of unit length.
+    Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1: E · 2⁻²⁴ times both lengths, for sums in
+    any order; doubled for an item's vector that is √2 long and for the rounding to the grid.
     """
     return len(vector) * 2.0**-23 * max(1.0, math.sqrt(vector @ vector))
 

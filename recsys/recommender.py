@@ -6,29 +6,35 @@ The folder of a finished run holds
   item_vectors.safetensors  one vector per item, from the trained item tower
   adapter_config.json, adapter_model.safetensors   the user tower's LoRA, in PEFT's format
   towers.safetensors        the other trained parameters: the item tower, the user tower's head
+  closed_form.safetensors   if the run has a closed form: two vectors per item, and what a new item needs for its own
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
 from fedrec.data.ids import id_faults
 from fedrec.data.storage.json_file import save_json
 from fedrec.recsys.card import AGAIN, CARD, load_finished_card, model_config
+from fedrec.recsys.closed_form import artifact
+from fedrec.recsys.closed_form.model import ClosedForm
 from fedrec.recsys.embeddings import Encoder, resolve_encoder
 from fedrec.recsys.hardware import parallel_map, workers
+from fedrec.recsys.item_vectors import ItemVectors
 from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.model.inference import PASS_SIZE, InferenceModel
-from fedrec.recsys.model.lora import Adapter, fingerprint, from_peft, is_lora, to_peft
+from fedrec.recsys.model.lora import Adapter, fingerprint, from_peft, is_lora, peft_config, to_peft
 from fedrec.recsys.model.scoring import Scorer, user_vectors, vector_scorer
 from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.nearest import Found, best, contenders, doubt, exact_scores
@@ -36,11 +42,12 @@ from fedrec.recsys.tensors import check_adapter, check_numbers, check_vectors, l
 
 VECTORS = "item_vectors.safetensors"
 TOWERS = "towers.safetensors"
+Mapped = TypeVar("Mapped")
 logger = logging.getLogger("fedrec")
 
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-FILES = (VECTORS, TOWERS, PEFT_CONFIG, PEFT_WEIGHTS)
-"""The artifact's files, besides its card and its catalogue."""
+FILES = (VECTORS, TOWERS, PEFT_CONFIG, PEFT_WEIGHTS, artifact.FILE)
+"""The artifact's files, besides its card and its catalogue. The last is there if the run has a closed form."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +55,33 @@ class Recommender:
     """A trained recommender. It answers from a history, from a text, or from a user vector."""
 
     catalogue: Catalogue
-    vectors: Tensor  # (N, E) unit item vectors
+    vectors: Tensor  # (N, E) unit item vectors of the towers
     adapter: Adapter
     card: dict[str, Any]
+    closed_form: ClosedForm | None = None
+
+    @classmethod
+    def of_run(
+        cls,
+        catalogue: Catalogue,
+        vectors: Tensor,
+        adapter: Adapter,
+        card: Mapping[str, Any],
+        closed_form: ClosedForm | None = None,
+    ) -> "Recommender":
+        """Make the artifact of a finished run, whose card gets the fingerprints, the version and the closed form.
+
+        The version depends on all trained parameters.
+        """
+        prints = {"adapter": fingerprint(adapter), "item_vectors": fingerprint({"vectors": vectors})}
+        version, section = prints["adapter"], {}
+        if closed_form:
+            described = artifact.describe(closed_form)
+            prints[artifact.SECTION] = fingerprint(artifact.tensors_of(closed_form))
+            version = sha256(repr((described, prints)).encode()).hexdigest()
+            section = {artifact.SECTION: card.get(artifact.SECTION, {}) | described}  # beside how it came to be
+        stamped = {**card, "fingerprints": prints, "model_version": f"{card['data']['name']}-{version[:12]}", **section}
+        return cls(catalogue, vectors, adapter, stamped, closed_form)
 
     @property
     def version(self) -> str:
@@ -87,48 +118,98 @@ class Recommender:
     def _config(self) -> ModelConfig:
         return model_config(self.card["config"]["model"])
 
+    @cached_property
+    def items(self) -> ItemVectors:
+        """The vectors of the catalogue's items."""
+        if self.closed_form is None:
+            return ItemVectors.join(self.vectors, None)
+        return ItemVectors.join(self.vectors, (self.closed_form.model.events, self.closed_form.model.candidates))
+
+    @property
+    def tower_width(self) -> int:
+        """The width E of the towers' vectors, with which all vectors here begin."""
+        return self.vectors.shape[1]
+
+    @property
+    def length(self) -> int:
+        """The number of most recent events of a history that its user vector depends on."""
+        reach = 0 if self.closed_form is None else self.closed_form.model.kernel.reach
+        return max(self.towers.length, reach)
+
     def user_vector(self, history: Sequence[int] | np.ndarray) -> Tensor:
-        """Compute the user vector of a history of rows, oldest first: (E,). A device needs to send nothing else."""
-        return self.user_vectors(self.vectors, [np.asarray(history)])[0]
+        """Compute the user vector of a history of rows, oldest first: (E,), or (E + r,) with a closed form.
 
-    def user_vectors(self, vectors: Tensor, histories: Sequence[np.ndarray]) -> Tensor:
-        """Compute the user vectors of histories, which are rows of `vectors` (N, E): (B, E).
-
-        The batch is split into one pass per worker, each within one thread. So a history gets the same vector, to the
-        bit, in any batch.
+        A device needs to send nothing else.
         """
-        towers, size = self.towers, min(PASS_SIZE, -(-len(histories) // workers()))
+        return self.user_vectors(self.items.read, [np.asarray(history)])[0]
+
+    def user_vectors(self, read: Tensor, histories: Sequence[np.ndarray]) -> Tensor:
+        """Compute the user vectors of histories, which are rows of `read` (n, W), as in `ItemVectors`: (B, W).
+
+        They have unit length; that of an empty history is zeros. The batch is split into one pass per worker, each
+        within one thread. So a history gets the same vector, to the bit, in any batch.
+        """
+        towers, size, width = self.towers, min(PASS_SIZE, -(-len(histories) // workers())), self.tower_width
 
         def encode_pass(start: int) -> Tensor:
-            return user_vectors(towers.user_vectors, towers.length, vectors, histories[start : start + size])  # (b, E)
+            some = histories[start : start + size]
+            vectors = user_vectors(towers.user_vectors, towers.length, read[:, :width], some)  # (b, E)
+            return vectors if self.closed_form is None else self.closed_form.join_users(vectors, some, read[:, width:])
 
         starts = range(0, len(histories), size or 1)
-        return torch.cat([torch.zeros(0, vectors.shape[1]), *parallel_map(encode_pass, starts)])
+        return torch.cat([torch.zeros(0, read.shape[1]), *parallel_map(encode_pass, starts)])
 
-    def text_vectors(self, texts: Sequence[str]) -> Tensor:
-        """Compute the item vectors of free texts, each encoded in a pass of its own: (B, E)."""
-        towers, encoder = self.towers, self.encoder
+    def query_vectors(self, texts: Sequence[str]) -> Tensor:
+        """Compute unit vectors of free texts, to search with: (B, W). The closed form's half, if any, is zeros."""
+        vectors = self._map_texts(texts, self.towers.item_vectors)  # (1, E) each
+        return self.towers_only(torch.cat([self.items.searched[:0, : self.tower_width], *vectors]))
+
+    def towers_only(self, vectors: Tensor) -> Tensor:
+        """Return vectors that score by their towers' half alone, in cosines: (n, E or more) → (n, W)."""
+        return F.pad(vectors[:, : self.tower_width], (0, self.items.searched.shape[1] - self.tower_width))
+
+    def new_items(self, texts: Sequence[str]) -> ItemVectors:
+        """Compute the vectors of new items by their texts."""
+        closed_form = self.closed_form
+
+        def vectors_of(embedding: Tensor) -> ItemVectors:
+            ours = None if closed_form is None else closed_form.item_vectors(embedding)
+            return ItemVectors.join(self.towers.item_vectors(embedding), ours)
+
+        each = self._map_texts(texts, vectors_of)
+        searched, read = self.items.searched[:0], self.items.read[:0]
+        return ItemVectors(
+            torch.cat([searched, *(item.searched for item in each)]), torch.cat([read, *(item.read for item in each)])
+        )
+
+    def _map_texts(self, texts: Sequence[str], function: Callable[[Tensor], Mapped]) -> list[Mapped]:
+        """Apply a function to the embedding (1, E) of each text, which is encoded in a pass of its own."""
+        encoder = self.encoder
         encoder.load()  # before the threads start, so that it is loaded once
-
-        def encode_text(text: str) -> Tensor:
-            return towers.item_vectors(encoder.encode([text]))  # (1, E)
-
-        return torch.cat([torch.zeros(0, self.vectors.shape[1]), *parallel_map(encode_text, texts)])
+        return list(parallel_map(lambda text: function(encoder.encode([text])), texts))
 
     def recommend(self, vector: Tensor, k: int = 10, exclude: Sequence[int] | np.ndarray = ()) -> Found:
-        """Return the k rows with the highest cosine to a vector (E,), with their cosines, by exact search.
+        """Return the k rows with the highest scores for a user vector (W,), with their scores, by exact search.
 
-        Among equal cosines the lower row comes first.
+        Among equal scores the lower row comes first.
         """
-        candidates, query = np.ones(len(self.vectors), dtype=bool), vector.numpy()
+        searched = self.items.searched
+        candidates, query = np.ones(len(searched), dtype=bool), vector.numpy()
         candidates[np.asarray(exclude, dtype=np.int64)] = False
         rows = np.flatnonzero(candidates)
-        rows = rows[contenders((self.vectors @ vector).numpy()[rows], k, doubt(query))]
-        return best(rows, exact_scores(self.vectors.numpy()[rows], query), k)
+        rows = rows[contenders((searched @ vector).numpy()[rows], k, doubt(query))]
+        return best(rows, exact_scores(searched.numpy()[rows], query), k)
 
     def scorer(self) -> Scorer:
         """Return the model as a scorer, for evaluation."""
-        return vector_scorer(self.towers.user_vectors, self.towers.length, self.vectors)
+        if self.closed_form is None:
+            return vector_scorer(self.towers.user_vectors, self.towers.length, self.vectors)
+        return self._score_blended
+
+    def _score_blended(self, histories: Sequence[np.ndarray]) -> Tensor:
+        assert self.closed_form
+        towers = user_vectors(self.towers.user_vectors, self.towers.length, self.vectors, histories)
+        return self.closed_form.join_users(towers, histories, self.closed_form.model.events) @ self.items.searched.T
 
     def save(self, folder: Path) -> None:
         """Write the artifact's files, each in one step. The card comes last: it marks the run as finished."""
@@ -137,6 +218,8 @@ class Recommender:
         lora = to_peft(self.adapter)
         save_tensors(folder / PEFT_WEIGHTS, lora)
         save_tensors(folder / TOWERS, {name: t for name, t in self.adapter.items() if not is_lora(name)})
+        if self.closed_form:
+            save_tensors(folder / artifact.FILE, artifact.tensors_of(self.closed_form))
         save_json(
             folder / PEFT_CONFIG,
             peft_config(model_config(self.card["config"]["model"]), self.card["encoder"], self.card["seed"]),
@@ -153,34 +236,25 @@ class Recommender:
         vectors = check_vectors(tensors, len(catalogue), folder)
         check_adapter(adapter, model_config(card["config"]["model"]), vectors.shape[1], folder)
         for name, parameters in (("adapter", adapter), ("item_vectors", tensors)):
-            if fingerprint(parameters) != card["fingerprints"][name]:
-                raise InputError(f"{folder}: the {name} is not the one that card.json names; {AGAIN}")
-            check_numbers(parameters, folder)
+            _check_fingerprint(name, parameters, card, folder)
         _warn_of_ids(catalogue, folder)
-        return cls(catalogue, vectors, adapter, card)
+        return cls(catalogue, vectors, adapter, card, _load_closed_form(folder, card, vectors))
 
 
-def peft_config(config: ModelConfig, encoder: dict[str, str], seed: int) -> dict[str, Any]:
-    """Build the config by which `peft.PeftModel.from_pretrained` applies the LoRA pairs to the encoder's first layers.
+def _load_closed_form(folder: Path, card: Mapping[str, Any], vectors: Tensor) -> ClosedForm | None:
+    """Read the closed form of a run, beside item vectors (N, E); None if its card describes none."""
+    if artifact.SECTION not in card:
+        return None
+    tensors = load_tensors(folder / artifact.FILE)
+    _check_fingerprint(artifact.SECTION, tensors, card, folder)
+    return artifact.closed_form_of(card[artifact.SECTION], tensors, vectors, folder)
 
-    A random initialisation gets a name that no model has, so that the pairs are not applied to pretrained layers by
-    mistake.
-    """
-    random = config.user_encoder_init == "random"
-    return {
-        "peft_type": "LORA",
-        "task_type": "FEATURE_EXTRACTION",
-        "base_model_name_or_path": f"{encoder['name']} (random weights, seed {seed})" if random else encoder["name"],
-        "revision": None if random else encoder["revision"],
-        "r": config.lora_rank,
-        "lora_alpha": config.lora_alpha,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "target_modules": sorted(config.lora_targets),
-        "layers_to_transform": list(range(config.layers)),
-        "layers_pattern": "layer",
-        "inference_mode": True,
-    }
+
+def _check_fingerprint(name: str, tensors: Mapping[str, Tensor], card: Mapping[str, Any], folder: Path) -> None:
+    """Raise `InputError` if tensors are not those that the card names, or hold numbers that are not finite."""
+    if fingerprint(tensors) != card["fingerprints"][name]:
+        raise InputError(f"{folder}: the {name} is not the one that card.json names; {AGAIN}")
+    check_numbers(tensors, folder)
 
 
 def _warn_of_ids(catalogue: Catalogue, folder: Path) -> None:

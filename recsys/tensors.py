@@ -54,6 +54,17 @@ def check_vectors(vectors: Mapping[str, Tensor], items: int, folder: Path) -> Te
     return vectors["vectors"]
 
 
+def check_shapes(tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], what: str, folder: Path) -> None:
+    """Raise `InputError` unless tensors have these names and shapes; `what` they belong to is named."""
+    there = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(wanted.keys() | there.keys()):
+        if wanted.get(name) != there.get(name):
+            raise InputError(
+                f"{folder}: {name} of the {what} has the shape {there.get(name)}, and not {wanted.get(name)} as the "
+                "card states; copy the run again"
+            )
+
+
 def check_adapter(adapter: Adapter, config: ModelConfig, width: int, folder: Path) -> None:
     """Check the shapes of an adapter against the model that the card describes, for item vectors of `width`.
 
@@ -67,12 +78,7 @@ def check_adapter(adapter: Adapter, config: ModelConfig, width: int, folder: Pat
     }
     there = {name: tuple(tensor.shape) for name, tensor in adapter.items()}
     wanted |= {name: _pair_shape(name, there, config.lora_rank) for name in there if is_lora(name)}
-    for name in sorted(wanted.keys() | there.keys()):
-        if wanted.get(name) != there.get(name):
-            raise InputError(
-                f"{folder}: {name} of the adapter has the shape {there.get(name)}, and not {wanted.get(name)} as the "
-                "card states; copy the run again"
-            )
+    check_shapes(adapter, wanted, "adapter", folder)
     layers = {found[1] for name in there if (found := _LAYER.search(name))}
     if len(layers) != config.layers:
         raise InputError(

@@ -1,4 +1,7 @@
-"""Second stage of an answer: encode histories and texts to unit vectors."""
+"""Second stage of an answer: encode histories and texts to unit vectors.
+
+W is the width of what is searched: E of the towers, and r more with a closed form.
+"""
 
 import math
 from collections.abc import Sequence
@@ -18,13 +21,13 @@ UNIT_TOLERANCE = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class QuestionEncoder:
-    """A recommender's two towers. Threads take turns at the text encoder."""
+    """A recommender's two towers, and its closed form. Threads take turns at the text encoder."""
 
     recommender: Recommender
     _turn: Lock = field(default_factory=Lock, repr=False)
 
     def encode_plans(self, plans: Sequence[Plan], index: Index) -> list[np.ndarray | None]:
-        """Encode each question to a unit vector (E,); None if it has neither a known item nor a text nor a vector."""
+        """Encode each question to a unit vector (W,); None if it has neither a known item nor a text nor a vector."""
         histories = iter(self.encode_histories([plan.history for plan in plans if len(plan.history)], index))
         texts = iter(self.encode_texts([plan.question.query for plan in plans if plan.question.query is not None]))
 
@@ -41,19 +44,40 @@ class QuestionEncoder:
         return [encode(plan) for plan in plans]
 
     def encode_histories(self, histories: Sequence[np.ndarray], index: Index) -> list[np.ndarray]:
-        """Compute user vectors (E,) from histories of rows, added items included."""
+        """Compute user vectors (W,) from histories of rows, added items included."""
         if not histories:
             return []
-        vectors, places = index.vector_table(np.concatenate(histories))
+        vectors, places = index.read.part_with(np.concatenate(histories))
         ends = np.cumsum([len(history) for history in histories])[:-1]
         return list(self.recommender.user_vectors(torch.from_numpy(vectors), np.split(places, ends)).numpy())
 
     def encode_texts(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Compute vectors (E,) of texts, in the space of the items."""
+        """Compute unit vectors (W,) of texts to search with: by the towers alone, if there is a closed form."""
         if not texts:
             return []
         with self._turn:
-            return list(self.recommender.text_vectors(texts).numpy())
+            return list(self.recommender.query_vectors(texts).numpy())
+
+    def encode_items(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Compute the vectors of new items by their texts: to be searched (n, W), and to be read (n, W)."""
+        with self._turn:
+            items = self.recommender.new_items(texts)
+        return items.searched.numpy(), items.read.numpy()
+
+    def build_index(self) -> Index:
+        """Build an index of the recommender's items, and tune it on questions as it will be asked."""
+        searched = self.recommender.items.searched.numpy()
+        return Index.build(searched, self._ask_about if self.recommender.closed_form else None)
+
+    def _ask_about(self, groups: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Ask about groups of rows (Q, n) by their user vectors, and about the first group's items as by a text."""
+        items = self.recommender.items
+        tastes = [self.recommender.user_vectors(items.read, list(rows)).numpy() for rows in groups]
+        return [self.recommender.towers_only(items.searched[groups[0][:, 0]]).numpy(), *tastes]
+
+    def query_by(self, tower_vector: np.ndarray) -> np.ndarray:
+        """Make a vector to search with of the towers' vector of one item: (1, E) → (W,)."""
+        return self.recommender.towers_only(torch.from_numpy(tower_vector))[0].numpy()
 
 
 def unit_vector(numbers: Sequence[float]) -> np.ndarray:

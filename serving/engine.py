@@ -33,8 +33,11 @@ class Engine:
     @classmethod
     def from_recommender(cls, recommender: Recommender, index: Index | None = None) -> "Engine":
         """Offer the items of a recommender's catalogue; their index is built unless given."""
-        index = index or Index.build(recommender.vectors.numpy())
-        return cls(QuestionEncoder(recommender), LiveCatalogue.build(recommender.catalogue, index))
+        encoder = QuestionEncoder(recommender)
+        index = index or encoder.build_index()
+        if recommender.closed_form:
+            index = index.beside(recommender.items.read.numpy(), recommender.tower_width)
+        return cls(encoder, LiveCatalogue.build(recommender.catalogue, index))
 
     @property
     def recommender(self) -> Recommender:
@@ -58,8 +61,8 @@ class Engine:
         """Offer these items, too, each encoded from its text. Raises `ColumnError`."""
         if not items:
             return self
-        vectors = np.stack(self.encoder.encode_texts([item.text for item in items]))
-        return replace(self, catalogue=self.catalogue.with_items(items, vectors))
+        vectors = self.encoder.encode_items([item.text for item in items])
+        return replace(self, catalogue=self.catalogue.with_items(items, *vectors))
 
     def without_item(self, item_id: str) -> "Engine":
         """Offer this item no more."""
@@ -82,7 +85,8 @@ class Engine:
         if (row := self.catalogue.find_row(item_id)) is None:
             raise UnanswerableError("item_id", "is not on offer", status=404)
         index = self.catalogue.index
-        ranking = index.search(index.vectors(np.array([row]))[0], k, self._all_rows_but([row]))
+        vector = self.encoder.query_by(index.tower_vectors(np.array([row])))
+        ranking = index.search(vector, k, self._all_rows_but([row]))
         return self._write_answer(self._describe(ranking), started)
 
     def search(self, text: str, k: int, details: bool = False) -> Answer:

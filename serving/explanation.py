@@ -19,16 +19,16 @@ def explain_rows(
 ) -> list[list[Weight]]:
     """Return, for each row, the history items without which its score would be lowest.
 
-    Each item is left out in turn, and the question's vector (E,) recomputed. Items beyond the user model's length have
-    no influence.
+    Each item is left out in turn, and the question's vector (W,) recomputed, of towers and closed form together. Items
+    beyond the user model's length have no influence.
     """
-    items = list(dict.fromkeys(plan.history[-encoder.recommender.towers.length :].tolist()))
+    items = list(dict.fromkeys(plan.history[-encoder.recommender.length :].tolist()))
     reduced = [plan.history[plan.history != item] for item in items]
     without = encoder.encode_histories(reduced, catalogue.index)  # of an empty history: a vector of zeros
     if plan.question.query is not None:
         text = encoder.encode_texts([plan.question.query])[0]
         without = [mix_vectors(taste, text, plan.question.mix) for taste in without]
-    vectors = catalogue.index.vectors(np.array(rows, dtype=np.int64))  # (k, E)
+    vectors = catalogue.index.vectors(np.array(rows, dtype=np.int64))  # (k, W)
     scores = exact_scores(vectors, np.stack([vector, *without], axis=1))  # (k, 1 + n)
     weights = scores[:, :1] - scores[:, 1:]  # (k, n)
     return [_largest_weights(items, row, catalogue) for row in weights]

@@ -110,10 +110,12 @@ class LiveCatalogue:
         """The columns that filters can take."""
         return self._columns.names
 
-    def with_items(self, items: Sequence[ItemRecord], vectors: np.ndarray) -> "LiveCatalogue":
-        """Add items with different ids and their vectors (n, E); each replaces an item with the same id.
+    def with_items(
+        self, items: Sequence[ItemRecord], searched: np.ndarray, read: np.ndarray | None = None
+    ) -> "LiveCatalogue":
+        """Add items with different ids and their vectors (n, W), as `Index.with_vectors` takes them.
 
-        Raises `ColumnError` for a value that no column can hold.
+        Each replaces an item with the same id. Raises `ColumnError` for a value that no column can hold.
         """
         added = [self.as_frame(item) for item in items]
         frame = pl.concat([self.frame, *added], rechunk=False)
@@ -121,7 +123,7 @@ class LiveCatalogue:
         new_rows = {item.item_id: len(self.frame) + number for number, item in enumerate(items)}
         catalogue = replace(
             self,
-            index=self.index.without_rows(replaced).with_vectors(vectors),
+            index=self.index.without_rows(replaced).with_vectors(searched, read),
             frame=frame if frame.n_chunks() < MAX_CHUNKS else frame.rechunk(),
             changed_rows={**self.changed_rows, **new_rows},
         )

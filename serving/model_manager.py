@@ -10,6 +10,7 @@ from typing import Literal
 
 from fedrec.data.errors import InputError
 from fedrec.recsys.recommender import Recommender
+from fedrec.serving.encoding import QuestionEncoder
 from fedrec.serving.engine import Engine
 from fedrec.serving.index.filters import ColumnError
 from fedrec.serving.index.saved_index import load_index, save_index
@@ -99,12 +100,12 @@ class ModelManager:
         return engine.with_items([item for item in changes.values() if item and _fits_columns(engine, item)])
 
     def _load_or_build_index(self, recommender: Recommender) -> Index:
-        matrix = recommender.vectors.numpy()
+        matrix, encoder = recommender.items.searched.numpy(), QuestionEncoder(recommender)
         if self._folder is None or len(matrix) <= MAX_EXACT_ITEMS:
-            return Index.build(matrix)
+            return encoder.build_index()
         if index := load_index(self._folder, matrix, recommender.version):
             return index
-        index = Index.build(matrix)
+        index = encoder.build_index()
         logger.info("index of %s items: recall %.4f with %s cells a search", len(matrix), index.recall, index.probes)
         try:
             save_index(index, self._folder, recommender.version)

@@ -36,5 +36,5 @@ def rank_items(
 def _diversify(plan: Plan, ranking: Found, catalogue: LiveCatalogue) -> Found:
     if not plan.question.diversity:
         return ranking
-    vectors = catalogue.index.vectors(np.array([row for row, _ in ranking], dtype=np.int64))
+    vectors = catalogue.index.tower_vectors(np.array([row for row, _ in ranking], dtype=np.int64))
     return maximal_marginal_relevance(ranking, vectors, plan.question.diversity, plan.depth)

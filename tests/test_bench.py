@@ -13,6 +13,7 @@ from fedrec.data.errors import InputError
 from fedrec.data.synthetic.random_tables import SyntheticConfig
 from fedrec.federation.config import RunConfig
 from fedrec.serving.engine import Engine
+from tests.support.closed_form import hybrid_of
 from tests.support.toy_world import small_config
 
 TINY = SyntheticConfig(users=30, items=600, interactions=300, seed=0)
@@ -138,9 +139,10 @@ def test_the_endpoint_is_measured_whole(
     assert f"{found['memory_mib']:,} MiB" in printed
 
 
-def test_a_mixed_answer_is_seen(run: Path) -> None:
+@pytest.mark.parametrize("method", ["fedrec", "hybrid"])
+def test_a_mixed_answer_is_seen(method: str, run: Path, toy: Path, tmp_path: Path) -> None:
     """The two versions that take turns under load answer every question differently."""
-    bench = endpoint.Bench.of(run)
+    bench = endpoint.Bench.of(run if method == "fedrec" else hybrid_of(run, toy, tmp_path / "hybrid"))
     one, other = (
         Engine.from_recommender(version) for version in (bench.recommender, endpoint.rolled_copy(bench.recommender))
     )

@@ -17,6 +17,7 @@ from fedrec.recsys.model.scoring import Scorer, model_scorer, vector_scorer
 from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.recommender import Recommender
 from tests.laws.scorer_laws import ITEMS, SavedScorerLaws, ScorerLaws
+from tests.support.closed_form import hybrid_of
 
 
 class TestRandom(ScorerLaws):
@@ -107,4 +108,22 @@ class TestRecommender(SavedScorerLaws):
     @pytest.fixture
     def reloaded(self, run: Path, tmp_path: Path) -> Scorer:
         Recommender.load(run).save(tmp_path)
+        return Recommender.load(tmp_path).scorer()
+
+
+class TestHybrid(SavedScorerLaws):
+    tolerance = 1e-6
+    of_no_events = 0.0
+
+    @pytest.fixture(params=["text", "ids"])
+    def folder(self, run: Path, toy: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+        return hybrid_of(run, toy, tmp_path / "hybrid", request.param)
+
+    @pytest.fixture
+    def scorer(self, folder: Path) -> Scorer:
+        return Recommender.load(folder).scorer()
+
+    @pytest.fixture
+    def reloaded(self, folder: Path, tmp_path: Path) -> Scorer:
+        Recommender.load(folder).save(tmp_path)
         return Recommender.load(tmp_path).scorer()

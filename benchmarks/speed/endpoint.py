@@ -25,7 +25,6 @@ from benchmarks.speed.clock import alternate, milliseconds, ratio, time_calls
 from benchmarks.speed.large_index import exact_index
 from benchmarks.speed.served import Caller, Served, ask_all, ask_at_rate, ask_meanwhile, serving
 from fedrec.recsys.environment import environment_info
-from fedrec.recsys.model.lora import fingerprint
 from fedrec.recsys.recommender import Recommender
 from fedrec.serving.engine import Engine
 from fedrec.serving.index.inverted_file import RECALL_AT
@@ -64,7 +63,7 @@ class Bench:
         return [Question(history=[ids[row] for row in rows], k=K) for rows in self.rows]
 
     def vectors(self) -> list[Question]:
-        vectors = self.recommender.user_vectors(self.recommender.vectors, list(self.rows))
+        vectors = self.recommender.user_vectors(self.recommender.items.read, list(self.rows))
         return [Question(vector=vector, k=K) for vector in vectors.tolist()]
 
 
@@ -121,7 +120,7 @@ def compare_with_bars(results: dict[str, Any]) -> list[dict[str, Any]]:
 def describe_run(bench: Bench) -> dict[str, Any]:
     """Identify the run: version, dataset, size and model."""
     card = bench.recommender.card
-    items, width = bench.recommender.vectors.shape
+    items, width = bench.recommender.items.searched.shape
     return {"version": bench.recommender.version, "data": card["data"]["name"], "items": items, "width": width} | {
         "model": card["config"]["model"]
     }
@@ -160,14 +159,15 @@ def measure_latency(caller: Caller, bench: Bench) -> dict[str, Any]:
     case is asked after a rest, in random order. `without_pause` holds the figures of a caller who asks without rests.
     """
     recommender = bench.recommender
-    vectors = recommender.user_vectors(recommender.vectors, list(bench.rows)).numpy()
-    index = exact_index(recommender.vectors.numpy())
+    items = recommender.items
+    vectors = recommender.user_vectors(items.read, list(bench.rows)).numpy()
+    index = exact_index(items.searched.numpy())
 
     def search(number: int) -> None:
         index.search(vectors[number : number + 1], K)
 
     def encode_and_search(number: int) -> None:
-        vector = recommender.user_vectors(recommender.vectors, [bench.rows[number]]).numpy()
+        vector = recommender.user_vectors(items.read, [bench.rows[number]]).numpy()
         index.search(vector, K)
 
     return {
@@ -269,9 +269,10 @@ def measure_reloads(bench: Bench, folder: Path) -> dict[str, Any]:
 def rolled_copy(recommender: Recommender) -> Recommender:
     """Copy a recommender with every item's vector replaced by its neighbour's, so that its answers differ."""
     vectors = recommender.vectors.roll(1, dims=0)
-    prints = recommender.card["fingerprints"] | {"item_vectors": fingerprint({"vectors": vectors})}
-    card = recommender.card | {"model_version": f"{recommender.version}-other", "fingerprints": prints}
-    return replace(recommender, vectors=vectors, card=card)
+    rolled = Recommender.of_run(
+        recommender.catalogue, vectors, recommender.adapter, recommender.card, recommender.closed_form
+    )
+    return replace(rolled, card=rolled.card | {"model_version": f"{recommender.version}-other"})
 
 
 def relink(link: Path, folder: Path) -> None:

@@ -9,25 +9,42 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 BLOCK = 4096
 """Items whose vectors are multiplied at a time."""
 
+ROWS = 8
+"""Rows of a product over users."""
 
-def covariance(vectors: Tensor) -> Tensor:
-    """Compute the covariance of item vectors over a catalogue, in blocks: (N, E) → (E, E)."""
+
+def exact_covariance(vectors: Tensor) -> Tensor:
+    """Compute the covariance of item vectors over a catalogue, in blocks: (N, E) → (E, E) float64."""
     mean = vectors.mean(0, dtype=torch.float64)
     total = torch.zeros(len(mean), len(mean), dtype=torch.float64)
     for part in vectors.split(BLOCK):
         centred = part.double() - mean
         total += centred.T @ centred
-    return (total / len(vectors)).float()
+    return total / len(vectors)
+
+def covariance(vectors: Tensor) -> Tensor:
+    """Compute the covariance of item vectors over a catalogue: (N, E) → (E, E)."""
+    return exact_covariance(vectors).float()
 
 
 def standardise(users: Tensor, spread: Tensor) -> Tensor:
-    """Divide user vectors by the standard deviation of their scores: (B, E), (E, E) → (B, E); zeros stay zeros."""
-    variances = ((users @ spread) * users).sum(-1, keepdim=True)
-    return users / variances.sqrt().clamp(min=torch.finfo(users.dtype).tiny)
+    """Divide user vectors by the standard deviation of their scores: (B, E), (E, E) → (B, E); zeros stay zeros.
+
+    All products have `ROWS` rows: within one thread, a user gets the same vector, to the bit, in any batch.
+    """
+    variances = torch.cat([_variances(some, spread) for some in users.split(ROWS)])
+    return users / variances.sqrt().clamp(min=torch.finfo(users.dtype).tiny).unsqueeze(1)
+
+
+def _variances(users: Tensor, spread: Tensor) -> Tensor:
+    """Compute the variances of the scores of at most `ROWS` user vectors: (b, E), (E, E) → (b,)."""
+    rows = F.pad(users, (0, 0, 0, ROWS - len(users)))
+    return ((rows @ spread) * rows).sum(-1)[: len(users)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +55,17 @@ class Fusion:
     towers: Tensor  # (E, E) covariance of the towers' item vectors
     closed_form: Tensor  # (r, r) covariance of the candidate vectors
 
+    @classmethod
+    def over(cls, share: float, towers: Tensor, candidates: Tensor) -> "Fusion":
+        """Fuse the scores over a catalogue: its item vectors (N, E) and candidate vectors (N, r)."""
+        return cls(share, covariance(towers), covariance(candidates))
+
     def user_vectors(self, towers: Tensor, closed_form: Tensor) -> Tensor:
-        """Join the user vectors of both: (B, E), (B, r) → (B, E + r)."""
-        halves = standardise(towers, self.towers) * (1 - self.share), standardise(closed_form, self.closed_form)
-        return torch.cat([halves[0], halves[1] * self.share], dim=-1)
+        """Join the user vectors of both: (B, E), (B, r) → (B, E + r).
 
-
-def item_vectors(towers: Tensor, candidates: Tensor) -> Tensor:
-    """Join the item vectors of both: (N, E), (N, r) → (N, E + r)."""
-    return torch.cat([towers, candidates], dim=-1)
+        The towers score alone if the closed form knows no event of the history: its user vector is zeros.
+        """
+        known = closed_form.any(-1, keepdim=True)
+        share = self.share * known
+        halves = standardise(towers, self.towers) * (1 - share), standardise(closed_form, self.closed_form) * share
+        return torch.cat(halves, dim=-1)

@@ -7,12 +7,14 @@ through the frozen weight serves a whole cohort, each client with its own factor
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedrec.data.errors import InputError
+from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.model.per_client_ops import client_linear
 
 Adapter = dict[str, Tensor]
@@ -103,6 +105,29 @@ def to_peft(adapter: Adapter) -> Adapter:
 def from_peft(tensors: Mapping[str, Tensor]) -> Adapter:
     """Rename the tensors of PEFT's `adapter_model.safetensors` to the adapter's names: the inverse of `to_peft`."""
     return {f"{_OURS}{name.removeprefix(_PEFT).removesuffix('.weight')}": tensor for name, tensor in tensors.items()}
+
+
+def peft_config(config: ModelConfig, encoder: dict[str, str], seed: int) -> dict[str, Any]:
+    """Build the config by which `peft.PeftModel.from_pretrained` applies the LoRA pairs to the encoder's first layers.
+
+    A random initialisation gets a name that no model has, so that the pairs are not applied to pretrained layers by
+    mistake.
+    """
+    random = config.user_encoder_init == "random"
+    return {
+        "peft_type": "LORA",
+        "task_type": "FEATURE_EXTRACTION",
+        "base_model_name_or_path": f"{encoder['name']} (random weights, seed {seed})" if random else encoder["name"],
+        "revision": None if random else encoder["revision"],
+        "r": config.lora_rank,
+        "lora_alpha": config.lora_alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": sorted(config.lora_targets),
+        "layers_to_transform": list(range(config.layers)),
+        "layers_pattern": "layer",
+        "inference_mode": True,
+    }
 
 
 def merge_adapter(weights: Mapping[str, Tensor], adapter: Adapter, scale: float) -> dict[str, Tensor]:

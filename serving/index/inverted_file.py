@@ -4,7 +4,7 @@ The number of cells is the smallest that reaches a recall, measured when the ind
 `RECALL_AT` of these cells, then the next ones from more cells, and so on, so that a longer page begins as a shorter.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +26,13 @@ MAX_EXCLUDED = RECALL_AT // 2
 """Excluded rows, at most, for a search to count as like those measured: usually a history's."""
 
 TASTE_NEIGHBOURS = (20, 100, 500)
-"""Recall is measured on mean vectors of items drawn from this many nearest neighbours of an item."""
+"""Recall is measured on tastes: items drawn from this many nearest neighbours of an item."""
 
 SAMPLED_QUESTIONS, ITEMS_PER_TASTE = 200, 10
-"""Questions of each kind that recall is measured on; and items in each mean vector."""
+"""Questions of each kind that recall is measured on; and items in each taste."""
+
+AskAbout = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
+"""A function from groups of rows, (Q, n) each, to vectors of questions about them, (Q, W) for each kind of question."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,12 +95,12 @@ def build_inverted_file(matrix: np.ndarray) -> faiss.IndexIVFFlat:
     return base
 
 
-def tune_probes(base: faiss.IndexIVFFlat, matrix: np.ndarray) -> float:
+def tune_probes(base: faiss.IndexIVFFlat, matrix: np.ndarray, ask_about: AskAbout) -> float:
     """Set the fewest cells, in steps of a quarter, that reach `RECALL_TARGET` for every kind of question.
 
     Return the recall of the worst kind.
     """
-    kinds = _sample_questions(matrix, SAMPLED_QUESTIONS)
+    kinds = ask_about(_sample_tastes(matrix, SAMPLED_QUESTIONS))
     vectors = np.concatenate(kinds)
     nearest = np.argsort(-(vectors @ matrix.T), axis=1)[:, :RECALL_AT]
     recall = 0.0
@@ -123,13 +126,23 @@ def _probe_counts(most: int) -> Iterator[int]:
     yield most
 
 
-def _sample_questions(matrix: np.ndarray, count: int) -> list[np.ndarray]:
-    """Sample `count` questions of each kind: an item's own vector, and means of more or less similar items."""
+def _sample_tastes(matrix: np.ndarray, count: int) -> list[np.ndarray]:
+    """Sample groups of rows of each kind: (count, 1) of one item, and (count, n) of more or less similar ones."""
     rng = np.random.default_rng(0)
-    items = matrix[rng.choice(len(matrix), count, replace=False)]
-    neighbours = np.argsort(-(items @ matrix.T), axis=1)
+    items = rng.choice(len(matrix), count, replace=False)
+    neighbours = np.argsort(-(matrix[items] @ matrix.T), axis=1)
     tastes = [
-        np.stack([matrix[rng.choice(rows, ITEMS_PER_TASTE, replace=False)].mean(0) for rows in neighbours[:, :among]])
+        np.stack([rng.choice(rows, ITEMS_PER_TASTE, replace=False) for rows in neighbours[:, :among]])
         for among in TASTE_NEIGHBOURS
     ]
-    return [items, *(taste / np.linalg.norm(taste, axis=1, keepdims=True) for taste in tastes)]
+    return [items[:, None], *tastes]
+
+
+def mean_questions(matrix: np.ndarray) -> AskAbout:
+    """Return a function that asks about groups of rows by the direction of their mean vector, as two towers do."""
+
+    def ask_about(groups: Sequence[np.ndarray]) -> list[np.ndarray]:
+        means = [matrix[rows].mean(1) for rows in groups]  # (Q, W) each
+        return [mean / np.linalg.norm(mean, axis=1, keepdims=True) for mean in means]
+
+    return ask_about

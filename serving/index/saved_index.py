@@ -33,7 +33,7 @@ def save_index(index: Index, folder: Path, version: str) -> None:
 
 
 def load_index(folder: Path, matrix: np.ndarray, version: str) -> Index | None:
-    """Load the index saved for these vectors (N, E); None if there is none, or it belongs to another model.
+    """Load the index saved for these vectors (N, W); None if there is none, or it belongs to another model.
 
     Raises `InputError` if a file is damaged.
     """

@@ -21,7 +21,14 @@ import torch
 
 from fedrec.recsys.nearest import Found, SearchVector
 from fedrec.serving.index.exact_search import ExactSearch, row_selector
-from fedrec.serving.index.inverted_file import InvertedSearch, build_inverted_file, tune_probes
+from fedrec.serving.index.inverted_file import (
+    AskAbout,
+    InvertedSearch,
+    build_inverted_file,
+    mean_questions,
+    tune_probes,
+)
+from fedrec.serving.index.vector_table import VectorTable
 
 MAX_EXACT_ITEMS = 50_000
 """Items up to which every search is exact."""
@@ -36,7 +43,7 @@ MAX_INLINE_ITEMS = 10_000
 class SearchRequest(NamedTuple):
     """The arguments of `Index.search`."""
 
-    vector: np.ndarray  # (E,)
+    vector: np.ndarray  # (W,)
     k: int
     allowed: np.ndarray | None  # mask of rows (N+M,); None: all
 
@@ -45,33 +52,55 @@ class SearchRequest(NamedTuple):
 class Index:
     """Rows 0 to N-1 are the base's; rows from N on were added later."""
 
-    matrix: np.ndarray  # (N, E) float32, unit length
-    base: ExactSearch | faiss.IndexIVFFlat
-    extra: np.ndarray  # (M, E)
+    table: VectorTable  # the vectors that are searched, at most √2 long; each begins with the towers' unit vector
+    base: ExactSearch | faiss.IndexIVFFlat  # over the first matrix of the table
     living: np.ndarray  # (N+M,) bool: False for a removed row
+    read: VectorTable  # the vectors that a history is read by
+    tower_width: int  # of the towers' unit vector, by which items are compared with one another
     recall: float = 1.0  # of the base, measured when it was built
 
     @classmethod
-    def build(cls, matrix: np.ndarray) -> "Index":
-        """Build an index over unit vectors (N, E); an inverted file takes seconds to minutes."""
+    def build(cls, matrix: np.ndarray, ask_about: AskAbout | None = None) -> "Index":
+        """Build an index over vectors (N, W), at most √2 long; an inverted file takes seconds to minutes.
+
+        An inverted file is tuned on the questions of `ask_about`, by default mean vectors of items.
+        """
         matrix = np.ascontiguousarray(matrix, dtype=np.float32)
         if len(matrix) <= MAX_EXACT_ITEMS:
             return cls.from_base(matrix, ExactSearch.build(matrix), 1.0)
         base = build_inverted_file(matrix)
-        return cls.from_base(matrix, base, tune_probes(base, matrix))
+        return cls.from_base(matrix, base, tune_probes(base, matrix, ask_about or mean_questions(matrix)))
 
     @classmethod
     def from_base(cls, matrix: np.ndarray, base: ExactSearch | faiss.IndexIVFFlat, recall: float) -> "Index":
         """Wrap a built base, with nothing added or removed."""
-        no_rows = np.zeros((0, matrix.shape[1]), dtype=np.float32)
-        return cls(matrix, base, no_rows, np.ones(len(matrix), dtype=bool), recall)
+        table = VectorTable.of(matrix)
+        return cls(table, base, np.ones(len(matrix), dtype=bool), table, matrix.shape[1], recall)
+
+    def beside(self, read: np.ndarray, tower_width: int) -> "Index":
+        """Read histories by other vectors (N, W) than are searched, as models with a closed form do.
+
+        The towers' unit vectors, of a width, begin both.
+        """
+        return replace(self, read=VectorTable.of(read), tower_width=tower_width)
 
     def __len__(self) -> int:
         """Count the items that can be found."""
         return int(self.living.sum())
 
     @property
+    def matrix(self) -> np.ndarray:
+        """The vectors that the index was built over: (N, W) float32."""
+        return self.table.matrix
+
+    @property
+    def extra(self) -> np.ndarray:
+        """The vectors that were added since: (M, W)."""
+        return self.table.extra
+
+    @property
     def width(self) -> int:
+        """The width W of the vectors that are searched, and of a question's."""
         return int(self.matrix.shape[1])
 
     @property
@@ -85,31 +114,21 @@ class Index:
         return len(self.matrix) <= MAX_INLINE_ITEMS
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
-        """Look up the vectors of rows: (n,) → (n, E)."""
-        first = len(self.matrix)
-        if not len(self.extra):
-            return self.matrix[rows]
-        vectors = np.empty((len(rows), self.width), dtype=np.float32)
-        late = rows >= first
-        vectors[~late], vectors[late] = self.matrix[rows[~late]], self.extra[rows[late] - first]
-        return vectors
+        """Look up the vectors of rows: (n,) → (n, W)."""
+        return self.table.vectors(rows)
 
-    def vector_table(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return a table of vectors (n, E) that includes the rows' (R,), and the rows' places in it (R,).
+    def tower_vectors(self, rows: np.ndarray) -> np.ndarray:
+        """Look up the towers' unit vectors of rows: (n,) → (n, E)."""
+        return self.table.vectors(rows)[:, : self.tower_width]
 
-        The base matrix itself if nothing was added, else a copy of the distinct rows.
-        """
-        if not len(self.extra) or not len(rows):
-            return self.matrix, rows
-        distinct, places = np.unique(rows, return_inverse=True)
-        return self.vectors(distinct), places
-
-    def with_vectors(self, vectors: np.ndarray) -> "Index":
-        """Add vectors (n, E); their rows continue the numbering."""
+    def with_vectors(self, searched: np.ndarray, read: np.ndarray | None = None) -> "Index":
+        """Add items by their vectors (n, W), to be searched and to be read; their rows continue the numbering."""
+        table = self.table.with_vectors(searched)
         return replace(
             self,
-            extra=np.concatenate([self.extra, np.asarray(vectors, dtype=np.float32)]),
-            living=np.append(self.living, np.ones(len(vectors), dtype=bool)),
+            table=table,
+            living=np.append(self.living, np.ones(len(searched), dtype=bool)),
+            read=table if read is None or self.read is self.table else self.read.with_vectors(read),
         )
 
     def without_rows(self, rows: Sequence[int]) -> "Index":
@@ -128,7 +147,9 @@ class Index:
         first = len(self.matrix)
         late = np.flatnonzero(self.living[first:])
         rows = np.concatenate([np.arange(first), first + late])
-        return replace(self, extra=self.extra[late], living=self.living[rows]), rows
+        table = self.table.with_extra_only(late)
+        read = table if self.read is self.table else self.read.with_extra_only(late)
+        return replace(self, table=table, read=read, living=self.living[rows]), rows
 
     def search(self, vector: np.ndarray, k: int, allowed: np.ndarray | None = None) -> Found:
         """Return the k best living rows of the mask `allowed` (N+M,), or fewer if there are fewer.

@@ -101,7 +101,7 @@ const show = {
       const card = at("card").content.firstElementChild.cloneNode(true);
       card.querySelector("h3").textContent = item.title;
       card.querySelector(".about").textContent = about(item);
-      card.querySelector(".score").title = popular ? `popularity ${item.score}` : `score (cosine) ${item.score.toFixed(3)}`;
+      card.querySelector(".score").title = popular ? `popularity ${item.score}` : `score ${item.score.toFixed(3)}`;
       card.querySelector(".score span").style.width = `${Math.max(4, 100 * item.score / best)}%`;
       const reasons = (item.because ?? []).filter((reason) => reason.weight > 0).slice(0, 2);
       card.querySelector(".why").textContent = reasons.length ? `Because of ${reasons.map((r) => r.title).join(" and ")}` : "";

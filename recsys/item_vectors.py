@@ -1,0 +1,22 @@
+"""The vectors of items, by the towers alone or with a closed form beside them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ItemVectors:
+    """The vectors of some items. Without a closed form both are the towers' item vectors; with one they are wider."""
+
+    searched: Tensor  # (n, E) or (n, E + r): what a user vector is compared with
+    read: Tensor  # (n, E) or (n, E + r): what a user vector is computed from
+
+    @classmethod
+    def join(cls, towers: Tensor, closed_form: tuple[Tensor, Tensor] | None) -> "ItemVectors":
+        """Join the towers' vectors (n, E) with the event and candidate vectors (n, r) of a closed form, if any."""
+        if closed_form is None:
+            return cls(towers, towers)
+        events, candidates = closed_form
+        return cls(torch.cat([towers, candidates], dim=-1), torch.cat([towers, events], dim=-1))

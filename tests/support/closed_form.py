@@ -1,0 +1,90 @@
+"""A closed form of the toy world, solved in this process, and a run with it beside the towers."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedrec.data.catalogue import Catalogue
+from fedrec.data.shard import Shard
+from fedrec.recsys.closed_form.config import ClosedFormConfig
+from fedrec.recsys.closed_form.contexts import DecayKernel
+from fedrec.recsys.closed_form.features import FourierFeatures, TextFeatures, Whitening
+from fedrec.recsys.closed_form.model import ClosedForm, Solution
+from fedrec.recsys.embeddings import embed_catalogue, resolve_encoder
+from fedrec.recsys.recommender import Recommender
+
+Kind = Literal["text", "ids"]
+
+
+def toy_config(kind: Kind) -> ClosedFormConfig:
+    return ClosedFormConfig(features=kind, feature_width=48, decay=0.7)
+
+
+def toy_features(data: Path, config: ClosedFormConfig) -> TextFeatures | None:
+    """The features of the catalogue's items; None for ids."""
+    if config.features == "ids":
+        return None
+    encoder = resolve_encoder("sentence-transformers/all-MiniLM-L6-v2")
+    embeddings = embed_catalogue(Catalogue.load(data), encoder, data).matrix
+    whitening = Whitening.fit(embeddings, config.whitening)
+    features = FourierFeatures.draw(whitening, config.feature_width, config.feature_bandwidth, seed=0)
+    return TextFeatures(features, features(embeddings))
+
+
+def table_of(features: TextFeatures | None, items: int) -> Tensor:
+    """The features of all items as a table: (N, M) float64."""
+    return torch.eye(items).double() if features is None else features.table.double()
+
+
+def toy_solution(data: Path, config: ClosedFormConfig, features: TextFeatures | None, share: float) -> Solution:
+    """The ridge regression of all users' training events, solved from all of their contexts at once."""
+    shard = Shard.load(data)
+    table = table_of(features, len(Catalogue.load(data)))
+    histories = [shard.history(user, "train").astype(np.int64) for user in range(len(shard))]
+    pairs = [(history[:end], history[end]) for history in histories for end in range(1, len(history))]
+    contexts = torch.stack([context(config.kernel, table, before) for before, _ in pairs])  # (T, M)
+    targets = table[[following for _, following in pairs]]
+    gram, unit = contexts.T @ contexts, torch.eye(table.shape[1]).double()
+    weights = torch.linalg.solve(gram + unit, contexts.T @ targets)
+    if features is not None:
+        weights = weights @ torch.linalg.inv(table.T @ table + 0.1 * unit)
+    return Solution(weights, gram, share)
+
+
+def context(kernel: DecayKernel, table: Tensor, history: np.ndarray) -> Tensor:
+    """What the closed form reads after a history: (M,)."""
+    return torch.from_numpy(kernel.weigh_history(len(history))) @ table[history]
+
+
+def toy_closed_form(data: Path, towers: Tensor, kind: Kind, share: float = 0.5, rank: int = 99) -> ClosedForm:
+    """The closed form of the toy world beside item vectors (N, E)."""
+    config = toy_config(kind)
+    features = toy_features(data, config)
+    return ClosedForm.build(config, toy_solution(data, config, features, share), features, towers, rank)
+
+
+def hybrid_of(run: Path, data: Path, out: Path, kind: Kind = "text", share: float = 0.5) -> Path:
+    """A run with the towers of another and a closed form."""
+    towers = Recommender.load(run)
+    closed_form = toy_closed_form(data, towers.vectors, kind, share)
+    out.mkdir(parents=True)
+    Recommender.of_run(towers.catalogue, towers.vectors, towers.adapter, towers.card, closed_form).save(out)
+    return out
+
+
+def plain_scores(data: Path, histories: list[np.ndarray], kind: Kind) -> Tensor:
+    """The scores xᵀ W D ψ of the closed form: (B, N) float64."""
+    config = toy_config(kind)
+    features = toy_features(data, config)
+    table = table_of(features, len(Catalogue.load(data)))
+    contexts = [context(config.kernel, table, history.astype(np.int64)) for history in histories]
+    return torch.stack(contexts) @ toy_solution(data, config, features, 0.5).weights @ table.T
+
+
+def z_scores(scores: Tensor) -> Tensor:
+    """Each user's scores less their mean, over their standard deviation: (B, N)."""
+    scores = scores.double()
+    return (scores - scores.mean(1, keepdim=True)) / scores.std(1, keepdim=True, correction=0)
