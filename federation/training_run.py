@@ -165,13 +165,21 @@ def _train(grid: Grid, run: TrainingRun, observe: Observer) -> None:
     # evaluate the best round
     metrics = {split: _evaluate(grid, roster, state, split, config) for split in config.measured}
     # write
-    adapter = fingerprint(state.best)
     card = load_card(out) | {"finished": True, "rounds": state.round, "best_round": state.best_round}
+    save_json(out / METRICS, metrics)
+    write_run(out, setup, state, card)
+
+
+def write_run(out: Path, setup: TrainingSetup, state: State, card: dict[str, Any]) -> None:
+    """Write the card of a finished run into its folder and, if its method is servable, the artifact.
+
+    The sums of a closed form, which the card summarises, must be in the folder.
+    """
+    adapter = fingerprint(state.best)
     card["fingerprints"] = {"adapter": adapter}
     if state.chosen:
         card["sums"] = {"chosen": state.chosen.as_record(), **run_statistics.summarise(out)}
-    save_json(out / METRICS, metrics)
-    if not config.method_row.servable:
+    if not setup.config.method_row.servable:
         save_json(out / CARD, card)
         return
     towers, _ = split_adapter(state.best)
@@ -179,7 +187,7 @@ def _train(grid: Grid, run: TrainingRun, observe: Observer) -> None:
     card["model_version"] = f"{card['data']['name']}-{adapter[:12]}"
     card["fingerprints"]["item_vectors"] = fingerprint({"vectors": vectors})
     card["fingerprints"]["adapter"] = fingerprint(towers)
-    Recommender(run.dataset.catalogue, vectors, towers, card).save(out)
+    Recommender(setup.dataset.catalogue, vectors, towers, card).save(out)
 
 
 def _evaluate(grid: Grid, roster: Roster, state: State, split: str, config: RunConfig) -> dict[str, dict[str, float]]:

@@ -83,11 +83,12 @@ class ClosedFormMethod:
     def sum_users(self, shard: Shard, users: np.ndarray) -> UserSums:
         """Sum the statistics of users (U,), over their newest training events. The same users sum up to the same
         numbers in any grouping."""
-        histories = [self._events(shard, user) for user in users]
+        histories = [self.summed_events(shard, user) for user in users]
         found = pack(sum_statistics(self._accumulator(), histories))
         return UserSums(found, sum(len(history) > 1 for history in histories))
 
-    def _events(self, shard: Shard, user: int) -> np.ndarray:
+    def summed_events(self, shard: Shard, user: int) -> np.ndarray:
+        """Return the events of a user that the sums are computed from, oldest first: rows of the catalogue."""
         return shard.training_events(user, self.held_out)[-self.config.statistic_events :]
 
     def _accumulator(self) -> Accumulator:
