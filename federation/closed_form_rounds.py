@@ -15,12 +15,13 @@ from fedrec.federation.aggregate import aggregate
 from fedrec.federation.census import with_new_nodes
 from fedrec.federation.checkpoint import State
 from fedrec.federation.exchange import RoundReport, orders_per_node, request_updates
+from fedrec.federation.members import Members, marks_of
 from fedrec.federation.messages import Order
 from fedrec.federation.privatise import privatise
 from fedrec.federation.roster import Roster
 from fedrec.federation.round_log import RoundLog
 from fedrec.federation.rounds import SCORE, Stopwatch, round_metrics
-from fedrec.federation.run_statistics import Sums, load_total, save_sums
+from fedrec.federation.run_statistics import RunSums, Sums, load_total
 from fedrec.federation.sampling import sample_clients
 from fedrec.federation.setup import TrainingSetup
 from fedrec.recsys.training.hybrid import split_adapter
@@ -51,7 +52,8 @@ def _exchange_sums(grid: Grid, roster: Roster, state: State, setup: TrainingSetu
     if total is None:
         raise InputError("no node answered with its sums; bring the nodes back and resume")
     sums = Sums.of(total)
-    save_sums(log.folder, sums, dict(zip(report.nodes, map(Sums.of, report.updates), strict=True)))
+    by_node = dict(zip(report.nodes, map(Sums.of, report.updates), strict=True))
+    RunSums(sums, by_node, _members(everyone, report, state.run)).save(log.folder)
     state = replace(state, round=number, roster=everyone.fingerprint)
     if "validation" not in config.measured:
         chosen = config.search_space.middle
@@ -60,6 +62,12 @@ def _exchange_sums(grid: Grid, roster: Roster, state: State, setup: TrainingSetu
     without_examples = {"clients_without_examples": sums.users - sums.learners}
     _record(state, log, watch, report, {"users": len(everyone), **without_examples})
     return state
+
+
+def _members(roster: Roster, report: RoundReport, run: str) -> Members:
+    """Return the users of the nodes whose sums were added."""
+    there = np.isin(roster.nodes, np.array(report.nodes, dtype=np.uint64))
+    return Members.of(marks_of(run, roster.tickets[there]), roster.nodes[there])
 
 
 def _choose(grid: Grid, roster: Roster, state: State, setup: TrainingSetup, log: RoundLog) -> State:

@@ -2,6 +2,7 @@
 
     statistics/total.safetensors     the sums over all users that answered
     statistics/node-7.safetensors    those of node 7; left out if more than 64 nodes answered
+    statistics/members.safetensors   the users in them, each by a mark (federation/members.py)
 
 Sums are packed (recsys/closed_form/packing.py). A user's sums can be subtracted from them, and a node's.
 """
@@ -19,16 +20,17 @@ from fedrec.data.errors import InputError
 from fedrec.data.storage.atomic_files import replaced_folder
 from fedrec.data.storage.contents import Contents
 from fedrec.data.storage.reading import regular
+from fedrec.federation.members import Members
 from fedrec.federation.messages import Update
 from fedrec.federation.wire import to_float32_if_exact
 from fedrec.recsys.closed_form.statistics import Statistics
 
-FOLDER, TOTAL = "statistics", "total.safetensors"
-FILES = (f"{FOLDER}/{TOTAL}", f"{FOLDER}/node-*.safetensors")
+FOLDER, TOTAL, MEMBERS, OF_NODES = "statistics", "total.safetensors", "members.safetensors", "node-*.safetensors"
+FILES = tuple(f"{FOLDER}/{name}" for name in (TOTAL, MEMBERS, OF_NODES))
 MAX_NODES = 64
 """The largest number of nodes whose sums are kept apart."""
 
-_CONTENTS = Contents("folder of statistics", TOTAL, (TOTAL, "node-*.safetensors"))
+_CONTENTS = Contents("folder of statistics", TOTAL, (TOTAL, MEMBERS, OF_NODES))
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +45,16 @@ class Sums:
     def of(cls, update: Update) -> "Sums":
         """Take the sums of an answer, or of the total of answers."""
         return cls(update.deltas, update.users, int(update.sums["learners"]))
+
+    def __add__(self, other: "Sums") -> "Sums":
+        """Add the sums over other users."""
+        added = {name: tensor + other.statistics[name] for name, tensor in self.statistics.items()}
+        return Sums(added, self.users + other.users, self.learners + other.learners)
+
+    def __sub__(self, other: "Sums") -> "Sums":
+        """Subtract the sums over some of the users."""
+        left = {name: tensor - other.statistics[name] for name, tensor in self.statistics.items()}
+        return Sums(left, self.users - other.users, self.learners - other.learners)
 
     def save(self, path: Path) -> None:
         """Write the sums to a file."""
@@ -63,12 +75,26 @@ class Sums:
             raise InputError(f"{path} cannot be read ({error}); {remedy}") from error
 
 
-def save_sums(run: Path, total: Sums, by_node: Mapping[int, Sums]) -> None:
-    """Write the sums of a run, all files in one step."""
-    with replaced_folder(run / FOLDER, _CONTENTS.check) as folder:
-        total.save(folder / TOTAL)
-        for node, sums in by_node.items() if len(by_node) <= MAX_NODES else ():
-            sums.save(folder / f"node-{node}.safetensors")
+@dataclass(frozen=True, eq=False)
+class RunSums:
+    """All sums of a run, and the users in them."""
+
+    total: Sums
+    by_node: Mapping[int, Sums]
+    members: Members
+
+    def save(self, run: Path) -> None:
+        """Write the sums of a run, all files in one step; those of each node only if there are few nodes."""
+        with replaced_folder(run / FOLDER, _CONTENTS.check) as folder:
+            self.total.save(folder / TOTAL)
+            self.members.save(folder / MEMBERS)
+            for node, sums in self.by_node.items() if len(self.by_node) <= MAX_NODES else ():
+                sums.save(folder / f"node-{node}.safetensors")
+
+    @classmethod
+    def load(cls, run: Path) -> "RunSums":
+        """Read the sums of a run. Raises `InputError` if a file is missing or damaged."""
+        return cls(load_total(run), load_nodes(run), Members.load(run / FOLDER / MEMBERS))
 
 
 def load_total(run: Path) -> Sums:
@@ -82,7 +108,7 @@ def load_nodes(run: Path) -> dict[int, Sums]:
 
 
 def _kept_nodes(run: Path) -> list[int]:
-    files = (run / FOLDER).glob("node-*.safetensors")
+    files = (run / FOLDER).glob(OF_NODES)
     return sorted(int(file.stem.removeprefix("node-")) for file in files)
 
 

@@ -1,7 +1,7 @@
 """A training run over any Grid: begin or resume, train the rounds, evaluate the best one, write the artifact."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -162,23 +162,39 @@ def _train(grid: Grid, run: TrainingRun, observe: Observer) -> None:
         state = closed_form_rounds.run(grid, roster, state, setup, log)
     if not state.best_round:
         raise InputError(f"no round was answered and validated; {out}/{round_log.FILE} names every refused node")
-    # evaluate the best round
-    metrics = {split: _evaluate(grid, roster, state, split, config) for split in config.measured}
+    # evaluate the best round, as it is served
+    served = _served(out, setup, state)
+    metrics = {split: _evaluate(grid, roster, served, split, config) for split in config.measured}
     # write
     card = load_card(out) | {"finished": True, "rounds": state.round, "best_round": state.best_round}
-    card["fingerprints"] = {"adapter": adapter}
+    save_json(out / METRICS, metrics)
+    write_run(out, setup, state, card)
+
+
+def write_run(out: Path, setup: TrainingSetup, state: State, card: dict[str, Any]) -> None:
+    """Write the card of a finished run into its folder and, if its method is servable, the artifact.
+
+    The sums of a closed form, which the card summarises, must be in the folder.
+    """
     if state.chosen:
         card["sums"] = {"chosen": state.chosen.as_record(), **run_statistics.summarise(out)}
-    save_json(out / METRICS, metrics)
-    if not config.method_row.servable:
+    if not setup.config.method_row.servable:
         save_json(out / CARD, card | {"fingerprints": {"adapter": fingerprint(state.best)}})
         return
-    towers, _ = split_adapter(state.best)
+    towers, solution = split_adapter(state.best)
     vectors = setup.model.item_vectors(towers, setup.embeddings.matrix)
-    card["model_version"] = f"{card['data']['name']}-{adapter[:12]}"
-    card["fingerprints"]["item_vectors"] = fingerprint({"vectors": vectors})
-    card["fingerprints"]["adapter"] = fingerprint(towers)
-    Recommender(run.dataset.catalogue, vectors, towers, card).save(out)
+    total = run_statistics.load_total(out).statistics if solution else {}
+    closed_form = setup.closed_form.artifact(solution, total, vectors) if solution else None
+    Recommender.of_run(setup.dataset.catalogue, vectors, towers, card, closed_form).save(out)
+
+
+def _served(out: Path, setup: TrainingSetup, state: State) -> State:
+    """Return the state with the best adapter as an artifact of it scores."""
+    towers, solution = split_adapter(state.best)
+    if not solution:
+        return state
+    total = run_statistics.load_total(out).statistics
+    return replace(state, best=towers | setup.closed_form.cut(solution, total))
 
 
 def _evaluate(grid: Grid, roster: Roster, state: State, split: str, config: RunConfig) -> dict[str, dict[str, float]]:

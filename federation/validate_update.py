@@ -44,17 +44,21 @@ def validate_statistics(update: Update, order: Order, bounds: SumBounds, config:
     users = len(order.users)
     _answers(update, order, users)
     _check_codes(update, users, config)
-    _tensors(update.deltas, bounds.template)
     _metrics(update.sums, SUMMED, users)
     if not 0 <= update.sums["learners"] <= users:
         raise ValueError(f"a sum of {update.sums['learners']:g} for the metric learners of {users} users")
     _whole(update.sums, ("learners",))
-    learners = int(update.sums["learners"])
-    if config.bits < 32:
-        bounds.check_size(update.deltas, learners, CODED)
-    else:
-        bounds.check(update.deltas, learners)
+    validate_sums(update.deltas, int(update.sums["learners"]), bounds, config)
     return update
+
+
+def validate_sums(sums: Adapter, learners: int, bounds: SumBounds, config: RunConfig) -> None:
+    """Raise `ValueError` that names the fault if no `learners` users can have such sums, as they travel."""
+    _tensors(sums, bounds.template)
+    if config.bits < 32:
+        bounds.check_size(sums, learners, CODED)
+    else:
+        bounds.check(sums, learners)
 
 
 def check_form(update: Update, order: Order, template: Adapter, config: RunConfig) -> None:

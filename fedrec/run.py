@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,9 @@ from typing import Any, Self, Unpack
 import numpy as np
 import polars as pl
 
+from fedrec import console
 from fedrec.answers import QuestionFields, as_frame, question_of
+from fedrec.contributions import measure_contributions
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.evaluation import check_dataset, prepared_folder
@@ -19,6 +21,7 @@ from fedrec.federation import round_log
 from fedrec.federation.config import RunConfig, from_nested
 from fedrec.federation.rounds import SCORE
 from fedrec.federation.training_run import METRICS
+from fedrec.forgetting import forget_summand, forget_users, setup_of
 from fedrec.recsys.card import load_card
 from fedrec.recsys.evaluation.evaluate import rank_held_out, ranking_metrics
 from fedrec.recsys.evaluation.ranking import Ranking
@@ -26,6 +29,7 @@ from fedrec.recsys.recommender import Recommender
 from fedrec.serving.engine import Engine
 from fedrec.serving.refusals import UnanswerableError
 from fedrec.serving.schema import Answer
+from fedrec.updating import update_run
 
 Metrics = dict[str, float]
 """Metric → mean over the users, such as `ndcg@10`."""
@@ -146,7 +150,7 @@ class Run:
         if not folder.is_dir():
             raise InputError(f"{folder} is not there; name the prepared folder with `data`")
         dataset = Dataset.open(folder)
-        check_dataset(self.folder, self.recommender.card, dataset, other_histories)
+        check_dataset(self.folder, self.card, dataset, other_histories)
         return dataset
 
     def evaluate(self, dataset: Dataset | None = None, protocol: str = "full", split: str = "test") -> Metrics:
@@ -171,7 +175,7 @@ class Run:
         if dataset is None:
             dataset = self.open_dataset()
         else:
-            check_dataset(self.folder, self.recommender.card, dataset, other_histories=False)
+            check_dataset(self.folder, self.card, dataset, other_histories=False)
         return self.rank_held_out(dataset, protocol, split)
 
     def rank_held_out(self, dataset: Dataset, protocol: str = "full", split: str = "test") -> Ranking:
@@ -189,3 +193,50 @@ class Run:
                 "with held_out = 2 or 1 to measure, and with 0 to serve"
             )
         return self.config.measured
+
+    def forget(
+        self, users: Sequence[str] = (), dataset: Dataset | None = None, summand: str | Path | None = None
+    ) -> "Run":
+        """Subtract users from the sums of the closed form, solve it again, and return the run as it is then.
+
+            run = run.forget(["196", "22"])
+
+        The users are named by their ids in the dataset that the run was trained on, or are those of the file `summand`
+        that a node has written. The towers of a hybrid stay as they are: they have learned from these users. Raises
+        `InputError` for a user who is not in the sums, and then nothing has changed.
+        """
+        if bool(users) == (summand is not None):
+            raise InputError("give exactly one of `users` and `summand`")
+        setup = setup_of(self.folder, self.card, dataset or self.open_dataset(other_histories=summand is not None))
+        if summand is None:
+            forget_users(self.folder, users, setup)
+        else:
+            forget_summand(self.folder, Path(summand), setup)
+        return Run.open(self.folder)
+
+    def update(self, dataset: Dataset, before: Dataset | None = None) -> "Run":
+        """Replace the histories in the sums of the closed form by newer ones, and return the run as it is then.
+
+            run = run.update(fedrec.Dataset.open(Path("var/prepared/films-today")))
+
+        `before` is the dataset that the run was trained on; without it, the one in `var/prepared` is opened by its
+        name. The result is that of a fit from scratch with the hyperparameters that were chosen. Raises `InputError`
+        if the catalogue is another one, or if nothing is new.
+        """
+        check_dataset(self.folder, self.card, dataset, other_histories=True)
+        old = before or self.open_dataset()
+        update_run(self.folder, self.card, old, setup_of(self.folder, self.card, dataset))
+        return Run.open(self.folder)
+
+    def contributions(self, dataset: Dataset | None = None, shapley: bool = False) -> pl.DataFrame:
+        """Measure each node's worth to the closed form by the sums that were kept: a row for each node.
+
+            run.contributions(shapley=True)
+
+        `all` is NDCG@10 on validation with the sums of all nodes, `without` of all others, and `worth` the difference.
+        With `shapley`, for at most 10 nodes, the column `shapley` shares what all nodes gain among them. Raises
+        `InputError` if the sums of single nodes were not kept.
+        """
+        setup = setup_of(self.folder, self.card, dataset or self.open_dataset())
+        with console.counting("coalitions solved and ranked") as progress:
+            return measure_contributions(self.folder, setup, shapley, progress)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedrec.commands.options import BadRows, Encoding, EventColumn, Json, Quote, Separator, Strict
+from fedrec.commands.options import BadRows, Encoding, EventColumn, Json, Quote, RunFolder, Separator, Strict, Users
 from fedrec.data.errors import InputError
 
 if TYPE_CHECKING:
@@ -189,3 +189,32 @@ def node_run(
         raise InputError(f"`part` {part}: with `parts` {parts}, parts are 0 to {parts - 1}")
     config = {"data": str(data.resolve()), "part": part, "parts": parts}
     raise typer.Exit(run_node(NodeConfig(server, authority, key, config)))
+
+
+@app.command("withdraw")
+def node_withdraw(
+    run: RunFolder,
+    data: Annotated[Path, typer.Option(help="The node's folder.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="The file to write, for the run's owner.", show_default=False)
+    ],
+    user: Users = None,
+) -> None:
+    """Write what users have added to a run's sums, so that the run's owner can forget them.
+
+    Of RUN, the file card.json is enough.
+    """
+    from fedrec import console
+    from fedrec.data.dataset import Dataset
+    from fedrec.evaluation import check_dataset
+    from fedrec.forgetting import setup_of, write_summand
+    from fedrec.recsys.card import load_card
+
+    card, dataset = load_card(run), Dataset.open(data)
+    check_dataset(run, card, dataset, other_histories=True)
+    write_summand(user or [], setup_of(run, card, dataset), out)
+    console.out.print(
+        f"{out}: the sums of {len(user or [])} users. Whoever has it can learn about them; send it to the run's owner "
+        f"alone, who takes it with `fedrec forget RUN --summand {out.name}`.",
+        soft_wrap=True,
+    )

@@ -15,6 +15,9 @@ Data = Annotated[
 OtherHistories = Annotated[
     bool, typer.Option("--other-histories", help="Accept other histories than the run was trained on.")
 ]
+Users = Annotated[
+    list[str] | None, typer.Option("--user", metavar="ID", help="A user's id in DATA; repeatable.", show_default=False)
+]
 
 
 class Protocol(StrEnum):

@@ -16,13 +16,13 @@ from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
 from fedrec.recsys.closed_form.bounds import SumBounds
 from fedrec.recsys.closed_form.config import ClosedFormConfig
-from fedrec.recsys.closed_form.features import FourierFeatures, Whitening
+from fedrec.recsys.closed_form.features import FourierFeatures, TextFeatures, Whitening
 from fedrec.recsys.closed_form.fusion import covariance
-from fedrec.recsys.closed_form.model import LinearModel
+from fedrec.recsys.closed_form.model import ClosedForm, LinearModel, Solution
 from fedrec.recsys.closed_form.packing import pack, unpack
 from fedrec.recsys.closed_form.search import Hyperparameters
 from fedrec.recsys.closed_form.solve import RidgePath, decoding, target_gram
-from fedrec.recsys.closed_form.statistics import Accumulator, FeatureSums, ItemSums, Statistics, sum_statistics
+from fedrec.recsys.closed_form.statistics import GRAM, Accumulator, FeatureSums, ItemSums, Statistics, sum_statistics
 from fedrec.recsys.hardware import workers
 from fedrec.recsys.model.lora import Adapter
 
@@ -84,11 +84,12 @@ class ClosedFormMethod:
     def sum_users(self, shard: Shard, users: np.ndarray) -> UserSums:
         """Sum the statistics of users (U,), over their newest training events. The same users sum up to the same
         numbers in any grouping."""
-        histories = [self._events(shard, user) for user in users]
+        histories = [self.summed_events(shard, user) for user in users]
         found = pack(sum_statistics(self._accumulator(), histories))
         return UserSums(found, sum(len(history) > 1 for history in histories))
 
-    def _events(self, shard: Shard, user: int) -> np.ndarray:
+    def summed_events(self, shard: Shard, user: int) -> np.ndarray:
+        """Return the events of a user that the sums are computed from, oldest first: rows of the catalogue."""
         return shard.training_events(user, self.held_out)[-self.config.statistic_events :]
 
     def _accumulator(self) -> Accumulator:
@@ -101,6 +102,19 @@ class ClosedFormMethod:
         rows = torch.from_numpy(self.trainable_rows)
         gram = None if self.features is None else target_gram(self.features, rows)
         return Solver(RidgePath.of(unpack(total)), gram)
+
+    def cut(self, solution: Adapter, total: Statistics) -> Adapter:
+        """Cut a solution of sums, as they travel, to the rank that is served."""
+        return solution | {WEIGHTS: self._solution(solution, total).cut(self.features, self.config.served_rank).weights}
+
+    def artifact(self, solution: Adapter, total: Statistics, tower_vectors: Tensor) -> ClosedForm:
+        """Build what an artifact holds of a solution, beside the item vectors (N, E) of its towers."""
+        features = None if self.features is None else TextFeatures(self.feature_map, self.features)
+        rank = self.config.served_rank
+        return ClosedForm.build(self.config, self._solution(solution, total), features, tower_vectors, rank)
+
+    def _solution(self, solution: Adapter, total: Statistics) -> Solution:
+        return Solution(solution[WEIGHTS], unpack(total)[GRAM], float(solution[SHARE]))
 
     def linear_model(self, adapter: Adapter) -> LinearModel:
         """Build the recommender of a solution: the event and candidate vectors of all items."""
