@@ -86,10 +86,11 @@ class ModelResult(Metrics[MeanAndStd]):
     validation: Metrics[MeanAndStd] | None = None
     sampled_99: Metrics[MeanAndStd] | None = None  # against 99 sampled items
     tuning: Tuning | None = None  # of the first seed
-    # of a federated baseline:
+    # of a federated baseline and of a model with a closed form:
     rounds: int | None = None
     adapter_parameters: int | None = None
     bytes_up_per_client_round: int | None = None
+    bytes_up_per_client_run: int | None = None  # on average; files before 0.2 lack it
 
 
 class Ratio(Table):
@@ -242,6 +243,7 @@ class BenchmarkResult(_Result):
     alone: ModelResult | None = None
     personal: ModelResult | None = None
     baselines: dict[str, ModelResult] = {}
+    closed_forms: dict[str, ModelResult] = {}
     federated_baselines: dict[str, ModelResult] = {}
     ratio: Ratio | None = None
     # of the federated runs:
