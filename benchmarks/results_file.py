@@ -86,11 +86,11 @@ class ModelResult(Metrics[MeanAndStd]):
     validation: Metrics[MeanAndStd] | None = None
     sampled_99: Metrics[MeanAndStd] | None = None  # against 99 sampled items
     tuning: Tuning | None = None  # of the first seed
+    bytes_up_per_client_run: int | None = None  # on average, of a model with clients; earlier files lack it
     # of a federated baseline and of a model with a closed form:
     rounds: int | None = None
     adapter_parameters: int | None = None
     bytes_up_per_client_round: int | None = None
-    bytes_up_per_client_run: int | None = None  # on average; files before 0.2 lack it
 
 
 class Ratio(Table):
@@ -173,6 +173,7 @@ class VariantResult(Table):
     validation: Metrics[float]
     adapter_parameters: int
     bytes_up_per_client_round: int
+    bytes_up_per_client_run: int | None = None  # on average; earlier files lack it
     rounds: int
     best_round: int
 

@@ -18,7 +18,7 @@ FAMILY = "closed-form"
 
 CLOSED_FORMS = {
     "closed-form-ids": {"method": "closed-form", "features": "ids", "bits": 32},
-    "closed-form-text": {"method": "closed-form", "features": "text"},
+    "closed-form-text": {"method": "closed-form", "features": "text", "bits": 32},
     "hybrid": {"method": "hybrid"},
 }
 """Model → its own settings, over those of the preset."""

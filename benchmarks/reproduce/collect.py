@@ -24,7 +24,7 @@ from benchmarks.results_file import (
     json_key,
 )
 
-COSTS = ("rounds", "adapter_parameters", "bytes_up_per_client_round", "bytes_up_per_client_run")
+COSTS = ("rounds", "adapter_parameters", "bytes_up_per_client_round")
 OURS, CENTRAL = "federated", "central"
 GROUPS = {
     "baselines": "baselines",
@@ -88,8 +88,9 @@ def over_seeds(jobs: Sequence[FinishedJob]) -> ModelResult:
     measured = {split: [getattr(run, split) for run in figures] for split in ("validation", "sampled_99")}
     beside = {split: Metrics[MeanAndStd](**_means(seeds)) for split, seeds in measured.items() if all(seeds)}
     fields: dict[str, Any] = _means([run.test for run in figures]) | beside | {"tuning": first.figures.tuning}
-    if first.job.family in (CLOSED_FORM, "hybrid", FEDERATED_BASELINES) and first.cost:
-        fields |= {name: getattr(first.cost, name) for name in COSTS}
+    if first.cost and first.job.family != CENTRAL:
+        costs = COSTS if first.job.family in GROUPS else ()
+        fields |= {name: getattr(first.cost, name) for name in ("bytes_up_per_client_run", *costs)}
     return ModelResult(**fields)
 
 
@@ -131,6 +132,7 @@ def _variant_result(ablation: Ablation, name: str, record: FinishedJob, cost: Ru
         validation=rounded_metrics(record.figures.validation),
         adapter_parameters=cost.adapter_parameters,
         bytes_up_per_client_round=cost.bytes_up_per_client_round,
+        bytes_up_per_client_run=cost.bytes_up_per_client_run,
         rounds=cost.rounds,
         best_round=cost.best_round,
     )
