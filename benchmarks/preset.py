@@ -67,6 +67,8 @@ class Preset(_Table):
     settings: Settings = {}
     central: Settings = {}  # changes to the settings for the central run
     baselines: dict[str, dict[str, list[Any]]] = {}  # grids in place of the baselines' own, by name
+    # models with a closed form: settings over the preset's, by name; earlier files lack it
+    closed_form: dict[str, Settings] = Field(default={}, exclude_if=lambda models: not models)
     peers: dict[str, Settings] = {}  # federated baselines: settings over those of benchmarks/peers, by name
     alone: Device = Device()
     personal: Device = Device()

@@ -86,7 +86,8 @@ class ModelResult(Metrics[MeanAndStd]):
     validation: Metrics[MeanAndStd] | None = None
     sampled_99: Metrics[MeanAndStd] | None = None  # against 99 sampled items
     tuning: Tuning | None = None  # of the first seed
-    # of a federated baseline:
+    bytes_up_per_client_run: int | None = None  # on average, of a model with clients; earlier files lack it
+    # of a federated baseline and of a model with a closed form:
     rounds: int | None = None
     adapter_parameters: int | None = None
     bytes_up_per_client_round: int | None = None
@@ -172,6 +173,7 @@ class VariantResult(Table):
     validation: Metrics[float]
     adapter_parameters: int
     bytes_up_per_client_round: int
+    bytes_up_per_client_run: int | None = None  # on average; earlier files lack it
     rounds: int
     best_round: int
 
@@ -242,6 +244,7 @@ class BenchmarkResult(_Result):
     alone: ModelResult | None = None
     personal: ModelResult | None = None
     baselines: dict[str, ModelResult] = {}
+    closed_forms: dict[str, ModelResult] = {}
     federated_baselines: dict[str, ModelResult] = {}
     ratio: Ratio | None = None
     # of the federated runs:

@@ -90,6 +90,21 @@ def test_each_machine_adds_its_models() -> None:
     assert both["part_seconds"] == {"federated-0": 3.0, "central-0": 4.0, "baseline-ease": 6.0}
 
 
+def test_closed_forms_are_added_to_those_of_the_file() -> None:
+    def solved(models: dict[str, float]) -> BenchmarkResult:
+        closed_forms = {name: reached(ndcg) | {"bytes_up_per_client_run": 9} for name, ndcg in models.items()}
+        preset = PRESET | {"closed_form": {name: {"decay": 0.5} for name in models}}
+        seconds = {f"{name}-0": 1.0 for name in models}
+        return changed(result({"closed_forms": closed_forms}, seconds, "second", models), preset=preset)
+
+    both = merge_results(EXISTING, solved({"hybrid": 3}), ONLY_IN_EXISTING)
+    assert both
+    again = merged(both, solved({"closed-form-ids": 4}), ONLY_IN_EXISTING | {"hybrid-0": "hybrid"})
+    assert list(again["closed_forms"]) == ["hybrid", "closed-form-ids"]
+    assert again["federated"] == reached(1), "whose bytes the file lacks"
+    assert again["by_history"][0]["ndcg@10"] == {"federated": 0.2, "central": 0.3, "hybrid": 3, "closed-form-ids": 4}
+
+
 def test_a_third_machine_keeps_the_results_of_both_before() -> None:
     both = merge_results(EXISTING, NEW, ONLY_IN_EXISTING)
     assert both

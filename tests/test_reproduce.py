@@ -19,15 +19,22 @@ import pytest
 
 from benchmarks.preset import PRESETS, ROOT, Ablation, read_preset
 from benchmarks.reproduce.benchmark import Benchmark, reproduce
+from benchmarks.reproduce.closed_forms import CLOSED_FORMS
 from benchmarks.reproduce.collect import mean_and_std
 from benchmarks.reproduce.federated_baselines import FEDERATED_BASELINES
 from benchmarks.reproduce.message_cost import uplink_bytes
 from benchmarks.results_file import MeanAndStd
 from fedrec.data.catalogue import Catalogue
+from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
+from fedrec.data.storage.json_file import save_json
 from fedrec.federation import round_log, wire
-from fedrec.federation.messages import Update
+from fedrec.federation.config import from_flat, from_nested
+from fedrec.federation.local_grid import LocalGrid
+from fedrec.federation.messages import Order, Update
+from fedrec.federation.node import Node
+from fedrec.federation.training_run import open_run, train
 from fedrec.recsys.baselines.tuning import BASELINES
 from fedrec.recsys.evaluation.ranking import metric_means, metric_sums
 from fedrec.recsys.recommender import Recommender
@@ -38,11 +45,18 @@ SETTINGS = "\n".join(f"{name} = {json.dumps(value)}" for name, value in SMALL.it
 TINY = f"""
 data = "ml-100k"
 seeds = [0, 1]
-parts = ["federated", "central", "baselines", "peers", "alone", "personal", "cold"]
+parts = ["federated", "central", "closed-form", "hybrid", "baselines", "peers", "alone", "personal", "cold"]
 [settings]
 {SETTINGS}
 [central]
 server_rate = 0.01
+[closed_form.closed-form-text]
+feature_width = 16
+[closed_form.hybrid]
+features = "ids"
+decay = 0.5
+ridges = [1.0, 10.0]
+blend_shares = [0.2, 0.5, 0.8]
 [baselines.ease]
 ridge = [1.0, 30.0]
 [baselines.sasrec]
@@ -187,6 +201,48 @@ def test_clients_train_alone_and_after_the_federation(made: tuple[Path, dict[str
     assert results["alone"]["ndcg@10"]["mean"] == pytest.approx(means["ndcg@10"], abs=1e-6)
 
 
+def test_closed_forms_are_solved_and_ranked_user_by_user(made: tuple[Path, dict[str, Any]]) -> None:
+    out, results = made
+    assert {name: len(entry["ndcg@10"]["seeds"]) for name, entry in results["closed_forms"].items()} == {
+        "closed-form-ids": 1,
+        "closed-form-text": 2,
+        "hybrid": 2,
+    }
+    for name, entry in results["closed_forms"].items():
+        logged = json.loads((out / f"{name}-0" / "run" / "metrics.json").read_text())
+        for split, metrics in (("test", entry), ("validation", entry["validation"])):
+            assert metrics["ndcg@10"]["seeds"][0] == pytest.approx(logged[split]["full"]["ndcg@10"], abs=1e-6)
+        ranks = np.load(out / f"{name}-0" / "ranks.npy")
+        assert metric_means(metric_sums(ranks))["mrr"] == pytest.approx(entry["mrr"]["seeds"][0], abs=1e-6)
+    tuning = results["closed_forms"]["hybrid"]["tuning"]
+    assert tuning["settings"]["decay"] == 0.5
+    assert [trial["settings"]["ridge"] for trial in tuning["trials"]][:2] == [10.0, 1.0], "the middle is the first"
+    assert [trial["settings"]["share"] for trial in tuning["trials"]] == [0.5, 0.5, 0.2, 0.8]
+    best = max(tuning["trials"], key=lambda trial: trial["ndcg@10"])
+    assert tuning["chosen"] == best["settings"]
+
+
+def test_the_sums_of_a_closed_form_are_sent_once(made: tuple[Path, dict[str, Any]]) -> None:
+    """By one user, in float32: a triangle of 24 · 25 / 2 numbers and 24² over ids, 136 and 256 over 16 features."""
+    out, results = made
+    ids, text, hybrid = (results["closed_forms"][name] for name in ("closed-form-ids", "closed-form-text", "hybrid"))
+    assert (ids["rounds"], ids["bytes_up_per_client_round"]) == (0, 0)
+    node = Node.open(
+        out / "data", from_nested(json.loads((out / "closed-form-text-0/run/card.json").read_text())["config"])
+    )
+    answer = node.sum_statistics(Order(1, np.array([3])), {})
+    assert text["bytes_up_per_client_run"] == wire.payload_bytes(wire.encode_update(answer))
+    for entry, numbers in ((ids, 300 + 576), (text, 136 + 256)):
+        assert 0 < entry["bytes_up_per_client_run"] - 4 * numbers < 600
+    share = SMALL["clients_per_round"] / 12
+    towers = SMALL["rounds"] * share * results["bytes_up_per_client_round"]
+    assert hybrid["bytes_up_per_client_round"] == results["bytes_up_per_client_round"]
+    assert hybrid["bytes_up_per_client_run"] == towers + ids["bytes_up_per_client_run"]
+    assert hybrid["adapter_parameters"] == results["adapter_parameters"] + 24 * 24 + 1
+    fedmf = results["peers"]["fedmf"]
+    assert fedmf["bytes_up_per_client_run"] == 3 * fedmf["bytes_up_per_client_round"], "all clients in all rounds"
+
+
 def test_federated_baselines_are_trained_and_ranked_user_by_user(made: tuple[Path, dict[str, Any]]) -> None:
     out, results = made
     assert list(results["peers"]) == list(FEDERATED_BASELINES)
@@ -236,7 +292,7 @@ def test_a_warm_start_from_another_benchmark(
 def test_models_are_compared_user_by_user(made: tuple[Path, dict[str, Any]]) -> None:
     out, results = made
     pairs = {(one["b"], one["metric"]): one for one in results["comparisons"]}
-    others = ["central", "alone", "personal", *FEDERATED_BASELINES, *BASELINES]
+    others = ["central", "alone", "personal", *CLOSED_FORMS, *FEDERATED_BASELINES, *BASELINES]
     assert pairs.keys() == {(model, metric) for model in others for metric in ("ndcg@10", "recall@10")}
     ours = np.mean([np.load(out / f"federated-{seed}" / "ranks.npy") < 10 for seed in (0, 1)], axis=0)
     theirs = np.load(out / "baseline-random" / "ranks.npy") < 10
@@ -283,6 +339,29 @@ def test_no_figure_of_a_single_user_leaves_the_jobs(made: tuple[Path, dict[str, 
     assert all(len(results) < users for results in lists(made[1]))
 
 
+@pytest.mark.parametrize("last", [2, 6])
+def test_an_interrupted_hybrid_resumes_to_the_same_figures(
+    folder: Path, films: Path, made: tuple[Path, dict[str, Any]], tmp_path: Path, last: int
+) -> None:
+    """Stopped in its training, and between two of its candidate solutions."""
+
+    def stop(record: dict[str, Any]) -> None:
+        if record["round"] == last:
+            raise KeyboardInterrupt
+
+    out, job = tmp_path / "parts", tmp_path / "parts" / "hybrid-0"
+    shutil.copytree(made[0] / "data", out / "data")
+    record = json.loads((made[0] / "hybrid-0" / "part.json").read_text())
+    save_json(job / "part.json", {key: record[key] for key in ("settings", "data", "seconds")} | {"finished": False})
+    run = open_run(job / "run", Dataset.open(out / "data"), from_flat(record["settings"]), resume=False)
+    with pytest.raises(KeyboardInterrupt):
+        train(LocalGrid.over(run.setup), run, stop)
+    results = reproduce(benchmark(folder / "tiny.toml", out, films), ["hybrid-0"], tmp_path).to_json()
+    resumed, whole = (np.load(place / "hybrid-0" / "ranks.npy") for place in (out, made[0]))
+    assert resumed.tolist() == whole.tolist()
+    assert results["closed_forms"]["hybrid"]["tuning"] == made[1]["closed_forms"]["hybrid"]["tuning"]
+
+
 def test_an_interrupted_benchmark_resumes_to_the_same_results(
     fedrec: Fedrec, folder: Path, films: Path, made: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -308,7 +387,7 @@ def test_an_interrupted_benchmark_resumes_to_the_same_results(
     results, whole = resumed.answer, copy.deepcopy(made[1])
     for result in (results, whole):
         del result["wall_seconds"], result["part_seconds"]
-    for other in ("central", "ratio", "alone", "personal", "cold", "peers"):
+    for other in ("central", "ratio", "alone", "personal", "cold", "peers", "closed_forms"):
         del whole[other]
     whole["baselines"] = {"popularity": whole["baselines"]["popularity"]}
     whole["comparisons"] = [entry for entry in whole["comparisons"] if entry["b"] == "popularity"]
@@ -398,13 +477,17 @@ def test_a_spread_of_one_has_no_deviation() -> None:
         (("[settings]", "[settings]\nseed = 1"), ["settings.seed", "list seeds in `seeds`"]),
         (("[central]", '[central]\nmode = "federated"'), ["central.mode", "modes in `parts`"]),
         (("server_rate = 0.01", "server_rate = -1"), ["setting server_rate = -1", "greater than 0"]),
-        (('"central", "b', '"bogus", "b'), ["parts: 'bogus' is not known", "choose of federated"]),
+        (('"hybrid", "b', '"bogus", "b'), ["parts: 'bogus' is not known", "choose of federated"]),
         (("[baselines.ease]", "[baselines.bogus]"), ["baselines.bogus is not known", "random, popularity, text-neigh"]),
         (("ridge = [1.0, 30.0]", "bogus = [1]"), ["setting 'bogus'", "the settings are ridge"]),
         (("ridge = [1.0, 30.0]", "ridge = 1.0"), ["baselines.ease.ridge = 1.0", "valid list"]),
         (
             ("[peers.fedmf]", "[peers.bogus]"),
             ["peers.bogus is not known", "the federated baselines are fedmf, pfedrec"],
+        ),
+        (
+            ("[closed_form.hybrid]", "[closed_form.bogus]"),
+            ["closed_form.bogus is not known", "closed-form-ids, closed-form-text"],
         ),
         (('data = "ml-100k"', 'data = "bogus"'), ["dataset 'bogus'", "choose one of"]),
         (("[settings]", '[start]\nbenchmark = "../.."\n[settings]'), ["start.benchmark", "holds a slash"]),

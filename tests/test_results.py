@@ -13,6 +13,7 @@ import pytest
 from benchmarks.preset import ROOT
 from benchmarks.report.models import choice_of
 from benchmarks.report.plots import pictures, save
+from benchmarks.report.traffic import bytes_of_variant, bytes_over_run
 from benchmarks.report.write import find_differing, write_documents
 from benchmarks.results_file import AblationResult, BenchmarkResult, Tuning, json_key, load_result, save_result
 from fedrec.data.errors import InputError
@@ -78,6 +79,13 @@ FILMS: dict[str, Any] = {
     "peers": {
         "fedmf": metrics(0.05, 0.1) | SENT_BY_BASELINE | {"sampled-99": metrics(0.3, 0.5)},
         "pfedrec-leak": metrics(0.07, 0.2) | SENT_BY_BASELINE | {"sampled-99": metrics(0.4, 0.7)},
+    },
+    "closed_forms": {
+        "closed-form-ids": metrics(0.085, 0.17)
+        | {"validation": {"ndcg@10": seeds(0.12)}, "bytes_up_per_client_run": 1_600_000}
+        | {"tuning": tuned("ridge", 200.0, [100.0, 200.0, 300.0])},
+        "hybrid": metrics(0.087, 0.175)
+        | {"validation": {"ndcg@10": seeds(0.119)}, "bytes_up_per_client_run": 2_390_602},
     },
     "comparisons": [
         compared("popularity", "ndcg@10", 0.04, (0.03, 0.05), 0.0001),
@@ -184,16 +192,20 @@ def page_of(clone: Path) -> str:
 def test_a_benchmark_as_a_table(clone: Path) -> None:
     """The best of a column is in bold, except for a federated baseline with a leak."""
     rows = [
-        "| model | trained | NDCG@10 | Recall@10 | made by |",
-        "| --- | --- | ---: | ---: | --- |",
-        "| fedrec, federated | federated | 0.0800 ± 0.0010 | 0.1600 ± 0.0010 | `--part federated` |",
-        "| the same model on pooled data | centrally | **0.1000 ± 0.0020** | **0.2000 ± 0.0020** | `--part central` |",
-        "| EASE (ridge = 200; of 3 tried) | centrally | 0.0900 | 0.1800 | `--part baseline-ease` |",
+        "| model | trained | NDCG@10 | Recall@10 | MB a client sends | made by |",
+        "| --- | --- | ---: | ---: | ---: | --- |",
+        "| fedrec, federated | federated | 0.0800 ± 0.0010 | 0.1600 ± 0.0010 | 0.79 | `--part federated` |",
+        "| the same model on pooled data | centrally | **0.1000 ± 0.0020** | **0.2000 ± 0.0020** | – "
+        "| `--part central` |",
+        "| fedrec, closed form over ids (ridge = 200; of 3 tried) | federated | 0.0850 | 0.1700 | 1.60 "
+        "| `--part closed-form` |",
+        "| fedrec, towers and closed form | federated | 0.0870 | 0.1750 | 2.39 | `--part hybrid` |",
+        "| EASE (ridge = 200; of 3 tried) | centrally | 0.0900 | 0.1800 | – | `--part baseline-ease` |",
         "| PFedRec with the leak of its code (100 rounds, 215.5 kB each) "
-        "| federated | 0.0700 | 0.2000 | `--part peers` |",
-        "| FedMF (100 rounds, 215.5 kB each) | federated | 0.0500 | 0.1000 | `--part peers` |",
-        "| popularity | centrally | 0.0400 | 0.0700 | `--part baseline-popularity` |",
-        "| CineRec, *as published* | federated | 0.0500 | – | Critic 2020; fewer films |",
+        "| federated | 0.0700 | 0.2000 | 21.55 | `--part peers` |",
+        "| FedMF (100 rounds, 215.5 kB each) | federated | 0.0500 | 0.1000 | 21.55 | `--part peers` |",
+        "| popularity | centrally | 0.0400 | 0.0700 | – | `--part baseline-popularity` |",
+        "| CineRec, *as published* | federated | 0.0500 | – | – | Critic 2020; fewer films |",
     ]
     assert "\n\n" + "\n".join(rows) + "\n\n" in page_of(clone)
 
@@ -228,6 +240,21 @@ def test_a_figure_that_is_not_published_is_not_the_best_published(clone: Path) -
     assert "| Rumour, *as a reference* |" in (clone / "docs" / "results.md").read_text()
 
 
+def test_the_bytes_of_a_run_are_computed_if_a_file_lacks_them() -> None:
+    """20 rounds, a client in a tenth of them; in a federated baseline in each; in a variant 128 of 1,200."""
+    films, sent = BenchmarkResult.model_validate(FILMS), AblationResult.model_validate(SENT)
+    found = {name: bytes_over_run(films, name, model) for name, model in films.own_models().items()}
+    assert found == {"federated": 20 * 395301 // 10, "central": None}
+    assert films.federated
+    measured = films.federated.model_copy(update={"bytes_up_per_client_run": 7})
+    assert bytes_over_run(films, "federated", measured) == 7
+    assert bytes_over_run(films, "fedmf", films.federated_baselines["fedmf"]) == 100 * 215_500
+    assert bytes_over_run(films, "alone", films.federated) == 0, "whatever each client learns stays with it"
+    assert [bytes_of_variant(sent, variant) for variant in sent.variants] == [
+        round(20 * 128 / 1200 * size) for size in (395301, 25_100)
+    ]
+
+
 def test_comparisons(clone: Path) -> None:
     rows = [
         "| fedrec, federated against | NDCG@10 | Recall@10 |",
@@ -248,23 +275,26 @@ def test_quality_by_history_and_variants(clone: Path) -> None:
         "| long: 10 to 1,234 | 200 | 0.0300 | **0.0500** |\n\n"
     ) in page
     assert (
-        "| bits | 32 bits | 0.1000 | 0.0800 | 0.1500 | 98,304 | 395.3 |\n"
-        "| bits | 2 bits | 0.1000 | 0.0700 | 0.1500 | 98,304 | 25.1 |\n\n"
+        "| bits | 32 bits | 0.1000 | 0.0800 | 0.1500 | 98,304 | 395.3 | 0.84 |\n"
+        "| bits | 2 bits | 0.1000 | 0.0700 | 0.1500 | 98,304 | 25.1 | 0.05 |\n\n"
     ) in page
 
 
 def test_the_readme_gets_a_line_for_each_dataset_and_keeps_the_rest(clone: Path) -> None:
-    alone = {name: found for name, found in FILMS.items() if name not in {"central", "baselines", "peers"}}
+    alone = {
+        name: found for name, found in FILMS.items() if name not in {"central", "baselines", "peers", "closed_forms"}
+    }
     (clone / "benchmarks" / "results" / "alone.json").write_text(json.dumps(alone | {"name": "alone"}))
     write_documents(clone)
     assert (clone / "README.md").read_text().splitlines() == [
         "# Films",
         "<!-- results -->",
         "",
-        "| NDCG@10 | fedrec, federated | the same on pooled data "
+        "| NDCG@10 | fedrec, federated | with a closed form | the same on pooled data "
         "| best federated baseline | best baseline | published |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-        "| Films | 0.0800 ± 0.0010 | **0.1000 ± 0.0020** | 0.0500 (FedMF) | 0.0900 (EASE) | 0.0500 (CineRec) |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| Films | 0.0800 ± 0.0010 | 0.0850 (ids) | **0.1000 ± 0.0020** "
+        "| 0.0500 (FedMF) | 0.0900 (EASE) | 0.0500 (CineRec) |",
         "",
         "<!-- /results -->",
         "The end.",
@@ -305,7 +335,7 @@ def test_a_benchmark_with_unfinished_seeds_is_rendered(clone: Path) -> None:
 
 def test_written_once_and_checked(clone: Path, fedrec: Fedrec) -> None:
     first = fedrec("results")
-    plots = {f"docs/plots/{name}.svg" for name in ("films-curve", "films-history", "sent-bytes")}
+    plots = {f"docs/plots/{name}.svg" for name in ("films-curve", "films-bytes", "films-history", "sent-bytes")}
     assert {line.split()[0] for line in first.out.splitlines()} == {"docs/results.md", "README.md", *plots}
     assert write_documents(clone) == []
     assert fedrec("results", "--check").code == 0

@@ -5,9 +5,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.report.markdown import LEAKING, best_of, figure, label, span, verdict
-from benchmarks.report.models import kilobytes, model_rows, summary
+from benchmarks.report.models import kilobytes, megabytes, model_rows, summary
 from benchmarks.report.plots import pictures
 from benchmarks.report.sources import Results, title
+from benchmarks.report.traffic import bytes_of_variant
 from benchmarks.results_file import BenchmarkResult, Comparison, UserGroup
 
 OPENING, CLOSING = "<!-- results -->", "<!-- /results -->"
@@ -28,10 +29,11 @@ def render_page(results: Results) -> str:
         "thousands": "{:,}".format,
         "percent": "{:.0%}".format,
         "kilobytes": kilobytes,
+        "megabytes": megabytes,
         "label": label,
     }
     functions = (best_in_group, comparisons_by_model, figure, label, model_rows, pictures, span, title, verdict)
-    environment.globals |= {function.__name__: function for function in functions}
+    environment.globals |= {function.__name__: function for function in (*functions, bytes_of_variant)}
     environment.globals |= {"best_of": best_of, "minutes": minutes_of_runs, "LEAKING": LEAKING}
     return environment.get_template(TEMPLATE).render(results=results)
 

@@ -18,7 +18,17 @@ OURS = {
 }
 """Our models: family → the label, and how it is trained."""
 
-LABELS = {"fedmf": "FedMF", "pfedrec": "PFedRec", "pfedrec-leak": "PFedRec with the leak of its code"}
+LABELS = {
+    "closed-form-ids": "fedrec, closed form over ids",
+    "closed-form-text": "fedrec, closed form over texts",
+    "hybrid": "fedrec, towers and closed form",
+    "fedmf": "FedMF",
+    "pfedrec": "PFedRec",
+    "pfedrec-leak": "PFedRec with the leak of its code",
+}
+
+SHORT = {"closed-form-ids": "ids", "closed-form-text": "texts", "hybrid": "hybrid"}
+"""Models with a closed form → their names in a table of these alone."""
 
 LEAKING = ("pfedrec-leak",)
 """Federated baselines whose training reveals the test item: shown for reference, excluded from comparisons."""

@@ -6,8 +6,9 @@ from itertools import chain
 from typing import Any
 
 from benchmarks.preset import slug
-from benchmarks.report.markdown import LEAKING, OURS, Figure, best_of, figure, label, mean_of, table
+from benchmarks.report.markdown import LEAKING, OURS, SHORT, Figure, best_of, figure, label, mean_of, table
 from benchmarks.report.sources import Published, title
+from benchmarks.report.traffic import bytes_over_run
 from benchmarks.results_file import BenchmarkResult, Metrics, Trial, Tuning
 
 UNTRAINED = ("random", "text neighbours")
@@ -24,17 +25,24 @@ class Row:
     made_by: str  # the option that makes it, or the source of a published figure
     note: str = ""
     competes: bool = True  # for the best of a column
+    sent: int | None = None  # bytes of a client over a run; None if there are no clients
 
 
 def model_rows(result: BenchmarkResult, published: Sequence[Published]) -> list[Row]:
     """Return the rows of a benchmark: ours, then the baselines from best to worst, then published figures."""
     ours = [
-        Row(*OURS[name], model, f"`--part {name}`", choice_of(model.tuning))
+        Row(
+            *OURS[name],
+            model,
+            f"`--part {name}`",
+            choice_of(model.tuning),
+            sent=bytes_over_run(result, name, model),
+        )
         for name, model in result.own_models().items()
     ]
     baselines = chain(_federated_baselines(result), _baselines(result))
     ranked = sorted(baselines, key=lambda row: -mean_of(row.metrics.ndcg_10))
-    return [*ours, *ranked, *_published(result, published)]
+    return [*ours, *_closed_forms(result), *ranked, *_published(result, published)]
 
 
 def choice_of(tuning: Tuning | None) -> str:
@@ -67,10 +75,18 @@ def _setting(value: Any) -> str:
     return " and ".join(map(str, value)) if isinstance(value, list) else f"{value:g}"
 
 
+def _closed_forms(result: BenchmarkResult) -> Iterator[Row]:
+    for name, model in result.closed_forms.items():
+        part = "hybrid" if name == "hybrid" else "closed-form"
+        sent = bytes_over_run(result, name, model)
+        yield Row(label(name), "federated", model, f"`--part {part}`", choice_of(model.tuning), sent=sent)
+
+
 def _federated_baselines(result: BenchmarkResult) -> Iterator[Row]:
     for name, model in result.federated_baselines.items():
         sent = f" ({model.rounds} rounds, {kilobytes(model.bytes_up_per_client_round or 0)} kB each)"
-        yield Row(label(name), "federated", model, "`--part peers`", sent, competes=name not in LEAKING)
+        over_run = bytes_over_run(result, name, model)
+        yield Row(label(name), "federated", model, "`--part peers`", sent, name not in LEAKING, over_run)
 
 
 def _baselines(result: BenchmarkResult) -> Iterator[Row]:
@@ -92,6 +108,11 @@ def kilobytes(size: int) -> str:
     return f"{size / 1000:,.1f}"
 
 
+def megabytes(size: int | None) -> str:
+    """Format bytes as megabytes: `1.07`."""
+    return "–" if size is None else f"{size / 1e6:,.2f}"
+
+
 def summary(results: Sequence[BenchmarkResult], published: Sequence[Published]) -> str:
     """Build the README's table of NDCG@10, the best of each row in bold.
 
@@ -100,6 +121,7 @@ def summary(results: Sequence[BenchmarkResult], published: Sequence[Published]) 
     header = [
         "NDCG@10",
         "fedrec, federated",
+        "with a closed form",
         "the same on pooled data",
         "best federated baseline",
         "best baseline",
@@ -112,15 +134,28 @@ def summary(results: Sequence[BenchmarkResult], published: Sequence[Published]) 
 
 def _summary_row(result: BenchmarkResult, published: Sequence[Published]) -> list[str]:
     ours = [model.ndcg_10 if model else None for model in (result.federated, result.central)]
+    solved, which = _best_closed_form(result)
     papers = [one for one in published if not one.kind]
     fair = (row for row in _federated_baselines(result) if row.competes)
     firsts = [_first(rows) for rows in (fair, _baselines(result), _published(result, papers))]
-    best = best_of([*ours, *(value for value, _ in firsts)])
+    best = best_of([*ours, solved, *(value for value, _ in firsts)])
     return [
         title(result),
-        *(figure(value, best) for value in ours),
+        figure(ours[0], best),
+        f"{figure(solved, best)}{which}",
+        figure(ours[1], best),
         *(f"{figure(value, best)}{name}" for value, name in firsts),
     ]
+
+
+def _best_closed_form(result: BenchmarkResult) -> tuple[Figure, str]:
+    """Return the NDCG@10 and the name of the closed form that is best on validation, so that no choice is by the test
+    items; None and no name if there is none."""
+    validated = {name: model for name, model in result.closed_forms.items() if model.validation}
+    if not validated:
+        return None, ""
+    name, model = max(validated.items(), key=lambda item: mean_of(item[1].validation and item[1].validation.ndcg_10))
+    return model.ndcg_10, f" ({SHORT[name]})"
 
 
 def _first(rows: Iterable[Row]) -> tuple[Figure, str]:

@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks.report.markdown import label, span
+from benchmarks.report.markdown import LEAKING, label, span
 from benchmarks.report.sources import title
+from benchmarks.report.traffic import bytes_over_run
 from benchmarks.results_file import AblationResult, BenchmarkResult, CurvePoint, Result, UserGroup
 from fedrec.data.errors import InputError
 
@@ -53,7 +54,8 @@ def pictures(result: Result) -> list[Picture]:
     if isinstance(result, AblationResult):
         return [_bytes_picture(result)] if result.preset.against_bytes else []
     curve = [_curve_picture(result)] if result.curve else []
-    return curve + ([_history_picture(result)] if result.by_history else [])
+    sent = [_run_bytes_picture(result)] if result.closed_forms and result.curve else []
+    return curve + sent + ([_history_picture(result)] if result.by_history else [])
 
 
 def _curve_picture(result: BenchmarkResult) -> Picture:
@@ -77,7 +79,25 @@ def _bytes_picture(result: AblationResult) -> Picture:
         for variant in result.variants
     ]
     about = f"{title(result)}: NDCG@10 by bytes a round"
-    return Picture(f"{result.name}-bytes.svg", about, points, partial(_draw_bytes, points))
+    axis = BytesAxis(1000, "kB that a client sends in a round", "NDCG@10")
+    return Picture(f"{result.name}-bytes.svg", about, points, partial(_draw_bytes, points, axis))
+
+
+def _run_bytes_picture(result: BenchmarkResult) -> Picture:
+    """Plot the towers after each validated round, and every other federated model at the end of its run."""
+    towers = [
+        BytesPoint(label("federated"), "", round(point.megabytes_up_per_client * 1e6), point.ndcg_10)
+        for point in result.curve
+    ]
+    others = [
+        BytesPoint(label(name), "", sent, model.validation.ndcg_10.mean)
+        for name, model in (result.closed_forms | result.federated_baselines).items()
+        if model.validation and name not in LEAKING and (sent := bytes_over_run(result, name, model))
+    ]
+    about = f"{title(result)}: NDCG@10 by bytes over a run"
+    axis = BytesAxis(1e6, "MB that a client sends over a run, on average", "validation NDCG@10")
+    points = towers + others
+    return Picture(f"{result.name}-bytes.svg", about, points, partial(_draw_bytes, points, axis))
 
 
 def _foremost(groups: Sequence[UserGroup]) -> list[UserGroup]:
@@ -147,21 +167,30 @@ class BytesPoint(NamedTuple):
     ndcg: float
 
 
-def _draw_bytes(points: Sequence[BytesPoint], figure: "Figure") -> None:
+class BytesAxis(NamedTuple):
+    """The axes of a plot of quality against bytes."""
+
+    unit: float  # bytes
+    about: str
+    quality: str
+
+
+def _draw_bytes(points: Sequence[BytesPoint], axis: BytesAxis, figure: "Figure") -> None:
     ax = figure.subplots()
     for number, group in enumerate(dict.fromkeys(point.group for point in points)):
-        line = sorted((p.bytes_sent / 1000, p.ndcg, p.about) for p in points if p.group == group)
+        line = sorted((p.bytes_sent / axis.unit, p.ndcg, p.about) for p in points if p.group == group)
         colour = COLOURS[number % len(COLOURS)]
         ax.plot([sent for sent, _, _ in line], [score for _, score, _ in line], "o-", color=colour, label=group)
         for sent, score, about in line:
             ax.annotate(about, (sent, score), textcoords="offset points", xytext=(5, -10), fontsize=7, color=colour)
-    sizes = [point.bytes_sent / 1000 for point in points]
+    sizes = [point.bytes_sent / axis.unit for point in points]
     ax.set_xscale("log")
     ax.set_xticks(ticks := _ticks(min(sizes), max(sizes)), [f"{tick:g}" for tick in ticks], minor=False)
     ax.set_xticks([], minor=True)
     ax.margins(0.1)
-    ax.set_xlabel("kB that a client sends in a round")
+    ax.set_xlabel(axis.about)
     _add_legend_beside(ax)
+    ax.set_ylabel(axis.quality)
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -98,7 +98,7 @@ class Benchmark:
         record = finished_record(job, folder, self.data.stamp(job.preparation))
         if not record or not record.figures or not record.machine:
             return None
-        cost = run_cost(folder / RUN, job.settings["bits"]) if (folder / RUN).is_dir() else None
+        cost = run_cost(folder / RUN, record.figures.test.users) if (folder / RUN).is_dir() else None
         environment = Environment(machine=record.machine, versions=record.versions)
         return collect.FinishedJob(job, record.figures, record.seconds, environment, cost)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.preset import Ablation
+from benchmarks.reproduce.closed_forms import FAMILY as CLOSED_FORM
 from benchmarks.reproduce.federated_baselines import FAMILY as FEDERATED_BASELINES
 from benchmarks.reproduce.jobs import Figures, Job
 from benchmarks.reproduce.message_cost import RunCost
@@ -23,8 +24,14 @@ from benchmarks.results_file import (
     json_key,
 )
 
+COSTS = ("rounds", "adapter_parameters", "bytes_up_per_client_round")
 OURS, CENTRAL = "federated", "central"
-GROUPS = {"baselines": "baselines", FEDERATED_BASELINES: "federated_baselines"}
+GROUPS = {
+    "baselines": "baselines",
+    CLOSED_FORM: "closed_forms",
+    "hybrid": "closed_forms",
+    FEDERATED_BASELINES: "federated_baselines",
+}
 """Families of several models → their field in the result."""
 SEPARATE = ("cold", "start")
 """Families that are not compared with the others: they have other data, or another initial adapter."""
@@ -81,9 +88,9 @@ def over_seeds(jobs: Sequence[FinishedJob]) -> ModelResult:
     measured = {split: [getattr(run, split) for run in figures] for split in ("validation", "sampled_99")}
     beside = {split: Metrics[MeanAndStd](**_means(seeds)) for split, seeds in measured.items() if all(seeds)}
     fields: dict[str, Any] = _means([run.test for run in figures]) | beside | {"tuning": first.figures.tuning}
-    if first.job.family == FEDERATED_BASELINES and first.cost:
-        costs = ("rounds", "adapter_parameters", "bytes_up_per_client_round")
-        fields |= {name: getattr(first.cost, name) for name in costs}
+    if first.cost and first.job.family != CENTRAL:
+        costs = COSTS if first.job.family in GROUPS else ()
+        fields |= {name: getattr(first.cost, name) for name in ("bytes_up_per_client_run", *costs)}
     return ModelResult(**fields)
 
 
@@ -125,6 +132,7 @@ def _variant_result(ablation: Ablation, name: str, record: FinishedJob, cost: Ru
         validation=rounded_metrics(record.figures.validation),
         adapter_parameters=cost.adapter_parameters,
         bytes_up_per_client_round=cost.bytes_up_per_client_round,
+        bytes_up_per_client_run=cost.bytes_up_per_client_run,
         rounds=cost.rounds,
         best_round=cost.best_round,
     )
@@ -188,7 +196,7 @@ def metrics_by_model(result: Result) -> dict[str, dict[str, float]]:
         tables = {variant.name: variant.test.by_field() for variant in result.variants}
     else:
         shown = {name: model for name, model in result.own_models().items() if name in (OURS, CENTRAL)}
-        models = shown | result.baselines | result.federated_baselines
+        models = shown | result.closed_forms | result.baselines | result.federated_baselines
         tables = {
             name: {metric: value.mean for metric, value in model.by_field().items()} for name, model in models.items()
         }

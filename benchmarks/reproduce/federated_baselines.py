@@ -1,21 +1,17 @@
 """Jobs that train a federated baseline. Its client states live in this process: an interrupted job starts over."""
 
 from functools import partial
-from pathlib import Path
 
 from benchmarks.preset import PRESETS, Preset
 from benchmarks.reproduce.jobs import RUN, Figures, Job, JobFolder, keep_ranks
-from benchmarks.reproduce.runs import metrics_of
+from benchmarks.reproduce.runs import metrics_of, rank_on_node
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.storage.reading import read_toml
-from fedrec.federation.checkpoint import State
 from fedrec.federation.config import RunConfig, from_flat, to_flat
-from fedrec.federation.node import Node
 from fedrec.federation.run_checks import TrainedOn
 from fedrec.federation.training_run import RUN as RUN_FILES
 from fedrec.federation.training_run import open_run
-from fedrec.recsys.evaluation.ranking import Ranking, RankingConfig, rank_users
 from fedrec.training import train_rounds
 
 FAMILY = "peers"
@@ -52,18 +48,10 @@ def _train_and_rank(config: RunConfig, place: JobFolder) -> Figures:
     RUN_FILES.clear(out)
     run = open_run(out, dataset, config, resume=False, histories=TrainedOn.of(place.data))
     (node,) = train_rounds(run).nodes
-    test = _rank(node, out, "test", "full")
+    test = rank_on_node(node, out, "test")
     keep_ranks(place.folder, test.ranks)
     return Figures(
         test=metrics_of(test),
-        validation=metrics_of(_rank(node, out, "validation", "full")),
-        sampled_99=metrics_of(_rank(node, out, "test", "sampled-99")),
+        validation=metrics_of(rank_on_node(node, out, "validation")),
+        sampled_99=metrics_of(rank_on_node(node, out, "test", "sampled-99")),
     )
-
-
-def _rank(node: Node, run: Path, split: str, protocol: str) -> Ranking:
-    """Rank all users on the node that has just trained them and still holds their client states."""
-    state = State.load(run)
-    assert state, "a finished run has a state"
-    score = node.setup.method.scorer(state.best, node.shard, split, node.states.at(state.run, state.best_round))
-    return rank_users(score, node.shard, range(len(node.shard)), split, RankingConfig(protocol, coverage=True))

@@ -14,7 +14,7 @@ Kind = TypeVar("Kind", AblationResult, BenchmarkResult)
 MUST_AGREE = ("name", "split", "data", "seeds")
 """Fields that two machines must agree on, beside the preset's settings."""
 
-MAY_DIFFER = {"parts", "baselines", "alone", "personal", "cold"}
+MAY_DIFFER = {"parts", "baselines", "closed_form", "alone", "personal", "cold"}
 """Fields of the preset that may differ: the families it asks for, and grids, which the models' tunings record."""
 
 ENVIRONMENT = ("machine", "versions", "elsewhere")
@@ -84,6 +84,7 @@ def _merge_models(merged: BenchmarkResult, existing: BenchmarkResult, new: Bench
     return merged.model_copy(
         update={
             "baselines": existing.baselines | new.baselines,
+            "closed_forms": existing.closed_forms | new.closed_forms,
             "federated_baselines": existing.federated_baselines | new.federated_baselines,
             "ratio": ratio_of(merged.federated, merged.central),
             "comparisons": (*kept, *new.comparisons),
@@ -98,4 +99,4 @@ def _merge_group(existing: UserGroup, new: UserGroup | None) -> UserGroup:
 
 
 def _model_names(result: BenchmarkResult) -> set[str]:
-    return {*result.own_models(), *result.baselines, *result.federated_baselines}
+    return {*result.own_models(), *result.baselines, *result.closed_forms, *result.federated_baselines}

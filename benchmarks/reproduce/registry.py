@@ -5,6 +5,8 @@ from dataclasses import replace
 
 from benchmarks.preset import Ablation, Preset, Variant
 from benchmarks.reproduce.baselines import baseline_jobs
+from benchmarks.reproduce.closed_forms import FAMILY as CLOSED_FORM
+from benchmarks.reproduce.closed_forms import closed_form_jobs, hybrid_jobs
 from benchmarks.reproduce.cold_and_warm_start import cold_start_jobs, warm_start_jobs
 from benchmarks.reproduce.federated_baselines import federated_baseline_jobs
 from benchmarks.reproduce.jobs import Job, Preparation
@@ -36,6 +38,8 @@ EXPERIMENTS: dict[str, Callable[[Preset], list[Job]]] = {
     "federated": federated_jobs,
     "central": central_jobs,
     "refit": refit_jobs,
+    CLOSED_FORM: closed_form_jobs,
+    "hybrid": hybrid_jobs,
     "baselines": baseline_jobs,
     "peers": federated_baseline_jobs,
     "alone": local_only_jobs,

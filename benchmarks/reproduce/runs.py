@@ -10,11 +10,13 @@ from fedrec.data.catalogue import Catalogue
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
+from fedrec.federation.checkpoint import State
 from fedrec.federation.config import RunConfig, to_flat
+from fedrec.federation.node import Node
 from fedrec.federation.run_checks import TrainedOn
-from fedrec.federation.training_run import open_run
+from fedrec.federation.training_run import TrainingRun, open_run
 from fedrec.recsys.evaluation.evaluate import cold_items, rank_all_users, ranking_metrics
-from fedrec.recsys.evaluation.ranking import Ranking, restrict_to
+from fedrec.recsys.evaluation.ranking import Ranking, RankingConfig, rank_users, restrict_to
 from fedrec.recsys.model.scoring import Scorer
 from fedrec.recsys.recommender import CARD, Recommender
 from fedrec.training import train_rounds
@@ -38,9 +40,22 @@ def _train_and_rank(config: RunConfig, place: JobFolder) -> Figures:
 
 def train_or_resume(config: RunConfig, place: JobFolder, start: Path | None = None) -> Recommender:
     """Train a job's run, or resume it if it was interrupted; `start` is a run whose adapter is the initial one."""
+    train_rounds(open_or_resume(config, place, start))
+    return Recommender.load(place.folder / RUN)
+
+
+def open_or_resume(config: RunConfig, place: JobFolder, start: Path | None = None) -> TrainingRun:
+    """Open a job's run, new or to be resumed, from an initial adapter of its own or that of another run."""
     out, dataset = place.folder / RUN, Dataset.open(place.data)
-    train_rounds(open_run(out, dataset, config, (out / CARD).is_file(), start, TrainedOn.of(place.data)))
-    return Recommender.load(out)
+    return open_run(out, dataset, config, (out / CARD).is_file(), start, TrainedOn.of(place.data))
+
+
+def rank_on_node(node: Node, run: Path, split: str, protocol: str = "full") -> Ranking:
+    """Rank all users on the node that has just trained them, by the best adapter and their client states, if any."""
+    state = State.load(run)
+    assert state, "a finished run has a state"
+    score = node.setup.method.scorer(state.best, node.shard, split, node.states.at(state.run, state.best_round))
+    return rank_users(score, node.shard, range(len(node.shard)), split, RankingConfig(protocol, coverage=True))
 
 
 def rank_held_out(score: Scorer, place: JobFolder, splits: Sequence[str]) -> Figures:

@@ -1,0 +1,71 @@
+"""Jobs that train a run with a closed form, resumed if it was interrupted, and rank every user's held-out item."""
+
+from functools import partial
+from pathlib import Path
+
+from benchmarks.preset import Preset
+from benchmarks.reproduce.jobs import RUN, Figures, Job, JobFolder, keep_ranks
+from benchmarks.reproduce.runs import metrics_of, open_or_resume, rank_on_node
+from benchmarks.results_file import Trial, Tuning
+from fedrec.data.errors import InputError
+from fedrec.federation import round_log
+from fedrec.federation.checkpoint import State
+from fedrec.federation.config import RunConfig, to_flat
+from fedrec.federation.rounds import SCORE
+from fedrec.training import train_rounds
+
+FAMILY = "closed-form"
+
+CLOSED_FORMS = {
+    "closed-form-ids": {"method": "closed-form", "features": "ids", "bits": 32},
+    "closed-form-text": {"method": "closed-form", "features": "text", "bits": 32},
+    "hybrid": {"method": "hybrid"},
+}
+"""Model → its own settings, over those of the preset."""
+
+
+def closed_form_jobs(preset: Preset) -> list[Job]:
+    """Build the runs without towers: over texts one for each seed, and over ids, which no draw enters, one.
+
+    Raises `InputError` for settings of an unknown model.
+    """
+    if unknown := preset.closed_form.keys() - CLOSED_FORMS.keys():
+        raise InputError(f"closed_form.{min(unknown)} is not known; the models are {', '.join(CLOSED_FORMS)}")
+    ids = _job(preset, "closed-form-ids", preset.seeds[0])
+    return [ids, *(_job(preset, "closed-form-text", seed) for seed in preset.seeds)]
+
+
+def hybrid_jobs(preset: Preset) -> list[Job]:
+    """Build the runs with towers and a closed form, one for each seed."""
+    return [_job(preset, "hybrid", seed) for seed in preset.seeds]
+
+
+def _job(preset: Preset, model: str, seed: int) -> Job:
+    config = preset.config(seed, **CLOSED_FORMS[model] | preset.closed_form.get(model, {}))
+    family = "hybrid" if model == "hybrid" else FAMILY
+    return Job(family, model, f"{model}-{seed}", to_flat(config), partial(_train_and_rank, config))
+
+
+def _train_and_rank(config: RunConfig, place: JobFolder) -> Figures:
+    run = open_or_resume(config, place)
+    (node,) = train_rounds(run).nodes
+    test, validation = (rank_on_node(node, run.out, split) for split in ("test", "validation"))
+    keep_ranks(place.folder, test.ranks)
+    return Figures(test=metrics_of(test), validation=metrics_of(validation), tuning=_tuning(config, place.folder / RUN))
+
+
+def _tuning(config: RunConfig, run: Path) -> Tuning:
+    """Describe the candidate solutions and the choice; both hold only the hyperparameters that vary."""
+    state, records = State.load(run), round_log.read(run)
+    assert state, "a finished run has a state"
+    assert state.chosen, "a finished run has chosen a solution"
+    tried = [(record["candidate"], record["validation"][SCORE]) for record in records if record.get("candidate")]
+    varied = [name for name in state.chosen.as_record() if len({candidate[name] for candidate, _ in tried}) > 1]
+    return Tuning(
+        settings=to_flat(config.closed_form),
+        chosen={name: state.chosen.as_record()[name] for name in varied},
+        trials=tuple(
+            Trial(settings={name: candidate[name] for name in varied}, ndcg_10=round(score, 6))
+            for candidate, score in tried
+        ),
+    )
