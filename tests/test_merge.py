@@ -90,6 +90,13 @@ def test_each_machine_adds_its_models() -> None:
     assert both["part_seconds"] == {"federated-0": 3.0, "central-0": 4.0, "baseline-ease": 6.0}
 
 
+def test_models_on_cold_items_are_added_to_those_of_the_file() -> None:
+    rows = {name: {"users": 3, "all": {"ndcg@10": 0.1}, "cold": {"ndcg@10": 0.2}} for name in ("federated", "EASE")}
+    existing = changed(EXISTING, cold={"federated": rows["federated"]})
+    assert merged(existing, changed(NEW, cold={"EASE": rows["EASE"]}), ONLY_IN_EXISTING)["cold"] == rows
+    assert merged(existing, NEW, ONLY_IN_EXISTING)["cold"] == {"federated": rows["federated"]}
+
+
 def test_a_third_machine_keeps_the_results_of_both_before() -> None:
     both = merge_results(EXISTING, NEW, ONLY_IN_EXISTING)
     assert both

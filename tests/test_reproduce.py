@@ -28,7 +28,7 @@ from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
 from fedrec.federation import round_log, wire
 from fedrec.federation.messages import Update
-from fedrec.recsys.baselines.tuning import BASELINES
+from fedrec.recsys.baselines.registry import BASELINES
 from fedrec.recsys.evaluation.ranking import metric_means, metric_sums
 from fedrec.recsys.recommender import Recommender
 from tests.support.cli import Fedrec, is_refused

@@ -10,7 +10,7 @@ from benchmarks.report.markdown import LEAKING, OURS, Figure, best_of, figure, l
 from benchmarks.report.sources import Published, title
 from benchmarks.results_file import BenchmarkResult, Metrics, Trial, Tuning
 
-UNTRAINED = ("random", "text neighbours")
+UNTRAINED = ("random", "text neighbours", "whitened text neighbours")
 """Baselines without training."""
 
 

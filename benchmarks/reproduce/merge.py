@@ -85,6 +85,7 @@ def _merge_models(merged: BenchmarkResult, existing: BenchmarkResult, new: Bench
         update={
             "baselines": existing.baselines | new.baselines,
             "federated_baselines": existing.federated_baselines | new.federated_baselines,
+            "cold": existing.cold | new.cold,
             "ratio": ratio_of(merged.federated, merged.central),
             "comparisons": (*kept, *new.comparisons),
             "by_history": tuple(_merge_group(group, groups.get(group.group)) for group in existing.by_history),
