@@ -45,9 +45,8 @@ def all_events(histories: Sequence[np.ndarray], items: int, decay: float) -> spa
     return sparse.csr_matrix((decay**ages, (users, rows)), shape=(len(histories), items))
 
 
-def linear_scorer(weights: sparse.csr_matrix | np.ndarray, vectors: HistoryVectors, decay: float) -> Scorer:
+def linear_scorer(weights: sparse.csr_matrix | np.ndarray, items: int, vectors: HistoryVectors, decay: float) -> Scorer:
     """Return a scorer by the products of the histories' vectors and weights (N, N). An empty history scores zeros."""
-    items = weights.shape[0]
 
     def score(histories: Sequence[np.ndarray]) -> Tensor:
         scores: Any = vectors(histories, items, decay) @ weights  # (B, N)

@@ -54,7 +54,7 @@ def item_knn(data: TrainingData, split: str, config: KNNConfig) -> Scorer:
     """
     key = (split, config.neighbours, config.shrink)
     weights = data.keep("item-kNN", key, lambda: _nearest(_training_matrix(data, split), config))
-    return linear_scorer(weights, latest_events, config.decay)
+    return linear_scorer(weights, data.items, latest_events, config.decay)
 
 
 def ease(data: TrainingData, split: str, config: EASEConfig, rank: int | None = None) -> Scorer:
@@ -69,7 +69,7 @@ def ease(data: TrainingData, split: str, config: EASEConfig, rank: int | None = 
         weights = ease_weights(training_gram(data, split), config.ridge).astype(np.float32)
         return weights if rank is None else truncated_svd(weights, rank)
 
-    return linear_scorer(data.keep("EASE", (split, config.ridge, rank), fit), latest_events, config.decay)
+    return linear_scorer(data.keep("EASE", (split, config.ridge, rank), fit), data.items, latest_events, config.decay)
 
 
 def ease_weights(gram: np.ndarray, ridge: float) -> np.ndarray:
@@ -107,8 +107,8 @@ def _training_matrix(data: TrainingData, split: str) -> sparse.csr_matrix:
 
 def _nearest(matrix: sparse.csr_matrix, config: KNNConfig) -> sparse.csr_matrix:
     """Compute the cosines of each item's nearest neighbours: (U, N) → (N, N), a column for each item."""
-    items = matrix.shape[1]
     norms = np.sqrt(matrix.getnnz(axis=0))  # (N,)
+    items = len(norms)
     size = max(1, MAX_SIMILARITIES // items)
     neighbours = []
     for start in range(0, items, size):

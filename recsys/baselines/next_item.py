@@ -50,7 +50,8 @@ def next_item_ridge(data: TrainingData, split: str, config: NextItemConfig) -> S
         return next_item_statistics(histories, data.items, config.decay)
 
     gram, cross = data.keep("next-item statistics", (split, config.decay), add_up)
-    return linear_scorer(solve_ridge(gram, cross, config.ridge).astype(np.float32), all_events, config.decay)
+    weights = solve_ridge(gram, cross, config.ridge).astype(np.float32)
+    return linear_scorer(weights, data.items, all_events, config.decay)
 
 
 def next_item_statistics(histories: Sequence[np.ndarray], items: int, decay: float) -> tuple[np.ndarray, np.ndarray]:

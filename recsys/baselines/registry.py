@@ -25,7 +25,7 @@ def _fit_sasrec(data: TrainingData, split: str, config: SASRecConfig, observe: E
 NEXT_ITEM_RIDGE = Baseline(
     NextItemConfig,
     lambda data, split, config, observe: next_item_ridge(data, split, config),
-    {"decay": DECAYS, "ridge": (10.0, 30.0, 100.0, 300.0, 1000.0)},
+    {"decay": (0.6, 0.7, 0.8, 0.9, 0.95), "ridge": (30.0, 100.0, 300.0, 1000.0, 3000.0)},
 )
 EASE_WITH_RECENCY = Baseline(
     EASEConfig,
@@ -49,7 +49,7 @@ BASELINES = {
     "whitened text neighbours": Baseline(
         WhitenedTextConfig,
         lambda data, split, config, observe: whitened_text_neighbours(data.embeddings, config),
-        {"power": (0.5, 1.0), "decay": (0.2, 0.4, *DECAYS)},
+        {"power": (0.5, 1.0), "decay": DECAYS},
     ),
     "item-kNN": Baseline(
         KNNConfig,
@@ -59,7 +59,7 @@ BASELINES = {
     "item-kNN with recency": Baseline(
         KNNConfig,
         lambda data, split, config, observe: item_knn(data, split, config),
-        {"neighbours": (10, 50, 200), "shrink": (0.0, 10.0, 30.0, 100.0), "decay": DECAYS},
+        {"neighbours": (20, 50, 100, 200, 500), "shrink": (0.0, 10.0, 30.0, 100.0), "decay": DECAYS},
     ),
     "EASE": Baseline(
         EASEConfig,

@@ -44,7 +44,7 @@ def ease_with_text_prior(data: TrainingData, split: str, config: TextPriorConfig
         (split, config.ridge, config.prior, config.text_ridge),
         lambda: weights_near(texts, training_gram(data, split), config.ridge, config.prior).astype(np.float32),
     )
-    return linear_scorer(weights, latest_events, config.decay)
+    return linear_scorer(weights, data.items, latest_events, config.decay)
 
 
 def text_weights(embeddings: Tensor, ridge: float) -> np.ndarray:
