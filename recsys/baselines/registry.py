@@ -13,7 +13,7 @@ from fedrec.recsys.baselines.whitening import WhitenedTextConfig, whitened_text_
 from fedrec.recsys.model.scoring import Scorer
 
 RIDGES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
-DECAYS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+DECAYS = (0.6, 0.7, 0.8, 0.9, 0.95)
 
 
 def _fit_sasrec(data: TrainingData, split: str, config: SASRecConfig, observe: EpochCallback) -> Scorer:
@@ -25,7 +25,7 @@ def _fit_sasrec(data: TrainingData, split: str, config: SASRecConfig, observe: E
 NEXT_ITEM_RIDGE = Baseline(
     NextItemConfig,
     lambda data, split, config, observe: next_item_ridge(data, split, config),
-    {"decay": (0.6, 0.7, 0.8, 0.9, 0.95), "ridge": (30.0, 100.0, 300.0, 1000.0, 3000.0)},
+    {"decay": DECAYS, "ridge": (30.0, 100.0, 300.0, 1000.0, 3000.0)},
 )
 EASE_WITH_RECENCY = Baseline(
     EASEConfig,
@@ -35,7 +35,7 @@ EASE_WITH_RECENCY = Baseline(
 EASE_WITH_TEXT_PRIOR = Baseline(
     TextPriorConfig,
     lambda data, split, config, observe: ease_with_text_prior(data, split, config),
-    {"text_ridge": (1.0,), "ridge": (10.0, 30.0, 100.0, 300.0), "prior": (30.0, 100.0, 300.0, 1000.0), "decay": DECAYS},
+    {"ridge": (10.0, 30.0, 100.0, 300.0), "prior": (10.0, 30.0, 100.0), "decay": DECAYS},
 )
 
 BASELINES = {
@@ -59,7 +59,7 @@ BASELINES = {
     "item-kNN with recency": Baseline(
         KNNConfig,
         lambda data, split, config, observe: item_knn(data, split, config),
-        {"neighbours": (20, 50, 100, 200, 500), "shrink": (0.0, 10.0, 30.0, 100.0), "decay": DECAYS},
+        {"neighbours": (50, 200, 500), "shrink": (0.0, 10.0, 30.0), "decay": DECAYS},
     ),
     "EASE": Baseline(
         EASEConfig,
@@ -79,7 +79,7 @@ BASELINES = {
         lambda data, split, config, observe: fuse(
             (NEXT_ITEM_RIDGE, EASE_WITH_RECENCY, EASE_WITH_TEXT_PRIOR), data, split, config
         ),
-        {"next_item": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), "text": (0.0, 0.5, 1.0)},
+        {"next_item": (0.0, 0.25, 0.5, 0.75, 1.0), "text": (0.0, 0.5, 1.0)},
     ),
     "SASRec": Baseline(SASRecConfig, _fit_sasrec, {"dropout": (0.2, 0.4, 0.6)}, refits=False),
 }

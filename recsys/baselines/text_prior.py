@@ -30,7 +30,7 @@ class TextPriorConfig:
     """EASE with a text prior."""
 
     ridge: Annotated[float, Gt(0)] = 100.0  # λ, in users
-    prior: Annotated[float, Ge(0)] = 300.0  # κ, in users; 0: EASE, without the texts
+    prior: Annotated[float, Ge(0)] = 30.0  # κ, in users; 0: EASE, without the texts
     text_ridge: Annotated[float, Gt(0)] = 1.0  # λ of the prior itself; a text's squared length is 1
     decay: Decay = 0.8  # of the history, when a user is scored
 
