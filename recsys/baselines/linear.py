@@ -47,6 +47,7 @@ def all_events(histories: Sequence[np.ndarray], items: int, decay: float) -> spa
 
 def linear_scorer(weights: sparse.csr_matrix | np.ndarray, items: int, vectors: HistoryVectors, decay: float) -> Scorer:
     """Return a scorer by the products of the histories' vectors and weights (N, N). An empty history scores zeros."""
+    weights = weights.astype(np.float64)  # once, as the product would for each block of histories
 
     def score(histories: Sequence[np.ndarray]) -> Tensor:
         scores: Any = vectors(histories, items, decay) @ weights  # (B, N)
