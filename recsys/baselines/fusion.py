@@ -33,7 +33,7 @@ class FusionConfig:
 
 def fuse(parts: Sequence[Baseline], data: TrainingData, split: str, config: FusionConfig) -> Scorer:
     """Fit the parts, each with the settings that validation chose for it alone, and return the scorer of their sum."""
-    tuned = data.keep("tuned parts", None, lambda: [tune(part, data, refit=False) for part in parts])
+    tuned = data.keep("tuned parts", parts, lambda: [tune(part, data, refit=False) for part in parts])
 
     def fit() -> list[Scorer]:
         return [
@@ -42,7 +42,7 @@ def fuse(parts: Sequence[Baseline], data: TrainingData, split: str, config: Fusi
         ]
 
     validated = split == "validation"
-    scorers = [part.score for part in tuned] if validated else data.keep("parts for the test", split, fit)
+    scorers = [part.score for part in tuned] if validated else data.keep("fitted parts", (parts, split), fit)
     return sum_scorer(scorers, config.weights)
 
 
@@ -58,6 +58,6 @@ def sum_scorer(scorers: Sequence[Scorer], weights: Sequence[float]) -> Scorer:
 
 
 def z_scores(scores: Tensor) -> Tensor:
-    """Standardise each history's scores over the items: (B, N) → (B, N). Scores that are all equal become zeros."""
+    """Compute the z-scores over the items of each history's scores: (B, N) → (B, N). Equal scores become zeros."""
     mean, deviation = scores.mean(1, keepdim=True), scores.std(1, correction=0, keepdim=True)
     return ((scores - mean) / deviation).masked_fill(deviation == 0, 0)

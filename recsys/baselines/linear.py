@@ -47,10 +47,10 @@ def all_events(histories: Sequence[np.ndarray], items: int, decay: float) -> spa
 
 def linear_scorer(weights: sparse.csr_matrix | np.ndarray, items: int, vectors: HistoryVectors, decay: float) -> Scorer:
     """Return a scorer by the products of the histories' vectors and weights (N, N). An empty history scores zeros."""
-    weights = weights.astype(np.float64)  # once, as the product would for each block of histories
+    in_float64: Any = weights.astype(np.float64)  # once, as the product would for each block of histories
 
     def score(histories: Sequence[np.ndarray]) -> Tensor:
-        scores: Any = vectors(histories, items, decay) @ weights  # (B, N)
+        scores = vectors(histories, items, decay) @ in_float64  # (B, N)
         dense = scores if isinstance(scores, np.ndarray) else scores.toarray()
         return torch.from_numpy(dense.astype(np.float32))
 
@@ -66,7 +66,7 @@ def check_memory(model: str, items: int, numbers: int) -> None:
 
 
 def cholesky(gram: np.ndarray, ridge: float) -> Tensor:
-    """Factor gram + ridge·I: (N, N) → its lower triangle (N, N). The Gram matrix stays as it is."""
+    """Compute the Cholesky factor of gram + ridge·I: (N, N) → (N, N). The Gram matrix stays as it is."""
     shifted = torch.from_numpy(gram).clone()
     shifted.diagonal().add_(ridge)
     return torch.linalg.cholesky(shifted)

@@ -1,6 +1,6 @@
 """The tuning of a baseline: all hyperparameters of a small grid are tried on validation alone."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from time import perf_counter
@@ -34,13 +34,13 @@ class TrainingData:
     shard: Shard
     embeddings: Tensor  # (N, E) of the items' texts
     seed: int = 0
-    _kept: dict[str, tuple[Hashable, Any]] = field(default_factory=dict, repr=False)
+    _kept: dict[str, tuple[object, Any]] = field(default_factory=dict, repr=False)
 
     @property
     def items(self) -> int:
         return len(self.embeddings)
 
-    def keep(self, name: str, key: Hashable, compute: Callable[[], Kept]) -> Kept:
+    def keep(self, name: str, key: object, compute: Callable[[], Kept]) -> Kept:
         """Return the result of `compute`, which is kept under this name until another key is asked for.
 
         So trials that differ only in how a user is scored share one fit.

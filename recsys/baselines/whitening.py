@@ -46,8 +46,8 @@ def whitened_text_neighbours(embeddings: Tensor, config: WhitenedTextConfig) -> 
 
 
 def whiten(embeddings: Tensor, power: float) -> Tensor:
-    """Centre embeddings, divide each principal direction by its standard deviation to the `power`, scale to unit
-    length: (N, E) → (N, E), in float64.
+    """Compute unit vectors from centred embeddings, each principal direction divided by its deviation to the `power`:
+    (N, E) → (N, E), in float64.
     """
     centred = embeddings.double() - embeddings.double().mean(0)
     variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))  # (E,), (E, E)
