@@ -28,8 +28,8 @@ from fedrec.recsys.model.scoring import Scorer
 MATRICES = 6
 """Matrices (N, N) of float64 that are held at once: G, R, G + λI, its factor, W and a copy."""
 
-SQUARES = 4
-"""Matrices (T, T) of float64 of the longest history: the products of its decays, and what they are computed from."""
+SQUARES = 6
+"""Matrices (T, T) of float64 of the longest history: both products of its decays, its pairs, and copies."""
 
 
 @dataclass(frozen=True)
