@@ -48,7 +48,14 @@ class Cold(_Table):
     """The cold-start test: rank items that are in no training event."""
 
     share: float = Field(default=0.1, gt=0, lt=1)  # of the items, approximately
-    baselines: tuple[str, ...] = ("random", "popularity", "text-neighbours", "ease")
+    baselines: tuple[str, ...] = (
+        "random",
+        "popularity",
+        "text-neighbours",
+        "whitened-text-neighbours",
+        "ease",
+        "ease-with-text-prior",
+    )
 
 
 class Start(_Table):

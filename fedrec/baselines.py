@@ -9,7 +9,7 @@ A baseline reads everybody's histories, which a federation could not.
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,9 +21,15 @@ from fedrec.answers import as_frame
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.recsys.baselines import tuning
-from fedrec.recsys.baselines.neighbours import EASEConfig, KNNConfig, has_room_for_ease
+from fedrec.recsys.baselines.fusion import FusionConfig
+from fedrec.recsys.baselines.linear import Decay, TooManyItems
+from fedrec.recsys.baselines.neighbours import EASEConfig, KNNConfig
+from fedrec.recsys.baselines.next_item import NextItemConfig
+from fedrec.recsys.baselines.registry import BASELINES
 from fedrec.recsys.baselines.sasrec import SASRecConfig
-from fedrec.recsys.baselines.tuning import BASELINES, NoConfig, TextConfig, TrainingData, Trial
+from fedrec.recsys.baselines.text_prior import TextPriorConfig
+from fedrec.recsys.baselines.tuning import NoConfig, TextConfig, TrainingData, Trial
+from fedrec.recsys.baselines.whitening import WhitenedTextConfig
 from fedrec.recsys.embeddings import embed_catalogue, resolve_encoder
 from fedrec.recsys.evaluation.evaluate import rank_held_out, ranking_metrics
 from fedrec.recsys.evaluation.ranking import Ranking, Scorer
@@ -62,13 +68,14 @@ class Baseline:
         """
         refit = self.split_read(dataset, "test") == "test"
         tuned = tuning.tune(BASELINES[self.title], self.training_data(dataset), grid, console.show_epoch, refit=refit)
-        chosen = type(self)(**self.settings | {"seed": self.seed} | tuned.settings)
+        chosen = replace(self, **tuned.settings)
         return FittedBaseline(chosen, dataset, tuned.trials, {self.split_read(dataset, "test"): tuned.score})
 
     @property
     def settings(self) -> dict[str, Any]:
         """The hyperparameters by name."""
-        return {name: value for name, value in asdict(self).items() if name != "seed"}
+        hyperparameters = asdict(BASELINES[self.title].config())
+        return {name: value for name, value in asdict(self).items() if name in hyperparameters}
 
     def scorer(self, dataset: Dataset, split: str) -> Scorer:
         """Fit on the events that `split` may read. Raises `InputError` if a hyperparameter is out of its range."""
@@ -105,21 +112,29 @@ class Popularity(NoConfig, Baseline):
 
 
 @dataclass(frozen=True)
-class TextNeighbours(TextConfig, Baseline):
-    """Cosine between an item's text and the mean text of the last events of a history: no training at all."""
+class TextBaseline(Baseline):
+    """What the baselines that read the items' texts have in common."""
 
-    title = "text neighbours"
     encoder: str = field(default=ModelConfig.encoder, kw_only=True)  # a hub id or a folder
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The hyperparameters by name."""
-        return {"last": self.last}
 
     def training_data(self, dataset: Dataset) -> TrainingData:
         """Return what it is fitted on, with the items' texts embedded."""
         embeddings = embed_catalogue(dataset.catalogue, resolve_encoder(self.encoder), dataset.folder)
         return TrainingData(dataset.shard, embeddings.matrix, self.seed)
+
+
+@dataclass(frozen=True)
+class TextNeighbours(TextConfig, TextBaseline):
+    """Cosine between an item's text and the mean text of the last events of a history: no training at all."""
+
+    title = "text neighbours"
+
+
+@dataclass(frozen=True)
+class WhitenedTextNeighbours(WhitenedTextConfig, TextBaseline):
+    """Cosine between an item's whitened text and the decayed mean of the history's: no training at all."""
+
+    title = "whitened text neighbours"
 
 
 @dataclass(frozen=True)
@@ -130,10 +145,47 @@ class ItemKNN(KNNConfig, Baseline):
 
 
 @dataclass(frozen=True)
+class ItemKNNWithRecency(ItemKNN):
+    """Item-kNN, with recent events weighing more when a user is scored."""
+
+    title = "item-kNN with recency"
+    decay: Decay = 0.8
+
+
+@dataclass(frozen=True)
 class EASE(EASEConfig, Baseline):
     """A linear model of items in closed form (Steck 2019, arXiv:1905.03375)."""
 
     title = "EASE"
+
+
+@dataclass(frozen=True)
+class EASEWithRecency(EASE):
+    """EASE, with recent events weighing more when a user is scored."""
+
+    title = "EASE with recency"
+    decay: Decay = 0.8
+
+
+@dataclass(frozen=True)
+class EASEWithTextPrior(TextPriorConfig, TextBaseline):
+    """EASE, its weights pulled towards those of the items' texts (L3AE: Moon et al. 2025, arXiv:2508.13500)."""
+
+    title = "EASE with text prior"
+
+
+@dataclass(frozen=True)
+class NextItemRidge(NextItemConfig, Baseline):
+    """A linear regression of the next item on the decayed history, in closed form."""
+
+    title = "next-item ridge"
+
+
+@dataclass(frozen=True)
+class ClosedFormsTogether(FusionConfig, TextBaseline):
+    """The sum of next-item ridge, EASE with recency and EASE with text prior, each tuned on validation first."""
+
+    title = "closed forms together"
 
 
 @dataclass(frozen=True)
@@ -203,15 +255,29 @@ class FittedBaseline:
 
 def tune_all(dataset: Dataset, encoder: str) -> Iterator[FittedBaseline]:
     """Tune each baseline that needs no training in epochs, and report it as it begins."""
-    for baseline in (Random(), Popularity(), TextNeighbours(encoder=encoder), ItemKNN(), EASE()):
-        items = len(dataset.catalogue)
-        if isinstance(baseline, EASE) and not has_room_for_ease(items):
-            console.warn(f"EASE is left out: a matrix of {items:,} × {items:,} is more than memory holds")
-            continue
+    baselines: tuple[Baseline, ...] = (
+        Random(),
+        Popularity(),
+        TextNeighbours(encoder=encoder),
+        WhitenedTextNeighbours(encoder=encoder),
+        ItemKNN(),
+        ItemKNNWithRecency(),
+        EASE(),
+        EASEWithRecency(),
+        EASEWithTextPrior(encoder=encoder),
+        NextItemRidge(),
+        ClosedFormsTogether(encoder=encoder),
+    )
+    for baseline in baselines:
         tried = len(tuning.grid_configs(BASELINES[baseline.title], {}))
         chosen = f", {tried} settings, chosen on validation" if tried > 1 else ""
         console.status(f"fitting {baseline.title}{chosen}")
-        yield baseline.tune(dataset)
+        try:
+            fitted = baseline.tune(dataset)
+        except TooManyItems as error:
+            console.warn(f"{baseline.title} is left out: {error}")
+        else:
+            yield fitted
 
 
 def measure_all(dataset: Dataset, encoder: str, protocol: str = "full") -> dict[str, dict[str, Any]]:

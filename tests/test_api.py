@@ -16,9 +16,10 @@ from fedrec.data.dataset import Dataset
 from fedrec.data.synthetic import demo_films
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.training_run import TrainingRun, train
+from fedrec.recsys.embeddings import Encoder
 from fedrec.recsys.evaluation.ranking import metric_means, metric_sums
 from fedrec.serving.schema import MAX_K, Question
-from tests.support.toy_world import SMALL, toy_interactions, toy_items, write_toy_films
+from tests.support.toy_world import SMALL, toy_interactions, toy_items, write_toy, write_toy_films
 
 TEN_LINES = """
 films = fedrec.load_dataset("ml-100k")                         # a Dataset: .catalogue, .users, .split
@@ -291,8 +292,14 @@ def test_baselines_are_fitted_for_the_split_that_they_are_ranked_on(toy: Path) -
     [
         fedrec.baselines.Random(seed=3),
         fedrec.baselines.TextNeighbours(last=2),
+        fedrec.baselines.WhitenedTextNeighbours(power=0.5),
         fedrec.baselines.ItemKNN(neighbours=5),
+        fedrec.baselines.ItemKNNWithRecency(neighbours=5),
         fedrec.baselines.EASE(ridge=10),
+        fedrec.baselines.EASEWithRecency(ridge=10),
+        fedrec.baselines.EASEWithTextPrior(prior=10),
+        fedrec.baselines.NextItemRidge(decay=0.5),
+        fedrec.baselines.ClosedFormsTogether(next_item=0.4),
         fedrec.baselines.SASRec(width=8, layers=1, epochs=2, dropout=0.0),
     ],
     ids=lambda baseline: baseline.title,
@@ -322,6 +329,12 @@ def test_tuning_takes_what_validation_prefers(toy: Path) -> None:
     assert validation == pytest.approx(best.ndcg)
     with pytest.raises(fedrec.InputError, match="ridge"):
         fedrec.baselines.EASE(ridge=-1).fit(films)
+
+
+def test_a_baseline_of_another_encoder_keeps_it_when_it_is_tuned(encoder: Encoder, tmp_path: Path) -> None:
+    folder, films = str(encoder.folder), fedrec.load_dataset(write_toy(tmp_path / "toy"))
+    tuned = fedrec.baselines.TextNeighbours(encoder=folder).tune(films, {"last": [2]})
+    assert tuned.baseline == fedrec.baselines.TextNeighbours(last=2, encoder=folder)
 
 
 def test_with_cold_items_a_baseline_reads_training_events_alone(tmp_path: Path) -> None:

@@ -105,6 +105,13 @@ def test_closed_forms_are_added_to_those_of_the_file() -> None:
     assert again["by_history"][0]["ndcg@10"] == {"federated": 0.2, "central": 0.3, "hybrid": 3, "closed-form-ids": 4}
 
 
+def test_models_on_cold_items_are_added_to_those_of_the_file() -> None:
+    rows = {name: {"users": 3, "all": {"ndcg@10": 0.1}, "cold": {"ndcg@10": 0.2}} for name in ("federated", "EASE")}
+    existing = changed(EXISTING, cold={"federated": rows["federated"]})
+    assert merged(existing, changed(NEW, cold={"EASE": rows["EASE"]}), ONLY_IN_EXISTING)["cold"] == rows
+    assert merged(existing, NEW, ONLY_IN_EXISTING)["cold"] == {"federated": rows["federated"]}
+
+
 def test_a_third_machine_keeps_the_results_of_both_before() -> None:
     both = merge_results(EXISTING, NEW, ONLY_IN_EXISTING)
     assert both

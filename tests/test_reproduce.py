@@ -35,7 +35,7 @@ from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.messages import Order, Update
 from fedrec.federation.node import Node
 from fedrec.federation.training_run import open_run, train
-from fedrec.recsys.baselines.tuning import BASELINES
+from fedrec.recsys.baselines.registry import BASELINES
 from fedrec.recsys.evaluation.ranking import metric_means, metric_sums
 from fedrec.recsys.recommender import Recommender
 from tests.support.cli import Fedrec, is_refused

@@ -8,9 +8,14 @@ import torch
 from torch import Tensor
 
 from fedrec.data.shard import Shard
+from fedrec.recsys.baselines.fusion import FusionConfig, sum_scorer
 from fedrec.recsys.baselines.neighbours import EASEConfig, KNNConfig, ease, item_knn
+from fedrec.recsys.baselines.next_item import NextItemConfig, next_item_ridge
 from fedrec.recsys.baselines.sasrec import SASRecConfig, fit_sasrec, sasrec_scorer
 from fedrec.recsys.baselines.simple import popularity, random_scores, text_neighbours
+from fedrec.recsys.baselines.text_prior import TextPriorConfig, ease_with_text_prior
+from fedrec.recsys.baselines.tuning import TrainingData
+from fedrec.recsys.baselines.whitening import WhitenedTextConfig, whitened_text_neighbours
 from fedrec.recsys.embeddings import Encoder
 from fedrec.recsys.model.inference import InferenceModel
 from fedrec.recsys.model.scoring import Scorer, model_scorer, vector_scorer
@@ -41,20 +46,80 @@ class TestTextNeighbours(ScorerLaws):
         return text_neighbours(embeddings)
 
 
+class TestWhitenedTextNeighbours(ScorerLaws):
+    tolerance = 1e-6
+    of_no_events = 0.0
+
+    @pytest.fixture
+    def scorer(self, embeddings: Tensor) -> Scorer:
+        return whitened_text_neighbours(embeddings, WhitenedTextConfig(power=0.5))
+
+
+@pytest.fixture
+def data(shard: Shard, embeddings: Tensor) -> TrainingData:
+    return TrainingData(shard, embeddings)
+
+
 class TestItemKNN(ScorerLaws):
     of_no_events = 0.0
 
     @pytest.fixture
-    def scorer(self, shard: Shard) -> Scorer:
-        return item_knn(shard, ITEMS, "test", KNNConfig(neighbours=5))
+    def scorer(self, data: TrainingData) -> Scorer:
+        return item_knn(data, "test", KNNConfig(neighbours=5))
+
+
+class TestItemKNNWithRecency(ScorerLaws):
+    of_no_events = 0.0
+
+    @pytest.fixture
+    def scorer(self, data: TrainingData) -> Scorer:
+        return item_knn(data, "test", KNNConfig(neighbours=5, decay=0.7))
 
 
 class TestEASE(ScorerLaws):
     of_no_events = 0.0
 
     @pytest.fixture
-    def scorer(self, shard: Shard) -> Scorer:
-        return ease(shard, ITEMS, "test", EASEConfig(ridge=1.0))
+    def scorer(self, data: TrainingData) -> Scorer:
+        return ease(data, "test", EASEConfig(ridge=1.0))
+
+
+class TestEASEWithRecency(ScorerLaws):
+    of_no_events = 0.0
+
+    @pytest.fixture
+    def scorer(self, data: TrainingData) -> Scorer:
+        return ease(data, "test", EASEConfig(ridge=1.0, decay=0.7))
+
+
+class TestEASEWithTextPrior(ScorerLaws):
+    of_no_events = 0.0
+
+    @pytest.fixture
+    def scorer(self, data: TrainingData) -> Scorer:
+        return ease_with_text_prior(data, "test", TextPriorConfig(ridge=1.0, prior=2.0))
+
+
+class TestNextItemRidge(ScorerLaws):
+    of_no_events = 0.0
+
+    @pytest.fixture
+    def scorer(self, data: TrainingData) -> Scorer:
+        return next_item_ridge(data, "test", NextItemConfig(ridge=1.0))
+
+
+class TestSumOfScorers(ScorerLaws):
+    tolerance = 1e-6
+    of_no_events = 0.0
+
+    @pytest.fixture
+    def scorer(self, data: TrainingData) -> Scorer:
+        parts = (
+            next_item_ridge(data, "test", NextItemConfig()),
+            ease(data, "test", EASEConfig(decay=0.8)),
+            ease_with_text_prior(data, "test", TextPriorConfig()),
+        )
+        return sum_scorer(parts, FusionConfig().weights)
 
 
 class TestSASRec(ScorerLaws):

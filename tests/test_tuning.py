@@ -13,8 +13,8 @@ from torch import Tensor
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
+from fedrec.recsys.baselines.registry import BASELINES
 from fedrec.recsys.baselines.tuning import (
-    BASELINES,
     Baseline,
     TextConfig,
     TrainingData,
@@ -28,6 +28,8 @@ from tests.support.toy_world import shard_of
 QUICK: dict[str, dict[str, Any]] = {
     "SASRec": {"width": [8], "layers": [1], "length": [6], "epochs": [2], "dropout": [0.0, 0.3]},
     "item-kNN": {"neighbours": [1, 5]},
+    "EASE with text prior": {"ridge": [1.0, 10.0], "prior": [1.0, 10.0], "decay": [0.8]},
+    "closed forms together": {"next_item": [0.0, 0.4, 1.0]},
 }
 
 
@@ -113,6 +115,16 @@ def test_the_best_is_fitted_again_on_what_the_test_may_read() -> None:
     assert splits == ["validation", "validation"]
 
 
+def test_trials_that_differ_in_the_scoring_alone_share_a_fit() -> None:
+    given = world()
+    fitted: list[int] = []
+    for key in (1, 1, 2, 2, 1):
+        assert given.keep("squares", key, lambda key=key: fitted.append(key) or key**2) == key**2
+    assert given.keep("cubes", 1, lambda: 1) == 1
+    assert given.keep("squares", 1, lambda: 0) == 1, "another name replaces nothing"
+    assert fitted == [1, 2, 1]
+
+
 def test_a_grid_given_from_outside_replaces_values_by_name() -> None:
     tried = grid_configs(BASELINES["item-kNN"], {"neighbours": [7]})
     assert [(config.neighbours, config.shrink) for config in tried] == [(7, 0.0), (7, 10.0), (7, 30.0), (7, 100.0)]
@@ -121,7 +133,7 @@ def test_a_grid_given_from_outside_replaces_values_by_name() -> None:
 @pytest.mark.parametrize(
     ("grid", "message"),
     [
-        ({"rigde": [1.0]}, "setting 'rigde' is not known; the settings are ridge"),
+        ({"rigde": [1.0]}, "setting 'rigde' is not known; the settings are ridge, decay"),
         ({"ridge": [-1.0]}, "setting ridge = -1.0: input should be greater than 0"),
         ({"ridge": ["much"]}, "setting ridge = 'much': input should be a valid number"),
         ({"ridge": 100.0}, r"setting ridge = 100.0 is no list of values to try; write \[100.0\]"),

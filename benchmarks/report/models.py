@@ -11,7 +11,7 @@ from benchmarks.report.sources import Published, title
 from benchmarks.report.traffic import bytes_over_run
 from benchmarks.results_file import BenchmarkResult, Metrics, Trial, Tuning
 
-UNTRAINED = ("random", "text neighbours")
+UNTRAINED = ("random", "text neighbours", "whitened text neighbours")
 """Baselines without training."""
 
 

@@ -13,7 +13,8 @@ from fedrec import console
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
-from fedrec.recsys.baselines.tuning import BASELINES, TrainingData, TuningResult, grid_configs, tune
+from fedrec.recsys.baselines.registry import BASELINES
+from fedrec.recsys.baselines.tuning import TrainingData, TuningResult, grid_configs, tune
 from fedrec.recsys.embeddings import embed_catalogue, resolve_encoder
 
 BASELINE = "baseline"

@@ -86,6 +86,7 @@ def _merge_models(merged: BenchmarkResult, existing: BenchmarkResult, new: Bench
             "baselines": existing.baselines | new.baselines,
             "closed_forms": existing.closed_forms | new.closed_forms,
             "federated_baselines": existing.federated_baselines | new.federated_baselines,
+            "cold": existing.cold | new.cold,
             "ratio": ratio_of(merged.federated, merged.central),
             "comparisons": (*kept, *new.comparisons),
             "by_history": tuple(_merge_group(group, groups.get(group.group)) for group in existing.by_history),

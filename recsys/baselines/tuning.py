@@ -1,10 +1,10 @@
-"""The baselines by name, and their tuning: all hyperparameters of a small grid are tried on validation alone."""
+"""The tuning of a baseline: all hyperparameters of a small grid are tried on validation alone."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from annotated_types import Ge
@@ -13,15 +13,15 @@ from torch import Tensor
 
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
-from fedrec.recsys.baselines.neighbours import EASEConfig, KNNConfig, ease, item_knn
-from fedrec.recsys.baselines.sasrec import Epoch, SASRecConfig, fit_sasrec, sasrec_scorer
-from fedrec.recsys.baselines.simple import popularity, random_scores, text_neighbours
+from fedrec.recsys.baselines.sasrec import Epoch
 from fedrec.recsys.evaluation.ranking import per_user, rank, sample_users
 from fedrec.recsys.model.scoring import Scorer
 
 METRIC = "ndcg@10"
 VALIDATION_USERS = 2000
 """Maximum users that are ranked in a trial: the same for all trials of all baselines."""
+
+Kept = TypeVar("Kept")
 
 Grid = Mapping[str, Sequence[Any]]
 """Hyperparameter → the values to try."""
@@ -34,10 +34,21 @@ class TrainingData:
     shard: Shard
     embeddings: Tensor  # (N, E) of the items' texts
     seed: int = 0
+    _kept: dict[str, tuple[object, Any]] = field(default_factory=dict, repr=False)
 
     @property
     def items(self) -> int:
         return len(self.embeddings)
+
+    def keep(self, name: str, key: object, compute: Callable[[], Kept]) -> Kept:
+        """Return the result of `compute`, which is kept under this name until another key is asked for.
+
+        So trials that differ only in how a user is scored share one fit.
+        """
+        if name not in self._kept or self._kept[name][0] != key:
+            self._kept.pop(name, None)  # frees its memory first
+            self._kept[name] = key, compute()
+        return self._kept[name][1]
 
 
 @dataclass(frozen=True)
@@ -64,45 +75,6 @@ class Baseline:
     fit: Callable[[TrainingData, str, Any, EpochCallback], Scorer]
     grid: Grid = field(default_factory=dict)
     refits: bool = True  # whether the best is fitted again for the test, on all events that the test may read
-
-
-def _fit_sasrec(data: TrainingData, split: str, config: SASRecConfig, observe: EpochCallback) -> Scorer:
-    generator = np.random.default_rng(data.seed)
-    return sasrec_scorer(fit_sasrec(data.shard, data.items, config, generator, observe))
-
-
-RIDGES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
-
-BASELINES = {
-    "random": Baseline(NoConfig, lambda data, split, config, observe: random_scores(data.items, data.seed)),
-    "popularity": Baseline(NoConfig, lambda data, split, config, observe: popularity(data.shard, data.items, split)),
-    "text neighbours": Baseline(
-        TextConfig,
-        lambda data, split, config, observe: text_neighbours(data.embeddings, config.last),
-        {"last": (1, 3, 10, 30)},
-    ),
-    "item-kNN": Baseline(
-        KNNConfig,
-        lambda data, split, config, observe: item_knn(data.shard, data.items, split, config),
-        {"neighbours": (5, 10, 20, 50, 100, 200), "shrink": (0.0, 10.0, 30.0, 100.0)},
-    ),
-    "EASE": Baseline(
-        EASEConfig,
-        lambda data, split, config, observe: ease(data.shard, data.items, split, config),
-        {"ridge": RIDGES},
-    ),
-    "EASE in vectors": Baseline(
-        EASEConfig,
-        lambda data, split, config, observe: ease(data.shard, data.items, split, config, data.embeddings.shape[1]),
-        {"ridge": RIDGES},
-    ),
-    "SASRec": Baseline(SASRecConfig, _fit_sasrec, {"dropout": (0.2, 0.4, 0.6)}, refits=False),
-}
-"""The baselines by name, the weakest first. SASRec trains on the training events alone, as the two-tower model does.
-
-`fedrec reproduce` tunes all of them. For `fedrec.baselines` and `fedrec evaluate --baselines` add a class to
-fedrec/baselines.py, too, and list it in `tune_all`.
-"""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ def exact_covariance(vectors: Tensor) -> Tensor:
         total += centred.T @ centred
     return total / len(vectors)
 
+
 def covariance(vectors: Tensor) -> Tensor:
     """Compute the covariance of item vectors over a catalogue: (N, E) → (E, E)."""
     return exact_covariance(vectors).float()
