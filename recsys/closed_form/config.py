@@ -33,10 +33,12 @@ class ClosedFormConfig:
     """Weight of the events after a target, relative to those before it, while fitting. Above 0 for short histories."""
     statistic_events: Annotated[int, Ge(2)] = 4096
     """Most recent training events of a user that count in the sums: it bounds what one user adds."""
-    ridges: Annotated[tuple[Penalty, ...], MinLen(1)] = (10.0, 30.0, 100.0, 300.0, 1000.0)
-    """Ridge penalties to choose from on validation. Without validation, the middle one is taken."""
-    decodes: Annotated[tuple[Penalty, ...], MinLen(1)] = (0.1, 1.0, 10.0)
-    """Ridge penalties of the decoding from features to items, to choose from in the same way; ids need none."""
+    ridges: Annotated[tuple[Penalty, ...], MinLen(1)] = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+    """Ridge penalties to choose from on validation, in events of one item. Without validation, the middle one is
+    taken."""
+    decodes: Annotated[tuple[Penalty, ...], MinLen(1)] = (0.01, 0.1, 1.0)
+    """Ridge penalties of the decoding from features to items, in items, to choose from in the same way; ids need
+    none."""
     blend_shares: Annotated[tuple[Share, ...], MinLen(1)] = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
     """Shares of the closed form in the scores of a hybrid, to choose from in the same way."""
 

@@ -101,7 +101,7 @@ class ClosedFormMethod:
         """Prepare the solutions of sums over users, as they travel."""
         rows = torch.from_numpy(self.trainable_rows)
         gram = None if self.features is None else target_gram(self.features, rows)
-        return Solver(RidgePath.of(unpack(total)), gram)
+        return Solver(RidgePath.of(unpack(total)), gram, 1.0 if self.features is None else self.width / 2)
 
     def cut(self, solution: Adapter, total: Statistics) -> Adapter:
         """Cut a solution of sums, as they travel, to the rank that is served."""
@@ -146,12 +146,13 @@ class Solver:
 
     path: RidgePath
     target_gram: Tensor | None  # (M', M'); None for one-hot targets, which need no decoding
+    scale: float  # the mean of |φ|² over items: the unit of the penalties, so that they mean the same at any width
 
     def solve(self, chosen: Hyperparameters) -> Adapter:
         """Solve for one choice: `closed.weights` and `closed.share`, float32."""
-        weights = self.path.weights(chosen.ridge)
+        weights = self.path.weights(chosen.ridge * self.scale)
         if self.target_gram is not None:
-            weights = weights @ decoding(self.target_gram, chosen.decode)
+            weights = weights @ decoding(self.target_gram, chosen.decode * self.scale)
         return {WEIGHTS: weights.float(), SHARE: torch.tensor([chosen.share])}
 
 
