@@ -6,6 +6,7 @@ for the sums G (M, M) and R (M, M'), the target vectors Ψ (N, M') of all items,
 decoding: D ψ(i) are the weights by which target vectors are told apart best. One-hot targets need no decoding.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -52,17 +53,18 @@ def low_rank(weights: Tensor, gram: Tensor, targets: Tensor | None, rank: int) -
     `targets` (N, M'); None: one-hot. It is the truncated SVD (Eckart and Young 1936, doi:10.1007/BF02288367) of
     G^½ W C^½, for the covariance C of the targets. Both factors are float64; r is smaller if W has a smaller rank.
     """
-    root = _root_of_covariance(targets, weights.shape[1])
+    times_root = _product_with_root(targets)
     seen = weights.T @ gram.double() @ weights  # (M', M'): WᵀGW
-    squares, right = torch.linalg.eigh(root @ seen @ root)  # of the singular values, rising
+    squares, vectors = torch.linalg.eigh(times_root(times_root(seen).T))  # of the singular values, rising
     kept = squares > squares[-1] * RANK_TOLERANCE
-    squares, right = squares[kept][-rank:].flip(0), root @ right[:, kept][:, -rank:].flip(1)
-    return weights @ right / squares**0.25, seen @ right / squares**0.75
+    squares, vectors = squares[kept][-rank:].flip(0), times_root(vectors[:, kept][:, -rank:].flip(1))
+    return weights @ vectors / squares**0.25, seen @ vectors / squares**0.75
 
 
-def _root_of_covariance(targets: Tensor | None, width: int) -> Tensor:
-    """Compute the symmetric root of the covariance of target vectors (N, M'): (M', M') float64."""
+def _product_with_root(targets: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """Return the product of the symmetric root of the covariance of target vectors (N, M') with a matrix (M', n)."""
     if targets is None:  # one-hot: the covariance is a projection, its own root, but for a factor
-        return torch.eye(width, dtype=torch.float64) - 1 / width
+        return lambda matrix: matrix - matrix.mean(0)
     variances, components = torch.linalg.eigh(exact_covariance(targets))
-    return components * variances.clamp(min=0).sqrt() @ components.T
+    root = components * variances.clamp(min=0).sqrt() @ components.T
+    return lambda matrix: root @ matrix
