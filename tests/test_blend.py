@@ -15,8 +15,8 @@ from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
 from fedrec.recsys.closed_form.contexts import DecayKernel
 from fedrec.recsys.closed_form.fusion import Fusion, covariance, standardise
+from fedrec.recsys.closed_form.low_rank import low_rank
 from fedrec.recsys.closed_form.model import ClosedForm, LinearModel
-from fedrec.recsys.closed_form.solve import low_rank
 from fedrec.recsys.evaluation.ranking import metric_means, metric_sums, rank
 from fedrec.recsys.nearest import doubt, exact_scores
 from fedrec.recsys.recommender import Recommender

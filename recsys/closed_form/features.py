@@ -69,11 +69,3 @@ class FourierFeatures:
             for part in embeddings.split(BLOCK)
         )
         return torch.cat(list(blocks))
-
-
-@dataclass(frozen=True, eq=False)
-class TextFeatures:
-    """The features of a catalogue's items by their texts, and the map that gives them to any other text."""
-
-    map: FourierFeatures
-    table: Tensor  # (N, M)

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from fedrec.data.shard import check_rows
 from fedrec.recsys.closed_form.config import ClosedFormConfig
 from fedrec.recsys.closed_form.contexts import DecayKernel
-from fedrec.recsys.closed_form.features import FourierFeatures, TextFeatures
+from fedrec.recsys.closed_form.features import FourierFeatures
 from fedrec.recsys.closed_form.fusion import Fusion
-from fedrec.recsys.closed_form.solve import low_rank
+from fedrec.recsys.closed_form.low_rank import low_rank
 
 BLOCK = 4096
 """Items whose features are multiplied at a time."""
@@ -47,6 +47,14 @@ class LinearModel:
     def score(self, histories: Sequence[np.ndarray]) -> Tensor:
         """Score all items for each history: (B, N)."""
         return self.user_vectors(histories) @ self.candidates.T
+
+
+@dataclass(frozen=True, eq=False)
+class TextFeatures:
+    """The features of a catalogue's items by their texts, and the map that gives them to any other text."""
+
+    map: FourierFeatures
+    table: Tensor  # (N, M)
 
 
 @dataclass(frozen=True, eq=False)
