@@ -1,5 +1,6 @@
 """Towers and closed form as one model: its vectors against z-scores that are added up the long way."""
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
 from fedrec.recsys.closed_form.contexts import DecayKernel
 from fedrec.recsys.closed_form.fusion import Fusion, covariance, standardise
-from fedrec.recsys.closed_form.model import LinearModel
-from fedrec.recsys.closed_form.solve import low_rank
+from fedrec.recsys.closed_form.low_rank import low_rank
+from fedrec.recsys.closed_form.model import ClosedForm, LinearModel
 from fedrec.recsys.evaluation.ranking import metric_means, metric_sums, rank
 from fedrec.recsys.nearest import doubt, exact_scores
 from fedrec.recsys.recommender import Recommender
@@ -167,6 +168,21 @@ def test_a_new_item_has_the_vectors_of_one_with_its_text(toy: Path, towers: Reco
     torch.testing.assert_close(events, closed_form.model.events, atol=1e-4, rtol=0)
     torch.testing.assert_close(candidates, closed_form.model.candidates, atol=1e-4, rtol=0)
     assert closed_form.item_vectors(drawn(200, 384))[1].norm(dim=1).max() <= 1 + 1e-6
+
+
+def test_a_closed_form_that_learned_nothing_leaves_the_towers_alone(
+    toy: Path, towers: Recommender, kind: Kind, tmp_path: Path
+) -> None:
+    config = toy_config(kind)
+    features = toy_features(toy, config)
+    solution = toy_solution(toy, config, features, 1.0)
+    nothing = replace(solution, weights=torch.zeros_like(solution.weights))
+    closed_form = ClosedForm.build(config, nothing, features, towers.vectors)
+    parts = (towers.catalogue, towers.vectors, towers.adapter, towers.card, closed_form)
+    Recommender.of_run(*parts).save(tmp_path)
+    hybrid, history = Recommender.load(tmp_path), [0, 3, 4]
+    torch.testing.assert_close(hybrid.user_vector(history), towers.user_vector(history))
+    assert hybrid.new_items(["a soup"]).searched.shape == (1, 384)
 
 
 def test_ids_tell_nothing_of_a_new_item(toy: Path, towers: Recommender, embeddings: Tensor) -> None:

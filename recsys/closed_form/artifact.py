@@ -25,7 +25,7 @@ class Description:
 
     features: Literal["text", "ids"]
     feature_width: Annotated[int, Ge(0)]  # random features of a text; 0 for ids
-    rank: Annotated[int, Ge(1)]
+    rank: Annotated[int, Ge(0)]  # 0 if nothing was learned: then the towers answer alone
     decay: Annotated[float, Interval(ge=0, lt=1)]
     reverse: Annotated[float, Interval(ge=0, le=1)]
     share: Annotated[float, Interval(ge=0, le=1)]

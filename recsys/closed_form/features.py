@@ -69,11 +69,3 @@ class FourierFeatures:
             values = torch.cos(self.whitening(part) @ self.frequencies + self.phases)
             out.copy_(round_to_units(values, unit)).mul_(unit)
         return features
-
-
-@dataclass(frozen=True, eq=False)
-class TextFeatures:
-    """The features of a catalogue's items by their texts, and the map that gives them to any other text."""
-
-    map: FourierFeatures
-    table: Tensor  # (N, M)

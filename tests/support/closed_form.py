@@ -11,8 +11,8 @@ from fedrec.data.catalogue import Catalogue
 from fedrec.data.shard import Shard
 from fedrec.recsys.closed_form.config import ClosedFormConfig
 from fedrec.recsys.closed_form.contexts import DecayKernel
-from fedrec.recsys.closed_form.features import FourierFeatures, TextFeatures, Whitening
-from fedrec.recsys.closed_form.model import ClosedForm, Solution
+from fedrec.recsys.closed_form.features import FourierFeatures, Whitening
+from fedrec.recsys.closed_form.model import ClosedForm, Solution, TextFeatures
 from fedrec.recsys.embeddings import embed_catalogue, resolve_encoder
 from fedrec.recsys.recommender import Recommender
 
