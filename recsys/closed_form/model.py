@@ -18,9 +18,6 @@ from fedrec.recsys.closed_form.low_rank import low_rank
 BLOCK = 4096
 """Items whose features are multiplied at a time."""
 
-RANK = 384
-"""The rank that weights are cut to for serving: of 1,024 text features, it keeps the quality to some percent."""
-
 
 @dataclass(frozen=True, eq=False)
 class LinearModel:
@@ -112,7 +109,7 @@ class ClosedForm:
         solution: Solution,
         features: TextFeatures | None,
         tower_vectors: Tensor,
-        rank: int = RANK,
+        rank: int,
     ) -> "ClosedForm":
         """Build the closed form of an artifact at the end of training.
 

@@ -16,9 +16,9 @@ from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
 from fedrec.recsys.closed_form.bounds import SumBounds
 from fedrec.recsys.closed_form.config import ClosedFormConfig
-from fedrec.recsys.closed_form.features import FourierFeatures, TextFeatures, Whitening
+from fedrec.recsys.closed_form.features import FourierFeatures, Whitening
 from fedrec.recsys.closed_form.fusion import covariance
-from fedrec.recsys.closed_form.model import ClosedForm, LinearModel, Solution
+from fedrec.recsys.closed_form.model import ClosedForm, LinearModel, Solution, TextFeatures
 from fedrec.recsys.closed_form.packing import pack, unpack
 from fedrec.recsys.closed_form.search import Hyperparameters
 from fedrec.recsys.closed_form.solve import RidgePath, decoding, target_gram
