@@ -31,6 +31,8 @@ class OrderRefused(InputError):
 class Update:
     """A node's answer: sums over the users it was asked for, which add. For one user, it is that user's.
 
+    Of the statistics of the closed form, `deltas` are the packed sums and the only metric is `learners`.
+
     After training the sums are of `loss`, and of 1 over the `learners`, who have at least one example, over the
     `clipped` among them, and over the `diverged`, whose loss and change are in no sum. All add, so that they can be
     summed under encryption or with noise. A node of one user tells by `learners` whether that user has an example (its

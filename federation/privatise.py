@@ -13,5 +13,8 @@ def privatise(total: Update | None, config: RunConfig, round: int) -> Update | N
     al. 2018, arXiv:1710.06963). The metrics in `sums` have a sensitivity of their own and need their own noise. The
     draws must come from the operating system's generator, not from the run's seed, which the nodes know. A `total` of
     None (no node answered) stays None.
+
+    The statistics of the closed form come through here too, once a run. No clip bounds them, only the number of a
+    user's events that count, so that they need a sensitivity of their own.
     """
     return total

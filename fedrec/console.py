@@ -81,7 +81,8 @@ def rounds(total: int, every: int, done: int = 0) -> Iterator["Observer"]:
                 f"{size(crossed)} crossed"
             )
             progress.update(task, completed=record["round"], news=news)
-            if not err.is_terminal and (record["round"] % every == 0 or record["round"] == total):
+            told = record["round"] % every == 0 or record["round"] == total or "candidate" in record
+            if not err.is_terminal and told:
                 status(f"round {record['round']}/{total}  {news}")
 
         yield observe

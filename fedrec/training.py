@@ -67,7 +67,7 @@ def train_rounds(run: TrainingRun, progress: bool = True) -> LocalGrid:
         return grid
     with console.counting("embedding items") as count:  # before the first round, so that its progress can be seen
         embed_catalogue(run.dataset.catalogue, run.setup.encoder, run.dataset.folder, count)
-    with console.rounds(config.rounds, config.validate_every, done=len(round_log.read(run.out))) as observe:
+    with console.rounds(config.last_round, config.validate_every, done=len(round_log.read(run.out))) as observe:
         train_over(grid, run, observe)
     return grid
 

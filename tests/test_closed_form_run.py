@@ -40,7 +40,8 @@ from tests.support.unreliable_grid import Tamper, unreliable
 
 CLOSED: dict[str, Any] = {"method": "closed-form", "ridges": "1,10,100", "decodes": "0.1,1", "feature_width": 32}
 HYBRID: dict[str, Any] = CLOSED | {"method": "hybrid", "rounds": 2, "validate_every": 1, "blend_shares": "0.3,0.6"}
-TEXT, IDS = {"features": "text"}, {"features": "ids"}
+TEXT: dict[str, Any] = {"features": "text"}
+IDS: dict[str, Any] = {"features": "ids"}
 
 
 class Stopped(Exception):
@@ -68,7 +69,7 @@ def finished(data: Path, out: Path, resume: bool = False, stop_after: int = 0, *
 
 
 @pytest.mark.parametrize("features", [TEXT, IDS], ids=str)
-def test_whoever_cooks_gets_cooking_films(toy: Path, tmp_path: Path, features: dict[str, str]) -> None:
+def test_whoever_cooks_gets_cooking_films(toy: Path, tmp_path: Path, features: dict[str, Any]) -> None:
     state = finished(toy, tmp_path / "run", **CLOSED | features)
     setup = TrainingSetup(Dataset.open(toy), small_config(**CLOSED | features))
     shard = setup.dataset.shard
@@ -182,7 +183,7 @@ def method_of(embeddings: Tensor, rows: np.ndarray, **settings: Any) -> ClosedFo
 
 
 @pytest.mark.parametrize("features", [TEXT, IDS], ids=str)
-def test_the_newest_events_count(embeddings: Tensor, features: dict[str, str]) -> None:
+def test_the_newest_events_count(embeddings: Tensor, features: dict[str, Any]) -> None:
     long, newest = (shard_of([history]) for history in ([9, 8, 0, 1, 2, 23, 22], [0, 1, 2, 23, 22]))
     method = method_of(embeddings, np.arange(24), statistic_events=3, **features)
     ours, theirs = (method.sum_users(shard, np.array([0])).statistics for shard in (long, newest))
@@ -190,7 +191,7 @@ def test_the_newest_events_count(embeddings: Tensor, features: dict[str, str]) -
 
 
 @pytest.mark.parametrize("features", [TEXT, IDS], ids=str)
-def test_items_that_training_may_not_use_change_nothing(embeddings: Tensor, features: dict[str, str]) -> None:
+def test_items_that_training_may_not_use_change_nothing(embeddings: Tensor, features: dict[str, Any]) -> None:
     """Items 20 to 23 are cold: no sum and no solution depends on their texts."""
     other = embeddings.clone()
     other[20:] = other[:4]
@@ -453,11 +454,11 @@ def test_the_last_round_counts_candidates() -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("bits", [8, 32])
 def test_supernodes_sum_what_one_process_sums(toy: Path, embeddings: Tensor, tmp_path: Path, bits: int) -> None:
-    knobs = HYBRID | {"nodes": 3, "bits": bits, "clients_per_round": 12}
+    knobs: dict[str, Any] = HYBRID | {"nodes": 3, "bits": bits, "clients_per_round": 12}
     with trial(toy, tmp_path, [10, 1, 1], 3, **knobs) as made:
         with made.running():
             pass
         assert (made.out / METRICS).exists(), made.story()
-    finished(toy, tmp_path / "here", **knobs | {"nodes": 1})
+    finished(toy, tmp_path / "here", **HYBRID, nodes=1, bits=bits, clients_per_round=12)
     same_run(tmp_path / "here", made.out)
     assert len(load_nodes(made.out)) == 3

@@ -36,11 +36,12 @@ class RidgePath:
         return self.vectors @ (self.projected / (self.eigenvalues + ridge).unsqueeze(1))
 
 
-def target_gram(targets: Tensor) -> Tensor:
-    """Compute ΨᵀΨ for the target vectors Ψ (N, M') of a catalogue, in blocks: (M', M') float64."""
+def target_gram(targets: Tensor, rows: Tensor) -> Tensor:
+    """Compute ΨᵀΨ for some rows (n,) of the target vectors Ψ (N, M') of a catalogue, in blocks: (M', M') float64."""
     gram = torch.zeros(targets.shape[1], targets.shape[1], dtype=torch.float64)
-    for part in targets.split(BLOCK):
-        gram += part.double().T @ part.double()
+    for part in rows.split(BLOCK):
+        vectors = targets[part].double()
+        gram += vectors.T @ vectors
     return gram
 
 

@@ -17,6 +17,7 @@ from fedrec.data.shard import Shard
 from fedrec.recsys.closed_form.bounds import SumBounds
 from fedrec.recsys.closed_form.config import ClosedFormConfig
 from fedrec.recsys.closed_form.features import FourierFeatures, Whitening
+from fedrec.recsys.closed_form.fusion import covariance
 from fedrec.recsys.closed_form.model import LinearModel
 from fedrec.recsys.closed_form.packing import pack, unpack
 from fedrec.recsys.closed_form.search import Hyperparameters
@@ -98,8 +99,9 @@ class ClosedFormMethod:
 
     def solver(self, total: Statistics) -> "Solver":
         """Prepare the solutions of sums over users, as they travel."""
-        targets = None if self.features is None else self.features[torch.from_numpy(self.trainable_rows)]
-        return Solver(RidgePath.of(unpack(total)), None if targets is None else target_gram(targets))
+        rows = torch.from_numpy(self.trainable_rows)
+        gram = None if self.features is None else target_gram(self.features, rows)
+        return Solver(RidgePath.of(unpack(total)), gram)
 
     def linear_model(self, adapter: Adapter) -> LinearModel:
         """Build the recommender of a solution: the event and candidate vectors of all items."""
@@ -118,6 +120,11 @@ class ClosedFormMethod:
     def candidates(self) -> Tensor:
         """The candidate vectors of all items: (N, M')."""
         return torch.eye(self.width) if self.features is None else self.features
+
+    @cached_property
+    def candidate_covariance(self) -> Tensor:
+        """The covariance of the candidate vectors: (M', M')."""
+        return covariance(self.candidates)
 
 
 @dataclass(frozen=True, eq=False)

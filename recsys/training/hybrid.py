@@ -55,7 +55,7 @@ class HybridMethod:
         encode, vectors = self.towers.encoder(adapter)
         vectors, candidates = vectors.cpu(), self.closed_form.candidates
         contexts = self.closed_form.user_vectors(closed_form)
-        fusion = Fusion(float(closed_form[SHARE]), covariance(vectors), covariance(candidates))
+        fusion = Fusion(float(closed_form[SHARE]), covariance(vectors), self.closed_form.candidate_covariance)
 
         def score(histories: Sequence[np.ndarray]) -> Tensor:
             joined = fusion.user_vectors(encode(histories).cpu(), contexts(histories))  # (B, E + M')

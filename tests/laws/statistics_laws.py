@@ -51,7 +51,7 @@ class StatisticsLaws:
             together = ask(node, users)
             assert together.sums == {"learners": len(users)}
             for name, tensor in together.deltas.items():
-                assert torch.equal(tensor, sum(alone[user].deltas[name] for user in users)), name
+                assert torch.equal(tensor, torch.stack([alone[user].deltas[name] for user in users]).sum(0)), name
 
     def test_held_out_items_change_no_sum(self, node: Node) -> None:
         shard = node.shard
@@ -73,7 +73,7 @@ class StatisticsLaws:
             assert (total.users, total.learners) == (one.users, one.learners) == (12, 12)
             for name, tensor in one.statistics.items():
                 assert torch.equal(tensor, total.statistics[name]), name
-                assert torch.equal(tensor, sum(sums.statistics[name] for sums in kept.values())), name
+                assert torch.equal(tensor, torch.stack([sums.statistics[name] for sums in kept.values()]).sum(0)), name
             assert (state.chosen, state.best_round, state.best_score) == (best.chosen, best.best_round, best.best_score)
             for name, tensor in best.best.items():
                 assert torch.equal(tensor, state.best[name]), name
