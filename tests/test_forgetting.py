@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from safetensors import safe_open
@@ -17,6 +18,10 @@ from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.node_folders import partition_dataset, write_node_folder
 from fedrec.data.partition import UserPartition
+from fedrec.data.prepare import write_dataset
+from fedrec.data.readers.film_text import add_text
+from fedrec.data.readers.raw import Frames
+from fedrec.data.readers.rules import Rules
 from fedrec.data.shard import Shard
 from fedrec.federation import checkpoint, revision
 from fedrec.federation.checkpoint import STATE, State
@@ -29,7 +34,7 @@ from fedrec.recsys.training.hybrid import split_adapter
 from fedrec.run import Run
 from fedrec.training import train
 from tests.support.cli import Fedrec, is_refused
-from tests.support.toy_world import SMALL
+from tests.support.toy_world import SMALL, toy_interactions, toy_items
 
 CLOSED: dict[str, Any] = SMALL | {
     "method": "closed-form",
@@ -382,5 +387,14 @@ def test_updates_that_cannot_be_are_refused(toy: Path, tmp_path: Path, fedrec: F
     update = ("update", run.folder)
     is_refused(fedrec(*update, "--data", toy, "--before", toy), "--data", "in the sums already")
     is_refused(fedrec(*update, "--data", shorter, "--before", shorter), "--other-histories")
-    is_refused(fedrec(*update, "--data", tmp_path / "none", "--before", toy), "not there")
+    is_refused(fedrec(*update, "--data", tmp_path / "none", "--before", toy), "none")
+    is_refused(fedrec(*update, "--data", with_a_new_item(toy, tmp_path / "grown"), "--before", toy), "other items")
     assert bytes_of(run.folder) == before
+
+
+def with_a_new_item(toy: Path, folder: Path) -> Path:
+    """The toy world, prepared with a film that nobody has seen."""
+    new = pl.DataFrame({"item_id": ["film-new"], "title": ["The new"], "year": [2020], "genres": ["Space"]})
+    items = pl.concat([toy_items(), add_text(new)])
+    write_dataset(Frames(toy_interactions(), items), folder, name="toy", rules=Rules(popularity=False))
+    return folder
