@@ -223,7 +223,6 @@ class Run:
         name. The result is that of a fit from scratch with the hyperparameters that were chosen. Raises `InputError`
         if the catalogue is another one, or if nothing is new.
         """
-        check_dataset(self.folder, self.card, dataset, other_histories=True)
         old = before or self.open_dataset()
         update_run(self.folder, self.card, old, setup_of(self.folder, self.card, dataset))
         return Run.open(self.folder)

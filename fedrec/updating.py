@@ -10,6 +10,7 @@ import numpy as np
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.fingerprint import fingerprint_of
+from fedrec.evaluation import check_dataset
 from fedrec.federation.revision import OpenRun, revising
 from fedrec.federation.setup import TrainingSetup
 from fedrec.federation.summand import Summand
@@ -61,9 +62,15 @@ def _same_sums(setup: TrainingSetup, old: Dataset, new: Dataset, pair: tuple[int
 def update_run(folder: Path, card: Mapping[str, Any], old: Dataset, setup: TrainingSetup) -> dict[str, int]:
     """Replace the old histories by those of the setup in a run's sums, and return the numbers of users by their change.
 
-    Raises `InputError` if nothing has changed.
+    Raises `InputError` if the items or the split are others, or if nothing has changed.
     """
     new = setup.dataset
+    if new.catalogue.fingerprint != card["data"]["catalogue_fingerprint"]:
+        raise InputError(
+            f"`data` {new.folder} holds other items than {folder} was trained on, and sums are over the features of "
+            "those; prepare the new events with the same catalogue, or train again"
+        )
+    check_dataset(folder, card, new, other_histories=True)
     with revising(folder, setup) as run:
         changes = Changes.between(run, old, new)
         counts = changes.counts

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from safetensors import safe_open
@@ -17,6 +18,10 @@ from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.node_folders import partition_dataset, write_node_folder
 from fedrec.data.partition import UserPartition
+from fedrec.data.prepare import write_dataset
+from fedrec.data.readers.film_text import add_text
+from fedrec.data.readers.raw import Frames
+from fedrec.data.readers.rules import Rules
 from fedrec.data.shard import Shard
 from fedrec.federation import checkpoint, revision
 from fedrec.federation.checkpoint import STATE, State
@@ -29,7 +34,7 @@ from fedrec.recsys.training.hybrid import split_adapter
 from fedrec.run import Run
 from fedrec.training import train
 from tests.support.cli import Fedrec, is_refused
-from tests.support.toy_world import SMALL
+from tests.support.toy_world import SMALL, toy_interactions, toy_items
 
 CLOSED: dict[str, Any] = SMALL | {
     "method": "closed-form",
@@ -135,7 +140,7 @@ def test_users_of_several_nodes_are_forgotten_together_and_in_any_order(toy: Pat
     for user in ("person-09", "person-02", "person-04"):
         after = after.forget([user], Dataset.open(toy))
     files = bytes_of(together.folder), bytes_of(after.folder)
-    assert {name for name in files[0] if files[0][name] != files[1][name]} == {"card.json"}
+    assert {name for name in files[0] if files[0][name] != files[1][name]} == {"card.json", "rounds.jsonl"}
     assert together.card["fingerprints"] == after.card["fingerprints"]
     assert len(after.card["revisions"]) == 3
 
@@ -245,6 +250,8 @@ def test_a_nodes_message_forgets_like_its_folder(
     assert done.answer["forgotten"] == 1
     direct = trained(toy, tmp_path / "direct").forget([FORGOTTEN], Dataset.open(toy))
     assert done.answer["model_version"] == direct.card["model_version"]
+    for folder in (run.folder, direct.folder):
+        (folder / "rounds.jsonl").unlink()  # it tells how long each took
     assert bytes_of(run.folder) == bytes_of(direct.folder)
     is_refused(fedrec("forget", run.folder, "--data", server, "--summand", path), "forgotten already")
 
@@ -380,5 +387,14 @@ def test_updates_that_cannot_be_are_refused(toy: Path, tmp_path: Path, fedrec: F
     update = ("update", run.folder)
     is_refused(fedrec(*update, "--data", toy, "--before", toy), "--data", "in the sums already")
     is_refused(fedrec(*update, "--data", shorter, "--before", shorter), "--other-histories")
-    is_refused(fedrec(*update, "--data", tmp_path / "none", "--before", toy), "not there")
+    is_refused(fedrec(*update, "--data", tmp_path / "none", "--before", toy), "none")
+    is_refused(fedrec(*update, "--data", with_a_new_item(toy, tmp_path / "grown"), "--before", toy), "other items")
     assert bytes_of(run.folder) == before
+
+
+def with_a_new_item(toy: Path, folder: Path) -> Path:
+    """The toy world, prepared with a film that nobody has seen."""
+    new = pl.DataFrame({"item_id": ["film-new"], "title": ["The new"], "year": [2020], "genres": ["Space"]})
+    items = pl.concat([toy_items(), add_text(new)])
+    write_dataset(Frames(toy_interactions(), items), folder, name="toy", rules=Rules(popularity=False))
+    return folder

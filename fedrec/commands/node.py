@@ -214,7 +214,7 @@ def node_withdraw(
     check_dataset(run, card, dataset, other_histories=True)
     write_summand(user or [], setup_of(run, card, dataset), out)
     console.out.print(
-        f"{out}: the sums of {len(user or [])} users. Whoever has it can learn about them; send it to the run's owner "
+        f"{out}: what {len(user or []):,} of the users have added. It tells about them: send it to the run's owner "
         f"alone, who takes it with `fedrec forget RUN --summand {out.name}`.",
         soft_wrap=True,
     )

@@ -61,13 +61,13 @@ def update(
 ) -> None:
     """Replace histories in a run's sums by newer ones: the closed form is then fitted to these, to the bit."""
     from fedrec import console
+    from fedrec.data.dataset import Dataset
     from fedrec.forgetting import setup_of, trains_towers
     from fedrec.run import load
     from fedrec.updating import update_run
 
     trained = load(run)
-    dataset = trained.open_dataset(data, other_histories=True)
-    setup = setup_of(run, trained.card, dataset)
+    setup = setup_of(run, trained.card, Dataset.open(data))
     counts = update_run(run, trained.card, trained.open_dataset(before, other_histories), setup)
     version = load(run).card["model_version"]
     if trains_towers(setup):
