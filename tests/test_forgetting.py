@@ -356,7 +356,7 @@ def test_an_update_gives_the_bytes_of_a_fit_from_scratch(toy: Path, tmp_path: Pa
     assert np.array_equal(found.members.marks, wanted.members.marks)
     nodes = load_nodes(tmp_path / "run").values()
     for name, tensor in found.total.statistics.items():
-        assert torch.equal(tensor, sum(sums.statistics[name] for sums in nodes))
+        assert torch.equal(tensor, torch.stack([sums.statistics[name] for sums in nodes]).sum(0))
     note = {"kind": "update", "changed": 3, "joined": 2, "gone": 1, "left_out": 0}
     if kind == "to serve":
         assert updated.card["revisions"][0] == note

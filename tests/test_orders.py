@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fedrec.federation import client_app, wire
 from fedrec.federation.config import to_flat
+from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.messages import Order, OrderRefused
 from fedrec.federation.node import Node
 from fedrec.recsys.model.two_tower import TwoTowerModel
@@ -172,6 +173,7 @@ def test_a_split_that_the_run_trains_on_is_not_ranked(toy: Path, asked: Asked) -
 def test_the_server_is_told_why_its_order_is_refused(toy: Path, asked: Asked) -> None:
     """A refusal names what the server sent and what the run promised, so it goes out as it is."""
     config = small_config()
+    LocalGrid(client_app.app, [], {})  # Flower's messages are of a run, which a grid sets
     content = wire.encode_order(Order(1, np.array([0]), clip=2.0), asked.adapter)
     context = Context(1, 1, {"data": str(toy), "persistent": False}, RecordDict(), to_flat(config))
     with pytest.raises(OrderRefused, match="clip = 2 is not above 0 and at most 1, as this run promised"):

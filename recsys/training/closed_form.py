@@ -105,7 +105,8 @@ class ClosedFormMethod:
 
     def cut(self, solution: Adapter, total: Statistics) -> Adapter:
         """Cut a solution of sums, as they travel, to the rank that is served."""
-        return solution | {WEIGHTS: self._solution(solution, total).cut(self.features, self.config.served_rank).weights}
+        cut = self._solution(solution, total).cut(self.features, self.config.served_rank)
+        return solution | {WEIGHTS: cut.weights.float()}
 
     def artifact(self, solution: Adapter, total: Statistics, tower_vectors: Tensor) -> ClosedForm:
         """Build what an artifact holds of a solution, beside the item vectors (N, E) of its towers."""
