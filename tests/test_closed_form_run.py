@@ -107,7 +107,8 @@ def test_each_round_is_a_line_and_the_best_candidate_is_kept(toy: Path, tmp_path
 
 def test_a_hybrids_towers_are_those_of_a_run_without_the_closed_form(toy: Path, tmp_path: Path) -> None:
     hybrid = finished(toy, tmp_path / "hybrid", **HYBRID)
-    alone = finished(toy, tmp_path / "alone", **HYBRID | {"method": "fedrec"})
+    settings: dict[str, Any] = HYBRID | {"method": "fedrec"}
+    alone = finished(toy, tmp_path / "alone", **settings)
     towers, solution = split_adapter(hybrid.best)
     assert solution.keys() == {WEIGHTS, SHARE}
     assert towers.keys() == alone.best.keys()
