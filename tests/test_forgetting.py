@@ -387,7 +387,8 @@ def test_updates_that_cannot_be_are_refused(toy: Path, tmp_path: Path, fedrec: F
     shorter = cut(toy, tmp_path / "shorter", {5: 5})
     update = ("update", run.folder)
     is_refused(fedrec(*update, "--data", toy, "--before", toy), "--data", "in the sums already")
-    is_refused(fedrec(*update, "--data", shorter, "--before", shorter), "--other-histories")
+    is_refused(fedrec(*update, "--data", shorter, "--before", shorter), "--before", "--other-histories")
+    is_refused(fedrec(*update, "--data", shorter), "--before", "not there")
     is_refused(fedrec(*update, "--data", tmp_path / "none", "--before", toy), "none")
     is_refused(fedrec(*update, "--data", with_a_new_item(toy, tmp_path / "grown"), "--before", toy), "other items")
     assert bytes_of(run.folder) == before
