@@ -16,34 +16,37 @@ from fedrec.data.storage.names import name_fault
 from fedrec.datasets import PREPARED
 
 
-def prepared_folder(run: Path, card: Mapping[str, Any]) -> Path:
+def prepared_folder(run: Path, card: Mapping[str, Any], option: str = "data") -> Path:
     """Return the folder where the dataset of a run is prepared by default, by the dataset's name in the run's card.
 
     Raises `InputError` if that name, which may come from anywhere, is no folder's, or if the folder is absent.
     """
     name = str(card["data"]["name"])
     if fault := name_fault(name):
-        raise InputError(f"{run}: the dataset's name {name!r} {fault}; name the prepared folder with `data`")
+        raise InputError(f"{run}: the dataset's name {name!r} {fault}; name the prepared folder with `{option}`")
     if not (PREPARED / name).is_dir():
-        raise InputError(f"{PREPARED / name} is not there; name the prepared folder with `data`")
+        raise InputError(f"{PREPARED / name} is not there; name the prepared folder with `{option}`")
     return PREPARED / name
 
 
-def check_dataset(run: Path, card: Mapping[str, Any], dataset: Dataset, other_histories: bool) -> None:
+def check_dataset(
+    run: Path, card: Mapping[str, Any], dataset: Dataset, other_histories: bool, option: str = "data"
+) -> None:
     """Raise `InputError` unless a dataset is the one that a run was trained on.
 
-    With `other_histories`, other histories of the same items in the same split are accepted.
+    With `other_histories`, other histories of the same items in the same split are accepted. `option` is the parameter
+    that names another folder.
     """
     trained_on, data = card["data"], dataset.folder
     if dataset.catalogue.fingerprint != trained_on["catalogue_fingerprint"]:
-        raise InputError(f"{run} was trained on other items than {data} holds; name its own with `data`")
+        raise InputError(f"{run} was trained on other items than {data} holds; name its own with `{option}`")
     if dataset.split != Split.from_record(trained_on, str(run)):
-        raise InputError(f"{run} was trained in another split than {data} has; name its own with `data`")
+        raise InputError(f"{run} was trained in another split than {data} has; name its own with `{option}`")
     if not other_histories:
-        check_histories(run, trained_on, data)
+        check_histories(run, trained_on, data, option)
 
 
-def check_histories(run: Path, trained_on: Mapping[str, Any], data: Path) -> None:
+def check_histories(run: Path, trained_on: Mapping[str, Any], data: Path, option: str = "data") -> None:
     """Raise `InputError` if a run was trained on other histories than `data` holds; warn if that is unknown."""
     was, now = trained_on.get("histories"), fingerprint_of(data)
     if not was:
@@ -55,12 +58,12 @@ def check_histories(run: Path, trained_on: Mapping[str, Any], data: Path) -> Non
     elif was != now and same_key(was, now):
         raise InputError(
             f"{run} was trained on other histories than {data} holds, maybe on what is held out there; name its own "
-            "with `data`, or add `other_histories` if these are meant"
+            f"with `{option}`, or add `other_histories` if these are meant"
         )
     elif was != now:
         raise InputError(
             f"whether {run} was trained on the histories in {data} cannot be told, as they were prepared anew or "
-            "elsewhere; name its own folder or a copy of it with `data`, or add `other_histories` if these are meant"
+            f"elsewhere; name its own folder, or a copy, with `{option}`, or add `other_histories` if these are meant"
         )
 
 

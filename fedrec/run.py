@@ -29,7 +29,7 @@ from fedrec.recsys.recommender import Recommender
 from fedrec.serving.engine import Engine
 from fedrec.serving.refusals import UnanswerableError
 from fedrec.serving.schema import Answer
-from fedrec.updating import update_run
+from fedrec.updating import open_before, update_run
 
 Metrics = dict[str, float]
 """Metric → mean over the users, such as `ndcg@10`."""
@@ -223,7 +223,7 @@ class Run:
         name. The result is that of a fit from scratch with the hyperparameters that were chosen. Raises `InputError`
         if the catalogue is another one, or if nothing is new.
         """
-        old = before or self.open_dataset()
+        old = before or open_before(self.folder, self.card, None)
         update_run(self.folder, self.card, old, setup_of(self.folder, self.card, dataset))
         return Run.open(self.folder)
 

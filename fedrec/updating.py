@@ -10,7 +10,7 @@ import numpy as np
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.fingerprint import fingerprint_of
-from fedrec.evaluation import check_dataset
+from fedrec.evaluation import check_dataset, prepared_folder
 from fedrec.federation.revision import OpenRun, revising
 from fedrec.federation.setup import TrainingSetup
 from fedrec.federation.summand import Summand
@@ -59,10 +59,18 @@ def _same_sums(setup: TrainingSetup, old: Dataset, new: Dataset, pair: tuple[int
     return np.array_equal(events[0], events[1]) and old.shard.salts[before] == new.shard.salts[after]
 
 
-def update_run(folder: Path, card: Mapping[str, Any], old: Dataset, setup: TrainingSetup) -> dict[str, int]:
+def open_before(folder: Path, card: Mapping[str, Any], before: Path | None) -> Dataset:
+    """Open the dataset that is in a run's sums: in `before`, or in `var/prepared` by its name. Raises `InputError`."""
+    return Dataset.open(before or prepared_folder(folder, card, "before"))
+
+
+def update_run(
+    folder: Path, card: Mapping[str, Any], old: Dataset, setup: TrainingSetup, other_histories: bool = False
+) -> dict[str, int]:
     """Replace the old histories by those of the setup in a run's sums, and return the numbers of users by their change.
 
-    Raises `InputError` if the items or the split are others, or if nothing has changed.
+    Raises `InputError` if the items or the split are others, if the old histories are not those that the run was
+    trained on (unless `other_histories` are accepted), or if nothing has changed.
     """
     new = setup.dataset
     if new.catalogue.fingerprint != card["data"]["catalogue_fingerprint"]:
@@ -71,6 +79,7 @@ def update_run(folder: Path, card: Mapping[str, Any], old: Dataset, setup: Train
             "those; prepare the new events with the same catalogue, or train again"
         )
     check_dataset(folder, card, new, other_histories=True)
+    check_dataset(folder, card, old, other_histories, "before")
     with revising(folder, setup) as run:
         changes = Changes.between(run, old, new)
         counts = changes.counts

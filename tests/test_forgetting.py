@@ -3,6 +3,8 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import reduce
+from operator import add
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -354,9 +356,8 @@ def test_an_update_gives_the_bytes_of_a_fit_from_scratch(toy: Path, tmp_path: Pa
     assert all(torch.equal(tensor, wanted.total.statistics[name]) for name, tensor in found.total.statistics.items())
     assert (found.total.users, found.total.learners) == (wanted.total.users, wanted.total.learners)
     assert np.array_equal(found.members.marks, wanted.members.marks)
-    nodes = load_nodes(tmp_path / "run").values()
-    for name, tensor in found.total.statistics.items():
-        assert torch.equal(tensor, torch.stack([sums.statistics[name] for sums in nodes]).sum(0))
+    nodes = reduce(add, load_nodes(tmp_path / "run").values())
+    assert all(torch.equal(tensor, nodes.statistics[name]) for name, tensor in found.total.statistics.items())
     note = {"kind": "update", "changed": 3, "joined": 2, "gone": 1, "left_out": 0}
     if kind == "to serve":
         assert updated.card["revisions"][0] == note
@@ -386,7 +387,8 @@ def test_updates_that_cannot_be_are_refused(toy: Path, tmp_path: Path, fedrec: F
     shorter = cut(toy, tmp_path / "shorter", {5: 5})
     update = ("update", run.folder)
     is_refused(fedrec(*update, "--data", toy, "--before", toy), "--data", "in the sums already")
-    is_refused(fedrec(*update, "--data", shorter, "--before", shorter), "--other-histories")
+    is_refused(fedrec(*update, "--data", shorter, "--before", shorter), "--before", "--other-histories")
+    is_refused(fedrec(*update, "--data", shorter), "--before", "not there")
     is_refused(fedrec(*update, "--data", tmp_path / "none", "--before", toy), "none")
     is_refused(fedrec(*update, "--data", with_a_new_item(toy, tmp_path / "grown"), "--before", toy), "other items")
     assert bytes_of(run.folder) == before

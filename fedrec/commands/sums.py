@@ -64,11 +64,12 @@ def update(
     from fedrec.data.dataset import Dataset
     from fedrec.forgetting import setup_of, trains_towers
     from fedrec.run import load
-    from fedrec.updating import update_run
+    from fedrec.updating import open_before, update_run
 
     trained = load(run)
     setup = setup_of(run, trained.card, Dataset.open(data))
-    counts = update_run(run, trained.card, trained.open_dataset(before, other_histories), setup)
+    old = open_before(run, trained.card, before)
+    counts = update_run(run, trained.card, old, setup, other_histories)
     version = load(run).card["model_version"]
     if trains_towers(setup):
         console.warn("the towers are as before: only the closed form knows the new events")
