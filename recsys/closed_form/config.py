@@ -42,7 +42,7 @@ class ClosedFormConfig:
     blend_shares: Annotated[tuple[Share, ...], MinLen(1)] = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
     """Shares of the closed form in the scores of a hybrid, to choose from in the same way."""
 
-    served_rank: Annotated[int, Ge(1)] = 384
+    served_rank: Annotated[int, Ge(1)] = 512
     """Width of the closed form's part of a served vector: the solution is cut to this rank before it is measured."""
 
     @property
