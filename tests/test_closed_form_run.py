@@ -38,7 +38,7 @@ from tests.support.federation import trial
 from tests.support.toy_world import SMALL, shard_of, small_config
 from tests.support.unreliable_grid import Tamper, unreliable
 
-CLOSED: dict[str, Any] = {"method": "closed-form", "ridges": "1,10,100", "decodes": "0.1,1", "feature_width": 32}
+CLOSED: dict[str, Any] = {"method": "closed-form", "ridges": "0.1,1,10", "decodes": "0.01,0.1", "feature_width": 32}
 HYBRID: dict[str, Any] = CLOSED | {"method": "hybrid", "rounds": 2, "validate_every": 1, "blend_shares": "0.3,0.6"}
 TEXT: dict[str, Any] = {"features": "text"}
 IDS: dict[str, Any] = {"features": "ids"}
@@ -158,7 +158,7 @@ def test_the_sums_of_very_many_nodes_are_not_kept_apart(
 def test_without_validation_the_middle_is_taken(toy: Path, tmp_path: Path, held_out: int) -> None:
     state = finished(toy, tmp_path / "run", **HYBRID, held_out=held_out)
     assert state.chosen
-    assert state.chosen.as_record() == {"ridge": 10.0, "decode": 1.0, "share": 0.6}
+    assert state.chosen.as_record() == {"ridge": 1.0, "decode": 0.1, "share": 0.6}
     assert (state.round, state.best_round) == (3, 3)
     assert WEIGHTS in state.best
     assert list(json.loads((tmp_path / "run" / METRICS).read_text())) == ["test"] * held_out
