@@ -95,7 +95,7 @@ class State:
                 state = cls(**numbers, **parts)
         except InputError:
             raise
-        except (SafetensorError, KeyError, ValueError, TypeError, OSError, RecursionError) as error:
+        except (SafetensorError, LookupError, ValueError, TypeError, AttributeError, OSError, RecursionError) as error:
             raise InputError(f"{path} cannot be read ({error}); {remedy}") from error
         state._check(path, remedy)
         return state
