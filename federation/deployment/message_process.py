@@ -11,6 +11,7 @@ import math
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -20,6 +21,7 @@ from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.app_utils import start_parent_process_monitor
 from flwr.supercore.constant import TaskType
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -28,6 +30,7 @@ from flwr.supercore.interceptors import (
 from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.runtime import run_clientapp
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from fedrec.federation.client_app import app, close_nodes
@@ -41,10 +44,17 @@ APPS = [TaskType.CLIENT_APP, TaskType.AGENT_APP]
 
 POLL = 0.1
 """Seconds between two polls for a message."""
+RECEIVE = 180.0
+"""Seconds to wait for the parts of a message that the SuperNode has announced. If a run ends in that moment, flwr 1.41
+never fetches them, and would have this process wait for 80 minutes."""
 IDLE = 600.0
 """Seconds without a message after which a process that has answered one ends, and gives its memory back."""
 
 logger = logging.getLogger("fedrec")
+
+run_clientapp.__dict__["pull_and_inflate_object_from_tree"] = partial(
+    pull_and_inflate_object_from_tree, max_time=RECEIVE
+)
 
 
 def acquire(address: str, secret: bytes, patience: float = math.inf) -> str | None:
