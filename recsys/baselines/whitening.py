@@ -17,10 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedrec.recsys.baselines.linear import Decay, all_events
+from fedrec.recsys.closed_form.features import whitening_root
 from fedrec.recsys.model.scoring import Scorer
-
-LEAST_VARIANCE = 1e-10
-"""The share of the largest variance below which a direction is rounding error, and is left out."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,4 @@ def whiten(embeddings: Tensor, power: float) -> Tensor:
     (N, E) → (N, E), in float64.
     """
     centred = embeddings.double() - embeddings.double().mean(0)
-    variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))  # (E,), (E, E)
-    varied = variances > LEAST_VARIANCE * variances[-1]
-    directions, variances = directions[:, varied], variances[varied]
-    return F.normalize(centred @ (directions * variances ** (-power / 2)) @ directions.T)
+    return F.normalize(centred @ whitening_root(centred, power))

@@ -9,14 +9,12 @@ Weights are rounded to multiples of 2⁻¹⁰, so that an event counts for a bou
 weighted features on a grid is exact, on any machine and in any order.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-
-from fedrec.data.shard import check_rows
 
 UNIT = 2.0**10
 """Weights are multiples of 1 / UNIT."""
@@ -88,13 +86,3 @@ class DecayKernel:
         offsets = targets[:, None] - events
         near = np.abs(offsets) <= self.reach
         return np.where(near, self.by_offset[np.where(near, offsets + self.reach, self.reach)], 0.0)
-
-
-def context_matrix(kernel: DecayKernel, histories: Sequence[np.ndarray], items: int) -> np.ndarray:
-    """Compute the contexts after whole histories, over the items: (B, N) float64. Raises `InputError` for an item that
-    the catalogue lacks."""
-    contexts = np.zeros((len(histories), items))
-    for row, history in zip(contexts, histories, strict=True):
-        check_rows(history, items)
-        np.add.at(row, history, kernel.weigh_history(len(history)))
-    return contexts

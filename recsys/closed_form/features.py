@@ -17,6 +17,17 @@ BLOCK = 8192
 """Items whose features are computed at a time."""
 
 
+def whitening_root(centred: Tensor, power: float) -> Tensor:
+    """Compute C^(-power/2) for the covariance C of centred vectors (N, E), without components of no variance: (E, E).
+
+    All are float64.
+    """
+    variances, components = torch.linalg.eigh(centred.T @ centred / len(centred))
+    kept = variances > variances[-1] * 1e-9
+    scales = torch.where(kept, variances.clamp(min=1e-300) ** (-power / 2), 0.0)
+    return (components * scales) @ components.T
+
+
 @dataclass(frozen=True, eq=False)
 class Whitening:
     """A linear map of embeddings: centred, multiplied by C^(-power/2) for their covariance C, to unit vectors.
@@ -32,11 +43,7 @@ class Whitening:
     def fit(cls, embeddings: Tensor, power: float) -> "Whitening":
         """Fit to the embeddings of a catalogue (N, E). Components without variance are left out."""
         mean = embeddings.double().mean(0)
-        centred = embeddings.double() - mean
-        variances, components = torch.linalg.eigh(centred.T @ centred / len(centred))
-        kept = variances > variances[-1] * 1e-9
-        scales = torch.where(kept, variances.clamp(min=1e-300) ** (-power / 2), 0.0)
-        return cls(mean.float(), ((components * scales) @ components.T).float())
+        return cls(mean.float(), whitening_root(embeddings.double() - mean, power).float())
 
     def __call__(self, embeddings: Tensor) -> Tensor:
         """Whiten embeddings to unit vectors: (n, E) → (n, E)."""

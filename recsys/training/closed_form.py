@@ -117,16 +117,10 @@ class ClosedFormMethod:
     def _solution(self, solution: Adapter, total: Statistics) -> Solution:
         return Solution(solution[WEIGHTS], unpack(total)[GRAM], float(solution[SHARE]))
 
-    def linear_model(self, adapter: Adapter) -> LinearModel:
-        """Build the recommender of a solution: the event and candidate vectors of all items."""
-        if self.features is None:
-            return LinearModel(self.config.kernel, adapter[WEIGHTS], torch.eye(self.width))
-        return LinearModel(self.config.kernel, self.features @ adapter[WEIGHTS], self.features)
-
     def user_vectors(self, adapter: Adapter) -> Callable[[Sequence[np.ndarray]], Tensor]:
-        """Return a function from B histories to user vectors (B, M'), as of `linear_model`, without event vectors."""
+        """Return a function from B histories to user vectors (B, M'); of texts, no event vectors are computed."""
         if self.features is None:
-            return self.linear_model(adapter).user_vectors
+            return LinearModel(self.config.kernel, adapter[WEIGHTS], self.candidates).user_vectors
         contexts = LinearModel(self.config.kernel, self.features, self.features)
         return lambda histories: contexts.user_vectors(histories) @ adapter[WEIGHTS]
 
