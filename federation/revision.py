@@ -20,6 +20,7 @@ from fedrec.federation import round_log
 from fedrec.federation.checkpoint import State
 from fedrec.federation.members import Members, marks_of
 from fedrec.federation.run_statistics import RunSums, Sums
+from fedrec.federation.served import Served
 from fedrec.federation.setup import TrainingSetup
 from fedrec.federation.summand import Summand
 from fedrec.federation.training_run import METRICS, RUN, write_run
@@ -116,7 +117,7 @@ class OpenRun:
                 shutil.copy2(self.folder / name, new)
             self.sums.save(new)
             state.save(new)
-            write_run(new, self.setup, state, card)
+            write_run(new, Served(self.setup, state, self.sums.total), card)
             new.chmod(self.folder.stat().st_mode)
 
 

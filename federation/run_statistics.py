@@ -112,7 +112,6 @@ def _kept_nodes(run: Path) -> list[int]:
     return sorted(int(file.stem.removeprefix("node-")) for file in files)
 
 
-def summarise(run: Path) -> dict[str, Any]:
+def summarise(run: Path, total: Sums) -> dict[str, Any]:
     """Summarise the sums of a run for its card: their users, and the nodes whose sums are kept apart."""
-    total = load_total(run)
     return {"users": total.users, "learners": total.learners, "nodes_kept": len(_kept_nodes(run))}

@@ -1,7 +1,7 @@
 """A training run over any Grid: begin or resume, train the rounds, evaluate the best one, write the artifact."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from fedrec.federation.run_checks import (
     resumed_config,
     warn_of_start,
 )
+from fedrec.federation.served import Served
 from fedrec.federation.setup import TrainingSetup
 from fedrec.recsys.card import load_card
 from fedrec.recsys.embeddings import Encoder
@@ -40,7 +41,6 @@ from fedrec.recsys.environment import environment_info
 from fedrec.recsys.model.lora import fingerprint
 from fedrec.recsys.recommender import CARD, FILES, Recommender
 from fedrec.recsys.training.closed_form import check_catalogue
-from fedrec.recsys.training.hybrid import split_adapter
 
 METRICS = "metrics.json"
 DATA = ("name", "items", "split", "split_rule", "catalogue_fingerprint", "citation")
@@ -163,46 +163,34 @@ def _train(grid: Grid, run: TrainingRun, observe: Observer) -> None:
     if not state.best_round:
         raise InputError(f"no round was answered and validated; {out}/{round_log.FILE} names every refused node")
     # evaluate the best round, as it is served
-    served = _served(out, setup, state)
-    metrics = {split: _evaluate(grid, roster, served, split, config) for split in config.measured}
+    served = Served.load(out, setup, state)
+    metrics = {split: _evaluate(grid, roster, served, split) for split in config.measured}
     # write
     card = load_card(out) | {"finished": True, "rounds": state.round, "best_round": state.best_round}
     save_json(out / METRICS, metrics)
-    write_run(out, setup, state, card)
+    write_run(out, served, card)
 
 
-def write_run(out: Path, setup: TrainingSetup, state: State, card: dict[str, Any]) -> None:
+def write_run(out: Path, served: Served, card: dict[str, Any]) -> None:
     """Write the card of a finished run into its folder and, if its method is servable, the artifact.
 
     The sums of a closed form, which the card summarises, must be in the folder.
     """
-    if state.chosen:
-        card["sums"] = {"chosen": state.chosen.as_record(), **run_statistics.summarise(out)}
-    if not setup.config.method_row.servable:
+    setup, state = served.setup, served.state
+    if state.chosen and served.total:
+        card["sums"] = {"chosen": state.chosen.as_record(), **run_statistics.summarise(out, served.total)}
+    if setup.config.method_row.servable:
+        served.artifact(card).save(out)
+    else:
         save_json(out / CARD, card | {"fingerprints": {"adapter": fingerprint(state.best)}})
-        return
-    towers, solution = split_adapter(state.best)
-    vectors = setup.model.item_vectors(towers, setup.embeddings.matrix)
-    total = run_statistics.load_total(out).statistics if solution else {}
-    closed_form = setup.closed_form.artifact(solution, total, vectors) if solution else None
-    Recommender.of_run(setup.dataset.catalogue, vectors, towers, card, closed_form).save(out)
 
 
-def _served(out: Path, setup: TrainingSetup, state: State) -> State:
-    """Return the state with the best adapter as an artifact of it scores."""
-    towers, solution = split_adapter(state.best)
-    if not solution:
-        return state
-    total = run_statistics.load_total(out).statistics
-    return replace(state, best=towers | setup.closed_form.cut(solution, total))
-
-
-def _evaluate(grid: Grid, roster: Roster, state: State, split: str, config: RunConfig) -> dict[str, dict[str, float]]:
+def _evaluate(grid: Grid, roster: Roster, served: Served, split: str) -> dict[str, dict[str, float]]:
     """Compute the metrics of all users at the best round, by protocol. Raises `InputError` if no user was ranked."""
-    metrics = {}
+    metrics, state, config = {}, served.state, served.setup.config
     for protocol in config.method_row.protocols:
         order = Order(state.best_round, np.arange(len(roster)), split=split, protocol=protocol, run=state.run)
-        report = request_updates(grid, wire.EVALUATE, orders_per_node(roster, order), state.best, config)
+        report = request_updates(grid, wire.EVALUATE, orders_per_node(roster, order), served.adapter, config)
         if report.metrics is None:
             raise InputError(f"no user was ranked in the {split} evaluation; bring the nodes back and resume")
         metrics[protocol] = report.metrics

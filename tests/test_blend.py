@@ -176,8 +176,8 @@ def test_a_closed_form_that_learned_nothing_leaves_the_towers_alone(
     config = toy_config(kind)
     features = toy_features(toy, config)
     solution = toy_solution(toy, config, features, 1.0)
-    nothing = replace(solution, weights=torch.zeros_like(solution.weights))
-    closed_form = ClosedForm.build(config, nothing, features, towers.vectors, rank=384)
+    nothing = replace(solution, weights=torch.zeros_like(solution.weights)).cut(features and features.table, 384)
+    closed_form = ClosedForm.build(config, nothing, features, towers.vectors)
     parts = (towers.catalogue, towers.vectors, towers.adapter, towers.card, closed_form)
     Recommender.of_run(*parts).save(tmp_path)
     hybrid, history = Recommender.load(tmp_path), [0, 3, 4]

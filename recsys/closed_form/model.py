@@ -62,13 +62,24 @@ class Solution:
     gram: Tensor  # (M, M): the sum over all users, from which the weights were solved
     share: float  # β, in [0, 1]
 
-    def cut(self, table: Tensor | None, rank: int) -> "Solution":
-        """Cut the weights to a rank, for the features `table` (N, M) of the items; None: one-hot.
+    def cut(self, table: Tensor | None, rank: int) -> "CutSolution":
+        """Cut the weights to a rank, for the features `table` (N, M) of the items; None: one-hot."""
+        return CutSolution(*low_rank(self.weights.double(), self.gram, table, rank), self.share)
 
-        An artifact of that rank scores by exactly these weights: measure them, to measure what is served.
-        """
-        left, right = low_rank(self.weights.double(), self.gram, table, rank)
-        return replace(self, weights=left @ right.T)
+
+@dataclass(frozen=True, eq=False)
+class CutSolution:
+    """A solution at the rank that is served, in two factors. An artifact of it scores by exactly these weights: measure
+    them, to measure what is served."""
+
+    left: Tensor  # (M, r) float64
+    right: Tensor  # (M', r) float64
+    share: float  # β, in [0, 1]
+
+    @property
+    def weights(self) -> Tensor:
+        """The weights of a context, decoded: (M, M') float64."""
+        return self.left @ self.right.T
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,20 +115,14 @@ class ClosedForm:
 
     @classmethod
     def build(
-        cls,
-        config: ClosedFormConfig,
-        solution: Solution,
-        features: TextFeatures | None,
-        tower_vectors: Tensor,
-        rank: int,
+        cls, config: ClosedFormConfig, solution: CutSolution, features: TextFeatures | None, tower_vectors: Tensor
     ) -> "ClosedForm":
         """Build the closed form of an artifact at the end of training.
 
         `features` are those in which the statistics were summed, None for ids; `tower_vectors` (N, E) are the item
-        vectors of the towers beside it. Weights of a higher rank than `rank` are cut to it, as by `Solution.cut`.
+        vectors of the towers beside it.
         """
-        table = None if features is None else features.table
-        left, right = low_rank(solution.weights.double(), solution.gram, table, rank)  # (M, r) twice
+        table, left, right = None if features is None else features.table, solution.left, solution.right
         mean = right.mean(0) if table is None else table.mean(0, dtype=torch.float64) @ right  # (r,)
         events, candidates = _map_items(table, left), _map_items(table, right, mean)
         longest_event, longest = _longest(events), _longest(candidates)

@@ -18,7 +18,7 @@ from fedrec.recsys.closed_form.bounds import SumBounds
 from fedrec.recsys.closed_form.config import ClosedFormConfig
 from fedrec.recsys.closed_form.features import FourierFeatures, Whitening
 from fedrec.recsys.closed_form.fusion import covariance
-from fedrec.recsys.closed_form.model import ClosedForm, LinearModel, Solution, TextFeatures
+from fedrec.recsys.closed_form.model import ClosedForm, CutSolution, LinearModel, Solution, TextFeatures
 from fedrec.recsys.closed_form.packing import pack, unpack
 from fedrec.recsys.closed_form.search import Hyperparameters
 from fedrec.recsys.closed_form.solve import RidgePath, decoding, target_gram
@@ -103,19 +103,15 @@ class ClosedFormMethod:
         gram = None if self.features is None else target_gram(self.features, rows)
         return Solver(RidgePath.of(unpack(total)), gram, 1.0 if self.features is None else self.width / 2)
 
-    def cut(self, solution: Adapter, total: Statistics) -> Adapter:
+    def cut(self, solution: Adapter, total: Statistics) -> CutSolution:
         """Cut a solution of sums, as they travel, to the rank that is served."""
-        cut = self._solution(solution, total).cut(self.features, self.config.served_rank)
-        return solution | {WEIGHTS: cut.weights.float()}
+        whole = Solution(solution[WEIGHTS], unpack(total)[GRAM], float(solution[SHARE]))
+        return whole.cut(self.features, self.config.served_rank)
 
-    def artifact(self, solution: Adapter, total: Statistics, tower_vectors: Tensor) -> ClosedForm:
+    def artifact(self, solution: CutSolution, tower_vectors: Tensor) -> ClosedForm:
         """Build what an artifact holds of a solution, beside the item vectors (N, E) of its towers."""
         features = None if self.features is None else TextFeatures(self.feature_map, self.features)
-        rank = self.config.served_rank
-        return ClosedForm.build(self.config, self._solution(solution, total), features, tower_vectors, rank)
-
-    def _solution(self, solution: Adapter, total: Statistics) -> Solution:
-        return Solution(solution[WEIGHTS], unpack(total)[GRAM], float(solution[SHARE]))
+        return ClosedForm.build(self.config, solution, features, tower_vectors)
 
     def user_vectors(self, adapter: Adapter) -> Callable[[Sequence[np.ndarray]], Tensor]:
         """Return a function from B histories to user vectors (B, M'); of texts, no event vectors are computed."""
@@ -149,6 +145,11 @@ class Solver:
         if self.target_gram is not None:
             weights = weights @ decoding(self.target_gram, chosen.decode * self.scale)
         return {WEIGHTS: weights.float(), SHARE: torch.tensor([chosen.share])}
+
+
+def as_adapter(solution: CutSolution) -> Adapter:
+    """Return a solution at the served rank as it travels: `closed.weights` and `closed.share`, float32."""
+    return {WEIGHTS: solution.weights.float(), SHARE: torch.tensor([solution.share])}
 
 
 def check_catalogue(config: ClosedFormConfig, items: int) -> None:

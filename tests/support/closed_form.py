@@ -63,7 +63,8 @@ def toy_closed_form(data: Path, towers: Tensor, kind: Kind, share: float = 0.5, 
     """The closed form of the toy world beside item vectors (N, E)."""
     config = toy_config(kind)
     features = toy_features(data, config)
-    return ClosedForm.build(config, toy_solution(data, config, features, share), features, towers, rank)
+    table = None if features is None else features.table
+    return ClosedForm.build(config, toy_solution(data, config, features, share).cut(table, rank), features, towers)
 
 
 def hybrid_of(run: Path, data: Path, out: Path, kind: Kind = "text", share: float = 0.5) -> Path:
