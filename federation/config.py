@@ -186,6 +186,11 @@ def _check_combination(config: RunConfig) -> None:
         raise InputError(f"setting bits = {config.bits}: {method} sends numbers as they are; leave bits at 32")
     if config.bits < 32 and row.summed and config.closed_form.features == "ids":
         raise InputError(f"setting bits = {config.bits}: sums over ids are sent as they are; leave bits at 32")
+    if any(config.closed_form.priors) and config.closed_form.features != "ids":
+        raise InputError(
+            "setting priors: texts give weights between items, and features = 'text' has none to pull towards them; "
+            "leave priors at 0, or use features = 'ids'"
+        )
 
 
 RUN_PATHS: dict[str, Scalar] = {"data": "", "out": "", "start": "", "resume": False}

@@ -197,6 +197,15 @@ def test_without_towers_the_share_is_one_and_ids_need_no_decoding() -> None:
     ]
 
 
+def test_pulls_are_searched_after_the_ridges() -> None:
+    config = ClosedFormConfig(features="ids", ridges=(1, 2, 3), priors=(0, 10))
+    space = SearchSpace.of(config, blended=False)
+    assert space.propose(0, None) == Hyperparameters(2, 0.1, 1.0, 10)
+    assert space.propose(2, Hyperparameters(1, 0.1, 1.0, 10)) == Hyperparameters(3, 0.1, 1.0, 10)
+    assert space.propose(3, Hyperparameters(1, 0.1, 1.0, 10)) == Hyperparameters(1, 0.1, 1.0, 0)
+    assert len(space) == 4
+
+
 def test_ids_of_too_large_a_catalogue_are_refused() -> None:
     check_catalogue(ClosedFormConfig(features="ids"), MAX_ITEMS)
     check_catalogue(ClosedFormConfig(), 10**9)

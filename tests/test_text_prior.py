@@ -8,9 +8,10 @@ from torch.nn import functional as F
 
 from fedrec.data.errors import InputError
 from fedrec.recsys.baselines.neighbours import ease_weights
-from fedrec.recsys.baselines.text_prior import TextPriorConfig, ease_with_text_prior, text_weights, weights_near
+from fedrec.recsys.baselines.text_prior import TextPriorConfig, ease_with_text_prior, weights_near
 from fedrec.recsys.baselines.tuning import TrainingData
 from fedrec.recsys.baselines.whitening import WhitenedTextConfig, whiten, whitened_text_neighbours
+from fedrec.recsys.closed_form.text_prior import text_weights
 from tests.support.toy_world import shard_of
 
 HELD = np.array([[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1], [1, 0, 0, 1], [0, 0, 1, 1]], dtype=np.float64)
@@ -96,7 +97,7 @@ def test_a_history_scores_the_sum_of_its_weights_decayed() -> None:
     config = TextPriorConfig(ridge=1.0, prior=2.0, text_ridge=0.5, decay=0.5)
     score = ease_with_text_prior(TrainingData(shard, embeddings), "test", config)
     held = np.array([[1, 1, 1, 0], [1, 1, 0, 1], [1, 1, 1, 0]], dtype=np.float64)  # before the test items
-    weights = weights_near(text_weights(embeddings, 0.5), held.T @ held, 1.0, 2.0)
+    weights = weights_near(text_weights(embeddings, 0.5).numpy(), held.T @ held, 1.0, 2.0)
     assert score([np.array([3, 1])])[0].tolist() == pytest.approx((weights[3] / 2 + weights[1]).tolist(), abs=1e-6)
 
 

@@ -1,8 +1,7 @@
 """EASE with a text prior: EASE's weights between items, pulled towards weights that the items' texts give.
 
-The prior C is EASE on the texts: in place of users, the directions of the whitened embeddings tell which items go
-together. The weights B with a zero diagonal minimise ‖X − XB‖² + λ‖B‖² + κ‖B − C‖², for the interactions X (U, N). L3AE
-(Moon et al. 2025, arXiv:2508.13500).
+The prior C is EASE on the texts (closed_form/text_prior.py). The weights B with a zero diagonal minimise
+‖X − XB‖² + λ‖B‖² + κ‖B − C‖², for the interactions X (U, N). L3AE (Moon et al. 2025, arXiv:2508.13500).
 
 Shapes: U users, N items, E embedding.
 """
@@ -13,12 +12,11 @@ from typing import Annotated
 import numpy as np
 import torch
 from annotated_types import Ge, Gt
-from torch import Tensor
 
 from fedrec.recsys.baselines.linear import Decay, check_memory, cholesky, latest_events, linear_scorer
-from fedrec.recsys.baselines.neighbours import ease_weights, training_gram
+from fedrec.recsys.baselines.neighbours import training_gram
 from fedrec.recsys.baselines.tuning import TrainingData
-from fedrec.recsys.baselines.whitening import whiten
+from fedrec.recsys.closed_form.text_prior import text_weights
 from fedrec.recsys.model.scoring import Scorer
 
 MATRICES = 7
@@ -38,19 +36,15 @@ class TextPriorConfig:
 def ease_with_text_prior(data: TrainingData, split: str, config: TextPriorConfig) -> Scorer:
     """Fit the weights, and score a history by their sum, decayed. Raises `InputError` if memory cannot hold them."""
     check_memory("EASE with text prior", data.items, MATRICES * data.items**2)
-    texts = data.keep("text weights", config.text_ridge, lambda: text_weights(data.embeddings, config.text_ridge))
+    texts = data.keep(
+        "text weights", config.text_ridge, lambda: text_weights(data.embeddings, config.text_ridge).numpy()
+    )
     weights = data.keep(
         "EASE with text prior",
         (split, config.ridge, config.prior, config.text_ridge),
         lambda: weights_near(texts, training_gram(data, split), config.ridge, config.prior).astype(np.float32),
     )
     return linear_scorer(weights, data.items, latest_events, config.decay)
-
-
-def text_weights(embeddings: Tensor, ridge: float) -> np.ndarray:
-    """Compute EASE's weights on whitened embeddings: (N, E) → (N, N)."""
-    whitened = whiten(embeddings, power=1.0)
-    return ease_weights((whitened @ whitened.T).numpy(), ridge)
 
 
 def weights_near(prior: np.ndarray, gram: np.ndarray, ridge: float, pull: float) -> np.ndarray:

@@ -9,6 +9,7 @@ from pydantic import ConfigDict
 from fedrec.recsys.closed_form.contexts import DecayKernel
 
 Penalty = Annotated[float, Interval(gt=0, le=1e12)]
+Pull = Annotated[float, Interval(ge=0, le=1e12)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 
 
@@ -36,6 +37,9 @@ class ClosedFormConfig:
     ridges: Annotated[tuple[Penalty, ...], MinLen(1)] = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
     """Ridge penalties to choose from on validation, in events of one item. Without validation, the middle one is
     taken."""
+    priors: Annotated[tuple[Pull, ...], MinLen(1)] = (0.0,)
+    """Strengths of the pull towards the weights that the items' texts give, in events of one item, to choose from in
+    the same way. 0: none. For features = ids alone."""
     decodes: Annotated[tuple[Penalty, ...], MinLen(1)] = (0.01, 0.1, 1.0)
     """Ridge penalties of the decoding from features to items, in items, to choose from in the same way; ids need
     none."""

@@ -1,4 +1,4 @@
-"""The search for hyperparameters that need no other sums: the ridges and, in a hybrid, the blend's share.
+"""The search for hyperparameters that need no other sums: the penalties and, in a hybrid, the blend's share.
 
 One list after the other is searched, at the best values of the lists before and the middle values of those after.
 """
@@ -16,6 +16,7 @@ class Hyperparameters:
     ridge: float  # λ
     decode: float  # μ; of no effect with features `ids`
     share: float  # of the closed form in a blend; 1 without towers
+    prior: float = 0.0  # κ; earlier runs had none
 
     def as_record(self) -> dict[str, float]:
         """Return the choices as data, for the log and the card."""
@@ -32,7 +33,8 @@ class SearchSpace:
     def of(cls, config: ClosedFormConfig, blended: bool) -> "SearchSpace":
         """Build the space of a closed form, alone or blended with towers."""
         decodes = (config.decodes[len(config.decodes) // 2],) if config.features == "ids" else config.decodes
-        return cls({"ridge": config.ridges, "decode": decodes, "share": config.blend_shares if blended else (1.0,)})
+        shares = config.blend_shares if blended else (1.0,)
+        return cls({"ridge": config.ridges, "prior": config.priors, "decode": decodes, "share": shares})
 
     @property
     def middle(self) -> Hyperparameters:

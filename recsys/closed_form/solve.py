@@ -1,12 +1,13 @@
 """The solution of the closed form: from sums to weights, and from weights to vectors of items.
 
-    W = (G + λI)⁻¹ R        score of item i for a context x: xᵀ W D ψ(i),  D = (ΨᵀΨ + μI)⁻¹
+    W = (G + (λ + κ)I)⁻¹ (R + κC)        score of item i for a context x: xᵀ W D ψ(i),  D = (ΨᵀΨ + μI)⁻¹
 
 for the sums G (M, M) and R (M, M'), the target vectors Ψ (N, M') of all items, a ridge λ, and a ridge μ of the
-decoding: D ψ(i) are the weights by which target vectors are told apart best. One-hot targets need no decoding.
+decoding: D ψ(i) are the weights by which target vectors are told apart best. One-hot targets need no decoding. With
+κ above 0, W is pulled towards the weights C (M, M').
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,21 +20,33 @@ BLOCK = 4096
 
 @dataclass(frozen=True, eq=False)
 class RidgePath:
-    """The solutions of a ridge regression for all λ, from one eigendecomposition of the Gram matrix."""
+    """The solutions of a ridge regression for all λ and κ, from one eigendecomposition of the Gram matrix."""
 
     eigenvalues: Tensor  # (M,)
     vectors: Tensor  # (M, M)
     projected: Tensor  # (M, M'): vectorsᵀ R
+    prior: Tensor | None = None  # (M, M'): vectorsᵀ C
 
     @classmethod
-    def of(cls, statistics: Statistics) -> "RidgePath":
-        """Decompose the sums of some users."""
-        eigenvalues, vectors = torch.linalg.eigh(statistics[GRAM])
-        return cls(eigenvalues.clamp(min=0), vectors, vectors.T @ statistics[CROSS])
+    def of(cls, statistics: Statistics, prior: Tensor | None = None) -> "RidgePath":
+        """Decompose the sums of some users; `prior` are the weights C.
 
-    def weights(self, ridge: float) -> Tensor:
-        """Solve for one λ: (M, M') float64."""
-        return self.vectors @ (self.projected / (self.eigenvalues + ridge).unsqueeze(1))
+        C may be of one block of features, (M / K, M'), of K that stand one after the other: each block is pulled
+        towards C / K, so that the sum of the blocks is pulled towards C.
+        """
+        eigenvalues, vectors = torch.linalg.eigh(statistics[GRAM])
+        path = cls(eigenvalues.clamp(min=0), vectors, vectors.T @ statistics[CROSS])
+        if prior is None:
+            return path
+        return replace(path, prior=vectors.unflatten(0, (-1, len(prior))).mean(0).T @ prior)
+
+    def weights(self, ridge: float, pull: float = 0.0) -> Tensor:
+        """Solve for one λ and κ: (M, M') float64. Only with a prior can κ be above 0."""
+        projected = self.projected
+        if pull:
+            assert self.prior is not None, "there are no weights to pull towards"
+            projected = projected + pull * self.prior
+        return self.vectors @ (projected / (self.eigenvalues + ridge + pull).unsqueeze(1))
 
 
 def target_gram(targets: Tensor, rows: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from fedrec.recsys.closed_form.packing import pack, unpack
 from fedrec.recsys.closed_form.search import Hyperparameters
 from fedrec.recsys.closed_form.solve import RidgePath, decoding, target_gram
 from fedrec.recsys.closed_form.statistics import GRAM, Accumulator, FeatureSums, ItemSums, Statistics, sum_statistics
+from fedrec.recsys.closed_form.text_prior import text_weights
 from fedrec.recsys.hardware import workers
 from fedrec.recsys.model.lora import Adapter
 
@@ -31,6 +32,10 @@ WEIGHTS, SHARE = "closed.weights", "closed.share"
 
 MAX_ITEMS = 8192
 """Items that features `ids` are offered for: the sums of more take more than 1 GiB."""
+
+
+TEXT_RIDGE = 1.0
+"""The ridge of the text weights that ids are pulled towards; a text's squared length is 1."""
 
 
 class UserSums(NamedTuple):
@@ -97,11 +102,18 @@ class ClosedFormMethod:
             return ItemSums(self.width, self.config.kernel)
         return FeatureSums(self.features, self.features, self.config.kernel)
 
+    @cached_property
+    def text_weights(self) -> Tensor | None:
+        """The weights between items that their texts give, (N, N), if the search pulls towards them."""
+        return text_weights(self.embeddings, TEXT_RIDGE, self.trainable_rows) if any(self.config.priors) else None
+
     def solver(self, total: Statistics) -> "Solver":
         """Prepare the solutions of sums over users, as they travel."""
         rows = torch.from_numpy(self.trainable_rows)
         gram = None if self.features is None else target_gram(self.features, rows)
-        return Solver(RidgePath.of(unpack(total)), gram, 1.0 if self.features is None else self.width / 2)
+        return Solver(
+            RidgePath.of(unpack(total), self.text_weights), gram, 1.0 if self.features is None else self.width / 2
+        )
 
     def cut(self, solution: Adapter, total: Statistics) -> CutSolution:
         """Cut a solution of sums, as they travel, to the rank that is served."""
@@ -141,7 +153,7 @@ class Solver:
 
     def solve(self, chosen: Hyperparameters) -> Adapter:
         """Solve for one choice: `closed.weights` and `closed.share`, float32."""
-        weights = self.path.weights(chosen.ridge * self.scale)
+        weights = self.path.weights(chosen.ridge * self.scale, chosen.prior * self.scale)
         if self.target_gram is not None:
             weights = weights @ decoding(self.target_gram, chosen.decode * self.scale)
         return {WEIGHTS: weights.float(), SHARE: torch.tensor([chosen.share])}

@@ -1,0 +1,196 @@
+"""Weights between ids that are pulled towards those of the items' texts: by hand, against dense solutions, in runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fedrec.data.dataset import Dataset
+from fedrec.data.errors import InputError
+from fedrec.data.shard import Shard
+from fedrec.federation.checkpoint import State
+from fedrec.federation.config import from_flat
+from fedrec.federation.setup import TrainingSetup
+from fedrec.recsys.baselines.neighbours import ease_weights
+from fedrec.recsys.baselines.whitening import whiten
+from fedrec.recsys.closed_form.contexts import DecayKernel
+from fedrec.recsys.closed_form.solve import RidgePath
+from fedrec.recsys.closed_form.statistics import CROSS, GRAM, ItemSums, Statistics, sum_statistics
+from fedrec.recsys.closed_form.text_prior import text_weights
+from fedrec.recsys.recommender import FILES, Recommender
+from fedrec.recsys.training.closed_form import WEIGHTS, ClosedFormMethod
+from fedrec.training import train
+from tests.support.toy_world import SMALL, shard_of, small_config
+
+IDS: dict[str, Any] = {"method": "closed-form", "features": "ids", "ridges": "0.1,1,10"}
+PULLED: dict[str, Any] = IDS | {"priors": "0,1,3"}
+
+
+def some_sums(items: int = 9) -> Statistics:
+    rng = np.random.default_rng(0)
+    histories = [rng.integers(0, items, length) for length in (3, 8, 20, 2)]
+    return sum_statistics(ItemSums(items, DecayKernel(0.8, reverse=0.5)), histories)
+
+
+def drawn(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+# ---- the weights of texts
+
+
+def test_weights_of_three_texts_by_hand() -> None:
+    """One direction, in which the texts lie at -1, 0 and 1, less their mean: z = (-1, 0, 1), so that A = 1/3 with a
+    ridge of 1, and C_02 = -1/3 / (1 - 1/3)."""
+    found = text_weights(torch.tensor([[4.0], [5.0], [6.0]]), 1.0)
+    assert found.flatten().tolist() == pytest.approx([0, 0, -0.5, 0, 0, 0, -0.5, 0, 0], abs=1e-6)
+
+
+@pytest.mark.parametrize(("items", "width"), [(12, 4), (4, 12)])
+def test_weights_of_texts_are_those_of_ease(items: int, width: int) -> None:
+    """EASE, with the directions of the whitened texts in place of users."""
+    embeddings = 5 + drawn(items, width).float() * torch.arange(1, width + 1)
+    whitened = whiten(embeddings, 1.0)
+    golden = ease_weights((whitened @ whitened.T).numpy(), 0.7)
+    assert text_weights(embeddings, 0.7).numpy() == pytest.approx(golden, abs=1e-5)
+
+
+def test_a_text_that_training_may_not_use_is_regressed_on_the_others_and_changes_none() -> None:
+    embeddings = 5 + drawn(12, 3).float()
+    rows = np.arange(11)
+    found = text_weights(embeddings, 0.7, rows)
+    assert torch.allclose(found[:11, :11], text_weights(embeddings[:11], 0.7), atol=1e-6)
+    twin = torch.cat([embeddings[:11], embeddings[3:4]])  # the last has the text of item 3
+    of_twin = text_weights(twin, 0.7, rows)
+    whitened = whiten(embeddings[:11], 1.0)
+    golden = torch.linalg.solve(whitened @ whitened.T + 0.7 * torch.eye(11), whitened @ whitened[3])
+    assert of_twin[:11, 11].numpy() == pytest.approx(golden.numpy(), abs=1e-5)
+    assert torch.allclose(of_twin[11, :3], of_twin[3, :3])
+
+
+# ---- the solution
+
+
+def test_a_pull_by_hand() -> None:
+    """One item, G = 2, R = 3: with λ = 1, κ = 2 and C = 5, W = (3 + 2 · 5) / (2 + 1 + 2)."""
+    one = {name: torch.tensor([[value]], dtype=torch.float64) for name, value in ((GRAM, 2.0), (CROSS, 3.0))}
+    assert RidgePath.of(one, torch.tensor([[5.0]]).double()).weights(1.0, 2.0).item() == pytest.approx(13 / 5)
+
+
+@pytest.mark.parametrize(("ridge", "pull"), [(0.1, 3.0), (10.0, 0.5), (1.0, 1000.0)])
+def test_the_solution_is_that_of_dense_equations_and_a_minimum(ridge: float, pull: float) -> None:
+    sums, prior = some_sums(), drawn(9, 9)
+    found = RidgePath.of(sums, prior).weights(ridge, pull)
+    golden = torch.linalg.solve(sums[GRAM] + (ridge + pull) * torch.eye(9), sums[CROSS] + pull * prior)
+    assert torch.allclose(found, golden, atol=1e-10)
+    slope = sums[GRAM] @ found - sums[CROSS] + ridge * found + pull * (found - prior)
+    assert slope.abs().max() < 1e-9
+
+
+def test_an_endless_pull_gives_the_prior_and_none_the_bytes_without_one() -> None:
+    sums, prior = some_sums(), drawn(9, 9)
+    path = RidgePath.of(sums, prior)
+    assert torch.allclose(path.weights(1.0, 1e12), prior, atol=1e-9)
+    assert torch.equal(path.weights(1.0), RidgePath.of(sums).weights(1.0))
+
+
+def test_blocks_of_features_share_the_prior() -> None:
+    """Two blocks of contexts: each is pulled towards half of C, so that an event that is in both scores by C."""
+    prior = drawn(9, 9)
+    half = drawn(40, 18)
+    sums = {GRAM: half.T @ half, CROSS: half.T @ drawn(40, 9)}
+    both = torch.cat([prior / 2, prior / 2])
+    golden = torch.linalg.solve(sums[GRAM] + 3 * torch.eye(18), sums[CROSS] + 2 * both)
+    assert torch.allclose(RidgePath.of(sums, prior).weights(1.0, 2.0), golden, atol=1e-10)
+
+
+# ---- a method
+
+
+def method_of(embeddings: Tensor, rows: np.ndarray, **settings: Any) -> ClosedFormMethod:
+    return ClosedFormMethod(embeddings, rows, small_config(**PULLED | settings).closed_form, seed=0, held_out=2)
+
+
+def solved(method: ClosedFormMethod, shard: Shard) -> Tensor:
+    sums = method.sum_users(shard, np.arange(len(shard))).statistics
+    return method.solver(sums).solve(small_config(**PULLED).search_space.middle)[WEIGHTS]
+
+
+def test_an_item_without_events_is_scored_by_its_text(embeddings: Tensor) -> None:
+    """Item 23 is in no history: without a pull it scores 0 after any, and with one by its text. As an event, it says
+    κ / (λ + κ) of what its text says."""
+    method, plain = method_of(embeddings, np.arange(24)), method_of(embeddings, np.arange(24), priors="0")
+    shard = shard_of([[0, 1, 2, 3, 4, 5], [5, 6, 7, 8, 9, 10]])
+    sums = method.sum_users(shard, np.arange(2)).statistics
+    found = method.solver(sums).path.weights(1.0, 3.0)
+    assert plain.solver(sums).path.weights(1.0)[:, 23].abs().max() == 0
+    assert method.text_weights is not None
+    assert torch.allclose(found[23], 3 / 4 * method.text_weights[23], atol=1e-9)
+    assert torch.allclose(found[15], 3 / 4 * method.text_weights[15], atol=1e-9)
+    assert found[:, 23].abs().max() > 0.01
+
+
+def test_items_that_training_may_not_use_have_weights_and_change_no_others(embeddings: Tensor) -> None:
+    other = embeddings.clone()
+    other[20:] = other[:4]
+    shard = shard_of([[0, 1, 2, 3, 4, 20, 21], [5, 6, 7, 8, 22, 23]])
+    ours, theirs = (solved(method_of(matrix, np.arange(20)), shard) for matrix in (embeddings, other))
+    assert torch.equal(ours[:20, :20], theirs[:20, :20])
+    assert not torch.equal(ours[:20, 20:], theirs[:20, 20:])
+    assert ours[:20, 20:].abs().max() > 0.01
+
+
+def test_a_pull_without_ids_is_refused() -> None:
+    with pytest.raises(InputError, match=r"setting priors: texts give weights between items.*use features = 'ids'"):
+        from_flat({"method": "closed-form", "priors": "0,10"})
+    with pytest.raises(InputError, match="setting priors = '-1'"):
+        from_flat(IDS | {"priors": "-1"})
+
+
+# ---- a run
+
+
+def test_a_run_searches_the_pull_and_serves_what_it_chose(toy: Path, tmp_path: Path) -> None:
+    dataset = Dataset.open(toy)
+    run = train(dataset, out=tmp_path / "run", progress=False, **SMALL | PULLED)
+    state = State.load(tmp_path / "run")
+    assert state
+    assert state.chosen
+    candidates = [candidate for candidate in run.rounds["candidate"].to_list() if candidate]
+    assert [(one["ridge"], one["prior"]) for one in candidates[:3]] == [(1.0, 1.0), (0.1, 1.0), (10.0, 1.0)]
+    assert [one["prior"] for one in candidates[3:]] == [0.0, 3.0]
+    assert run.card["sums"]["chosen"] == state.chosen.as_record()
+    setup = TrainingSetup(dataset, run.config)
+    served = Recommender.load(tmp_path / "run").scorer()
+    histories = [dataset.shard.history(user, "test") for user in range(12)]
+    ours = setup.method.scorer(state.best, dataset.shard, "test", {})(range(12))
+    assert torch.equal(served(histories).argmax(-1), ours.argmax(-1))
+
+
+def test_no_pull_is_the_run_of_before(toy: Path, tmp_path: Path) -> None:
+    """Also where other pulls were tried, and no pull was the best."""
+    dataset = Dataset.open(toy)
+    train(dataset, out=tmp_path / "before", progress=False, **SMALL | IDS | {"ridges": "1"})
+    run = train(dataset, out=tmp_path / "run", progress=False, **SMALL | IDS | {"ridges": "1", "priors": "0,0"})
+    assert run.card["sums"]["chosen"]["prior"] == 0
+    for name in FILES:
+        if (tmp_path / "before" / name).exists() and name != "card.json":
+            assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "before" / name).read_bytes(), name
+
+
+def test_users_are_forgotten_from_a_run_with_a_pull(toy: Path, tmp_path: Path) -> None:
+    """The sums do not know of the pull: what is left is solved with it again."""
+    dataset = Dataset.open(toy)
+    run = train(dataset, out=tmp_path / "run", progress=False, **SMALL | PULLED | {"ridges": "1", "priors": "3"})
+    left = run.forget(["person-11"], dataset)
+    state = State.load(left.folder)
+    assert state
+    closed_form = TrainingSetup(dataset, run.config).closed_form
+    others = closed_form.sum_users(dataset.shard, np.arange(11)).statistics
+    assert state.chosen
+    assert torch.equal(closed_form.solver(others).solve(state.chosen)[WEIGHTS], state.best[WEIGHTS])
+    assert json.loads((left.folder / "card.json").read_text("utf-8"))["revisions"][0]["kind"] == "forget"
