@@ -1,19 +1,24 @@
 """The rounds of the closed form over a Grid: one exchange of sums, then a validation of each candidate solution.
 
-Both are rounds like those of training: a line in the log, a checkpoint, and a resumed run goes on with the next.
+With final sums, two more follow: a validation of what was chosen, as it would be served, and a second exchange, with
+fewer events held out, from which the finished model is solved.
+
+All are rounds like those of training: a line in the log, a checkpoint, and a resumed run goes on with the next.
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flwr.serverapp import Grid
 
 from fedrec.data.errors import InputError
-from fedrec.federation import wire
+from fedrec.federation import round_log, wire
 from fedrec.federation.aggregate import aggregate
 from fedrec.federation.census import with_new_nodes
 from fedrec.federation.checkpoint import State
+from fedrec.federation.config import RunConfig
 from fedrec.federation.exchange import RoundReport, orders_per_node, request_updates
 from fedrec.federation.members import Members, marks_of
 from fedrec.federation.messages import Order
@@ -23,7 +28,9 @@ from fedrec.federation.round_log import RoundLog
 from fedrec.federation.rounds import SCORE, Stopwatch, round_metrics
 from fedrec.federation.run_statistics import RunSums, Sums, load_total
 from fedrec.federation.sampling import sample_clients
+from fedrec.federation.served import Served
 from fedrec.federation.setup import TrainingSetup
+from fedrec.recsys.model.lora import Adapter
 from fedrec.recsys.training.hybrid import split_adapter
 
 
@@ -33,16 +40,26 @@ def run(grid: Grid, roster: Roster, state: State, setup: TrainingSetup, log: Rou
     Without validation the middle of the search space is taken. Raises `InputError` if nobody answered, with everything
     before it saved.
     """
-    first = setup.config.training_rounds + 1
-    if state.round < first:
+    config = setup.config
+    if state.round < config.summing_rounds[0]:
         state = _exchange_sums(grid, roster, state, setup, log)
-    if state.round < setup.config.last_round:
+    if state.round < config.last_choice:
         state = _choose(grid, roster, state, setup, log)
+    if state.round < config.last_round - 1:
+        state = _validate_chosen(grid, roster, state, setup, log)
+    if state.round < config.last_round:
+        state = _exchange_sums(grid, roster, state, setup, log)
     return state
 
 
+def validation_before(folder: Path, config: RunConfig) -> dict[str, float]:
+    """Return the validation of what was chosen, before the final sums, from a run's log."""
+    return next(record["validation"] for record in round_log.read(folder) if record["round"] == config.last_round - 1)
+
+
 def _exchange_sums(grid: Grid, roster: Roster, state: State, setup: TrainingSetup, log: RoundLog) -> State:
-    """Request the sums of all users, add them up, and save them in the run's folder."""
+    """Request the sums of all users, add them up, and save them in the run's folder; solve them for what validation has
+    chosen or, if it does not choose, for the middle of the search space."""
     watch, number, config = Stopwatch(), state.round + 1, setup.config
     everyone = with_new_nodes(grid, roster, set(map(int, roster.nodes)), config)
     order = Order(number, np.arange(len(everyone)), run=state.run)
@@ -55,10 +72,10 @@ def _exchange_sums(grid: Grid, roster: Roster, state: State, setup: TrainingSetu
     by_node = dict(zip(report.nodes, map(Sums.of, report.updates), strict=True))
     RunSums(sums, by_node, _members(everyone, report, state.run)).save(log.folder)
     state = replace(state, round=number, roster=everyone.fingerprint)
-    if "validation" not in config.measured:
-        chosen = config.search_space.middle
+    if state.chosen or not config.validated:
+        chosen = state.chosen or config.search_space.middle
         solution = setup.closed_form.solver(sums.statistics).solve(chosen)
-        state = state.with_candidate(_beside(state, solution), chosen, 0.0)
+        state = state.with_solution(_beside(state, solution), chosen)
     without_examples = {"clients_without_examples": sums.users - sums.learners}
     _record(state, log, watch, report, {"users": len(everyone), **without_examples})
     return state
@@ -75,21 +92,40 @@ def _choose(grid: Grid, roster: Roster, state: State, setup: TrainingSetup, log:
     config, space = setup.config, setup.config.search_space
     solver = setup.closed_form.solver(load_total(log.folder).statistics)
     ranked = sample_clients(roster, config.validation_users, config.seed, 0, config.node_share)
-    while state.round < config.last_round:
+    while state.round < config.last_choice:
         watch, number = Stopwatch(), state.round + 1
         chosen = space.propose(number - config.training_rounds - 2, state.chosen)
         candidate = _beside(state, solver.solve(chosen))
         order = Order(number, ranked, split="validation", run=state.run)
-        report = request_updates(grid, wire.EVALUATE, orders_per_node(roster, order), candidate, config)
-        if report.metrics is None:
-            raise InputError(f"no user was ranked in round {number}; bring the nodes back and resume")
-        state = replace(state, round=number).with_candidate(candidate, chosen, report.metrics[SCORE])
-        found = {"validation": report.metrics, "users": len(roster), "candidate": chosen.as_record()}
+        report, metrics = _rank(grid, roster, order, candidate, config)
+        state = replace(state, round=number).with_candidate(candidate, chosen, metrics[SCORE])
+        found = {"validation": metrics, "users": len(roster), "candidate": chosen.as_record()}
         _record(state, log, watch, report, found)
     return state
 
 
-def _beside(state: State, solution: dict[str, Any]) -> dict[str, Any]:
+def _validate_chosen(grid: Grid, roster: Roster, state: State, setup: TrainingSetup, log: RoundLog) -> State:
+    """Rank the validation items of all users by what was chosen, as it would be served without final sums."""
+    watch, number = Stopwatch(), state.round + 1
+    served = Served.load(log.folder, setup, state)
+    order = Order(number, np.arange(len(roster)), split="validation", run=state.run)
+    report, metrics = _rank(grid, roster, order, served.adapter, setup.config)
+    state = replace(state, round=number)
+    _record(state, log, watch, report, {"validation": metrics, "users": len(roster)})
+    return state
+
+
+def _rank(
+    grid: Grid, roster: Roster, order: Order, adapter: Adapter, config: RunConfig
+) -> tuple[RoundReport, dict[str, float]]:
+    """Request a ranking, and return the report with its metrics. Raises `InputError` if no user was ranked."""
+    report = request_updates(grid, wire.EVALUATE, orders_per_node(roster, order), adapter, config)
+    if report.metrics is None:
+        raise InputError(f"no user was ranked in round {order.round}; bring the nodes back and resume")
+    return report, report.metrics
+
+
+def _beside(state: State, solution: Adapter) -> Adapter:
     """Return the best towers so far, with a solution of the closed form."""
     return split_adapter(state.best)[0] | solution
 

@@ -101,11 +101,28 @@ class RunConfig:
         return self.rounds if self.method_row.trained else 0
 
     @property
-    def last_round(self) -> int:
-        """The last round: those of training, the exchange of sums, and a validation of each candidate solution."""
+    def last_choice(self) -> int:
+        """The last round of a choice on validation: those of training, the exchange of sums, and a validation of each
+        candidate solution."""
         if not self.method_row.summed:
             return self.training_rounds
-        return self.training_rounds + 1 + ("validation" in self.measured) * len(self.search_space)
+        return self.training_rounds + 1 + self.validated * len(self.search_space)
+
+    @property
+    def last_round(self) -> int:
+        """The last round: after the choice, with final sums, a validation of what was chosen and a second exchange."""
+        return self.last_choice + 2 * self.final_sums
+
+    @property
+    def final_sums(self) -> bool:
+        """Whether sums are exchanged once more after the choice, with fewer events held out."""
+        return self.closed_form.final_held_out < 2
+
+    @property
+    def summing_rounds(self) -> tuple[int, ...]:
+        """The rounds in which sums are exchanged; the last ones are those of the finished model."""
+        first = self.training_rounds + 1
+        return (first, self.last_round) if self.final_sums else (first,)
 
     @property
     def search_space(self) -> SearchSpace:
@@ -113,9 +130,29 @@ class RunConfig:
         return SearchSpace.of(self.closed_form, blended=self.method_row.trained)
 
     @property
-    def measured(self) -> tuple[str, ...]:
-        """The splits whose items training does not see, so that the run can be evaluated on them."""
+    def validated(self) -> bool:
+        """Whether the items of validation are held out, so that they choose."""
+        return "validation" in self.rankable
+
+    @property
+    def rankable(self) -> tuple[str, ...]:
+        """The splits that nodes rank: no client sees their items before the final sums."""
         return ("test", "validation")[: self.held_out]
+
+    @property
+    def final_held_out(self) -> int:
+        """Last events of each user that nothing in the finished model has seen."""
+        return min(self.held_out, self.closed_form.final_held_out)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The splits whose items the finished model has not seen, so that it can be evaluated on them."""
+        return ("test", "validation")[: self.final_held_out]
+
+    @property
+    def what_was_seen(self) -> str:
+        """The setting by which the finished model has seen items of a split, for messages."""
+        return f"{'final_held_out' if self.final_sums else 'held_out'} = {self.final_held_out}"
 
 
 Section = ModelConfig | FitConfig | ServerConfig | ClosedFormConfig | FederatedBaselineConfig
@@ -186,10 +223,23 @@ def _check_combination(config: RunConfig) -> None:
         raise InputError(f"setting bits = {config.bits}: {method} sends numbers as they are; leave bits at 32")
     if config.bits < 32 and row.summed and config.closed_form.features == "ids":
         raise InputError(f"setting bits = {config.bits}: sums over ids are sent as they are; leave bits at 32")
+    _check_final_sums(config)
     if any(config.closed_form.priors) and config.closed_form.features != "ids":
         raise InputError(
             "setting priors: texts give weights between items, and features = 'text' has none to pull towards them; "
             "leave priors at 0, or use features = 'ids'"
+        )
+
+
+def _check_final_sums(config: RunConfig) -> None:
+    """Raise `InputError` if sums are to be exchanged once more in a run that has none, or that chooses nothing."""
+    setting = f"setting final_held_out = {config.closed_form.final_held_out}"
+    if config.final_sums and not config.method_row.summed:
+        raise InputError(f"{setting}: {config.method} exchanges no sums; leave final_held_out at 2")
+    if config.final_sums and not config.validated:
+        raise InputError(
+            f"{setting}: with held_out = {config.held_out} validation chooses nothing, and the first sums are final; "
+            "set held_out = 2, or leave final_held_out at 2"
         )
 
 

@@ -96,11 +96,12 @@ class Node:
             raise OrderRefused(f"an order is refused: {self.config.method} has no statistics to sum")
         validate_order(order, adapter, OrderLimits.to_sum(self.config, len(self.shard)))
         closed_form, coded = self.setup.closed_form, self.config.bits < 32
+        to_choose = order.round != self.config.summing_rounds[-1]
         groups = order.users.reshape(-1, 1) if coded else closed_form.groups(order.users)
         _ = closed_form.features  # before the threads start, so that they are computed once
 
         def sum_group(users: np.ndarray) -> Update:
-            statistics, learners = closed_form.sum_users(self.shard, users)
+            statistics, learners = closed_form.sum_users(self.shard, users, to_choose)
             sums = Update(order.round, len(users), statistics, {"learners": float(learners)})
             return self._coded(sums, self.shard.salts[users]) if coded else sums
 

@@ -57,7 +57,7 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, log: RoundL
         speed = report.clients_answered / watch.seconds
         # validate
         evaluation = RoundReport()
-        if "validation" not in config.measured:
+        if not config.validated:
             state = state.with_best_adapter() if total else state
         elif number % config.validate_every == 0 or number == config.rounds:
             order = Order(number, validation_users, split="validation", run=state.run)

@@ -39,7 +39,7 @@ class Summand:
     @classmethod
     def of(cls, setup: TrainingSetup, shard: Shard, users: np.ndarray) -> Self:
         """Sum the statistics of users (u,) of a shard, in the way in which a node answers the order for them."""
-        order = Order(setup.config.training_rounds + 1, users)
+        order = Order(setup.config.summing_rounds[-1], users)
         answer = Node(shard, setup).sum_statistics(order, {})
         return cls(Sums.of(answer), shard.select(users).tickets())
 

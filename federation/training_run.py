@@ -130,11 +130,11 @@ def _check_free(out: Path) -> None:
 
 def _check_held_out(setup: TrainingSetup) -> None:
     """Raise `InputError` if the run would train on items that are cold by the dataset's split."""
-    held_out, dataset = setup.config.held_out, setup.dataset
-    if held_out < 2 and "cold" in dataset.catalogue.frame.columns:
+    config, dataset = setup.config, setup.dataset
+    if config.final_held_out < 2 and "cold" in dataset.catalogue.frame.columns:
         raise InputError(
-            f"setting held_out = {held_out}: the items that {dataset.folder} holds out are cold, and no client may "
-            "train on them; leave held_out at 2, or prepare the data without cold items"
+            f"setting {config.what_was_seen}: the items that {dataset.folder} holds out are cold, and no client may "
+            f"train on them; leave {config.what_was_seen.split()[0]} at 2, or prepare the data without cold items"
         )
 
 
@@ -165,6 +165,8 @@ def _train(grid: Grid, run: TrainingRun, observe: Observer) -> None:
     # evaluate the best round, as it is served
     served = Served.load(out, setup, state)
     metrics = {split: _evaluate(grid, roster, served, split) for split in config.measured}
+    if config.final_sums:  # they hold the items of validation, which was measured before them
+        metrics["validation"] = {"full": closed_form_rounds.validation_before(out, config)}
     # write
     card = load_card(out) | {"finished": True, "rounds": state.round, "best_round": state.best_round}
     save_json(out / METRICS, metrics)
@@ -178,7 +180,8 @@ def write_run(out: Path, served: Served, card: dict[str, Any]) -> None:
     """
     setup, state = served.setup, served.state
     if state.chosen and served.total:
-        card["sums"] = {"chosen": state.chosen.as_record(), **run_statistics.summarise(out, served.total)}
+        about = {"chosen": state.chosen.as_record(), "held_out": setup.config.final_held_out}
+        card["sums"] = about | run_statistics.summarise(out, served.total)
     if setup.config.method_row.servable:
         served.artifact(card).save(out)
     else:

@@ -25,7 +25,7 @@ class OrderLimits:
     """The limits of one kind of order: the run's promises, the node's users, and the adapters that it may bring."""
 
     users: int  # U
-    rounds: range
+    rounds: Sequence[int]
     templates: Sequence[Adapter]  # names, shapes and types; their numbers do not matter
     largest_clip: float  # 0: the order has no clip
     splits: tuple[str, ...]
@@ -40,15 +40,15 @@ class OrderLimits:
 
     @classmethod
     def to_sum(cls, config: RunConfig, users: int) -> Self:
-        """Build the limits of an order to sum statistics: it comes once, after the rounds of training."""
-        rounds = range(config.training_rounds + 1, config.training_rounds + 2)
-        return cls(users, rounds, [{}], 0.0, ("train",), PROTOCOLS[:1], config.held_out)
+        """Build the limits of an order to sum statistics: it comes once, after the rounds of training, and once more at
+        the end of a run with final sums."""
+        return cls(users, config.summing_rounds, [{}], 0.0, ("train",), PROTOCOLS[:1], config.held_out)
 
     @classmethod
     def to_evaluate(cls, config: RunConfig, users: int, templates: Sequence[Adapter]) -> Self:
         """Build the limits of an order to rank by one of some kinds of adapters."""
         rounds = range(1, config.last_round + 1)
-        return cls(users, rounds, templates, 0.0, config.measured, PROTOCOLS, config.held_out)
+        return cls(users, rounds, templates, 0.0, config.rankable, PROTOCOLS, config.held_out)
 
 
 def validate_order(order: Order, adapter: Adapter, limits: OrderLimits) -> None:
@@ -65,7 +65,8 @@ def _numbers(order: Order, limits: OrderLimits) -> Iterator[str]:
     if not rounds:
         yield f"round = {order.round}, and this run has no round of training"
     elif order.round not in rounds:
-        yield f"round = {order.round} is not {rounds[0]}{f' to {rounds[-1]}' if len(rounds) > 1 else ''}"
+        between = "to" if isinstance(rounds, range) else "or"
+        yield f"round = {order.round} is not {rounds[0]}{f' {between} {rounds[-1]}' if len(rounds) > 1 else ''}"
     if not 0 <= order.best < order.round:
         yield f"best = {order.best} is not a round before {order.round}, or 0"
     if most and not (math.isfinite(order.clip) and 0 < order.clip <= most):

@@ -29,13 +29,14 @@ def measure_contributions(folder: Path, setup: TrainingSetup, shapley: bool, pro
     asked for, `shapley`.
 
     The measure is NDCG@10 of the validation items, by the solution of some nodes' sums with the run's hyperparameters.
-    Raises `InputError` if the sums of nodes were not kept, or if the run was trained on the validation items.
+    If the validation items are in the sums, it is that of the test items. Raises `InputError` if the sums of nodes were
+    not kept, or if the run was trained on every event.
     """
     run = OpenRun.load(folder, setup)
     nodes = sorted(run.sums.by_node)
     _check_nodes(folder, setup, nodes, shapley)
     asked = coalitions(nodes, shapley)
-    users, values = _validation_users(setup), dict[Coalition, float]()
+    users, values = _ranked_users(setup), dict[Coalition, float]()
     for done, some in enumerate(asked):
         progress(done, len(asked))
         values[some] = _score(run, some, users)
@@ -44,10 +45,10 @@ def measure_contributions(folder: Path, setup: TrainingSetup, shapley: bool, pro
 
 
 def _check_nodes(folder: Path, setup: TrainingSetup, nodes: Sequence[int], shapley: bool) -> None:
-    if "validation" not in setup.config.measured:
+    if not setup.config.measured:
         raise InputError(
-            f"{folder} was trained on the validation items too (held_out = {setup.config.held_out}), so they cannot "
-            "measure; train with held_out = 2"
+            f"{folder} was trained on every event ({setup.config.what_was_seen}), so that none can measure; train with "
+            "held_out = 2"
         )
     if len(nodes) < 2:
         raise InputError(
@@ -60,21 +61,22 @@ def _check_nodes(folder: Path, setup: TrainingSetup, nodes: Sequence[int], shapl
         )
 
 
-def _validation_users(setup: TrainingSetup) -> list[int]:
+def _ranked_users(setup: TrainingSetup) -> list[int]:
     """Draw the users to rank, as the run's validations do."""
     roster = Roster.empty({}).with_node(1, setup.dataset.shard.tickets())
     return roster.users[sample_clients(roster, setup.config.validation_users, setup.config.seed, 0)].tolist()
 
 
 def _score(run: OpenRun, nodes: Coalition, users: Sequence[int]) -> float:
-    """Solve the sums of some nodes, and rank the validation items."""
+    """Solve the sums of some nodes, and rank the items that are not in them."""
     assert run.state.chosen
     method, closed_form, shard = run.setup.method, run.setup.closed_form, run.setup.dataset.shard
     zeros = {name: tensor * 0 for name, tensor in run.sums.total.statistics.items()}
     total = reduce(add, (run.sums.by_node[node] for node in nodes), Sums(zeros, 0, 0))
     adapter = split_adapter(run.state.best)[0] | closed_form.solver(total.statistics).solve(run.state.chosen)
-    score = method.scorer(adapter, shard, "validation", {})
-    return metric_means(metric_sums(rank_users(score, shard, users, "validation").ranks))[SCORE]
+    split = run.setup.config.measured[-1]
+    score = method.scorer(adapter, shard, split, {})
+    return metric_means(metric_sums(rank_users(score, shard, users, split).ranks))[SCORE]
 
 
 def _as_frame(by_node: Mapping[int, Sums], values: Mapping[Coalition, float], shapley: bool) -> pl.DataFrame:

@@ -42,7 +42,7 @@ def personalise_run(run: Run, dataset: Dataset, alone: bool, choices: Choices) -
     It begins from the run's adapter or, if `alone`, from a new one, and ranks by the towers alone. `dataset` comes from
     `Run.open_dataset`. Raises `InputError` if the run was trained on the validation items.
     """
-    if not alone and "validation" not in run.config.measured:
+    if not alone and not run.config.validated:
         raise InputError(
             f"{run.folder} was trained on the validation items too (held_out = {run.config.held_out}), so they cannot "
             "choose; personalise a run with held_out = 2"

@@ -181,7 +181,7 @@ class Run:
     def rank_held_out(self, dataset: Dataset, protocol: str = "full", split: str = "test") -> Ranking:
         """Rank on a dataset that `open_dataset` has returned. Raises `InputError` for a split that was trained on."""
         if split not in self.measured_splits:
-            raise InputError(f"{self.folder} was trained on the {split} items (held_out = {self.config.held_out})")
+            raise InputError(f"{self.folder} was trained on the {split} items ({self.config.what_was_seen})")
         return rank_held_out(self.recommender.scorer(), dataset, protocol, split)
 
     @property
@@ -189,8 +189,8 @@ class Run:
         """The splits that the run was not trained on. Raises `InputError` if there is none."""
         if not self.config.measured:
             raise InputError(
-                f"{self.folder} was trained on every event (held_out = 0): nothing is left to measure it with; train "
-                "with held_out = 2 or 1 to measure, and with 0 to serve"
+                f"{self.folder} was trained on every event ({self.config.what_was_seen}): nothing is left to measure it "
+                "with; train with held_out = 2 or 1 to measure, and with 0 to serve"
             )
         return self.config.measured
 

@@ -100,7 +100,7 @@ def test_each_round_is_a_line_and_the_best_candidate_is_kept(toy: Path, tmp_path
         best["candidate"],
     )
     card = json.loads((tmp_path / "run" / "card.json").read_text())
-    assert card["sums"] == {"chosen": best["candidate"], "users": 12, "learners": 12, "nodes_kept": 3}
+    assert card["sums"] == {"chosen": best["candidate"], "held_out": 2, "users": 12, "learners": 12, "nodes_kept": 3}
     assert (card["finished"], card["rounds"], card["best_round"]) == (True, 8, best["round"])
     assert float(state.best[SHARE]) == np.float32(best["candidate"]["share"])
 
@@ -158,7 +158,7 @@ def test_the_sums_of_very_many_nodes_are_not_kept_apart(
 def test_without_validation_the_middle_is_taken(toy: Path, tmp_path: Path, held_out: int) -> None:
     state = finished(toy, tmp_path / "run", **HYBRID, held_out=held_out)
     assert state.chosen
-    assert state.chosen.as_record() == {"ridge": 1.0, "decode": 0.1, "share": 0.6}
+    assert state.chosen.as_record() == {"ridge": 1.0, "decode": 0.1, "share": 0.6, "prior": 0.0}
     assert (state.round, state.best_round) == (3, 3)
     assert WEIGHTS in state.best
     assert list(json.loads((tmp_path / "run" / METRICS).read_text())) == ["test"] * held_out

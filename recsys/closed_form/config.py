@@ -46,6 +46,11 @@ class ClosedFormConfig:
     blend_shares: Annotated[tuple[Share, ...], MinLen(1)] = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
     """Shares of the closed form in the scores of a hybrid, to choose from in the same way."""
 
+    final_held_out: Annotated[int, Interval(ge=0, le=2)] = 2
+    """Last events of each user that the sums of the finished model leave out. Below 2, sums are exchanged once more,
+    after validation has chosen. 1: for a model to measure on the test items; 0: for one to serve; 2: the first sums are
+    final."""
+
     served_rank: Annotated[int, Ge(1)] = 512
     """Width of the closed form's part of a served vector: the solution is cut to this rank before it is measured."""
 

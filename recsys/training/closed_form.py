@@ -86,16 +86,20 @@ class ClosedFormMethod:
         """Split users into groups whose sums are computed side by side: one per worker; of ids one, for the memory."""
         return [users] if self.features is None else np.array_split(users, min(workers(), len(users)))
 
-    def sum_users(self, shard: Shard, users: np.ndarray) -> UserSums:
+    def sum_users(self, shard: Shard, users: np.ndarray, to_choose: bool = False) -> UserSums:
         """Sum the statistics of users (U,), over their newest training events. The same users sum up to the same
-        numbers in any grouping."""
-        histories = [self.summed_events(shard, user) for user in users]
+        numbers in any grouping.
+
+        The sums are those of the finished model or, if that is to be chosen with others, those.
+        """
+        histories = [self.summed_events(shard, user, to_choose) for user in users]
         found = pack(sum_statistics(self._accumulator(), histories))
         return UserSums(found, sum(len(history) > 1 for history in histories))
 
-    def summed_events(self, shard: Shard, user: int) -> np.ndarray:
+    def summed_events(self, shard: Shard, user: int, to_choose: bool = False) -> np.ndarray:
         """Return the events of a user that the sums are computed from, oldest first: rows of the catalogue."""
-        return shard.training_events(user, self.held_out)[-self.config.statistic_events :]
+        held_out = self.held_out if to_choose else min(self.held_out, self.config.final_held_out)
+        return shard.training_events(user, held_out)[-self.config.statistic_events :]
 
     def _accumulator(self) -> Accumulator:
         if self.features is None:
