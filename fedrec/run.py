@@ -189,8 +189,8 @@ class Run:
         """The splits that the run was not trained on. Raises `InputError` if there is none."""
         if not self.config.measured:
             raise InputError(
-                f"{self.folder} was trained on every event ({self.config.what_was_seen}): nothing is left to measure it "
-                "with; train with held_out = 2 or 1 to measure, and with 0 to serve"
+                f"{self.folder} was trained on every event ({self.config.what_was_seen}): nothing is left to measure "
+                "it with; train with held_out = 2 or 1 to measure, and with 0 to serve"
             )
         return self.config.measured
 

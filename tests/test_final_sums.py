@@ -1,4 +1,4 @@
-"""Final sums: after the choice on validation, the model is solved once more from sums that hold the validation items."""
+"""Final sums: after the choice on validation, the model is solved again, from sums that hold the validation items."""
 
 import json
 import shutil
