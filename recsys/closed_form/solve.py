@@ -24,16 +24,19 @@ class RidgePath:
     eigenvalues: Tensor  # (M,)
     vectors: Tensor  # (M, M)
     projected: Tensor  # (M, M'): vectorsᵀ R
+    absent: Tensor  # (M,) bool: features that no context has
 
     @classmethod
     def of(cls, statistics: Statistics) -> "RidgePath":
         """Decompose the sums of some users."""
         eigenvalues, vectors = torch.linalg.eigh(statistics[GRAM])
-        return cls(eigenvalues.clamp(min=0), vectors, vectors.T @ statistics[CROSS])
+        absent = statistics[GRAM].diagonal() == 0
+        return cls(eigenvalues.clamp(min=0), vectors, vectors.T @ statistics[CROSS], absent)
 
     def weights(self, ridge: float) -> Tensor:
-        """Solve for one λ: (M, M') float64."""
-        return self.vectors @ (self.projected / (self.eigenvalues + ridge).unsqueeze(1))
+        """Solve for one λ: (M, M') float64. A feature that no context has gets zeros, which rounding would blur."""
+        weights = self.vectors @ (self.projected / (self.eigenvalues + ridge).unsqueeze(1))
+        return weights.masked_fill(self.absent.unsqueeze(1), 0.0)
 
 
 def target_gram(targets: Tensor, rows: Tensor) -> Tensor:

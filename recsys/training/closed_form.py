@@ -18,7 +18,14 @@ from fedrec.recsys.closed_form.bounds import SumBounds
 from fedrec.recsys.closed_form.config import ClosedFormConfig
 from fedrec.recsys.closed_form.features import FourierFeatures, Whitening
 from fedrec.recsys.closed_form.fusion import covariance
-from fedrec.recsys.closed_form.model import ClosedForm, CutSolution, LinearModel, Solution, TextFeatures
+from fedrec.recsys.closed_form.model import (
+    ClosedForm,
+    CutSolution,
+    LinearModel,
+    Solution,
+    TextFeatures,
+    centre_targets,
+)
 from fedrec.recsys.closed_form.packing import pack, unpack
 from fedrec.recsys.closed_form.search import Hyperparameters
 from fedrec.recsys.closed_form.solve import RidgePath, decoding, target_gram
@@ -116,7 +123,7 @@ class ClosedFormMethod:
     def user_vectors(self, adapter: Adapter) -> Callable[[Sequence[np.ndarray]], Tensor]:
         """Return a function from B histories to user vectors (B, M'); of texts, no event vectors are computed."""
         if self.features is None:
-            return LinearModel(self.config.kernel, adapter[WEIGHTS], self.candidates).user_vectors
+            return LinearModel(self.config.kernel, centre_targets(adapter[WEIGHTS].T).T, self.candidates).user_vectors
         contexts = LinearModel(self.config.kernel, self.features, self.features)
         return lambda histories: contexts.user_vectors(histories) @ adapter[WEIGHTS]
 
