@@ -26,7 +26,7 @@ from fedrec.recsys.closed_form.model import (
     TextFeatures,
     centre_targets,
 )
-from fedrec.recsys.closed_form.packing import pack, unpack
+from fedrec.recsys.closed_form.packing import pack, place_items, unpack
 from fedrec.recsys.closed_form.search import Hyperparameters
 from fedrec.recsys.closed_form.solve import RidgePath, decoding, target_gram
 from fedrec.recsys.closed_form.statistics import GRAM, Accumulator, FeatureSums, ItemSums, Statistics, sum_statistics
@@ -57,6 +57,7 @@ class ClosedFormMethod:
     config: ClosedFormConfig
     seed: int
     held_out: int  # events at each history's end that do not count
+    fitted: FourierFeatures | None = None  # of texts, from the run whose sums are changed; None: fitted to `embeddings`
 
     @cached_property
     def features(self) -> Tensor | None:
@@ -66,6 +67,8 @@ class ClosedFormMethod:
     @cached_property
     def feature_map(self) -> FourierFeatures:
         """The random features of text embeddings; their whitening is fitted to the items that training may use."""
+        if self.fitted:
+            return self.fitted
         whitening = Whitening.fit(self.embeddings[self.trainable_rows], self.config.whitening)
         return FourierFeatures.draw(whitening, self.config.feature_width, self.config.feature_bandwidth, self.seed)
 
@@ -103,6 +106,13 @@ class ClosedFormMethod:
         if self.features is None:
             return ItemSums(self.width, self.config.kernel)
         return FeatureSums(self.features, self.features, self.config.kernel)
+
+    def with_more_items(self, total: Statistics, rows: np.ndarray) -> Statistics:
+        """Move sums, as they travel, to this catalogue from one whose items have the rows (n,) here.
+
+        Over texts they stay as they are: no number in them belongs to an item.
+        """
+        return place_items(total, torch.from_numpy(rows), self.width) if self.features is None else total
 
     def solver(self, total: Statistics) -> "Solver":
         """Prepare the solutions of sums over users, as they travel."""

@@ -1,13 +1,14 @@
 """The two towers and the closed form in one run, with their scores blended."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fedrec.data.shard import Shard
+from fedrec.recsys.closed_form.features import FourierFeatures
 from fedrec.recsys.closed_form.fusion import Fusion, covariance
 from fedrec.recsys.model.lora import Adapter
 from fedrec.recsys.model.scoring import Scorer, UserScorer
@@ -26,6 +27,10 @@ class HybridMethod:
 
     towers: TwoTowerMethod
     closed_form: ClosedFormMethod
+
+    def with_feature_map(self, fitted: FourierFeatures) -> "HybridMethod":
+        """Return the method with features that were fitted before, to another catalogue."""
+        return replace(self, closed_form=replace(self.closed_form, fitted=fitted))
 
     def adapter(self) -> Adapter:
         """Return the towers' initial adapter."""
