@@ -72,12 +72,13 @@ def _members(roster: Roster, report: RoundReport, run: str) -> Members:
 
 def _choose(grid: Grid, roster: Roster, state: State, setup: TrainingSetup, log: RoundLog) -> State:
     """Validate the candidates that are left, and keep the best."""
+    if state.chosen and not state.trials:  # a run of a version that kept no trials, and searched the lists alone
+        return state
     config, space = setup.config, setup.config.search_space
     solver = setup.closed_form.solver(load_total(log.folder).statistics)
     ranked = sample_clients(roster, config.validation_users, config.seed, 0, config.node_share)
-    while state.round < config.last_round:
+    while state.round < config.last_round and (chosen := space.propose(state.trials)):
         watch, number = Stopwatch(), state.round + 1
-        chosen = space.propose(number - config.training_rounds - 2, state.chosen)
         candidate = _beside(state, solver.solve(chosen))
         order = Order(number, ranked, split="validation", run=state.run)
         report = request_updates(grid, wire.EVALUATE, orders_per_node(roster, order), candidate, config)

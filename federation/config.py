@@ -102,10 +102,10 @@ class RunConfig:
 
     @property
     def last_round(self) -> int:
-        """The last round: those of training, the exchange of sums, and a validation of each candidate solution."""
+        """The last round at most: those of training, the exchange of sums, and a validation of each candidate."""
         if not self.method_row.summed:
             return self.training_rounds
-        return self.training_rounds + 1 + ("validation" in self.measured) * len(self.search_space)
+        return self.training_rounds + 1 + ("validation" in self.measured) * self.search_space.most
 
     @property
     def search_space(self) -> SearchSpace:
