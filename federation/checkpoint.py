@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from fedrec.data.errors import InputError
 from fedrec.data.storage.atomic_files import replaced_file
 from fedrec.data.storage.reading import regular, require
 from fedrec.federation.optimisers import ServerConfig
-from fedrec.recsys.closed_form.search import Hyperparameters
+from fedrec.recsys.closed_form.search import Hyperparameters, Trial
 from fedrec.recsys.model.lora import Adapter
 from fedrec.recsys.training.hybrid import split_adapter
 
@@ -36,6 +36,7 @@ class State:
     run: str = ""  # drawn when the run began: by it nodes keep the client states of different runs apart
     roster: str = ""  # fingerprint of the users that could be asked last
     chosen: Hyperparameters | None = None  # of the closed form in `best`
+    trials: tuple[Trial, ...] = ()  # the candidates of the closed form so far
 
     @classmethod
     def start(cls, adapter: Adapter, config: ServerConfig) -> "State":
@@ -56,9 +57,10 @@ class State:
     def with_candidate(self, best: Adapter, chosen: Hyperparameters, score: float) -> "State":
         """Return the state with an adapter that holds a closed form as the best one if it is the first, or if its
         validation score is the highest of those."""
+        state = replace(self, trials=(*self.trials, Trial(chosen, score)))
         if self.chosen and score <= self.best_score:
-            return self
-        return replace(self, best=best, best_round=self.round, best_score=score, chosen=chosen)
+            return state
+        return replace(state, best=best, best_round=self.round, best_score=score, chosen=chosen)
 
     def with_solution(self, best: Adapter, chosen: Hyperparameters) -> "State":
         """Return the state with an adapter that holds the finished closed form, which no validation compares."""
@@ -73,7 +75,7 @@ class State:
         }
         numbers = {name: getattr(self, name) for name in ("round", "best_round", "best_score", "run", "roster")}
         if self.chosen:
-            numbers["chosen"] = self.chosen.as_record()
+            numbers |= {"chosen": self.chosen.as_record(), "trials": [asdict(trial) for trial in self.trials]}
         with replaced_file(folder / STATE) as path:
             try:
                 save_file(tensors, path, metadata={"numbers": json.dumps(numbers)})
@@ -96,6 +98,7 @@ class State:
                 numbers = json.loads(file.metadata()["numbers"])
                 if chosen := numbers.get("chosen"):
                     numbers["chosen"] = Hyperparameters(**chosen)
+                    numbers["trials"] = tuple(map(Trial.from_record, numbers.get("trials", ())))
                 state = cls(**numbers, **parts)
         except InputError:
             raise

@@ -45,9 +45,9 @@ def run(grid: Grid, roster: Roster, state: State, setup: TrainingSetup, log: Rou
         state = _exchange_sums(grid, roster, state, setup, log)
     if state.round < config.last_choice:
         state = _choose(grid, roster, state, setup, log)
-    if state.round < config.last_round - 1:
+    if config.final_sums and state.round < config.last_round - 1:
         state = _validate_chosen(grid, roster, state, setup, log)
-    if state.round < config.last_round:
+    if config.final_sums and state.round < config.last_round:
         state = _exchange_sums(grid, roster, state, setup, log)
     return state
 
@@ -60,7 +60,8 @@ def validation_before(folder: Path, config: RunConfig) -> dict[str, float]:
 def _exchange_sums(grid: Grid, roster: Roster, state: State, setup: TrainingSetup, log: RoundLog) -> State:
     """Request the sums of all users, add them up, and save them in the run's folder; solve them for what validation has
     chosen or, if it does not choose, for the middle of the search space."""
-    watch, number, config = Stopwatch(), state.round + 1, setup.config
+    watch, config = Stopwatch(), setup.config
+    number = next(number for number in config.summing_rounds if number > state.round)
     everyone = with_new_nodes(grid, roster, set(map(int, roster.nodes)), config)
     order = Order(number, np.arange(len(everyone)), run=state.run)
     orders, bounds = orders_per_node(everyone, order), setup.closed_form.bounds
@@ -89,12 +90,13 @@ def _members(roster: Roster, report: RoundReport, run: str) -> Members:
 
 def _choose(grid: Grid, roster: Roster, state: State, setup: TrainingSetup, log: RoundLog) -> State:
     """Validate the candidates that are left, and keep the best."""
+    if state.chosen and not state.trials:  # a run of a version that kept no trials, and searched the lists alone
+        return state
     config, space = setup.config, setup.config.search_space
     solver = setup.closed_form.solver(load_total(log.folder).statistics)
     ranked = sample_clients(roster, config.validation_users, config.seed, 0, config.node_share)
-    while state.round < config.last_choice:
+    while state.round < config.last_choice and (chosen := space.propose(state.trials)):
         watch, number = Stopwatch(), state.round + 1
-        chosen = space.propose(number - config.training_rounds - 2, state.chosen)
         candidate = _beside(state, solver.solve(chosen))
         order = Order(number, ranked, split="validation", run=state.run)
         report, metrics = _rank(grid, roster, order, candidate, config)
@@ -106,7 +108,7 @@ def _choose(grid: Grid, roster: Roster, state: State, setup: TrainingSetup, log:
 
 def _validate_chosen(grid: Grid, roster: Roster, state: State, setup: TrainingSetup, log: RoundLog) -> State:
     """Rank the validation items of all users by what was chosen, as it would be served without final sums."""
-    watch, number = Stopwatch(), state.round + 1
+    watch, number = Stopwatch(), setup.config.last_round - 1  # the search may have ended before its last round
     served = Served.load(log.folder, setup, state)
     order = Order(number, np.arange(len(roster)), split="validation", run=state.run)
     report, metrics = _rank(grid, roster, order, served.adapter, setup.config)

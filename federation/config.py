@@ -102,15 +102,16 @@ class RunConfig:
 
     @property
     def last_choice(self) -> int:
-        """The last round of a choice on validation: those of training, the exchange of sums, and a validation of each
-        candidate solution."""
+        """The last round of a choice on validation, at most: those of training, the exchange of sums, and a validation
+        of each candidate."""
         if not self.method_row.summed:
             return self.training_rounds
-        return self.training_rounds + 1 + self.validated * len(self.search_space)
+        return self.training_rounds + 1 + self.validated * self.search_space.most
 
     @property
     def last_round(self) -> int:
-        """The last round: after the choice, with final sums, a validation of what was chosen and a second exchange."""
+        """The last round at most: with final sums, after a validation of what was chosen and a second exchange. Those
+        have the same numbers, however early the search ends."""
         return self.last_choice + 2 * self.final_sums
 
     @property

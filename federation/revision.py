@@ -78,6 +78,15 @@ class OpenRun:
         members = self.sums.members.with_users(self.marks_of(summand.tickets), node)
         return self._changed(node, summand.sums, 1, members)
 
+    def with_more_items(self, rows: np.ndarray) -> "OpenRun":
+        """Move the sums to the setup's catalogue, in which the items of the run's own have the rows (n,)."""
+
+        def moved(sums: Sums) -> Sums:
+            return replace(sums, statistics=self.setup.closed_form.with_more_items(sums.statistics, rows))
+
+        by_node = {node: moved(sums) for node, sums in self.sums.by_node.items()}
+        return replace(self, sums=replace(self.sums, total=moved(self.sums.total), by_node=by_node))
+
     def _changed(self, node: int, change: Sums, sign: int, members: Members) -> "OpenRun":
         def changed(sums: Sums) -> Sums:
             result = sums + change if sign > 0 else sums - change

@@ -17,6 +17,11 @@ from fedrec.recsys.recommender import CARD, Recommender
 logger = logging.getLogger("fedrec")
 
 
+FITTED_TO = "features_fitted_to"
+"""The entry on a card's data with the fingerprint of the catalogue that the features of texts were fitted to, if it has
+grown since."""
+
+
 @dataclass(frozen=True)
 class TrainedOn:
     """The histories that a run trains on, as far as the process that opens the run knows them."""
@@ -38,8 +43,10 @@ def resumed_config(out: Path, card: dict[str, Any], config: RunConfig | None, fi
     """Return the config of the run to resume.
 
     Raises `InputError` if the run began with other settings than `config` or from another run than `first` (either may
-    be None), or if the encoder's weights are not those that it began with.
+    be None), if the encoder's weights are not those that it began with, or if items were added after its end.
     """
+    if FITTED_TO in card["data"]:
+        raise InputError(f"{out} is finished, and `fedrec update` has added items since; there is nothing to resume")
     original = from_nested(card["config"])
     if resolve_encoder(original.model.encoder).sha256 != card["encoder"]["sha256"]:
         raise InputError(f"{out} was trained with other weights of {original.model.encoder}; restore them")

@@ -6,6 +6,7 @@ from functools import cached_property
 
 from fedrec.data.dataset import Dataset
 from fedrec.federation.config import RunConfig
+from fedrec.recsys.closed_form.features import FourierFeatures
 from fedrec.recsys.embeddings import Embeddings, Encoder, embed_catalogue, resolve_encoder
 from fedrec.recsys.hardware import device
 from fedrec.recsys.model.two_tower import TwoTowerModel
@@ -23,6 +24,8 @@ class TrainingSetup:
 
     dataset: Dataset
     config: RunConfig
+    feature_map: FourierFeatures | None = None
+    """The features of texts, of a run whose catalogue has grown since they were fitted; None: fitted to the dataset."""
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -52,7 +55,10 @@ class TrainingSetup:
     @cached_property
     def method(self) -> FederatedMethod:
         """The run's method, where clients train."""
-        return self.config.method_row.build(self.config, self.device_embeddings, lambda: self.device_model)
+        method = self.config.method_row.build(self.config, self.device_embeddings, lambda: self.device_model)
+        if self.feature_map and isinstance(method, HybridMethod):
+            return method.with_feature_map(self.feature_map)
+        return method
 
     @property
     def closed_form(self) -> ClosedFormMethod:

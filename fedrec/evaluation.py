@@ -40,10 +40,15 @@ def check_dataset(
     trained_on, data = card["data"], dataset.folder
     if dataset.catalogue.fingerprint != trained_on["catalogue_fingerprint"]:
         raise InputError(f"{run} was trained on other items than {data} holds; name its own with `{option}`")
-    if dataset.split != Split.from_record(trained_on, str(run)):
-        raise InputError(f"{run} was trained in another split than {data} has; name its own with `{option}`")
+    check_split(run, card, dataset, option)
     if not other_histories:
         check_histories(run, trained_on, data, option)
+
+
+def check_split(run: Path, card: Mapping[str, Any], dataset: Dataset, option: str = "data") -> None:
+    """Raise `InputError` if a run was trained in another split than a dataset has."""
+    if dataset.split != Split.from_record(card["data"], str(run)):
+        raise InputError(f"{run} was trained in another split than {dataset.folder} has; name its own with `{option}`")
 
 
 def check_histories(run: Path, trained_on: Mapping[str, Any], data: Path, option: str = "data") -> None:

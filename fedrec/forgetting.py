@@ -1,6 +1,7 @@
 """`fedrec forget` and `fedrec node withdraw`: users are subtracted from a run's sums."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from fedrec.data.shard import Shard
 from fedrec.data.user_ids import find_user
 from fedrec.federation.config import from_nested
 from fedrec.federation.revision import OpenRun, require_sums, revising
+from fedrec.federation.run_checks import FITTED_TO
 from fedrec.federation.setup import TrainingSetup
 from fedrec.federation.summand import Summand
+from fedrec.recsys.recommender import load_feature_map
 
 
 def forget_users(folder: Path, user_ids: Sequence[str], setup: TrainingSetup) -> int:
@@ -47,13 +50,22 @@ def write_summand(user_ids: Sequence[str], setup: TrainingSetup, out: Path) -> N
 
 
 def setup_of(folder: Path, card: Mapping[str, Any], dataset: Dataset) -> TrainingSetup:
-    """Return the setup of a run on a dataset. Raises `InputError` if its method keeps no sums, or if the encoder has
-    other weights."""
+    """Return the setup of a run on a dataset.
+
+    If the catalogue has grown since the features of texts were fitted, they are those of the run. Raises `InputError`
+    if its method keeps no sums, or if the encoder has other weights.
+    """
     setup = TrainingSetup(dataset, from_nested(card["config"]))
     require_sums(folder, setup.config.method, setup.config.method_row.summed)
     if setup.encoder.sha256 != card["encoder"]["sha256"]:
         raise InputError(f"{folder} was trained with other weights of {setup.encoder.name}; restore them")
-    return setup
+    kept = setup.config.closed_form.features == "text" and dataset.catalogue.fingerprint != fitted_to(card)
+    return replace(setup, feature_map=load_feature_map(folder, card)) if kept else setup
+
+
+def fitted_to(card: Mapping[str, Any]) -> str:
+    """Return the fingerprint of the catalogue to which a run's features of texts were fitted."""
+    return card["data"].get(FITTED_TO, card["data"]["catalogue_fingerprint"])
 
 
 def places_of(user_ids: Sequence[str], setup: TrainingSetup) -> np.ndarray:

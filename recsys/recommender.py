@@ -28,6 +28,7 @@ from fedrec.data.ids import id_faults
 from fedrec.data.storage.json_file import save_json
 from fedrec.recsys.card import AGAIN, CARD, load_finished_card, model_config
 from fedrec.recsys.closed_form import artifact
+from fedrec.recsys.closed_form.features import FourierFeatures
 from fedrec.recsys.closed_form.model import ClosedForm
 from fedrec.recsys.embeddings import Encoder, resolve_encoder
 from fedrec.recsys.hardware import parallel_map, workers
@@ -248,6 +249,13 @@ def _load_closed_form(folder: Path, card: Mapping[str, Any], vectors: Tensor) ->
     tensors = load_tensors(folder / artifact.FILE)
     _check_fingerprint(artifact.SECTION, tensors, card, folder)
     return artifact.closed_form_of(card[artifact.SECTION], tensors, vectors, folder)
+
+
+def load_feature_map(folder: Path, card: Mapping[str, Any]) -> FourierFeatures:
+    """Read the features of texts of a run with a closed form over texts. Raises `InputError`."""
+    tensors = load_tensors(folder / artifact.FILE)
+    _check_fingerprint(artifact.SECTION, tensors, card, folder)
+    return artifact.feature_map_of(tensors)
 
 
 def _check_fingerprint(name: str, tensors: Mapping[str, Tensor], card: Mapping[str, Any], folder: Path) -> None:

@@ -17,7 +17,6 @@ from fedrec.recsys.closed_form.contexts import BLOCK, DecayKernel
 from fedrec.recsys.closed_form.features import FourierFeatures, Whitening
 from fedrec.recsys.closed_form.model import LinearModel
 from fedrec.recsys.closed_form.packing import SCALE, pack, packed_shapes, unpack
-from fedrec.recsys.closed_form.search import Hyperparameters, SearchSpace
 from fedrec.recsys.closed_form.solve import RidgePath, decoding, target_gram
 from fedrec.recsys.closed_form.statistics import CROSS, GRAM, FeatureSums, ItemSums, Statistics, sum_statistics
 from fedrec.recsys.training.closed_form import MAX_ITEMS, check_catalogue
@@ -175,35 +174,7 @@ def test_the_dot_product_of_random_features_is_the_kernel() -> None:
     assert torch.allclose(2 / 20_000 * found @ found.T, kernel, atol=0.05)
 
 
-# ---- the search
-
-
-def test_one_list_is_searched_after_the_other() -> None:
-    space = SearchSpace.of(ClosedFormConfig(ridges=(1, 2, 3), decodes=(4, 5), blend_shares=(0.2, 0.4)), blended=True)
-    assert len(space) == 3 + 1 + 1
-    assert space.propose(0, None) == Hyperparameters(2, 5, 0.4)
-    assert space.propose(1, space.propose(0, None)) == Hyperparameters(1, 5, 0.4)
-    assert space.propose(2, Hyperparameters(1, 5, 0.4)) == Hyperparameters(3, 5, 0.4)
-    assert space.propose(3, Hyperparameters(1, 5, 0.4)) == Hyperparameters(1, 4, 0.4)
-    assert space.propose(4, Hyperparameters(1, 4, 0.4)) == Hyperparameters(1, 4, 0.2)
-
-
-def test_without_towers_the_share_is_one_and_ids_need_no_decoding() -> None:
-    config = ClosedFormConfig(features="ids", ridges=(1, 1, 2), decodes=(4, 5, 6))
-    space = SearchSpace.of(config, blended=False)
-    assert [space.propose(number, None) for number in range(len(space))] == [
-        Hyperparameters(1, 5, 1.0),
-        Hyperparameters(2, 5, 1.0),
-    ]
-
-
-def test_pulls_are_searched_after_the_ridges() -> None:
-    config = ClosedFormConfig(features="ids", ridges=(1, 2, 3), priors=(0, 10))
-    space = SearchSpace.of(config, blended=False)
-    assert space.propose(0, None) == Hyperparameters(2, 0.1, 1.0, 10)
-    assert space.propose(2, Hyperparameters(1, 0.1, 1.0, 10)) == Hyperparameters(3, 0.1, 1.0, 10)
-    assert space.propose(3, Hyperparameters(1, 0.1, 1.0, 10)) == Hyperparameters(1, 0.1, 1.0, 0)
-    assert len(space) == 4
+# ---- the catalogue
 
 
 def test_ids_of_too_large_a_catalogue_are_refused() -> None:

@@ -26,7 +26,7 @@ from fedrec.recsys.training.closed_form import WEIGHTS, ClosedFormMethod
 from fedrec.training import train
 from tests.support.toy_world import SMALL, shard_of, small_config
 
-IDS: dict[str, Any] = {"method": "closed-form", "features": "ids", "ridges": "0.1,1,10"}
+IDS: dict[str, Any] = {"method": "closed-form", "features": "ids", "ridges": "0.1,1,10", "refinements": 0}
 PULLED: dict[str, Any] = IDS | {"priors": "0,1,3"}
 
 
@@ -172,10 +172,9 @@ def test_a_run_searches_the_pull_and_serves_what_it_chose(toy: Path, tmp_path: P
 
 
 def test_no_pull_is_the_run_of_before(toy: Path, tmp_path: Path) -> None:
-    """Also where other pulls were tried, and no pull was the best."""
     dataset = Dataset.open(toy)
     train(dataset, out=tmp_path / "before", progress=False, **SMALL | IDS | {"ridges": "1"})
-    run = train(dataset, out=tmp_path / "run", progress=False, **SMALL | IDS | {"ridges": "1", "priors": "0,0"})
+    run = train(dataset, out=tmp_path / "run", progress=False, **SMALL | IDS | {"ridges": "1", "priors": "0"})
     assert run.card["sums"]["chosen"]["prior"] == 0
     for name in FILES:
         if (tmp_path / "before" / name).exists() and name != "card.json":

@@ -38,7 +38,13 @@ from tests.support.federation import trial
 from tests.support.toy_world import SMALL, shard_of, small_config
 from tests.support.unreliable_grid import Tamper, unreliable
 
-CLOSED: dict[str, Any] = {"method": "closed-form", "ridges": "0.1,1,10", "decodes": "0.01,0.1", "feature_width": 32}
+CLOSED: dict[str, Any] = {
+    "method": "closed-form",
+    "ridges": "0.1,1,10",
+    "decodes": "0.01,0.1",
+    "feature_width": 32,
+    "refinements": 0,
+}
 HYBRID: dict[str, Any] = CLOSED | {"method": "hybrid", "rounds": 2, "validate_every": 1, "blend_shares": "0.3,0.6"}
 TEXT: dict[str, Any] = {"features": "text"}
 IDS: dict[str, Any] = {"features": "ids"}
@@ -224,7 +230,11 @@ def same_run(whole: Path, other: Path) -> None:
     assert records[0] == records[1]
 
 
-@pytest.mark.parametrize("settings", [CLOSED, CLOSED | IDS, HYBRID], ids=["text", "ids", "hybrid"])
+@pytest.mark.parametrize(
+    "settings",
+    [CLOSED, CLOSED | IDS, HYBRID, CLOSED | {"ridges": "0.1,1", "decodes": "1", "refinements": 2}],
+    ids=["text", "ids", "hybrid", "refined"],
+)
 def test_stopped_after_any_round_and_resumed_is_the_same_run(
     toy: Path, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
@@ -446,6 +456,7 @@ def test_the_last_round_counts_candidates() -> None:
     assert last_round(**CLOSED, features="ids") == 1 + 3
     assert last_round(**HYBRID) == 2 + 1 + 3 + 1 + 1
     assert last_round(**HYBRID, held_out=1) == 2 + 1
+    assert last_round(**HYBRID | {"refinements": 5}) == last_round(**HYBRID) + 5
 
 
 # ---- real nodes

@@ -27,7 +27,13 @@ from fedrec.run import Run
 from tests.support.cli import Fedrec, is_refused
 from tests.support.toy_world import small_config
 
-CLOSED: dict[str, Any] = {"method": "closed-form", "ridges": "0.1,1,10", "decodes": "0.1", "feature_width": 32}
+CLOSED: dict[str, Any] = {
+    "method": "closed-form",
+    "ridges": "0.1,1,10",
+    "decodes": "0.1",
+    "feature_width": 32,
+    "refinements": 0,
+}
 IDS: dict[str, Any] = {"features": "ids", "priors": "0,3"}
 HYBRID: dict[str, Any] = CLOSED | {"method": "hybrid", "rounds": 2, "validate_every": 1, "blend_shares": "0.3,0.6"}
 FINAL: dict[str, Any] = {"final_held_out": 1}
@@ -111,6 +117,21 @@ def test_the_choice_is_that_of_a_run_without_them(toy: Path, tmp_path: Path) -> 
     assert (card["rounds"], card["best_round"]) == (9, 9)
 
 
+def test_the_last_rounds_have_their_numbers_where_the_search_ends_early(toy: Path, tmp_path: Path) -> None:
+    settings = CLOSED | IDS | FINAL | {"refinements": 50}
+    state = finished(toy, tmp_path / "whole", **settings)
+    last = small_config(**settings).last_round
+    rounds = [record["round"] for record in round_log.read(tmp_path / "whole")]
+    assert rounds[-2:] == [last - 1, last]
+    assert rounds[-3] < last - 2
+    assert state.round == last
+    for number in rounds[-3:]:
+        out = tmp_path / str(number)
+        finished(toy, out, stop_after=number, **settings)
+        finished(toy, out, resume=True, **settings)
+        same_files(tmp_path / "whole", out, METRICS, f"{FOLDER}/total.safetensors", *FILES)
+
+
 # ---- resuming
 
 
@@ -143,7 +164,8 @@ def test_nodes_that_do_not_answer_a_second_time_are_asked_later(toy: Path, tmp_p
 
     class SilentAtTheEnd(LocalGrid):
         def send_and_receive(self, messages: Any, *, timeout: float | None = None) -> Any:
-            last = len(round_log.read(tmp_path / "run")) == config.last_round - 1
+            rounds = [record["round"] for record in round_log.read(tmp_path / "run")]
+            last = config.last_round - 1 in rounds
             asked = [m for m in messages if not (last and m.metadata.message_type == wire.STATISTICS)]
             return super().send_and_receive(asked, timeout=timeout)
 

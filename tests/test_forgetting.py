@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 from safetensors import safe_open
@@ -20,10 +19,6 @@ from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.node_folders import partition_dataset, write_node_folder
 from fedrec.data.partition import UserPartition
-from fedrec.data.prepare import write_dataset
-from fedrec.data.readers.film_text import add_text
-from fedrec.data.readers.raw import Frames
-from fedrec.data.readers.rules import Rules
 from fedrec.data.shard import Shard
 from fedrec.federation import checkpoint, revision
 from fedrec.federation.checkpoint import STATE, State
@@ -36,7 +31,7 @@ from fedrec.recsys.training.hybrid import split_adapter
 from fedrec.run import Run
 from fedrec.training import train
 from tests.support.cli import Fedrec, is_refused
-from tests.support.toy_world import SMALL, toy_interactions, toy_items
+from tests.support.toy_world import SMALL
 
 CLOSED: dict[str, Any] = SMALL | {
     "method": "closed-form",
@@ -358,7 +353,7 @@ def test_an_update_gives_the_bytes_of_a_fit_from_scratch(toy: Path, tmp_path: Pa
     assert np.array_equal(found.members.marks, wanted.members.marks)
     nodes = reduce(add, load_nodes(tmp_path / "run").values())
     assert all(torch.equal(tensor, nodes.statistics[name]) for name, tensor in found.total.statistics.items())
-    note = {"kind": "update", "changed": 3, "joined": 2, "gone": 1, "left_out": 0}
+    note = {"kind": "update", "changed": 3, "joined": 2, "gone": 1, "left_out": 0, "new_items": 0}
     if kind == "to serve":
         assert updated.card["revisions"][0] == note
     earlier = [run.card["data"]["histories"]] if kind == "hybrid" else None
@@ -390,13 +385,4 @@ def test_updates_that_cannot_be_are_refused(toy: Path, tmp_path: Path, fedrec: F
     is_refused(fedrec(*update, "--data", shorter, "--before", shorter), "--before", "--other-histories")
     is_refused(fedrec(*update, "--data", shorter), "--before", "not there")
     is_refused(fedrec(*update, "--data", tmp_path / "none", "--before", toy), "none")
-    is_refused(fedrec(*update, "--data", with_a_new_item(toy, tmp_path / "grown"), "--before", toy), "other items")
     assert bytes_of(run.folder) == before
-
-
-def with_a_new_item(toy: Path, folder: Path) -> Path:
-    """The toy world, prepared with a film that nobody has seen."""
-    new = pl.DataFrame({"item_id": ["film-new"], "title": ["The new"], "year": [2020], "genres": ["Space"]})
-    items = pl.concat([toy_items(), add_text(new)])
-    write_dataset(Frames(toy_interactions(), items), folder, name="toy", rules=Rules(popularity=False))
-    return folder

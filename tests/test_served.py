@@ -1,21 +1,28 @@
 """What a finished run serves: one object, evaluated by the nodes and written as the artifact."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 
 from fedrec.data.dataset import Dataset
+from fedrec.data.prepare import write_dataset
+from fedrec.data.readers.raw import Frames
+from fedrec.data.readers.rules import Rules
 from fedrec.federation import run_statistics, served
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.run_statistics import Sums
 from fedrec.federation.served import Served
-from fedrec.federation.training_run import open_run, train
+from fedrec.federation.training_run import METRICS, open_run, train
 from fedrec.recsys.closed_form import model
+from fedrec.recsys.evaluation.evaluate import rank_held_out
+from fedrec.recsys.evaluation.ranking import metric_means, metric_sums
 from fedrec.recsys.recommender import Recommender
 from fedrec.recsys.training.closed_form import WEIGHTS
-from tests.support.toy_world import small_config
+from tests.support.toy_world import small_config, toy_items
 
 CLOSED: dict[str, Any] = {"method": "closed-form", "ridges": "1,10", "decodes": "0.1", "feature_width": 32}
 
@@ -57,3 +64,63 @@ def test_the_adapter_that_is_evaluated_is_the_artifacts_closed_form(toy: Path, t
     found = closed_form.model.events @ closed_form.model.candidates.T
     scale = expected.norm() / found.norm()
     torch.testing.assert_close(found * scale, expected, rtol=0, atol=float(expected.abs().max()) * 1e-5)
+
+
+# ---- training's evaluation against the artifact's
+
+METHODS: dict[str, dict[str, Any]] = {
+    "towers": {"method": "fedrec"},
+    **{
+        f"{features} {share}": CLOSED | {"features": features} | method
+        for features in ("text", "ids")
+        for share, method in {
+            "alone": {},
+            **{
+                share: {"method": "hybrid", "rounds": 2, "validate_every": 1, "blend_shares": share}
+                for share in ("0", "0.4", "1")
+            },
+        }.items()
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def partly_known(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy world with two users more, whose first two films nobody else has seen: no training event holds them."""
+    walks = [(user, [user // 6 * 12 + (user + step) % 10 for step in range(4 + user % 5)]) for user in range(12)]
+    walks += [(12, [10, 11, 5]), (13, [22, 23, 15])]
+    items = toy_items()
+    rows = [
+        (f"person-{user:02d}", items["item_id"][film], 1000 * user + step)
+        for user, walk in walks
+        for step, film in enumerate(walk)
+    ]
+    folder = tmp_path_factory.mktemp("worlds") / "partly-known"
+    events = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    write_dataset(Frames(events, items), folder, name="partly-known", rules=Rules(popularity=False, min_events=3))
+    return folder
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_a_run_is_measured_exactly_as_its_artifact_is(partly_known: Path, tmp_path: Path, kind: str) -> None:
+    dataset = Dataset.open(partly_known)
+    run = open_run(tmp_path / "run", dataset, small_config(**METHODS[kind], nodes=2), resume=False)
+    train(LocalGrid.over(run.setup), run)
+    measured = json.loads((run.out / METRICS).read_text("utf-8"))
+    score = Recommender.load(run.out).scorer()
+    for split in ("test", "validation"):
+        found = metric_means(metric_sums(rank_held_out(score, dataset, "full", split).ranks))
+        assert found == measured[split]["full"], split
+
+
+def test_text_neighbours_rank_for_a_user_of_unknown_items(partly_known: Path, tmp_path: Path) -> None:
+    """The closed form over ids knows nothing of both films of each of the last two users, cooking and space."""
+    dataset = Dataset.open(partly_known)
+    run = open_run(tmp_path / "run", dataset, small_config(**METHODS["ids alone"]), resume=False)
+    train(LocalGrid.over(run.setup), run)
+    recommender = Recommender.load(run.out)
+    assert recommender.closed_form is not None
+    histories = [dataset.shard.history(user, "test") for user in (12, 13)]
+    assert not recommender.closed_form.model.user_vectors(histories).any()
+    best = recommender.scorer()(histories).topk(7).indices
+    assert ((best < 12) == torch.tensor([[True], [False]])).all()

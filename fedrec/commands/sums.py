@@ -76,8 +76,11 @@ def update(
     if as_json:
         print(json.dumps(counts | {"model_version": version}))
         return
-    told = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count)
-    console.out.print(f"{run}: users: {told}; now {version}. {MEASURED_BEFORE}.", soft_wrap=True)
+    users = [f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count and name != "new_items"]
+    told = "users: " + (", ".join(users) or "as before")
+    if counts["new_items"]:
+        told += f"; {counts['new_items']:,} new items"
+    console.out.print(f"{run}: {told}; now {version}. {MEASURED_BEFORE}.", soft_wrap=True)
 
 
 @app.command()

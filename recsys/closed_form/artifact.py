@@ -1,5 +1,6 @@
 """The closed form in a file of a run, and the section `closed_form` of its card."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -106,7 +107,13 @@ def closed_form_of(
     fusion = Fusion(described.share, tensors["covariance.towers"], tensors["covariance.closed_form"])
     if described.features == "ids":
         return ClosedForm(model, fusion, None)
-    whitening = Whitening(tensors["whitening.mean"], tensors["whitening.root"])
-    features = FourierFeatures(whitening, tensors["features.frequencies"], tensors["features.phases"])
-    text_map = TextMap(features, tensors["map.to_events"], tensors["map.to_candidates"], tensors["map.mean"])
+    text_map = TextMap(
+        feature_map_of(tensors), tensors["map.to_events"], tensors["map.to_candidates"], tensors["map.mean"]
+    )
     return ClosedForm(model, fusion, text_map)
+
+
+def feature_map_of(tensors: Mapping[str, Tensor]) -> FourierFeatures:
+    """Build the features of texts from the tensors of the file."""
+    whitening = Whitening(tensors["whitening.mean"], tensors["whitening.root"])
+    return FourierFeatures(whitening, tensors["features.frequencies"], tensors["features.phases"])

@@ -8,8 +8,9 @@ from pydantic import ConfigDict
 
 from fedrec.recsys.closed_form.contexts import DecayKernel
 
-Penalty = Annotated[float, Interval(gt=0, le=1e12)]
-Pull = Annotated[float, Interval(ge=0, le=1e12)]
+LARGEST_PENALTY = 1e12
+Penalty = Annotated[float, Interval(gt=0, le=LARGEST_PENALTY)]
+Pull = Annotated[float, Interval(ge=0, le=LARGEST_PENALTY)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 
 
@@ -45,6 +46,9 @@ class ClosedFormConfig:
     none."""
     blend_shares: Annotated[tuple[Share, ...], MinLen(1)] = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
     """Shares of the closed form in the scores of a hybrid, to choose from in the same way."""
+    refinements: Annotated[int, Interval(ge=0, le=1000)] = 10
+    """Candidates beyond those lists, at most: neighbours of the best one, and steps beyond the end of a list with more
+    than one value if the best is there. 0: the lists alone."""
 
     final_held_out: Annotated[int, Interval(ge=0, le=2)] = 2
     """Last events of each user that the sums of the finished model leave out. Below 2, sums are exchanged once more,

@@ -61,6 +61,11 @@ class Fusion:
         """Fuse the scores over a catalogue: its item vectors (N, E) and candidate vectors (N, r)."""
         return cls(share, covariance(towers), covariance(candidates))
 
+    def needs_towers(self, closed_form: Tensor) -> Tensor:
+        """Tell the users whose towers count, by the closed form's user vectors: (B, r) → (B,) bool."""
+        known = closed_form.any(-1)
+        return ~known if self.share == 1 else torch.ones_like(known)
+
     def user_vectors(self, towers: Tensor, closed_form: Tensor) -> Tensor:
         """Join the user vectors of both: (B, E), (B, r) → (B, E + r).
 

@@ -122,9 +122,12 @@ class ClosedForm:
         `features` are those in which the statistics were summed, None for ids; `tower_vectors` (N, E) are the item
         vectors of the towers beside it.
         """
-        table, left, right = None if features is None else features.table, solution.left, solution.right
-        mean = right.mean(0) if table is None else table.mean(0, dtype=torch.float64) @ right  # (r,)
-        events, candidates = _map_items(table, left), _map_items(table, right, mean)
+        left, right, mean = solution.left, solution.right, torch.zeros(solution.right.shape[1]).double()
+        if features is None:
+            events, candidates = left.float(), centre_targets(right).float()
+        else:
+            mean = features.table.mean(0, dtype=torch.float64) @ right  # (r,)
+            events, candidates = _map_items(features.table, left), _map_items(features.table, right, mean)
         longest_event, longest = _longest(events), _longest(candidates)
         model = LinearModel(config.kernel, events / longest_event, candidates / longest)
         fusion = Fusion.over(solution.share, tower_vectors, model.candidates)
@@ -158,13 +161,18 @@ class ClosedForm:
         return F.normalize(self.fusion.user_vectors(towers, ours), dim=-1)
 
 
-def _map_items(table: Tensor | None, factor: Tensor, mean: Tensor | float = 0.0) -> Tensor:
-    """Multiply features (N, M) by a factor (M, r) in float64, by blocks, less a mean: (N, r) float32.
+def centre_targets(vectors: Tensor) -> Tensor:
+    """Centre the vectors (N, r) of one-hot targets. An item that was never a target has zeros, and keeps them.
 
-    Features of None are one-hot.
+    So an item without events scores the mean of the others in z-scores, and the towers alone tell it apart.
     """
-    blocks = factor.split(BLOCK) if table is None else (part.double() @ factor for part in table.split(BLOCK))
-    return torch.cat([(block - mean).float() for block in blocks])
+    known = vectors.any(-1, keepdim=True)
+    return (vectors - vectors.sum(0) / known.sum().clamp(min=1)) * known
+
+
+def _map_items(table: Tensor, factor: Tensor, mean: Tensor | float = 0.0) -> Tensor:
+    """Multiply features (N, M) by a factor (M, r) in float64, by blocks, less a mean: (N, r) float32."""
+    return torch.cat([(part.double() @ factor - mean).float() for part in table.split(BLOCK)])
 
 
 def _longest(vectors: Tensor) -> float:

@@ -35,6 +35,17 @@ def unpack(statistics: Statistics) -> Statistics:
     return {GRAM: gram.mul_(SCALE), CROSS: statistics[CROSS] * SCALE}
 
 
+def place_items(statistics: Statistics, rows: Tensor, items: int) -> Statistics:
+    """Move packed sums over the ids of n items to N = `items` items, of which `rows` (n,) are the same.
+
+    The other items have no events: their sums are zeros.
+    """
+    there, whole = unpack(statistics), {name: torch.zeros(items, items, dtype=torch.float64) for name in (GRAM, CROSS)}
+    for name, table in whole.items():
+        table[rows.unsqueeze(1), rows] = there[name]
+    return pack(whole)
+
+
 def upper_rows(triangle: Tensor) -> tuple[Tensor, ...]:
     """Split a packed triangle into its rows, each from the diagonal on: M views of M, M - 1, …, 1 numbers."""
     width = isqrt(8 * len(triangle) + 1) // 2

@@ -25,6 +25,7 @@ class RidgePath:
     eigenvalues: Tensor  # (M,)
     vectors: Tensor  # (M, M)
     projected: Tensor  # (M, M'): vectorsᵀ R
+    absent: Tensor  # (M,) bool: features that no context has
     prior: Tensor | None = None  # (M, M'): vectorsᵀ C
 
     @classmethod
@@ -35,18 +36,24 @@ class RidgePath:
         towards C / K, so that the sum of the blocks is pulled towards C.
         """
         eigenvalues, vectors = torch.linalg.eigh(statistics[GRAM])
-        path = cls(eigenvalues.clamp(min=0), vectors, vectors.T @ statistics[CROSS])
+        absent = statistics[GRAM].diagonal() == 0
+        path = cls(eigenvalues.clamp(min=0), vectors, vectors.T @ statistics[CROSS], absent)
         if prior is None:
             return path
         return replace(path, prior=vectors.unflatten(0, (-1, len(prior))).mean(0).T @ prior)
 
     def weights(self, ridge: float, pull: float = 0.0) -> Tensor:
-        """Solve for one λ and κ: (M, M') float64. Only with a prior can κ be above 0."""
-        projected = self.projected
+        """Solve for one λ and κ: (M, M') float64. Only with a prior can κ be above 0.
+
+        Without a pull, a feature that no context has gets zeros, which rounding would blur.
+        """
         if pull:
             assert self.prior is not None, "there are no weights to pull towards"
-            projected = projected + pull * self.prior
-        return self.vectors @ (projected / (self.eigenvalues + ridge + pull).unsqueeze(1))
+            return self._solve(self.projected + pull * self.prior, ridge + pull)
+        return self._solve(self.projected, ridge).masked_fill(self.absent.unsqueeze(1), 0.0)
+
+    def _solve(self, projected: Tensor, penalty: float) -> Tensor:
+        return self.vectors @ (projected / (self.eigenvalues + penalty).unsqueeze(1))
 
 
 def target_gram(targets: Tensor, rows: Tensor) -> Tensor:

@@ -18,8 +18,15 @@ from fedrec.recsys.closed_form.bounds import SumBounds
 from fedrec.recsys.closed_form.config import ClosedFormConfig
 from fedrec.recsys.closed_form.features import FourierFeatures, Whitening
 from fedrec.recsys.closed_form.fusion import covariance
-from fedrec.recsys.closed_form.model import ClosedForm, CutSolution, LinearModel, Solution, TextFeatures
-from fedrec.recsys.closed_form.packing import pack, unpack
+from fedrec.recsys.closed_form.model import (
+    ClosedForm,
+    CutSolution,
+    LinearModel,
+    Solution,
+    TextFeatures,
+    centre_targets,
+)
+from fedrec.recsys.closed_form.packing import pack, place_items, unpack
 from fedrec.recsys.closed_form.search import Hyperparameters
 from fedrec.recsys.closed_form.solve import RidgePath, decoding, target_gram
 from fedrec.recsys.closed_form.statistics import GRAM, Accumulator, FeatureSums, ItemSums, Statistics, sum_statistics
@@ -55,6 +62,7 @@ class ClosedFormMethod:
     config: ClosedFormConfig
     seed: int
     held_out: int  # events at each history's end that do not count
+    fitted: FourierFeatures | None = None  # of texts, from the run whose sums are changed; None: fitted to `embeddings`
 
     @cached_property
     def features(self) -> Tensor | None:
@@ -64,6 +72,8 @@ class ClosedFormMethod:
     @cached_property
     def feature_map(self) -> FourierFeatures:
         """The random features of text embeddings; their whitening is fitted to the items that training may use."""
+        if self.fitted:
+            return self.fitted
         whitening = Whitening.fit(self.embeddings[self.trainable_rows], self.config.whitening)
         return FourierFeatures.draw(whitening, self.config.feature_width, self.config.feature_bandwidth, self.seed)
 
@@ -106,6 +116,13 @@ class ClosedFormMethod:
             return ItemSums(self.width, self.config.kernel)
         return FeatureSums(self.features, self.features, self.config.kernel)
 
+    def with_more_items(self, total: Statistics, rows: np.ndarray) -> Statistics:
+        """Move sums, as they travel, to this catalogue from one whose items have the rows (n,) here.
+
+        Over texts they stay as they are: no number in them belongs to an item.
+        """
+        return place_items(total, torch.from_numpy(rows), self.width) if self.features is None else total
+
     @cached_property
     def text_weights(self) -> Tensor | None:
         """The weights between items that their texts give, (N, N), if the search pulls towards them."""
@@ -132,7 +149,7 @@ class ClosedFormMethod:
     def user_vectors(self, adapter: Adapter) -> Callable[[Sequence[np.ndarray]], Tensor]:
         """Return a function from B histories to user vectors (B, M'); of texts, no event vectors are computed."""
         if self.features is None:
-            return LinearModel(self.config.kernel, adapter[WEIGHTS], self.candidates).user_vectors
+            return LinearModel(self.config.kernel, centre_targets(adapter[WEIGHTS].T).T, self.candidates).user_vectors
         contexts = LinearModel(self.config.kernel, self.features, self.features)
         return lambda histories: contexts.user_vectors(histories) @ adapter[WEIGHTS]
 

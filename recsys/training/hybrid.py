@@ -1,12 +1,14 @@
 """The two towers and the closed form in one run, with their scores blended."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fedrec.data.shard import Shard
+from fedrec.recsys.closed_form.features import FourierFeatures
 from fedrec.recsys.closed_form.fusion import Fusion, covariance
 from fedrec.recsys.model.lora import Adapter
 from fedrec.recsys.model.scoring import Scorer, UserScorer
@@ -19,12 +21,16 @@ from fedrec.recsys.training.method import Histories, TwoTowerMethod, UserStates
 class HybridMethod:
     """The towers, trained in rounds, and the closed form of the same users.
 
-    An adapter without the closed form's tensors is ranked by the towers alone, and one whose share is 1 by the closed
-    form alone.
+    An adapter without the closed form's tensors is ranked by the towers alone. With a share of 1, towers rank for the
+    users alone of whose history the closed form knows nothing: even untrained ones, by text neighbours.
     """
 
     towers: TwoTowerMethod
     closed_form: ClosedFormMethod
+
+    def with_feature_map(self, fitted: FourierFeatures) -> "HybridMethod":
+        """Return the method with features that were fitted before, to another catalogue."""
+        return replace(self, closed_form=replace(self.closed_form, fitted=fitted))
 
     def adapter(self) -> Adapter:
         """Return the towers' initial adapter."""
@@ -43,12 +49,8 @@ class HybridMethod:
         towers, closed_form = split_adapter(adapter)
         if not closed_form:
             return self.towers.scorer(towers, shard, split, states)
-        score = self._closed_form_scorer(closed_form) if closed_form[SHARE] == 1 else self._blend(towers, closed_form)
+        score = self._blend(towers, closed_form)
         return lambda users: score([shard.history(user, split) for user in users])
-
-    def _closed_form_scorer(self, closed_form: Adapter) -> Scorer:
-        vectors_of = self.closed_form.user_vectors(closed_form)
-        return lambda histories: vectors_of(histories) @ self.closed_form.candidates.T
 
     def _blend(self, adapter: Adapter, closed_form: Adapter) -> Scorer:
         """Return a scorer by the weighted sum of both parts' z-scores."""
@@ -58,7 +60,12 @@ class HybridMethod:
         fusion = Fusion(float(closed_form[SHARE]), covariance(vectors), self.closed_form.candidate_covariance)
 
         def score(histories: Sequence[np.ndarray]) -> Tensor:
-            joined = fusion.user_vectors(encode(histories).cpu(), contexts(histories))  # (B, E + M')
+            ours = contexts(histories)  # (B, M')
+            leaning = fusion.needs_towers(ours).nonzero().squeeze(1)
+            theirs = torch.zeros(len(histories), vectors.shape[1])  # (B, E)
+            if len(leaning):
+                theirs[leaning] = encode([histories[user] for user in leaning.tolist()]).cpu()
+            joined = fusion.user_vectors(theirs, ours)  # (B, E + M')
             halves = joined.split([vectors.shape[1], candidates.shape[1]], dim=-1)
             return halves[0] @ vectors.T + halves[1] @ candidates.T
 

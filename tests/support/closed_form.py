@@ -77,12 +77,18 @@ def hybrid_of(run: Path, data: Path, out: Path, kind: Kind = "text", share: floa
 
 
 def plain_scores(data: Path, histories: list[np.ndarray], kind: Kind) -> Tensor:
-    """The scores xᵀ W D ψ of the closed form: (B, N) float64."""
+    """The scores xᵀ W D ψ of the closed form: (B, N) float64; of ids, an item that was no target scores the mean."""
     config = toy_config(kind)
     features = toy_features(data, config)
     table = table_of(features, len(Catalogue.load(data)))
     contexts = [context(config.kernel, table, history.astype(np.int64)) for history in histories]
-    return torch.stack(contexts) @ toy_solution(data, config, features, 0.5).weights @ table.T
+    weights = toy_solution(data, config, features, 0.5).weights
+    return at_the_mean(torch.stack(contexts) @ weights @ table.T, (weights @ table.T).any(0))
+
+
+def at_the_mean(scores: Tensor, known: Tensor) -> Tensor:
+    """Scores (B, N) in which the items that are not `known` (N,) have the mean of the others."""
+    return torch.where(known, scores, scores[:, known].mean(1, keepdim=True))
 
 
 def z_scores(scores: Tensor) -> Tensor:
