@@ -222,8 +222,9 @@ def test_closed_forms_are_solved_and_ranked_user_by_user(made: tuple[Path, dict[
     assert tuning["chosen"] == best["settings"]
 
 
-def test_the_sums_of_a_closed_form_are_sent_once(made: tuple[Path, dict[str, Any]]) -> None:
-    """By one user, in float32: a triangle of 24 · 25 / 2 numbers and 24² over ids, 136 and 256 over 16 features."""
+def test_the_sums_of_a_closed_form_are_sent_twice(made: tuple[Path, dict[str, Any]]) -> None:
+    """To choose, and with the validation items. By one user, in float32: a triangle of 24 · 25 / 2 numbers and 24² over
+    ids, 136 and 256 over 16 features."""
     out, results = made
     ids, text, hybrid = (results["closed_forms"][name] for name in ("closed-form-ids", "closed-form-text", "hybrid"))
     assert (ids["rounds"], ids["bytes_up_per_client_round"]) == (0, 0)
@@ -231,9 +232,9 @@ def test_the_sums_of_a_closed_form_are_sent_once(made: tuple[Path, dict[str, Any
         out / "data", from_nested(json.loads((out / "closed-form-text-0/run/card.json").read_text())["config"])
     )
     answer = node.sum_statistics(Order(1, np.array([3])), {})
-    assert text["bytes_up_per_client_run"] == wire.payload_bytes(wire.encode_update(answer))
+    assert text["bytes_up_per_client_run"] == 2 * wire.payload_bytes(wire.encode_update(answer))
     for entry, numbers in ((ids, 300 + 576), (text, 136 + 256)):
-        assert 0 < entry["bytes_up_per_client_run"] - 4 * numbers < 600
+        assert 0 < entry["bytes_up_per_client_run"] - 2 * 4 * numbers < 1200
     share = SMALL["clients_per_round"] / 12
     towers = SMALL["rounds"] * share * results["bytes_up_per_client_round"]
     assert hybrid["bytes_up_per_client_round"] == results["bytes_up_per_client_round"]
