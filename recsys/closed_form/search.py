@@ -96,8 +96,8 @@ class SearchSpace:
 
 
 def _next_penalty(before: float, last: float) -> float | None:
-    """Go on from two penalties by the same factor; None if that is too large."""
-    value = last * last / before
+    """Go on from two penalties by the same factor; None from 0, or if that is too large."""
+    value = last * last / before if before else 0.0
     return _rounded(value) if 0 < value <= LARGEST_PENALTY else None
 
 
