@@ -4,15 +4,14 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.preset import Preset
-from benchmarks.reproduce.jobs import RUN, Figures, Job, JobFolder, keep_ranks
-from benchmarks.reproduce.runs import metrics_of, open_or_resume, rank_on_node
+from benchmarks.reproduce.jobs import RUN, Figures, Job, JobFolder
+from benchmarks.reproduce.runs import rank_held_out, train_or_resume
 from benchmarks.results_file import Trial, Tuning
 from fedrec.data.errors import InputError
 from fedrec.federation import round_log
 from fedrec.federation.checkpoint import State
 from fedrec.federation.config import RunConfig, to_flat
 from fedrec.federation.rounds import SCORE
-from fedrec.training import train_rounds
 
 FAMILY = "closed-form"
 
@@ -31,27 +30,26 @@ def closed_form_jobs(preset: Preset) -> list[Job]:
     """
     if unknown := preset.closed_form.keys() - CLOSED_FORMS.keys():
         raise InputError(f"closed_form.{min(unknown)} is not known; the models are {', '.join(CLOSED_FORMS)}")
-    ids = _job(preset, "closed-form-ids", preset.seeds[0])
-    return [ids, *(_job(preset, "closed-form-text", seed) for seed in preset.seeds)]
+    ids = job_of(preset, "closed-form-ids", preset.seeds[0])
+    return [ids, *(job_of(preset, "closed-form-text", seed) for seed in preset.seeds)]
 
 
 def hybrid_jobs(preset: Preset) -> list[Job]:
     """Build the runs with towers and a closed form, one for each seed."""
-    return [_job(preset, "hybrid", seed) for seed in preset.seeds]
+    return [job_of(preset, "hybrid", seed) for seed in preset.seeds]
 
 
-def _job(preset: Preset, model: str, seed: int) -> Job:
+def job_of(preset: Preset, model: str, seed: int) -> Job:
+    """Build the run of one of `CLOSED_FORMS` with a seed."""
     config = preset.config(seed, **CLOSED_FORMS[model] | preset.closed_form.get(model, {}))
     family = "hybrid" if model == "hybrid" else FAMILY
     return Job(family, model, f"{model}-{seed}", to_flat(config), partial(_train_and_rank, config))
 
 
 def _train_and_rank(config: RunConfig, place: JobFolder) -> Figures:
-    run = open_or_resume(config, place)
-    (node,) = train_rounds(run).nodes
-    test, validation = (rank_on_node(node, run.out, split) for split in ("test", "validation"))
-    keep_ranks(place.folder, test.ranks)
-    return Figures(test=metrics_of(test), validation=metrics_of(validation), tuning=_tuning(config, place.folder / RUN))
+    """Train, and rank by the artifact: what is served is measured, with the closed form cut to its rank."""
+    figures = rank_held_out(train_or_resume(config, place).scorer(), place, config.measured)
+    return figures.model_copy(update={"tuning": _tuning(config, place.folder / RUN)})
 
 
 def _tuning(config: RunConfig, run: Path) -> Tuning:
