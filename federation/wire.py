@@ -15,6 +15,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from fedrec.federation.compression.eden import CompressedUpdate, Eden, count_rows
 from fedrec.federation.compression.quantise import WIDTH
 from fedrec.federation.messages import Order, OrderRefused, Update
+from fedrec.recsys.embeddings import MODALITY
 from fedrec.recsys.model.lora import Adapter
 
 ROOM_BESIDE, ROOM_FOR_TENSOR = 16_384, 1_024
@@ -160,12 +161,14 @@ def encode_census(tickets: np.ndarray, stamp: Mapping[str, str]) -> RecordDict:
 
 
 def decode_census(content: RecordDict, stamp: Mapping[str, str]) -> np.ndarray:
-    """Decode the tickets. Raises `ValueError` if they are malformed, or of another catalogue or encoder."""
+    """Decode the tickets. Raises `ValueError` if they are malformed, or of another catalogue, encoder or modality."""
     with _refusing():
         theirs = dict(content.config_records["stamp"])
         tickets = content.array_records["census"]["tickets"].numpy()
-    if differing := [name for name in ("catalogue", "sha256") if theirs.get(name) != stamp[name]]:
-        raise ValueError(f"its {differing[0]} is {str(theirs.get(differing[0]))[:80]!r}, not {stamp[differing[0]]!r}")
+    names = ("catalogue", "sha256", MODALITY)
+    if differing := [name for name in names if theirs.get(name) != stamp.get(name)]:
+        name, given = differing[0], str(theirs.get(differing[0]))[:80]
+        raise ValueError(f"its {name} is {given!r}, not {stamp.get(name)!r}")
     if tickets.dtype != np.uint64 or tickets.ndim != 1:
         raise ValueError(f"a census of {tickets.dtype} with {tickets.ndim} axes")
     if len(np.unique(tickets)) < len(tickets):

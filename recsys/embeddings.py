@@ -5,7 +5,7 @@ import importlib.util
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+MODALITY = "modality"
+"""The entry of a provenance that names what is mixed with the texts, if anything is."""
+
 _FETCH = "fetch the encoder again"
 _ARCHITECTURE = {
     "hidden_act": str,
@@ -165,7 +168,8 @@ def _fetch_from_hub(name: str, pinned: KnownWeights | None) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """One frozen text embedding per item, with the provenance: which encoder embedded which catalogue."""
+    """One frozen text embedding per item, with the provenance: which encoder embedded which catalogue, and what else is
+    mixed in."""
 
     matrix: Tensor  # (N, E)
     provenance: dict[str, str]
@@ -180,6 +184,13 @@ class Embeddings:
             "sha256": encoder.sha256,
             "catalogue": catalogue.fingerprint,
         }
+
+    def mixed(self, matrix: Tensor, modality: str) -> "Embeddings":
+        """Return embeddings (N, E) in which another modality is mixed with the texts.
+
+        All nodes of a run must have the same `modality`: the name of its vectors and their version, as a fingerprint.
+        """
+        return replace(self, matrix=matrix, provenance=self.provenance | {MODALITY: modality})
 
     def save(self, folder: Path) -> None:
         """Cache the embeddings in a prepared folder, for `embed_catalogue`."""
@@ -200,12 +211,13 @@ def embed_catalogue(
 ) -> Embeddings:
     """Embed every item's text, in blocks, or read the cache in `folder` if it is of the same texts and weights.
 
+    Another modality that is mixed in there is read with it.
     `progress` is called after each block, with the number of embedded items and of all items.
     """
     provenance = Embeddings.provenance_of(catalogue, encoder)
     shape = (len(catalogue), encoder.config.get("hidden_size"))
-    if folder and (matrix := _read_cache(_cache_file(folder, encoder.sha256), provenance, shape)) is not None:
-        return Embeddings(matrix, provenance, catalogue.trainable_rows)
+    if folder and (cached := _read_cache(_cache_file(folder, encoder.sha256), provenance, shape)):
+        return Embeddings(*cached, catalogue.trainable_rows)
     blocks = []
     for start in range(0, len(catalogue), block):
         blocks.append(encoder.encode(catalogue.texts[start : start + block]))
@@ -216,14 +228,19 @@ def embed_catalogue(
     return embeddings
 
 
-def _read_cache(cache: Path, provenance: dict[str, str], shape: tuple[int, Any]) -> Tensor | None:
-    """Read the cache. Return None if it is missing, damaged, or of other texts or weights."""
+def _read_cache(
+    cache: Path, provenance: dict[str, str], shape: tuple[int, Any]
+) -> tuple[Tensor, dict[str, str]] | None:
+    """Read the cache, and its provenance. Return None if it is missing, damaged, or of other texts or weights."""
     try:
         with safe_open(regular(cache, "remove it"), framework="pt") as file:
-            cached = tuple(file.get_slice("matrix").get_shape())
-            if file.metadata() != provenance or cached != (shape[0], shape[1] or cached[-1]):
+            cached, found = tuple(file.get_slice("matrix").get_shape()), dict(file.metadata() or {})
+            if found != provenance | {name: found[name] for name in (MODALITY,) if name in found} or cached != (
+                shape[0],
+                shape[1] or cached[-1],
+            ):
                 return None
             matrix = file.get_tensor("matrix")
     except (FileNotFoundError, SafetensorError):
         return None
-    return matrix if matrix.dtype == torch.float32 and bool(matrix.isfinite().all()) else None
+    return (matrix, found) if matrix.dtype == torch.float32 and bool(matrix.isfinite().all()) else None

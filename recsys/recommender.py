@@ -12,7 +12,7 @@ The folder of a finished run holds
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -154,8 +154,8 @@ class Recommender:
 
         def encode_pass(start: int) -> Tensor:
             some = histories[start : start + size]
-            vectors = user_vectors(towers.user_vectors, towers.length, read[:, :width], some)  # (b, E)
-            return vectors if self.closed_form is None else self.closed_form.join_users(vectors, some, read[:, width:])
+            encode = partial(user_vectors, towers.user_vectors, towers.length, read[:, :width])
+            return self.closed_form.join_users(encode, some, read[:, width:]) if self.closed_form else encode(some)
 
         starts = range(0, len(histories), size or 1)
         return torch.cat([torch.zeros(0, read.shape[1]), *parallel_map(encode_pass, starts)])
@@ -209,8 +209,8 @@ class Recommender:
 
     def _score_blended(self, histories: Sequence[np.ndarray]) -> Tensor:
         assert self.closed_form
-        towers = user_vectors(self.towers.user_vectors, self.towers.length, self.vectors, histories)
-        return self.closed_form.join_users(towers, histories, self.closed_form.model.events) @ self.items.searched.T
+        encode = partial(user_vectors, self.towers.user_vectors, self.towers.length, self.vectors)
+        return self.closed_form.join_users(encode, histories, self.closed_form.model.events) @ self.items.searched.T
 
     def save(self, folder: Path) -> None:
         """Write the artifact's files, each in one step. The card comes last: it marks the run as finished."""

@@ -57,6 +57,7 @@ features = "ids"
 decay = 0.5
 ridges = [1.0, 10.0]
 blend_shares = [0.2, 0.5, 0.8]
+refinements = 0
 [baselines.ease]
 ridge = [1.0, 30.0]
 [baselines.sasrec]
@@ -264,13 +265,16 @@ def test_federated_baselines_are_trained_and_ranked_user_by_user(made: tuple[Pat
 
 def test_cold_items_are_ranked_among_all_and_among_themselves(made: tuple[Path, dict[str, Any]]) -> None:
     out, results = made
-    assert list(results["cold"]) == ["federated", "popularity", "text neighbours"]
+    models = ["federated", "closed-form-ids", "closed-form-text", "hybrid", "popularity", "text neighbours"]
+    assert list(results["cold"]) == models
     users = len(Shard.load(out / "data-cold-0.3").ranked(range(12)))
     for entry in results["cold"].values():
         assert entry["users"] == users < 12
         assert entry["cold"]["mrr"] >= entry["all"]["mrr"], "fewer items are in the way"
     assert results["cold"]["popularity"]["all"]["ndcg@10"] < results["cold"]["text neighbours"]["all"]["ndcg@10"]
     assert results["data"]["users"] == 12, "of the data as usual"
+    for metric in ("ndcg@10", "recall@20", "mrr"):  # ids tell nothing of cold items, whose order is that of the towers
+        assert results["cold"]["hybrid"]["cold"][metric] == results["cold"]["federated"]["cold"][metric]
 
 
 def test_a_warm_start_from_another_benchmark(

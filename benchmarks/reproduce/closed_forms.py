@@ -2,10 +2,11 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.preset import Preset
-from benchmarks.reproduce.jobs import Figures, Job, JobFolder, Measured, keep_ranks
-from benchmarks.reproduce.runs import metrics_of, open_or_resume, rank_on_node
+from benchmarks.reproduce.jobs import RUN, Figures, Job, JobFolder, Measured
+from benchmarks.reproduce.runs import rank_held_out, train_or_resume
 from benchmarks.results_file import Trial, Tuning
 from fedrec.data.errors import InputError
 from fedrec.federation import round_log
@@ -13,7 +14,6 @@ from fedrec.federation.checkpoint import State
 from fedrec.federation.config import RunConfig, to_flat
 from fedrec.federation.rounds import SCORE
 from fedrec.run import Run
-from fedrec.training import train_rounds
 
 FAMILY = "closed-form"
 
@@ -33,31 +33,29 @@ def closed_form_jobs(preset: Preset) -> list[Job]:
     """
     if unknown := preset.closed_form.keys() - CLOSED_FORMS.keys():
         raise InputError(f"closed_form.{min(unknown)} is not known; the models are {', '.join(CLOSED_FORMS)}")
-    ids = _job(preset, "closed-form-ids", preset.seeds[0])
-    return [ids, *(_job(preset, "closed-form-text", seed) for seed in preset.seeds)]
+    ids = job_of(preset, "closed-form-ids", preset.seeds[0])
+    return [ids, *(job_of(preset, "closed-form-text", seed) for seed in preset.seeds)]
 
 
 def hybrid_jobs(preset: Preset) -> list[Job]:
     """Build the runs with towers and a closed form, one for each seed."""
-    return [_job(preset, "hybrid", seed) for seed in preset.seeds]
+    return [job_of(preset, "hybrid", seed) for seed in preset.seeds]
 
 
-def _job(preset: Preset, model: str, seed: int) -> Job:
-    config = preset.config(seed, **CLOSED_FORMS[model] | preset.closed_form.get(model, {}))
+def job_of(preset: Preset, model: str, seed: int, **changes: Any) -> Job:
+    """Build the run of one of `CLOSED_FORMS` with a seed, and with changes to its settings."""
+    config = preset.config(seed, **CLOSED_FORMS[model] | preset.closed_form.get(model, {}) | changes)
     family = "hybrid" if model == "hybrid" else FAMILY
     return Job(family, model, f"{model}-{seed}", to_flat(config), partial(_train_and_rank, config))
 
 
 def _train_and_rank(config: RunConfig, place: JobFolder) -> Figures:
-    run = open_or_resume(config, place)
-    (node,) = train_rounds(run).nodes
-    test = rank_on_node(node, run.out, "test")
-    keep_ranks(place.folder, test.ranks)
+    """Train, and rank by the artifact: what is served is measured, with the closed form cut to its rank."""
+    figures, run = rank_held_out(train_or_resume(config, place).scorer(), place, config.measured), place.folder / RUN
+    found: dict[str, Any] = {"tuning": _tuning(config, run)}
     if config.final_sums:  # they hold the items of validation, which was measured before them
-        validation = Measured.model_validate(Run.open(run.out).metrics["validation"])
-    else:
-        validation = metrics_of(rank_on_node(node, run.out, "validation"))
-    return Figures(test=metrics_of(test), validation=validation, tuning=_tuning(config, run.out))
+        found["validation"] = Measured.model_validate(Run.open(run).metrics["validation"])
+    return figures.model_copy(update=found)
 
 
 def _tuning(config: RunConfig, run: Path) -> Tuning:

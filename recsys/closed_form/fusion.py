@@ -5,8 +5,10 @@ covariance C (E, E) of the item vectors. So a half of the user vector that is di
 in z-scores, less a constant that does not change the order of items, and a device can compute it without the items.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -48,6 +50,10 @@ def _variances(users: Tensor, spread: Tensor) -> Tensor:
     return ((rows @ spread) * rows).sum(-1)[: len(users)]
 
 
+Encoder = Callable[[Sequence[np.ndarray]], Tensor]
+"""A function of B histories that returns the towers' user vectors: (B, E)."""
+
+
 @dataclass(frozen=True, eq=False)
 class Fusion:
     """A weighted sum of z-scores: 1 - `share` of the towers', and `share` of the closed form's."""
@@ -61,10 +67,16 @@ class Fusion:
         """Fuse the scores over a catalogue: its item vectors (N, E) and candidate vectors (N, r)."""
         return cls(share, covariance(towers), covariance(candidates))
 
-    def needs_towers(self, closed_form: Tensor) -> Tensor:
-        """Tell the users whose towers count, by the closed form's user vectors: (B, r) → (B,) bool."""
-        known = closed_form.any(-1)
-        return ~known if self.share == 1 else torch.ones_like(known)
+    def join_users(self, encode: Encoder, histories: Sequence[np.ndarray], closed_form: Tensor) -> Tensor:
+        """Join the closed form's user vectors of histories with the towers', as `user_vectors`: (B, r) → (B, E + r).
+
+        The towers encode only histories for which their scores count.
+        """
+        known, towers = closed_form.any(-1), torch.zeros(len(histories), len(self.towers))
+        users = torch.arange(len(histories)) if self.share < 1 else (~known).nonzero().squeeze(1)
+        if len(users):
+            towers[users] = encode([histories[user] for user in users.tolist()]).to(towers.device)
+        return self.user_vectors(towers, closed_form)
 
     def user_vectors(self, towers: Tensor, closed_form: Tensor) -> Tensor:
         """Join the user vectors of both: (B, E), (B, r) → (B, E + r).

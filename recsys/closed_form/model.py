@@ -12,7 +12,7 @@ from fedrec.data.shard import check_rows
 from fedrec.recsys.closed_form.config import ClosedFormConfig
 from fedrec.recsys.closed_form.contexts import DecayKernel
 from fedrec.recsys.closed_form.features import FourierFeatures
-from fedrec.recsys.closed_form.fusion import Fusion
+from fedrec.recsys.closed_form.fusion import Encoder, Fusion
 from fedrec.recsys.closed_form.low_rank import low_rank
 
 BLOCK = 4096
@@ -151,14 +151,14 @@ class ClosedForm:
             return nothing, nothing
         return self.text_map.item_vectors(embeddings)
 
-    def join_users(self, towers: Tensor, histories: Sequence[np.ndarray], events: Tensor) -> Tensor:
-        """Join the towers' user vectors of histories with those of the closed form: (B, E) → (B, E + r).
+    def join_users(self, encode: Encoder, histories: Sequence[np.ndarray], events: Tensor) -> Tensor:
+        """Join the towers' user vectors of histories, by `encode`, with those of the closed form: (B, E + r).
 
         Histories are rows of the event vectors `events` (n, r). A vector has unit length, or is zeros for an empty
         history.
         """
         ours = replace(self.model, events=events).user_vectors(histories)
-        return F.normalize(self.fusion.user_vectors(towers, ours), dim=-1)
+        return F.normalize(self.fusion.join_users(encode, histories, ours), dim=-1)
 
 
 def centre_targets(vectors: Tensor) -> Tensor:

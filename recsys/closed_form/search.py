@@ -98,14 +98,9 @@ class SearchSpace:
 
 
 def _next_penalty(before: float, last: float) -> float | None:
-    """Go on from two penalties by the same factor; None if that is too large."""
-    value = last * last / before
+    """Go on from two penalties by the same factor; None from 0, or if that is too large."""
+    value = last * last / before if before else 0.0
     return _rounded(value) if 0 < value <= LARGEST_PENALTY else None
-
-
-def _next_pull(before: float, last: float) -> float | None:
-    """Go on from two pulls by the same factor; None from 0 and to it, and if that is too large."""
-    return _next_penalty(before, last) if before else None
 
 
 def _next_share(before: float, last: float) -> float | None:
@@ -121,5 +116,5 @@ def _rounded(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-STEPS = {"ridge": _next_penalty, "prior": _next_pull, "decode": _next_penalty, "share": _next_share}
+STEPS = {"ridge": _next_penalty, "prior": _next_penalty, "decode": _next_penalty, "share": _next_share}
 """The step beyond the end of a list: a function of the last two values."""

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fedrec.data.shard import Shard
@@ -60,12 +59,7 @@ class HybridMethod:
         fusion = Fusion(float(closed_form[SHARE]), covariance(vectors), self.closed_form.candidate_covariance)
 
         def score(histories: Sequence[np.ndarray]) -> Tensor:
-            ours = contexts(histories)  # (B, M')
-            leaning = fusion.needs_towers(ours).nonzero().squeeze(1)
-            theirs = torch.zeros(len(histories), vectors.shape[1])  # (B, E)
-            if len(leaning):
-                theirs[leaning] = encode([histories[user] for user in leaning.tolist()]).cpu()
-            joined = fusion.user_vectors(theirs, ours)  # (B, E + M')
+            joined = fusion.join_users(encode, histories, contexts(histories))  # (B, E + M')
             halves = joined.split([vectors.shape[1], candidates.shape[1]], dim=-1)
             return halves[0] @ vectors.T + halves[1] @ candidates.T
 
