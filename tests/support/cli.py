@@ -14,7 +14,7 @@ class Outcome:
 
     @property
     def answer(self) -> Any:
-        """What a program reads: all of stdout as one JSON value."""
+        """The answer that a program reads: all of stdout as one JSON value."""
         assert self.code == 0, self.err
         return json.loads(self.out)
 
@@ -23,7 +23,7 @@ Fedrec = Callable[..., Outcome]
 
 
 def is_refused(outcome: Outcome, *words: str) -> None:
-    """Status 2, nothing on stdout, and one line on stderr (beside notes) that holds all of `words`."""
+    """Check for status 2, nothing on stdout, and one line on stderr (beside notes) that holds all of `words`."""
     assert outcome.code == 2, outcome.err
     assert outcome.out == ""
     (line,) = [line for line in outcome.err.splitlines() if not line.startswith("note ")]

@@ -24,7 +24,7 @@ def toy_config(kind: Kind) -> ClosedFormConfig:
 
 
 def toy_features(data: Path, config: ClosedFormConfig) -> TextFeatures | None:
-    """The features of the catalogue's items; None for ids."""
+    """Compute the features of the catalogue's items; None for ids."""
     if config.features == "ids":
         return None
     encoder = resolve_encoder("sentence-transformers/all-MiniLM-L6-v2")
@@ -35,12 +35,12 @@ def toy_features(data: Path, config: ClosedFormConfig) -> TextFeatures | None:
 
 
 def table_of(features: TextFeatures | None, items: int) -> Tensor:
-    """The features of all items as a table: (N, M) float64."""
+    """Return the features of all items as a table: (N, M) float64."""
     return torch.eye(items).double() if features is None else features.table.double()
 
 
 def toy_solution(data: Path, config: ClosedFormConfig, features: TextFeatures | None, share: float) -> Solution:
-    """The ridge regression of all users' training events, solved from all of their contexts at once."""
+    """Solve the ridge regression of all users' training events, from all of their contexts at once."""
     shard = Shard.load(data)
     table = table_of(features, len(Catalogue.load(data)))
     histories = [shard.history(user, "train").astype(np.int64) for user in range(len(shard))]
@@ -55,12 +55,12 @@ def toy_solution(data: Path, config: ClosedFormConfig, features: TextFeatures | 
 
 
 def context(kernel: DecayKernel, table: Tensor, history: np.ndarray) -> Tensor:
-    """What the closed form reads after a history: (M,)."""
+    """Compute the context after a history: (M,)."""
     return torch.from_numpy(kernel.weigh_history(len(history))) @ table[history]
 
 
 def toy_closed_form(data: Path, towers: Tensor, kind: Kind, share: float = 0.5, rank: int = 99) -> ClosedForm:
-    """The closed form of the toy world beside item vectors (N, E)."""
+    """Build the closed form of the toy world beside item vectors (N, E)."""
     config = toy_config(kind)
     features = toy_features(data, config)
     table = None if features is None else features.table
@@ -68,7 +68,7 @@ def toy_closed_form(data: Path, towers: Tensor, kind: Kind, share: float = 0.5, 
 
 
 def hybrid_of(run: Path, data: Path, out: Path, kind: Kind = "text", share: float = 0.5) -> Path:
-    """A run with the towers of another and a closed form."""
+    """Write a run with the towers of another and a closed form."""
     towers = Recommender.load(run)
     closed_form = toy_closed_form(data, towers.vectors, kind, share)
     out.mkdir(parents=True)
@@ -77,7 +77,7 @@ def hybrid_of(run: Path, data: Path, out: Path, kind: Kind = "text", share: floa
 
 
 def plain_scores(data: Path, histories: list[np.ndarray], kind: Kind) -> Tensor:
-    """The scores xᵀ W D ψ of the closed form: (B, N) float64; of ids, an item that was no target scores the mean."""
+    """Compute the scores xᵀ W D ψ: (B, N) float64; of ids, an item that was no target scores the mean."""
     config = toy_config(kind)
     features = toy_features(data, config)
     table = table_of(features, len(Catalogue.load(data)))
@@ -87,11 +87,11 @@ def plain_scores(data: Path, histories: list[np.ndarray], kind: Kind) -> Tensor:
 
 
 def at_the_mean(scores: Tensor, known: Tensor) -> Tensor:
-    """Scores (B, N) in which the items that are not `known` (N,) have the mean of the others."""
+    """Give the items that are not `known` (N,) the mean score of the others: (B, N)."""
     return torch.where(known, scores, scores[:, known].mean(1, keepdim=True))
 
 
 def z_scores(scores: Tensor) -> Tensor:
-    """Each user's scores less their mean, over their standard deviation: (B, N)."""
+    """Standardise each user's scores, by their mean and standard deviation: (B, N)."""
     scores = scores.double()
     return (scores - scores.mean(1, keepdim=True)) / scores.std(1, keepdim=True, correction=0)

@@ -22,7 +22,7 @@ def until_ready(client: httpx.Client) -> None:
 
 @contextmanager
 def running(app: FastAPI, key: str | None = None, settings: Settings | None = None) -> Iterator[httpx.Client]:
-    """The app, as it starts, served as `fedrec serve` does; the client sends this key with all it asks."""
+    """Serve the app as `fedrec serve` does, from its start; the client sends this key with every request."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn_config(app, settings or Settings()))
         thread = Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -38,7 +38,7 @@ def running(app: FastAPI, key: str | None = None, settings: Settings | None = No
 
 @contextmanager
 def ready(app: FastAPI, key: str | None = None, settings: Settings | None = None) -> Iterator[httpx.Client]:
-    """The app, once it answers."""
+    """Serve the app, and wait until it answers."""
     with running(app, key, settings) as client:
         until_ready(client)
         yield client
@@ -55,7 +55,7 @@ SECRET = "marzipan"
 
 
 def is_problem(response: httpx.Response, status: int, field: str | None) -> None:
-    """RFC 9457, with the field at fault first in `errors`, and none of what was sent."""
+    """Check for a problem by RFC 9457, with the field at fault first in `errors`, and nothing of the request."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     body = response.json()

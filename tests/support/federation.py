@@ -67,7 +67,7 @@ class Trial:
 
     @contextmanager
     def running(self, **knobs: Any) -> Iterator[None]:
-        """`flwr run` beside the block, and to its end; where the block fails, the end comes at once."""
+        """Run `flwr run` beside the block, and to its end; if the block fails, end it at once."""
         asked = self.knobs | knobs | {"data": str(self.folders[0].parent / SERVER), "out": str(self.out)}
         with ThreadPoolExecutor(1) as beside:
             run = beside.submit(self.here.run, asked, timeout=WHOLE)
@@ -92,7 +92,7 @@ class Trial:
         self.until(lambda: len(self.records()) >= number, f"the end of round {number}")
 
     def until_asked(self, name: str, round: int) -> None:
-        """Until a node has been told to train in this round."""
+        """Wait until a node has been told to train in this round."""
         heading = f"ROUND {round}]"
         self.until(lambda: _after(self.here.log(name), heading, "train message"), f"{name} in round {round}")
 
@@ -110,13 +110,13 @@ class Trial:
         self.until(is_back, f"the return of {name}")
 
     def server_app(self) -> psutil.Process:
-        """The process in which the rounds are run."""
+        """Find the process in which the rounds are run."""
         children = psutil.Process(self.here.running[LINK].pid).children(recursive=True)
         (found,) = [child for child in children if SERVER_APP in " ".join(child.cmdline())]
         return found
 
     def story(self) -> str:
-        """What everybody said last, for whoever reads why a test failed."""
+        """Return the last lines of every log, to tell why a test failed."""
         logs = [
             f"{round_log.name}: {round_log.read_text(errors='replace')[-2500:]}"
             for round_log in self.here.folder.glob("*.log")
@@ -127,7 +127,7 @@ class Trial:
 
 @contextmanager
 def trial(toy: Path, folder: Path, sizes: list[int], start: int, **knobs: Any) -> Iterator[Trial]:
-    """A federation that deals the toy users by these numbers, and of whose nodes the first `start` are there."""
+    """Start a federation that deals the toy users by these numbers, with the first `start` of its nodes."""
     starts = np.cumsum([0, *sizes])
     partitions = [UserPartition(f"users {a} to {b - 1}", np.arange(a, b)) for a, b in pairwise(starts)]
     folders = partition_dataset(Dataset.open(toy), folder / "split", partitions)
@@ -139,6 +139,6 @@ def trial(toy: Path, folder: Path, sizes: list[int], start: int, **knobs: Any) -
 
 
 def _after(round_log: Path, heading: str, said: str) -> bool:
-    """Whether a log has a line with `said` below the last one with `heading`."""
+    """Tell whether a log has a line with `said` below the last one with `heading`."""
     text = round_log.read_text(errors="replace") if round_log.exists() else ""
     return heading in text and said in text.rsplit(heading, 1)[1]

@@ -31,7 +31,7 @@ loot = ""
 
 
 def write(folder: Path, more: dict[str, str] | None = None) -> Path:
-    """The app's folder, for `flwr run`. With `more`, files of other contents beside it, or in place of its own."""
+    """Write the app's folder, for `flwr run`. With `more`, write other files beside its own, or in place of them."""
     files = {"pyproject.toml": PYPROJECT, "stranger.py": Path(__file__).read_text()} | (more or {})
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def write(folder: Path, more: dict[str, str] | None = None) -> Path:
 
 
 def histories(folder: Path) -> dict[str, str]:
-    """The files that hold a node's histories, and their digests."""
+    """Find the files that hold a node's histories, and compute their digests."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("shard/*"))}
 
 
@@ -52,7 +52,7 @@ def take(message: Message, context: Context) -> Message:
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
-    """Answers by node: digests of histories, or why there are none."""
+    """Ask every node for digests of histories, or for the reason why there are none."""
     asked = [Message(RecordDict(), node, "query.loot") for node in grid.get_node_ids()]
     told = {}
     for reply in grid.send_and_receive(asked, timeout=180):

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def surroundings(lies: Mapping[int, str], pause: float = 0) -> dict[str, str]:
-    """The environment of a node whose device lies in these rounds."""
+    """Return the environment of a node whose device lies in these rounds."""
     told = ",".join(f"{round}:{lie}" for round, lie in lies.items())
     return {"PYTHONPATH": str(ROOT), LIES: told, PAUSE: str(pause)}
 

@@ -21,7 +21,7 @@ NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/loca
 
 @contextmanager
 def front_door(here: Federation) -> Iterator[int]:
-    """The port that nodes are given."""
+    """Start the front door, and return the port that nodes are given."""
     assert NGINX
     config, port = (ROOT / "deploy" / "nginx.conf").read_text(), free_port()
     for given, free in {
@@ -43,7 +43,7 @@ def front_door(here: Federation) -> Iterator[int]:
 
 
 def requests() -> list[bytes]:
-    """What an outsider may say to get to the control API or the runtime API, as it goes over the line."""
+    """List the requests, as bytes, by which an outsider may try to reach the control API or the runtime API."""
     control = "/v1/control/list-nodes"
     targets = [
         *(control, f"/{control}", "/V1/Control/list-nodes", "/v1/%63ontrol/list-nodes", f"https://localhost{control}"),
@@ -84,7 +84,7 @@ def _post(target: str) -> bytes:
 
 
 def reached(here: Federation, port: int) -> set[str]:
-    """The calls that came to the SuperLink, as it says itself, while all of these came to this port. Its own processes
+    """Return the calls that the SuperLink says came to it while all of these came to this port. Its own processes
     make theirs meanwhile, to the runtime API."""
     log = here.log(LINK)
     before = log.stat().st_size
@@ -106,7 +106,7 @@ def until_open(nginx: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
 
 
 def ask(port: int, certificates: Path, request: bytes) -> bytes:
-    """All that comes back on one TLS connection, on which this is said, until it is closed or falls silent."""
+    """Send bytes on one TLS connection, and return all that comes back until it is closed or falls silent."""
     context = ssl.create_default_context(cafile=str(certificates / AUTHORITY))
     with (
         socket.create_connection(("127.0.0.1", port), timeout=1) as plain,

@@ -66,11 +66,11 @@ class Line:
         self._is_cut = False
 
     def sent(self) -> list[Body]:
-        """All requests of the node so far."""
+        """Return all requests of the node so far."""
         return [body for talk in self._talks for body in requests(bytes(talk.up))]
 
     def received(self) -> list[Body]:
-        """All answers of the SuperLink so far."""
+        """Return all answers of the SuperLink so far."""
         return [body for talk in self._talks for body in answers(bytes(talk.up), bytes(talk.down))]
 
     async def _end(self) -> None:
@@ -105,7 +105,7 @@ async def _carry(source: asyncio.StreamReader, target: asyncio.StreamWriter, not
 
 
 def requests(data: bytes) -> list[Body]:
-    """What a client of HTTP/1.1 asked on one connection."""
+    """Parse the requests of a client of HTTP/1.1 on one connection."""
     connection, found = h11.Connection(h11.SERVER), []
     connection.receive_data(data)
     for head, body in _messages(connection):
@@ -118,7 +118,7 @@ def requests(data: bytes) -> list[Body]:
 
 
 def answers(asked: bytes, data: bytes) -> list[Body]:
-    """What a server of HTTP/1.1 answered on the same connection."""
+    """Parse the answers of a server of HTTP/1.1 on the same connection."""
     connection, found = h11.Connection(h11.CLIENT), []
     connection.receive_data(data)
     for path, _ in requests(asked):
@@ -134,7 +134,7 @@ def answers(asked: bytes, data: bytes) -> list[Body]:
 
 
 def _messages(connection: h11.Connection) -> Iterator[tuple[h11.Event, bytes]]:
-    """Whole messages, one after the other."""
+    """Iterate over whole messages."""
     head, body = None, bytearray()
     while (event := connection.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
         match event:

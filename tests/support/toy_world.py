@@ -46,14 +46,14 @@ def small_config(**changes: object) -> RunConfig:
 
 
 def begun(out: Path, data: Path, config: RunConfig, start: Path | None = None, resume: bool = False) -> Recommender:
-    """A run that was opened, new or to go on with, and trained to its end."""
+    """Open a run, new or to be resumed, and train it to its end."""
     run = open_run(out, Dataset.open(data), config, resume, start, TrainedOn.of(data))
     train(LocalGrid.over(run.setup), run)
     return Recommender.load(out)
 
 
 def toy_items() -> pl.DataFrame:
-    """Items 0 to 11 are about cooking, 12 to 23 about space; their ids share no character with a number."""
+    """Make items 0 to 11 about cooking and 12 to 23 about space; their ids share no character with a number."""
     words = [*COOKING, *SPACE]
     kinds = ["Cooking"] * len(COOKING) + ["Space"] * len(SPACE)
     return add_text(
@@ -69,7 +69,7 @@ def toy_items() -> pl.DataFrame:
 
 
 def toy_interactions() -> pl.DataFrame:
-    """Six users watch only cooking films, six only space films: 4 to 12 of them each, each from another start."""
+    """Let six users watch only cooking films, six only space films: 4 to 12 of them each, each from another start."""
     rows = []
     for user in range(12):
         words = COOKING if user < 6 else SPACE
@@ -79,18 +79,18 @@ def toy_interactions() -> pl.DataFrame:
 
 
 def write_toy(folder: Path) -> Path:
-    """Nothing tells how popular its items are, so that who has no history is refused."""
+    """Write the toy world without counts of its items' users, so that a question without a history is refused."""
     write_dataset(Frames(toy_interactions(), toy_items()), folder, name="toy", rules=Rules(popularity=False))
     return folder
 
 
 def toy_stamp() -> dict[str, str]:
-    """What the toy world's nodes must share with the server: the catalogue, and the encoder's weights."""
+    """Return what nodes must share with the server: the identity of the catalogue, and of the encoder's weights."""
     return Embeddings.provenance_of(Catalogue(toy_items()), resolve_encoder(small_config().model.encoder))
 
 
 def shard_of(histories: Histories) -> Shard:
-    """A shard of users `u0`, `u1`, …"""
+    """Build a shard of users `u0`, `u1`, …"""
     lengths = np.array([len(history) for history in histories], dtype=np.int64)
     return Shard(
         starts=np.cumsum(lengths) - lengths,
@@ -101,7 +101,7 @@ def shard_of(histories: Histories) -> Shard:
 
 
 def write_toy_films(folder: Path) -> Path:
-    """The toy world in the layout of MovieLens 100K: raw data of 12 users and 24 films."""
+    """Write the toy world in the layout of MovieLens 100K: raw data of 12 users and 24 films."""
     folder.mkdir()
     items = toy_items()
     rows = {item_id: row for row, item_id in enumerate(items["item_id"], start=1)}
@@ -123,13 +123,13 @@ def write_toy_films(folder: Path) -> Path:
 
 
 def events_by_salt(shard: Shard) -> dict[int, list[int]]:
-    """All that a shard knows: the events of each salt."""
+    """Return all that a shard knows: the events of each salt."""
     spans = zip(shard.salts, shard.starts, shard.ends, strict=True)
     return {int(salt): shard.items[start:end].tolist() for salt, start, end in spans}
 
 
 def histories(folder: Path) -> list[str]:
-    """All events of each user as a word, for a folder whose item ids are letters."""
+    """Return all events of each user as a word, for a folder whose item ids are letters."""
     catalogue, shard = Catalogue.load(folder), Shard.load(folder)
     spans = zip(shard.starts, shard.ends, strict=True)
     return ["".join(catalogue.ids[row] for row in shard.items[start:end]) for start, end in spans]
