@@ -171,10 +171,14 @@ def test_a_run_searches_the_pull_and_serves_what_it_chose(toy: Path, tmp_path: P
     assert torch.equal(served(histories).argmax(-1), ours.argmax(-1))
 
 
+BEFORE: dict[str, Any] = SMALL | IDS | {"ridges": "1"}
+ALONE: dict[str, Any] = SMALL | PULLED | {"ridges": "1", "priors": "3"}
+
+
 def test_no_pull_is_the_run_of_before(toy: Path, tmp_path: Path) -> None:
     dataset = Dataset.open(toy)
-    train(dataset, out=tmp_path / "before", progress=False, **SMALL | IDS | {"ridges": "1"})
-    run = train(dataset, out=tmp_path / "run", progress=False, **SMALL | IDS | {"ridges": "1", "priors": "0"})
+    train(dataset, out=tmp_path / "before", progress=False, **BEFORE)
+    run = train(dataset, out=tmp_path / "run", progress=False, **BEFORE | {"priors": "0"})
     assert run.card["sums"]["chosen"]["prior"] == 0
     for name in FILES:
         if (tmp_path / "before" / name).exists() and name != "card.json":
@@ -184,7 +188,7 @@ def test_no_pull_is_the_run_of_before(toy: Path, tmp_path: Path) -> None:
 def test_users_are_forgotten_from_a_run_with_a_pull(toy: Path, tmp_path: Path) -> None:
     """The sums do not know of the pull: what is left is solved with it again."""
     dataset = Dataset.open(toy)
-    run = train(dataset, out=tmp_path / "run", progress=False, **SMALL | PULLED | {"ridges": "1", "priors": "3"})
+    run = train(dataset, out=tmp_path / "run", progress=False, **ALONE)
     left = run.forget(["person-11"], dataset)
     state = State.load(left.folder)
     assert state

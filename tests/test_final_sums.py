@@ -24,7 +24,7 @@ from fedrec.recsys.recommender import FILES
 from fedrec.recsys.training.closed_form import WEIGHTS
 from fedrec.recsys.training.hybrid import split_adapter
 from fedrec.run import Run
-from tests.support.cli import Fedrec, is_refused
+from tests.support.cli import Fedrec
 from tests.support.toy_world import small_config
 
 CLOSED: dict[str, Any] = {
@@ -85,7 +85,7 @@ def same_files(one: Path, other: Path, *names: str) -> None:
 def test_it_is_the_model_of_a_run_with_the_choice_and_the_items_from_the_start(
     toy: Path, tmp_path: Path, features: dict[str, Any], held_out: int
 ) -> None:
-    settings = CLOSED | features | {"nodes": 3}
+    settings: dict[str, Any] = CLOSED | features | {"nodes": 3}
     state = finished(toy, tmp_path / "run", **settings, final_held_out=held_out)
     again = finished(toy, tmp_path / "fixed", **settings | fixed(state), held_out=held_out)
     assert all(torch.equal(tensor, again.best[name]) for name, tensor in state.best.items())
@@ -118,7 +118,7 @@ def test_the_choice_is_that_of_a_run_without_them(toy: Path, tmp_path: Path) -> 
 
 
 def test_the_last_rounds_have_their_numbers_where_the_search_ends_early(toy: Path, tmp_path: Path) -> None:
-    settings = CLOSED | IDS | FINAL | {"refinements": 50}
+    settings: dict[str, Any] = CLOSED | IDS | FINAL | {"refinements": 50}
     state = finished(toy, tmp_path / "whole", **settings)
     last = small_config(**settings).last_round
     rounds = [record["round"] for record in round_log.read(tmp_path / "whole")]
@@ -200,7 +200,9 @@ def test_worth_is_measured_on_items_that_the_sums_do_not_hold(toy: Path, tmp_pat
     found, same = (Run.open(tmp_path / name).contributions(Dataset.open(toy)) for name in ("run", "fixed"))
     assert found["all"].to_list() == same["all"].to_list()
     finished(toy, tmp_path / "to-serve", **CLOSED | one_choice, final_held_out=0)
-    is_refused(fedrec("contribute", tmp_path / "to-serve", "--data", toy), "final_held_out = 0", "held_out = 2")
+    with pytest.raises(InputError, match=r"trained on every event \(final_held_out = 0\).*train with held_out = 2"):
+        Run.open(tmp_path / "to-serve").contributions(Dataset.open(toy))
+    assert "on test" in fedrec("contribute", tmp_path / "run", "--data", toy).out
 
 
 def test_what_the_sums_hold_is_not_measured(toy: Path, tmp_path: Path) -> None:

@@ -93,7 +93,8 @@ def contribute(
     other_histories: OtherHistories = False,
     as_json: Json = False,
 ) -> None:
-    """Tell each node's worth to the closed form: what NDCG@10 on validation loses without its sums."""
+    """Tell each node's worth to the closed form: what NDCG@10 on validation loses without its sums; on the test items,
+    if those of validation are in the sums."""
     from fedrec import console
     from fedrec.run import load
 
@@ -102,8 +103,8 @@ def contribute(
     if as_json:
         print(json.dumps(found.to_dicts()))
         return
-    names = [name for name in found.columns if name != "all"]
-    shown = console.table(*map(console.figures, names), title=f"NDCG@10 on validation: {found['all'][0]:.4f} with all")
+    names, split = [name for name in found.columns if name != "all"], trained.config.measured[-1]
+    shown = console.table(*map(console.figures, names), title=f"NDCG@10 on {split}: {found['all'][0]:.4f} with all")
     for row in found.select(names).iter_rows():
         shown.add_row(*(f"{value:.4f}" if isinstance(value, float) else f"{value:,}" for value in row))
     console.show(shown)
