@@ -233,8 +233,9 @@ class Run:
             run.contributions(shapley=True)
 
         `all` is NDCG@10 on validation with the sums of all nodes, `without` of all others, and `worth` the difference.
-        If the items of validation are in the sums, it is NDCG@10 on the test items. With `shapley`, for at most 10 nodes, the column `shapley` shares what all nodes gain among them. Raises
-        `InputError` if the sums of single nodes were not kept.
+        If the items of validation are in the sums, it is NDCG@10 on the test items. With `shapley`, for at most 10
+        nodes, the column `shapley` shares what all nodes gain among them. Raises `InputError` if the sums of single
+        nodes were not kept.
         """
         setup = setup_of(self.folder, self.card, dataset or self.open_dataset())
         with console.counting("coalitions solved and ranked") as progress:

@@ -1,6 +1,7 @@
 """Weights between ids that are pulled towards those of the items' texts: by hand, against dense solutions, in runs."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from fedrec.federation.setup import TrainingSetup
 from fedrec.recsys.baselines.neighbours import ease_weights
 from fedrec.recsys.baselines.whitening import whiten
 from fedrec.recsys.closed_form.contexts import DecayKernel
+from fedrec.recsys.closed_form.search import Hyperparameters
 from fedrec.recsys.closed_form.solve import RidgePath
 from fedrec.recsys.closed_form.statistics import CROSS, GRAM, ItemSums, Statistics, sum_statistics
 from fedrec.recsys.closed_form.text_prior import text_weights
-from fedrec.recsys.recommender import FILES, Recommender
+from fedrec.recsys.recommender import Recommender
 from fedrec.recsys.training.closed_form import WEIGHTS, ClosedFormMethod
 from fedrec.training import train
 from tests.support.toy_world import SMALL, shard_of, small_config
@@ -134,6 +136,16 @@ def test_an_item_without_events_is_scored_by_its_text(embeddings: Tensor) -> Non
     assert found[:, 23].abs().max() > 0.01
 
 
+def test_no_pull_gives_the_bytes_of_a_method_without_any(embeddings: Tensor) -> None:
+    method, plain = method_of(embeddings, np.arange(24)), method_of(embeddings, np.arange(24), priors="0")
+    sums = method.sum_users(shard_of([[0, 1, 2, 3, 4, 5], [5, 6, 7, 8, 9, 10]]), np.arange(2)).statistics
+    chosen = Hyperparameters(ridge=1.0, decode=1.0, share=1.0)
+    ours, theirs = (one.solver(sums).solve(chosen) for one in (method, plain))
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    pulled = method.solver(sums).solve(replace(chosen, prior=3.0))
+    assert not torch.equal(pulled[WEIGHTS], ours[WEIGHTS])
+
+
 def test_items_that_training_may_not_use_have_weights_and_change_no_others(embeddings: Tensor) -> None:
     other = embeddings.clone()
     other[20:] = other[:4]
@@ -171,18 +183,7 @@ def test_a_run_searches_the_pull_and_serves_what_it_chose(toy: Path, tmp_path: P
     assert torch.equal(served(histories).argmax(-1), ours.argmax(-1))
 
 
-BEFORE: dict[str, Any] = SMALL | IDS | {"ridges": "1"}
 ALONE: dict[str, Any] = SMALL | PULLED | {"ridges": "1", "priors": "3"}
-
-
-def test_no_pull_is_the_run_of_before(toy: Path, tmp_path: Path) -> None:
-    dataset = Dataset.open(toy)
-    train(dataset, out=tmp_path / "before", progress=False, **BEFORE)
-    run = train(dataset, out=tmp_path / "run", progress=False, **BEFORE | {"priors": "0"})
-    assert run.card["sums"]["chosen"]["prior"] == 0
-    for name in FILES:
-        if (tmp_path / "before" / name).exists() and name != "card.json":
-            assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "before" / name).read_bytes(), name
 
 
 def test_users_are_forgotten_from_a_run_with_a_pull(toy: Path, tmp_path: Path) -> None:
