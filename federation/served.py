@@ -31,10 +31,10 @@ class Served:
     @cached_property
     def solution(self) -> CutSolution | None:
         """The solution at the rank that is served; None without a closed form."""
-        if self.total is None:
+        if self.total is None or self.state.chosen is None:
             return None
         _, solution = split_adapter(self.state.best)
-        return self.setup.closed_form.cut(solution, self.total.statistics)
+        return self.setup.closed_form.cut(solution, self.total.statistics, self.state.chosen)
 
     @cached_property
     def adapter(self) -> Adapter:

@@ -136,10 +136,16 @@ class ClosedFormMethod:
             RidgePath.of(unpack(total), self.text_weights), gram, 1.0 if self.features is None else self.width / 2
         )
 
-    def cut(self, solution: Adapter, total: Statistics) -> CutSolution:
-        """Cut a solution of sums, as they travel, to the rank that is served."""
-        whole = Solution(solution[WEIGHTS], unpack(total)[GRAM], float(solution[SHARE]))
-        return whole.cut(self.features, self.config.served_rank)
+    def cut(self, solution: Adapter, total: Statistics, chosen: Hyperparameters) -> CutSolution:
+        """Cut a solution of sums, as they travel, to the rank that is served.
+
+        Weights that were pulled to a prior count as if each item had λ + κ events more, as in the solution: otherwise
+        the cut would give up what the texts say of items with few events.
+        """
+        gram = unpack(total)[GRAM]
+        if chosen.prior:
+            gram.diagonal().add_(chosen.ridge + chosen.prior)
+        return Solution(solution[WEIGHTS], gram, float(solution[SHARE])).cut(self.features, self.config.served_rank)
 
     def artifact(self, solution: CutSolution, tower_vectors: Tensor) -> ClosedForm:
         """Build what an artifact holds of a solution, beside the item vectors (N, E) of its towers."""
