@@ -10,7 +10,9 @@ SHORT = {"ridges": "1,10", "decodes": "0.1,1", "feature_width": 32}
 RUNS: dict[str, dict[str, Any]] = {
     "text": {"method": "closed-form"},
     "ids": {"method": "closed-form", "features": "ids"},
-    "text from both sides": {"method": "closed-form", "reverse": 0.5, "decay": 0.5},
+    "text from both sides": {"method": "closed-form", "reverse": 0.5, "decays": 0.5},
+    "text of two decays": {"method": "closed-form", "decays": "0.5,0.9"},
+    "ids of two decays": {"method": "closed-form", "features": "ids", "decays": "0.5,0.9"},
     "hybrid": {"method": "hybrid", "rounds": 1, "validate_every": 1, "blend_shares": "0.3,0.6"},
 }
 

@@ -15,14 +15,14 @@ SCALE = 2.0**20
 
 
 def packed_shapes(width: int, targets: int) -> dict[str, torch.Size]:
-    """Return the shapes of packed sums over M = `width` features and M' = `targets` of targets."""
+    """Return the shapes of packed sums of contexts of M = `width` entries and M' = `targets` of targets."""
     return {GRAM: torch.Size([width * (width + 1) // 2]), CROSS: torch.Size([width, targets])}
 
 
 def pack(statistics: Statistics) -> Statistics:
     """Pack sums: `gram` (M, M) becomes (M(M+1)/2,)."""
     triangle = torch.cat([row[place:] for place, row in enumerate(statistics[GRAM])])
-    return {GRAM: triangle / SCALE, CROSS: statistics[CROSS] / SCALE}
+    return {GRAM: triangle.div_(SCALE), CROSS: statistics[CROSS] / SCALE}
 
 
 def unpack(statistics: Statistics) -> Statistics:
