@@ -4,8 +4,8 @@
 
 for the contexts x_t of a history (contexts.py), and a target vector ψ(i_t) of the event that follows. A stack of K
 decays has K contexts in x_t: the sums are (KM, KM) and (KM, M'). Both add over events and users, so that the sums of
-any partition of users over nodes are the same numbers: they are exact. Contexts are rounded to whole multiples of a unit
-that is a power of two, one for each decay, at most 128 of it; features and targets likewise. A product of two such
+any partition of users over nodes are the same numbers: they are exact. Contexts are rounded to whole multiples of a
+unit that is a power of two, one for each decay, at most 128 of it; features and targets likewise. A product of two such
 numbers has at most 14 bits, so that float32 holds the sum of 1,024 of them exactly, and float64 the sum of 2³⁹.
 Forgetting a user is a subtraction.
 """
