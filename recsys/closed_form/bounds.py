@@ -19,7 +19,6 @@ from fedrec.recsys.closed_form.statistics import CROSS, GRAM, LEVELS, per_featur
 ROUNDING = 1e-9
 """Relative rounding of a comparison of two products in float64."""
 
-
 BLOCK = 512
 """Rows of `cross` that are checked at a time."""
 

@@ -158,8 +158,8 @@ class ClosedForm:
         They are zeros if features are ids: then the towers alone tell new items apart.
         """
         if self.text_map is None:
-            model = self.model
-            return tuple(torch.zeros(len(embeddings), each.shape[1]) for each in (model.events, model.candidates))
+            width = self.model.events.shape[1]
+            return torch.zeros(len(embeddings), width), torch.zeros(len(embeddings), self.rank)
         return self.text_map.item_vectors(embeddings)
 
     def join_users(self, towers: Tensor, histories: Sequence[np.ndarray], events: Tensor) -> Tensor:

@@ -161,7 +161,7 @@ class ItemSums:
             early = np.flatnonzero(after >= distance)
             pairs = items[early], items[early + distance]
             targets = np.maximum(self._first - before[early], -reach), np.minimum(after[early], reach)
-            for two in product(kernels, repeat=2):
+            for two in product(kernels, kernels):
                 self._add_to_gram(distance, pairs, targets, two)
             if 0 < distance <= reach:
                 self._add_to_cross(distance, pairs)
