@@ -28,6 +28,6 @@ class TestClosedForm(StatisticsLaws):
 class TestFewBits(StatisticsLaws):
     """The sums of single users in few bits: they are summed as they are decoded."""
 
-    @pytest.fixture(params=[1, 8])
+    @pytest.fixture(params=[{"bits": 1}, {"bits": 8, "decays": "0.5,0.9"}], ids=str)
     def settings(self, request: pytest.FixtureRequest) -> dict[str, Any]:
-        return SHORT | {"method": "closed-form", "bits": request.param}
+        return SHORT | {"method": "closed-form"} | request.param
