@@ -38,7 +38,7 @@ def load_card(folder: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{folder} is not a run ({CARD} is missing); make one with `fedrec train`") from error
     require(card, _REQUIRED, path, AGAIN)
-    return card | {"config": with_present_names(card["config"])}
+    return card | {name: with_present_names(card[name]) for name in ("config", "closed_form") if name in card}
 
 
 RENAMED_SETTINGS = {
@@ -51,11 +51,15 @@ RENAMED_SETTINGS = {
     "peer_item_rate": "baseline_item_rate",
     "peer_leak": "baseline_leak",
     "peer": "baseline",  # the section of a card that holds them
+    "decay": "decays",
 }
-"""Settings that version 0.1 called otherwise: old name → present name."""
+"""Settings that earlier versions called otherwise: old name → present name."""
+
+LISTS = {"decay"}
+"""Earlier names of settings that were one value, and are lists now."""
 
 RENAMED_VALUES = {("item_tower", "curved"): "gelu"}
-"""Values that version 0.1 called otherwise: (setting, old value) → present value."""
+"""Values that earlier versions called otherwise: (setting, old value) → present value."""
 
 
 def with_present_names(config: dict[str, Any]) -> dict[str, Any]:
@@ -65,6 +69,8 @@ def with_present_names(config: dict[str, Any]) -> dict[str, Any]:
         present = RENAMED_SETTINGS.get(name, name)
         if isinstance(value, dict):
             renamed[present] = with_present_names(value)
+        elif name in LISTS:
+            renamed[present] = [value]
         else:
             renamed[present] = RENAMED_VALUES.get((present, value), value) if isinstance(value, str) else value
     return renamed

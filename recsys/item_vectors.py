@@ -8,14 +8,15 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class ItemVectors:
-    """The vectors of some items. Without a closed form both are the towers' item vectors; with one they are wider."""
+    """The vectors of some items. Without a closed form both are the towers' item vectors; with one they are wider, and
+    with a closed form of K decays each event has K vectors."""
 
     searched: Tensor  # (n, E) or (n, E + r): what a user vector is compared with
-    read: Tensor  # (n, E) or (n, E + r): what a user vector is computed from
+    read: Tensor  # (n, E) or (n, E + Kr): what a user vector is computed from
 
     @classmethod
     def join(cls, towers: Tensor, closed_form: tuple[Tensor, Tensor] | None) -> "ItemVectors":
-        """Join the towers' vectors (n, E) with the event and candidate vectors (n, r) of a closed form, if any."""
+        """Join the towers' vectors (n, E) with the event (n, Kr) and candidate vectors (n, r) of a closed form."""
         if closed_form is None:
             return cls(towers, towers)
         events, candidates = closed_form

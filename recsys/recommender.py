@@ -134,7 +134,7 @@ class Recommender:
     @property
     def length(self) -> int:
         """The number of most recent events of a history that its user vector depends on."""
-        reach = 0 if self.closed_form is None else self.closed_form.model.kernel.reach
+        reach = 0 if self.closed_form is None else self.closed_form.model.stack.reach
         return max(self.towers.length, reach)
 
     def user_vector(self, history: Sequence[int] | np.ndarray) -> Tensor:
@@ -145,7 +145,7 @@ class Recommender:
         return self.user_vectors(self.items.read, [np.asarray(history)])[0]
 
     def user_vectors(self, read: Tensor, histories: Sequence[np.ndarray]) -> Tensor:
-        """Compute the user vectors of histories, which are rows of `read` (n, W), as in `ItemVectors`: (B, W).
+        """Compute the user vectors of histories, which are rows of `read` (n, R), as in `ItemVectors`: (B, W).
 
         They have unit length; that of an empty history is zeros. The batch is split into one pass per worker, each
         within one thread. So a history gets the same vector, to the bit, in any batch.
@@ -158,7 +158,7 @@ class Recommender:
             return self.closed_form.join_users(encode, some, read[:, width:]) if self.closed_form else encode(some)
 
         starts = range(0, len(histories), size or 1)
-        return torch.cat([torch.zeros(0, read.shape[1]), *parallel_map(encode_pass, starts)])
+        return torch.cat([self.items.searched[:0], *parallel_map(encode_pass, starts)])
 
     def query_vectors(self, texts: Sequence[str]) -> Tensor:
         """Compute unit vectors of free texts, to search with: (B, W). The closed form's half, if any, is zeros."""

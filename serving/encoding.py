@@ -59,7 +59,7 @@ class QuestionEncoder:
             return list(self.recommender.query_vectors(texts).numpy())
 
     def encode_items(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Compute the vectors of new items by their texts: to be searched (n, W), and to be read (n, W)."""
+        """Compute the vectors of new items by their texts: to be searched (n, W), and to be read (n, R)."""
         with self._turn:
             items = self.recommender.new_items(texts)
         return items.searched.numpy(), items.read.numpy()

@@ -13,7 +13,7 @@ import fedrec
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
-from fedrec.recsys.closed_form.contexts import DecayKernel
+from fedrec.recsys.closed_form.contexts import KernelStack
 from fedrec.recsys.closed_form.fusion import Fusion, covariance, standardise
 from fedrec.recsys.closed_form.low_rank import low_rank
 from fedrec.recsys.closed_form.model import ClosedForm, LinearModel
@@ -21,6 +21,7 @@ from fedrec.recsys.evaluation.ranking import metric_means, metric_sums, rank
 from fedrec.recsys.nearest import doubt, exact_scores
 from fedrec.recsys.recommender import Recommender
 from tests.support.closed_form import (
+    KINDS,
     Kind,
     at_the_mean,
     context,
@@ -75,11 +76,18 @@ def test_weights_of_a_small_rank_are_not_cut_further() -> None:
 
 def test_a_user_vector_is_the_decayed_sum_of_event_vectors() -> None:
     events = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.25, 0.25]])
-    model = LinearModel(DecayKernel(0.5), events, torch.eye(2))
+    model = LinearModel(KernelStack((0.5,)), events, torch.eye(2))
     assert model.user_vectors([np.array([0, 1]), np.array([2, 0, 1])]).tolist() == [[0.5, 1.0], [0.5625, 1.0625]]
     assert model.user_vectors([np.zeros(0, dtype=np.int64)]).tolist() == [[0.0, 0.0]]
     with pytest.raises(InputError, match="items that the catalogue lacks"):
         model.user_vectors([np.array([0, 3])])
+
+
+def test_a_user_vector_of_two_decays_is_the_sum_of_both() -> None:
+    """Decays 1/2 and 0: event vectors of the second count for the last event alone."""
+    events = torch.tensor([[1.0, 0.0, 4.0, 0.0], [0.0, 1.0, 0.0, 8.0]])
+    model = LinearModel(KernelStack((0.5, 0.0)), events, torch.eye(2))
+    assert model.user_vectors([np.array([0, 1]), np.array([1, 0])]).tolist() == [[0.5, 1.0 + 8.0], [1.0 + 4.0, 0.5]]
 
 
 def test_a_joined_dot_product_is_the_sum_of_z_scores() -> None:
@@ -115,7 +123,7 @@ def towers(run: Path) -> Recommender:
     return Recommender.load(run)
 
 
-@pytest.fixture(scope="module", params=["text", "ids"])
+@pytest.fixture(scope="module", params=KINDS)
 def kind(request: pytest.FixtureRequest) -> Kind:
     return request.param
 
@@ -151,7 +159,7 @@ def test_what_is_served_at_a_rank_is_what_weights_of_that_rank_score(
     served = toy_closed_form(toy, towers.vectors, kind, rank=5)
     assert served.rank == torch.linalg.matrix_rank(cut.weights) == 5
     table = table_of(features, 24)
-    contexts = torch.stack([context(config.kernel, table, history.astype(np.int64)) for history in histories])
+    contexts = torch.stack([context(config.stack, table, history.astype(np.int64)) for history in histories])
     scored = cut.weights @ table.T
     expected = z_scores(at_the_mean(contexts @ scored, scored.any(0)))
     torch.testing.assert_close(z_scores(served.model.score(histories)), expected, atol=1e-4, rtol=0)
@@ -164,8 +172,11 @@ def test_vectors_are_no_longer_than_the_exact_search_allows(toy: Path, towers: R
     torch.testing.assert_close(closed_form.model.candidates.mean(0), torch.zeros(closed_form.rank), atol=1e-6, rtol=0)
 
 
-def test_a_new_item_has_the_vectors_of_one_with_its_text(toy: Path, towers: Recommender, embeddings: Tensor) -> None:
-    closed_form = toy_closed_form(toy, towers.vectors, "text")
+@pytest.mark.parametrize("kind", ["text", "stacked text"])
+def test_a_new_item_has_the_vectors_of_one_with_its_text(
+    toy: Path, towers: Recommender, embeddings: Tensor, kind: Kind
+) -> None:
+    closed_form = toy_closed_form(toy, towers.vectors, kind)
     events, candidates = closed_form.item_vectors(embeddings)
     torch.testing.assert_close(events, closed_form.model.events, atol=1e-4, rtol=0)
     torch.testing.assert_close(candidates, closed_form.model.candidates, atol=1e-4, rtol=0)
@@ -187,10 +198,13 @@ def test_a_closed_form_that_learned_nothing_leaves_the_towers_alone(
     assert hybrid.new_items(["a soup"]).searched.shape == (1, 384)
 
 
-def test_ids_tell_nothing_of_a_new_item(toy: Path, towers: Recommender, embeddings: Tensor) -> None:
-    closed_form = toy_closed_form(toy, towers.vectors, "ids")
+@pytest.mark.parametrize(("kind", "decays"), [("ids", 1), ("stacked ids", 2)])
+def test_ids_tell_nothing_of_a_new_item(
+    toy: Path, towers: Recommender, embeddings: Tensor, kind: Kind, decays: int
+) -> None:
+    closed_form = toy_closed_form(toy, towers.vectors, kind)
     events, candidates = closed_form.item_vectors(embeddings[:2])
-    assert events.shape == candidates.shape == (2, closed_form.rank)
+    assert (events.shape, candidates.shape) == ((2, decays * closed_form.rank), (2, closed_form.rank))
     assert not events.any()
     assert not candidates.any()
 

@@ -48,6 +48,7 @@ CLOSED: dict[str, Any] = {
 HYBRID: dict[str, Any] = CLOSED | {"method": "hybrid", "rounds": 2, "validate_every": 1, "blend_shares": "0.3,0.6"}
 TEXT: dict[str, Any] = {"features": "text"}
 IDS: dict[str, Any] = {"features": "ids"}
+STACKED: dict[str, Any] = {"decays": "0.5,0.9"}
 
 
 class Stopped(Exception):
@@ -74,7 +75,7 @@ def finished(data: Path, out: Path, resume: bool = False, stop_after: int = 0, *
 # ---- what a run leaves
 
 
-@pytest.mark.parametrize("features", [TEXT, IDS], ids=str)
+@pytest.mark.parametrize("features", [TEXT, IDS, TEXT | STACKED, IDS | STACKED], ids=str)
 def test_whoever_cooks_gets_cooking_films(toy: Path, tmp_path: Path, features: dict[str, Any]) -> None:
     state = finished(toy, tmp_path / "run", **CLOSED | features)
     setup = TrainingSetup(Dataset.open(toy), small_config(**CLOSED | features))
@@ -428,7 +429,8 @@ def test_lists_of_numbers_are_settings(tmp_path: Path) -> None:
         ({"ridges": "1,-1"}, "setting ridges = '-1'"),
         ({"decodes": "nan"}, "setting decodes = 'nan'"),
         ({"blend_shares": "0.5,1.5"}, "setting blend_shares = '1.5'"),
-        ({"decay": 1.0}, "setting decay = 1"),
+        ({"decays": "0.5,1.0"}, "setting decays = '1.0'"),
+        ({"decay": 0.8}, "setting 'decay' is now called 'decays'"),
         ({"method": "closed-form", "mode": "central"}, "clients of closed-form cannot be pooled"),
         ({"method": "hybrid", "features": "ids", "bits": 8}, "setting bits = 8: sums over ids are sent as they are"),
     ],
@@ -464,13 +466,15 @@ def test_the_last_round_counts_candidates() -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("bits", [8, 32])
-def test_supernodes_sum_what_one_process_sums(toy: Path, embeddings: Tensor, tmp_path: Path, bits: int) -> None:
-    knobs: dict[str, Any] = HYBRID | {"nodes": 3, "bits": bits, "clients_per_round": 12}
+@pytest.mark.parametrize(("bits", "decays"), [(8, "0.8"), (32, "0.5,0.9")])
+def test_supernodes_sum_what_one_process_sums(
+    toy: Path, embeddings: Tensor, tmp_path: Path, bits: int, decays: str
+) -> None:
+    knobs: dict[str, Any] = HYBRID | {"nodes": 3, "bits": bits, "decays": decays, "clients_per_round": 12}
     with trial(toy, tmp_path, [10, 1, 1], 3, **knobs) as made:
         with made.running():
             pass
         assert (made.out / METRICS).exists(), made.story()
-    finished(toy, tmp_path / "here", **HYBRID, nodes=1, bits=bits, clients_per_round=12)
+    finished(toy, tmp_path / "here", **HYBRID, nodes=1, bits=bits, decays=decays, clients_per_round=12)
     same_run(tmp_path / "here", made.out)
     assert len(load_nodes(made.out)) == 3

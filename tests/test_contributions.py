@@ -62,7 +62,9 @@ def trained(toy: Path, out: Path, **settings: Any) -> Run:
     return train(Dataset.open(toy), out=out, progress=False, **CLOSED | settings)
 
 
-@pytest.mark.parametrize("settings", [{}, {"features": "ids"}, {"method": "hybrid", "rounds": 1}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"features": "ids", "decays": "0.5,0.9"}, {"method": "hybrid", "rounds": 1}], ids=str
+)
 def test_a_nodes_worth_is_what_a_run_without_it_lacks(toy: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     """Of three nodes that share the users like cards: against sums that never had the users of the node."""
     settings = settings | ({"blend_shares": "0.5"} if "method" in settings else {})

@@ -45,6 +45,8 @@ KINDS = {
     "text": CLOSED,
     "ids": CLOSED | {"features": "ids"},
     "reverse": CLOSED | {"reverse": 0.5},
+    "two decays": CLOSED | {"decays": "0.5,0.9"},
+    "ids of two decays": CLOSED | {"features": "ids", "decays": "0.5,0.9"},
     "bits": CLOSED | {"bits": 4},
     "to serve": CLOSED | {"held_out": 0},
     "hybrid": HYBRID,

@@ -46,7 +46,7 @@ def towers(run: Path) -> Engine:
     return Engine.from_recommender(Recommender.load(run))
 
 
-@pytest.fixture(scope="module", params=["text", "ids"])
+@pytest.fixture(scope="module", params=["text", "ids", "stacked text"])
 def kind(request: pytest.FixtureRequest) -> Kind:
     return request.param
 
@@ -93,6 +93,17 @@ def test_the_version_is_of_both_halves(run: Path, toy: Path, hybrid: Path, kind:
     assert len({Recommender.load(folder).version for folder in (run, hybrid, other)}) == 3
 
 
+def test_a_run_of_one_decay_is_read_as_it_was_described_before(run: Path, toy: Path, tmp_path: Path) -> None:
+    hybrid, history = hybrid_of(run, toy, tmp_path / "hybrid"), [0, 3, 5]
+    before = Recommender.load(hybrid)
+    card = json.loads((hybrid / CARD).read_text("utf-8"))
+    assert card["closed_form"].pop("decays") == [0.7]
+    (hybrid / CARD).write_text(json.dumps(card | {"closed_form": card["closed_form"] | {"decay": 0.7}}), "utf-8")
+    after = Recommender.load(hybrid)
+    assert after.card == before.card
+    assert torch.equal(after.user_vector(history), before.user_vector(history))
+
+
 @pytest.fixture
 def copied(run: Path, toy: Path, tmp_path: Path) -> Path:
     return hybrid_of(run, toy, tmp_path / "copied")
@@ -108,7 +119,9 @@ def change_card(folder: Path, **closed_form: Any) -> None:
     ("closed_form", "says"),
     [
         ({"share": 2}, "closed_form.share = 2: input should be less than or equal to 1"),
-        ({"decay": "slow"}, "closed_form.decay = 'slow'"),
+        ({"decays": "slow"}, "closed_form.decays = 'slow'"),
+        ({"decays": []}, r"closed_form.decays = \[\]"),
+        ({"decays": [0.7, 0.4]}, r"events of the closed form has the shape .* and not \(24, \d+\)"),
         ({"features": "pictures"}, "closed_form.features = 'pictures'"),
         ({"rank": 3}, r"candidates of the closed form has the shape \(24, \d+\), and not \(24, 3\)"),
         ({"feature_width": 7}, r"features.frequencies of the closed form .* and not \(384, 7\)"),
@@ -236,7 +249,7 @@ def test_reasons_reach_as_far_as_either_half_reads(engine: Engine) -> None:
     """The towers read 8 events here, the closed form those that weigh at least 2⁻¹¹."""
     recommender = engine.recommender
     assert recommender.closed_form
-    assert recommender.length == recommender.closed_form.model.kernel.reach == 1 + int(np.log(2**-11) / np.log(0.7))
+    assert recommender.length == recommender.closed_form.model.stack.reach == 1 + int(np.log(2**-11) / np.log(0.7))
 
 
 def test_diversity_compares_items_by_the_towers(engine: Engine) -> None:
@@ -274,7 +287,7 @@ def test_without_a_history_the_most_popular_come_first(engine: Engine) -> None:
 def test_a_new_item_is_served_at_once(engine: Engine, kind: Kind) -> None:
     more = engine.with_items([NEW])
     vectors = more.catalogue.index.vectors(np.array([24]))[0]
-    assert vectors[384:].any() == (kind == "text")
+    assert vectors[384:].any() == (kind != "ids")
     assert "late-stew" in ids(more.recommend(Question(query="stew of beans", k=1)))
     assert "late-stew" in ids(more.recommend(Question(history=WATCHED, k=19)))
     read = more.recommend(Question(history=["late-stew"], k=24, explain=True))

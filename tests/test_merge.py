@@ -93,7 +93,7 @@ def test_each_machine_adds_its_models() -> None:
 def test_closed_forms_are_added_to_those_of_the_file() -> None:
     def solved(models: dict[str, float]) -> BenchmarkResult:
         closed_forms = {name: reached(ndcg) | {"bytes_up_per_client_run": 9} for name, ndcg in models.items()}
-        preset = PRESET | {"closed_form": {name: {"decay": 0.5} for name in models}}
+        preset = PRESET | {"closed_form": {name: {"decays": [0.5]} for name in models}}
         seconds = {f"{name}-0": 1.0 for name in models}
         return changed(result({"closed_forms": closed_forms}, seconds, "second", models), preset=preset)
 

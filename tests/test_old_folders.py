@@ -12,6 +12,8 @@ from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.node_folders import SERVER
 from fedrec.data.split import Split
+from fedrec.federation.config import from_nested, to_flat
+from fedrec.federation.run_statistics import load_total
 from fedrec.federation.training_run import METRICS, open_run
 from fedrec.recsys.card import load_card
 from fedrec.recsys.recommender import Recommender
@@ -159,6 +161,22 @@ def test_a_run_starts_from_an_old_run(old: Path, fedrec: Fedrec) -> None:
     card = load_card(old / "new")
     assert card["start"] == {"name": "toy", "model_version": Recommender.load(run).version}
     assert card["data"]["split_rule"] == LEAVE_ONE_OUT.as_record()
+
+
+def test_an_old_run_of_one_decay_resumes(old: Path, fedrec: Fedrec) -> None:
+    """It had summed, and validated one of two solutions; its sums and its first solution are today's."""
+    data, run, new = old / "data/leave-one-out", old / "runs/one-decay", old / "new"
+    assert json.loads((run / "card.json").read_text("utf-8"))["config"]["closed_form"]["decay"] == 0.7
+    names = ("method", "features", "ridges", "decays", *SMALL, "negatives", "clients_per_round", "precision")
+    settings = to_flat(from_nested(load_card(run)["config"]))
+    assert settings["decays"] == "0.7"
+    assert fedrec("train", data, "--out", run, "--resume").code == 0
+    assert fedrec("train", data, "--out", new, *(f"--set={name}={settings[name]}" for name in names)).code == 0
+    sums = [load_total(folder).statistics for folder in (run, new)]
+    assert all(torch.equal(tensor, sums[1][name]) for name, tensor in sums[0].items())
+    metrics = [json.loads((folder / METRICS).read_text("utf-8"))["test"]["full"] for folder in (run, new)]
+    assert metrics[0] == pytest.approx(metrics[1])
+    assert load_card(run)["closed_form"]["decays"] == [0.7]
 
 
 SMALL = ("user_encoder_init", "layers", "lora_rank", "item_rank", "user_rank", "history")

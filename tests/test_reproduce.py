@@ -54,7 +54,7 @@ server_rate = 0.01
 feature_width = 16
 [closed_form.hybrid]
 features = "ids"
-decay = 0.5
+decays = [0.5, 0.9]
 ridges = [1.0, 10.0]
 blend_shares = [0.2, 0.5, 0.8]
 refinements = 0
@@ -216,7 +216,7 @@ def test_closed_forms_are_solved_and_ranked_user_by_user(made: tuple[Path, dict[
         ranks = np.load(out / f"{name}-0" / "ranks.npy")
         assert metric_means(metric_sums(ranks))["mrr"] == pytest.approx(entry["mrr"]["seeds"][0], abs=1e-6)
     tuning = results["closed_forms"]["hybrid"]["tuning"]
-    assert tuning["settings"]["decay"] == 0.5
+    assert tuning["settings"]["decays"] == "0.5,0.9"
     assert [trial["settings"]["ridge"] for trial in tuning["trials"]][:2] == [10.0, 1.0], "the middle is the first"
     assert [trial["settings"]["share"] for trial in tuning["trials"]] == [0.5, 0.5, 0.2, 0.8]
     best = max(tuning["trials"], key=lambda trial: trial["ndcg@10"])
@@ -424,6 +424,7 @@ def test_a_job_that_was_made_before_a_setting_existed_counts(
     record = json.loads(path.read_text())
     bits = record["settings"].pop("bits")
     record["settings"]["forget"] = record["settings"].pop("event_dropout")  # its name in version 0.1
+    record["settings"]["decay"] = float(record["settings"].pop("decays"))  # one, before it was a list
     path.write_text(json.dumps(record))
     assert bits == 32, "its default"
     assert collected(again) == made[1]["federated"]

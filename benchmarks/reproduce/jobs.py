@@ -161,10 +161,15 @@ def _matches(record: JobRecord, job: Job, stamp: Mapping[str, Any] | None) -> bo
     """Check whether a record is of these settings and data. A setting that it lacks had today's default, and settings
     of earlier versions are read under their present names."""
     wanted = json.loads(json.dumps({"settings": job.settings, "data": stamp}))  # tuples become lists, as in the file
-    defaults = {name: value for name, value in to_flat(RunConfig()).items() if name in wanted["settings"]}
-    return defaults | with_present_names(record.settings) == wanted["settings"] and _same_data(
-        record.data, wanted["data"]
-    )
+    settings, recorded = _comparable(wanted["settings"]), _comparable(record.settings)
+    defaults = {name: value for name, value in _comparable(to_flat(RunConfig())).items() if name in settings}
+    return defaults | recorded == settings and _same_data(record.data, wanted["data"])
+
+
+def _comparable(settings: Mapping[str, Any]) -> Settings:
+    """Return settings under their present names, and lists of them as flat tables have them."""
+    present = with_present_names(dict(settings))
+    return {name: ",".join(map(str, value)) if isinstance(value, list) else value for name, value in present.items()}
 
 
 def _same_data(recorded: dict[str, Any] | None, present: dict[str, Any] | None) -> bool:

@@ -5,12 +5,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Interval
+from annotated_types import Ge, Interval, MinLen
 from torch import Tensor
 
 from fedrec.data.errors import InputError
 from fedrec.recsys.card import AGAIN, CARD, read_section
-from fedrec.recsys.closed_form.contexts import DecayKernel
+from fedrec.recsys.closed_form.config import Decay
+from fedrec.recsys.closed_form.contexts import KernelStack
 from fedrec.recsys.closed_form.features import FourierFeatures, Whitening
 from fedrec.recsys.closed_form.fusion import Fusion
 from fedrec.recsys.closed_form.model import ClosedForm, LinearModel, TextMap
@@ -27,22 +28,22 @@ class Description:
     features: Literal["text", "ids"]
     feature_width: Annotated[int, Ge(0)]  # random features of a text; 0 for ids
     rank: Annotated[int, Ge(0)]  # 0 if nothing was learned: then the towers answer alone
-    decay: Annotated[float, Interval(ge=0, lt=1)]
+    decays: Annotated[tuple[Decay, ...], MinLen(1)]
     reverse: Annotated[float, Interval(ge=0, le=1)]
     share: Annotated[float, Interval(ge=0, le=1)]
 
     @classmethod
     def of(cls, closed_form: ClosedForm) -> "Description":
         """Describe a closed form."""
-        kernel, text_map = closed_form.model.kernel, closed_form.text_map
+        stack, text_map = closed_form.model.stack, closed_form.text_map
         kind, width = ("ids", 0) if text_map is None else ("text", len(text_map.to_events))
-        return cls(kind, width, closed_form.rank, kernel.decay, kernel.reverse, closed_form.fusion.share)
+        return cls(kind, width, closed_form.rank, stack.decays, stack.reverse, closed_form.fusion.share)
 
     def shapes(self, items: int, width: int) -> dict[str, tuple[int, ...]]:
         """Return the tensors that the file must hold for N items and embeddings of a width: name → shape."""
-        features, rank = self.feature_width, self.rank
+        features, rank, of_event = self.feature_width, self.rank, len(self.decays) * self.rank
         shapes: dict[str, tuple[int, ...]] = {
-            "events": (items, rank),
+            "events": (items, of_event),
             "candidates": (items, rank),
             "covariance.towers": (width, width),
             "covariance.closed_form": (rank, rank),
@@ -54,7 +55,7 @@ class Description:
             "whitening.root": (width, width),
             "features.frequencies": (width, features),
             "features.phases": (features,),
-            "map.to_events": (features, rank),
+            "map.to_events": (features, of_event),
             "map.to_candidates": (features, rank),
             "map.mean": (rank,),
         }
@@ -103,7 +104,7 @@ def closed_form_of(
     except InputError as error:
         raise InputError(f"{folder / CARD}: {error}; {AGAIN}") from error
     check_shapes(tensors, described.shapes(*item_vectors.shape), "closed form", folder)
-    model = LinearModel(DecayKernel(described.decay, described.reverse), tensors["events"], tensors["candidates"])
+    model = LinearModel(KernelStack(described.decays, described.reverse), tensors["events"], tensors["candidates"])
     fusion = Fusion(described.share, tensors["covariance.towers"], tensors["covariance.closed_form"])
     if described.features == "ids":
         return ClosedForm(model, fusion, None)

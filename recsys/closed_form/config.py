@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Interval, MinLen
 from pydantic import ConfigDict
 
-from fedrec.recsys.closed_form.contexts import DecayKernel
+from fedrec.recsys.closed_form.contexts import KernelStack
 
+Decay = Annotated[float, Interval(ge=0, lt=1)]
 LARGEST_PENALTY = 1e12
 Penalty = Annotated[float, Interval(gt=0, le=LARGEST_PENALTY)]
 Pull = Annotated[float, Interval(ge=0, le=LARGEST_PENALTY)]
@@ -29,8 +30,9 @@ class ClosedFormConfig:
     """Frequencies of the random features: the larger, the more alike two texts must be to count as alike."""
     whitening: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """Whitening of the text embeddings before the random features. 0: variances as they are, 1: all equal."""
-    decay: Annotated[float, Interval(ge=0, lt=1)] = 0.8
-    """Weight of an event in a context, relative to the event after it."""
+    decays: Annotated[tuple[Decay, ...], MinLen(1)] = (0.8,)
+    """Weight of an event in a context, relative to the event after it. With several, an event has a context of each in
+    one regression: short ones for what follows what, long ones for taste. The sums grow with their number, squared."""
     reverse: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Weight of the events after a target, relative to those before it, while fitting. Above 0 for short histories."""
     statistic_events: Annotated[int, Ge(2)] = 4096
@@ -59,6 +61,6 @@ class ClosedFormConfig:
     """Width of the closed form's part of a served vector: the solution is cut to this rank before it is measured."""
 
     @property
-    def kernel(self) -> DecayKernel:
-        """The weights of events in a context."""
-        return DecayKernel(self.decay, self.reverse)
+    def stack(self) -> KernelStack:
+        """The weights of events in a context of each decay."""
+        return KernelStack(self.decays, self.reverse)

@@ -5,6 +5,9 @@ item. The weight w(a) = γᵃ of an event falls with its age a. With `reverse` =
 ρ Σ_s w(s - t - 1) φ(i_s) over s > t: a history read from both sides, as in item-item models without an order. A user
 is always scored by the past alone.
 
+A stack of K decays has K contexts of each event, one after the other in one vector: recent events and the taste behind
+them weigh in one regression.
+
 Weights are rounded to multiples of 2⁻¹⁰, so that an event counts for a bounded time (the reach), and every sum of
 weighted features on a grid is exact, on any machine and in any order.
 """
@@ -86,3 +89,39 @@ class DecayKernel:
         offsets = targets[:, None] - events
         near = np.abs(offsets) <= self.reach
         return np.where(near, self.by_offset[np.where(near, offsets + self.reach, self.reach)], 0.0)
+
+
+@dataclass(frozen=True)
+class KernelStack:
+    """The kernels of a stacked context [x_t of the first decay; x_t of the second; …], one after the other."""
+
+    decays: tuple[float, ...]  # γ of each, in [0, 1)
+    reverse: float = 0.0  # ρ, of all
+
+    @cached_property
+    def kernels(self) -> tuple[DecayKernel, ...]:
+        """A kernel of each decay."""
+        return tuple(DecayKernel(decay, self.reverse) for decay in self.decays)
+
+    def __len__(self) -> int:
+        """Count the kernels: K."""
+        return len(self.decays)
+
+    @property
+    def reach(self) -> int:
+        """The number of events before a target that count for any kernel."""
+        return max(kernel.reach for kernel in self.kernels)
+
+    @property
+    def first(self) -> int:
+        """The place of the first event of a history that has a context."""
+        return self.kernels[0].first
+
+    @cached_property
+    def by_offset(self) -> np.ndarray:
+        """Each kernel's weights of an event by its distance before a target: (K, 2 reach + 1), from -reach to reach."""
+        return np.stack([np.pad(kernel.by_offset, self.reach - kernel.reach) for kernel in self.kernels])
+
+    def blocks(self, history: np.ndarray) -> Iterator[tuple[ContextBlock, ...]]:
+        """Iterate over the contexts of all events of a history that have one: blocks of the same targets, by kernel."""
+        return zip(*(kernel.blocks(history) for kernel in self.kernels), strict=True)

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 
 import numpy as np
 import torch
@@ -10,7 +12,7 @@ from torch.nn import functional as F
 
 from fedrec.data.shard import check_rows
 from fedrec.recsys.closed_form.config import ClosedFormConfig
-from fedrec.recsys.closed_form.contexts import DecayKernel
+from fedrec.recsys.closed_form.contexts import DecayKernel, KernelStack
 from fedrec.recsys.closed_form.features import FourierFeatures
 from fedrec.recsys.closed_form.fusion import Encoder, Fusion
 from fedrec.recsys.closed_form.low_rank import low_rank
@@ -21,29 +23,40 @@ BLOCK = 4096
 
 @dataclass(frozen=True, eq=False)
 class LinearModel:
-    """A user vector is the decayed sum of the event vectors of a history; its dot product with a candidate vector is
-    the candidate's score."""
+    """A user vector is the decayed sum of the event vectors of a history, over all decays; its dot product with a
+    candidate vector is the candidate's score."""
 
-    kernel: DecayKernel
-    events: Tensor  # (N, r)
+    stack: KernelStack
+    events: Tensor  # (N, Kr): the event vectors of each decay, one after the other
     candidates: Tensor  # (N, r)
 
     def user_vectors(self, histories: Sequence[np.ndarray]) -> Tensor:
-        """Compute the user vectors of histories of rows, oldest first: (B, r); zeros for an empty history.
-
-        Each history is summed alone, in float64, so that it gets the same vector in any batch.
-        """
-        vectors = torch.zeros(len(histories), self.events.shape[1])
-        for vector, history in zip(vectors, histories, strict=True):
-            check_rows(history, len(self.events))
-            weights = self.kernel.weigh_history(len(history))[-self.kernel.reach :]
-            rows = self.events[torch.from_numpy(history[-self.kernel.reach :].astype(np.int64))]
-            vector += torch.from_numpy(weights) @ rows.double()
-        return vectors
+        """Compute the user vectors of histories of rows, oldest first: (B, r); zeros for an empty history."""
+        return decayed_sums(self.stack.kernels, self.events.tensor_split(len(self.stack), dim=1), histories)
 
     def score(self, histories: Sequence[np.ndarray]) -> Tensor:
         """Score all items for each history: (B, N)."""
         return self.user_vectors(histories) @ self.candidates.T
+
+
+def decayed_sums(kernels: Sequence[DecayKernel], tables: Sequence[Tensor], histories: Sequence[np.ndarray]) -> Tensor:
+    """Sum the vectors of histories of rows, oldest first, by the weights of K kernels: (B, r), from K tables (N, r).
+
+    Each history is summed alone, in float64, so that it gets the same vector in any batch.
+    """
+    vectors = torch.zeros(len(histories), tables[0].shape[1])
+    for vector, history in zip(vectors, histories, strict=True):
+        check_rows(history, len(tables[0]))
+        parts = (_decayed_sum(kernel, table, history) for kernel, table in zip(kernels, tables, strict=True))
+        vector += reduce(add, parts)
+    return vectors
+
+
+def _decayed_sum(kernel: DecayKernel, table: Tensor, history: np.ndarray) -> Tensor:
+    """Sum the vectors of one history by the weights of one decay: (r,) float64."""
+    weights = kernel.weigh_history(len(history))[-kernel.reach :]
+    rows = table[torch.from_numpy(history[-kernel.reach :].astype(np.int64))]
+    return torch.from_numpy(weights) @ rows.double()
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +71,8 @@ class TextFeatures:
 class Solution:
     """What validation chose: weights of a context, decoded, and the share of the closed form in a score."""
 
-    weights: Tensor  # (M, M'): W(λ) D(μ)
-    gram: Tensor  # (M, M): the sum over all users, from which the weights were solved
+    weights: Tensor  # (KM, M'): W(λ) D(μ)
+    gram: Tensor  # (KM, KM): the sum over all users, from which the weights were solved
     share: float  # β, in [0, 1]
 
     def cut(self, table: Tensor | None, rank: int) -> "CutSolution":
@@ -72,13 +85,13 @@ class CutSolution:
     """A solution at the rank that is served, in two factors. An artifact of it scores by exactly these weights: measure
     them, to measure what is served."""
 
-    left: Tensor  # (M, r) float64
+    left: Tensor  # (KM, r) float64
     right: Tensor  # (M', r) float64
     share: float  # β, in [0, 1]
 
     @property
     def weights(self) -> Tensor:
-        """The weights of a context, decoded: (M, M') float64."""
+        """The weights of a context, decoded: (KM, M') float64."""
         return self.left @ self.right.T
 
 
@@ -87,12 +100,12 @@ class TextMap:
     """The map from a text embedding to the two vectors of an item."""
 
     features: FourierFeatures
-    to_events: Tensor  # (M, r)
+    to_events: Tensor  # (M, Kr)
     to_candidates: Tensor  # (M, r)
     mean: Tensor  # (r,) of the catalogue's candidate vectors, which are centred
 
     def item_vectors(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the event vectors and the candidate vectors of items: (n, E) → (n, r) twice.
+        """Compute the event vectors and the candidate vectors of items: (n, E) → (n, Kr) and (n, r).
 
         A candidate vector that is longer than every one in the catalogue is cut to length 1, that of the longest.
         """
@@ -122,14 +135,15 @@ class ClosedForm:
         `features` are those in which the statistics were summed, None for ids; `tower_vectors` (N, E) are the item
         vectors of the towers beside it.
         """
-        left, right, mean = solution.left, solution.right, torch.zeros(solution.right.shape[1]).double()
+        right, mean = solution.right, torch.zeros(solution.right.shape[1]).double()
+        left = torch.cat(solution.left.tensor_split(len(config.decays)), dim=1)  # (M, Kr)
         if features is None:
             events, candidates = left.float(), centre_targets(right).float()
         else:
             mean = features.table.mean(0, dtype=torch.float64) @ right  # (r,)
             events, candidates = _map_items(features.table, left), _map_items(features.table, right, mean)
         longest_event, longest = _longest(events), _longest(candidates)
-        model = LinearModel(config.kernel, events / longest_event, candidates / longest)
+        model = LinearModel(config.stack, events / longest_event, candidates / longest)
         fusion = Fusion.over(solution.share, tower_vectors, model.candidates)
         if features is None:
             return cls(model, fusion, None)
@@ -138,23 +152,23 @@ class ClosedForm:
 
     @property
     def rank(self) -> int:
-        """The width of event and candidate vectors."""
-        return self.model.events.shape[1]
+        """The width of candidate vectors, and of an event vector of one decay."""
+        return self.model.candidates.shape[1]
 
     def item_vectors(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the event vectors and the candidate vectors of new items by their text embeddings: (n, E) → (n, r).
+        """Compute the event vectors (n, Kr) and the candidate vectors (n, r) of new items by their embeddings (n, E).
 
         They are zeros if features are ids: then the towers alone tell new items apart.
         """
         if self.text_map is None:
-            nothing = torch.zeros(len(embeddings), self.rank)
-            return nothing, nothing
+            width = self.model.events.shape[1]
+            return torch.zeros(len(embeddings), width), torch.zeros(len(embeddings), self.rank)
         return self.text_map.item_vectors(embeddings)
 
     def join_users(self, encode: Encoder, histories: Sequence[np.ndarray], events: Tensor) -> Tensor:
         """Join the towers' user vectors of histories, by `encode`, with those of the closed form: (B, E + r).
 
-        Histories are rows of the event vectors `events` (n, r). A vector has unit length, or is zeros for an empty
+        Histories are rows of the event vectors `events` (n, Kr). A vector has unit length, or is zeros for an empty
         history.
         """
         ours = replace(self.model, events=events).user_vectors(histories)

@@ -15,14 +15,14 @@ SCALE = 2.0**20
 
 
 def packed_shapes(width: int, targets: int) -> dict[str, torch.Size]:
-    """Return the shapes of packed sums over M = `width` features and M' = `targets` of targets."""
+    """Return the shapes of packed sums of contexts of M = `width` entries and M' = `targets` of targets."""
     return {GRAM: torch.Size([width * (width + 1) // 2]), CROSS: torch.Size([width, targets])}
 
 
 def pack(statistics: Statistics) -> Statistics:
     """Pack sums: `gram` (M, M) becomes (M(M+1)/2,)."""
     triangle = torch.cat([row[place:] for place, row in enumerate(statistics[GRAM])])
-    return {GRAM: triangle / SCALE, CROSS: statistics[CROSS] / SCALE}
+    return {GRAM: triangle.div_(SCALE), CROSS: statistics[CROSS] / SCALE}
 
 
 def unpack(statistics: Statistics) -> Statistics:
@@ -38,12 +38,16 @@ def unpack(statistics: Statistics) -> Statistics:
 def place_items(statistics: Statistics, rows: Tensor, items: int) -> Statistics:
     """Move packed sums over the ids of n items to N = `items` items, of which `rows` (n,) are the same.
 
-    The other items have no events: their sums are zeros.
+    The other items have no events: their sums are zeros. Each decay has a block of items, one after the other.
     """
-    there, whole = unpack(statistics), {name: torch.zeros(items, items, dtype=torch.float64) for name in (GRAM, CROSS)}
-    for name, table in whole.items():
-        table[rows.unsqueeze(1), rows] = there[name]
-    return pack(whole)
+    there = unpack(statistics)
+    blocks = len(there[CROSS]) // len(rows)
+    places = torch.cat([rows + block * items for block in range(blocks)])  # (Kn,)
+    gram = torch.zeros(blocks * items, blocks * items, dtype=torch.float64)
+    cross = torch.zeros(blocks * items, items, dtype=torch.float64)
+    gram[places.unsqueeze(1), places] = there[GRAM]
+    cross[places.unsqueeze(1), rows] = there[CROSS]
+    return pack({GRAM: gram, CROSS: cross})
 
 
 def upper_rows(triangle: Tensor) -> tuple[Tensor, ...]:

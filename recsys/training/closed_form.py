@@ -1,11 +1,13 @@
 """The closed form as a federated method: nodes send sums once, and the server solves for weights.
 
-Shapes: N items, E embedding, M features, M' targets; with features `ids`, M = M' = N.
+Shapes: N items, E embedding, K decays, M features, M' targets; with features `ids`, M = M' = N.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from math import isqrt
+from operator import add, matmul
 from typing import NamedTuple
 
 import numpy as np
@@ -21,10 +23,10 @@ from fedrec.recsys.closed_form.fusion import covariance
 from fedrec.recsys.closed_form.model import (
     ClosedForm,
     CutSolution,
-    LinearModel,
     Solution,
     TextFeatures,
     centre_targets,
+    decayed_sums,
 )
 from fedrec.recsys.closed_form.packing import pack, place_items, unpack
 from fedrec.recsys.closed_form.search import Hyperparameters
@@ -35,10 +37,10 @@ from fedrec.recsys.hardware import workers
 from fedrec.recsys.model.lora import Adapter
 
 WEIGHTS, SHARE = "closed.weights", "closed.share"
-"""The names of the closed form's tensors in an adapter: the weights (M, M'), and the share of a blend (1,)."""
+"""The names of the closed form's tensors in an adapter: the weights (KM, M'), and the share of a blend (1,)."""
 
 MAX_ITEMS = 8192
-"""Items that features `ids` are offered for: the sums of more take more than 1 GiB."""
+"""Items that features `ids` are offered for with one decay: the sums of more take more than 1 GiB."""
 
 
 TEXT_RIDGE = 1.0
@@ -84,12 +86,12 @@ class ClosedFormMethod:
 
     @property
     def width(self) -> int:
-        """The number of features of an item, as a context and as a target."""
-        return self.bounds.width
+        """The number of features of an item, as a part of a context and as a target: M = M'."""
+        return self.bounds.targets
 
     def weights_template(self) -> Adapter:
         """Return the shapes of the solution as it travels, without numbers."""
-        shapes = {WEIGHTS: (self.width, self.width), SHARE: (1,)}
+        shapes = {WEIGHTS: (self.bounds.width, self.width), SHARE: (1,)}
         return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
 
     def groups(self, users: np.ndarray) -> list[np.ndarray]:
@@ -113,8 +115,8 @@ class ClosedFormMethod:
 
     def _accumulator(self) -> Accumulator:
         if self.features is None:
-            return ItemSums(self.width, self.config.kernel)
-        return FeatureSums(self.features, self.features, self.config.kernel)
+            return ItemSums(self.width, self.config.stack)
+        return FeatureSums(self.features, self.features, self.config.stack)
 
     def with_more_items(self, total: Statistics, rows: np.ndarray) -> Statistics:
         """Move sums, as they travel, to this catalogue from one whose items have the rows (n,) here.
@@ -154,10 +156,17 @@ class ClosedFormMethod:
 
     def user_vectors(self, adapter: Adapter) -> Callable[[Sequence[np.ndarray]], Tensor]:
         """Return a function from B histories to user vectors (B, M'); of texts, no event vectors are computed."""
-        if self.features is None:
-            return LinearModel(self.config.kernel, centre_targets(adapter[WEIGHTS].T).T, self.candidates).user_vectors
-        contexts = LinearModel(self.config.kernel, self.features, self.features)
-        return lambda histories: contexts.user_vectors(histories) @ adapter[WEIGHTS]
+        kernels, features = self.config.stack.kernels, self.features
+        if features is None:
+            rows = centre_targets(adapter[WEIGHTS].T).T.split(self.width)
+            return lambda histories: decayed_sums(kernels, rows, histories)
+        weights = adapter[WEIGHTS].split(self.width)  # of each decay: (M, M')
+
+        def weigh_contexts(histories: Sequence[np.ndarray]) -> Tensor:
+            contexts = (decayed_sums([kernel], [features], histories) for kernel in kernels)  # (B, M) each
+            return reduce(add, map(matmul, contexts, weights))
+
+        return weigh_contexts
 
     @cached_property
     def candidates(self) -> Tensor:
@@ -193,8 +202,10 @@ def as_adapter(solution: CutSolution) -> Adapter:
 
 def check_catalogue(config: ClosedFormConfig, items: int) -> None:
     """Raise `InputError` if the sums over the ids of N = `items` items are too large."""
-    if config.features == "ids" and items > MAX_ITEMS:
+    decays = len(config.decays)
+    most = isqrt(2 * MAX_ITEMS**2 // (decays**2 + decays))  # so many numbers as one decay has
+    if config.features == "ids" and items > most:
         raise InputError(
-            f"setting features = 'ids': sums over {items:,} items do not fit, at most {MAX_ITEMS:,} do; "
-            "use features = 'text', whose sums do not grow with the catalogue"
+            f"setting features = 'ids': sums over {items:,} items do not fit, at most {most:,} do with {decays} of "
+            "`decays`; use features = 'text', whose sums do not grow with the catalogue"
         )

@@ -78,7 +78,7 @@ class Index:
         return cls(table, base, np.ones(len(matrix), dtype=bool), table, matrix.shape[1], recall)
 
     def beside(self, read: np.ndarray, tower_width: int) -> "Index":
-        """Read histories by other vectors (N, W) than are searched, as models with a closed form do.
+        """Read histories by other vectors (N, R) than are searched, as models with a closed form do.
 
         The towers' unit vectors, of a width, begin both.
         """
@@ -122,7 +122,7 @@ class Index:
         return self.table.vectors(rows)[:, : self.tower_width]
 
     def with_vectors(self, searched: np.ndarray, read: np.ndarray | None = None) -> "Index":
-        """Add items by their vectors (n, W), to be searched and to be read; their rows continue the numbering."""
+        """Add items by their vectors, to be searched (n, W) and read (n, R); their rows continue the numbering."""
         table = self.table.with_vectors(searched)
         return replace(
             self,

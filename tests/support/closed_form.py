@@ -1,7 +1,7 @@
 """A closed form of the toy world, solved in this process, and a run with it beside the towers."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -10,17 +10,19 @@ from torch import Tensor
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.shard import Shard
 from fedrec.recsys.closed_form.config import ClosedFormConfig
-from fedrec.recsys.closed_form.contexts import DecayKernel
+from fedrec.recsys.closed_form.contexts import KernelStack
 from fedrec.recsys.closed_form.features import FourierFeatures, Whitening
 from fedrec.recsys.closed_form.model import ClosedForm, Solution, TextFeatures
 from fedrec.recsys.embeddings import embed_catalogue, resolve_encoder
 from fedrec.recsys.recommender import Recommender
 
-Kind = Literal["text", "ids"]
+Kind = Literal["text", "ids", "stacked text", "stacked ids"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def toy_config(kind: Kind) -> ClosedFormConfig:
-    return ClosedFormConfig(features=kind, feature_width=48, decay=0.7)
+    decays = (0.4, 0.7) if kind.startswith("stacked") else (0.7,)
+    return ClosedFormConfig("ids" if kind.endswith("ids") else "text", feature_width=48, decays=decays)
 
 
 def toy_features(data: Path, config: ClosedFormConfig) -> TextFeatures | None:
@@ -45,18 +47,19 @@ def toy_solution(data: Path, config: ClosedFormConfig, features: TextFeatures | 
     table = table_of(features, len(Catalogue.load(data)))
     histories = [shard.history(user, "train").astype(np.int64) for user in range(len(shard))]
     pairs = [(history[:end], history[end]) for history in histories for end in range(1, len(history))]
-    contexts = torch.stack([context(config.kernel, table, before) for before, _ in pairs])  # (T, M)
+    contexts = torch.stack([context(config.stack, table, before) for before, _ in pairs])  # (T, KM)
     targets = table[[following for _, following in pairs]]
-    gram, unit = contexts.T @ contexts, torch.eye(table.shape[1]).double()
-    weights = torch.linalg.solve(gram + unit, contexts.T @ targets)
+    gram = contexts.T @ contexts
+    weights = torch.linalg.solve(gram + torch.eye(len(gram)), contexts.T @ targets)
     if features is not None:
-        weights = weights @ torch.linalg.inv(table.T @ table + 0.1 * unit)
+        weights = weights @ torch.linalg.inv(table.T @ table + 0.1 * torch.eye(table.shape[1]))
     return Solution(weights, gram, share)
 
 
-def context(kernel: DecayKernel, table: Tensor, history: np.ndarray) -> Tensor:
-    """Compute the context after a history: (M,)."""
-    return torch.from_numpy(kernel.weigh_history(len(history))) @ table[history]
+def context(stack: KernelStack, table: Tensor, history: np.ndarray) -> Tensor:
+    """Compute the context after a history: (KM,)."""
+    weights = [torch.from_numpy(kernel.weigh_history(len(history))) for kernel in stack.kernels]
+    return torch.cat([each @ table[history] for each in weights])
 
 
 def toy_closed_form(data: Path, towers: Tensor, kind: Kind, share: float = 0.5, rank: int = 99) -> ClosedForm:
@@ -81,7 +84,7 @@ def plain_scores(data: Path, histories: list[np.ndarray], kind: Kind) -> Tensor:
     config = toy_config(kind)
     features = toy_features(data, config)
     table = table_of(features, len(Catalogue.load(data)))
-    contexts = [context(config.kernel, table, history.astype(np.int64)) for history in histories]
+    contexts = [context(config.stack, table, history.astype(np.int64)) for history in histories]
     weights = toy_solution(data, config, features, 0.5).weights
     return at_the_mean(torch.stack(contexts) @ weights @ table.T, (weights @ table.T).any(0))
 
