@@ -130,7 +130,7 @@ def trial(toy: Path, folder: Path, sizes: list[int], start: int, **knobs: Any) -
     """A federation that deals the toy users by these numbers, and of whose nodes the first `start` are there."""
     starts = np.cumsum([0, *sizes])
     partitions = [UserPartition(f"users {a} to {b - 1}", np.arange(a, b)) for a, b in pairwise(starts)]
-    folders = partition_dataset(Dataset.open(toy), folder / "split", partitions)
+    folders = partition_dataset(Dataset.open(toy), folder / "split", partitions, keep_salts=True)
     with federation(folder / "flower", {}) as here:
         made = Trial(here, folders, folder / "run", SMALL | {"clients_per_round": 12} | knobs)
         for part in range(start):

@@ -80,7 +80,9 @@ def toy_interactions() -> pl.DataFrame:
 
 def write_toy(folder: Path) -> Path:
     """Nothing tells how popular its items are, so that who has no history is refused."""
-    write_dataset(Frames(toy_interactions(), toy_items()), folder, name="toy", rules=Rules(popularity=False))
+    write_dataset(
+        Frames(toy_interactions(), toy_items()), folder, name="toy", rules=Rules(popularity=False, salts="by-id")
+    )
     return folder
 
 
