@@ -1,6 +1,7 @@
 """`fedrec node`: the folders of a federation's nodes."""
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -231,8 +232,9 @@ def node_policy(
         _write_policy(policy or data / NODE_POLICY)
     found = load_policy(data, policy)
     if as_json:
-        fields = {name: {"value": getattr(found.policy, name), "from": found.source_of(name)} for name in FIELDS}
-        print(json.dumps(fields))
+        values = {name: getattr(found.policy, name) for name in FIELDS}
+        told = {name: "inf" if value == math.inf else value for name, value in values.items()}  # JSON has no infinity
+        print(json.dumps({name: {"value": value, "from": found.source_of(name)} for name, value in told.items()}))
         return
     table = console.table("field", "value", "from")
     for name in FIELDS:
