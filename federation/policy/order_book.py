@@ -41,6 +41,8 @@ CREATE TABLE IF NOT EXISTS groups (
     question TEXT, ticket INTEGER, number INTEGER, day INTEGER, PRIMARY KEY (question, ticket)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS members ON groups (question, number);
+CREATE INDEX IF NOT EXISTS ordered ON orders (day);
+CREATE INDEX IF NOT EXISTS grouped ON groups (day);
 CREATE TEMP TABLE asked (ticket INTEGER PRIMARY KEY);
 """
 
