@@ -52,7 +52,10 @@ FAULTS = {
     "smallest_cohort": Fault("smallest_cohort = 9", [TRAIN], {}, "users are 8, and smallest_cohort = 9"),
     "questions": Fault('questions = ["train", "test"]', [TRAIN, TEST, VALIDATE], {}, "it asks for validation"),
     "orders_per_user_and_day": Fault(
-        "orders_per_user_and_day = 2", [TRAIN, VALIDATE, TRAIN], {}, "in 2 of the day, and orders_per_user_and_day = 2"
+        "orders_per_user_and_day = 2",
+        [TRAIN, VALIDATE, TRAIN],
+        {},
+        "in 2 of the day's, and orders_per_user_and_day = 2",
     ),
     "rankings_per_user_and_day": Fault(
         "rankings_per_user_and_day = 1", [TRAIN, TEST, VALIDATE], {}, "and rankings_per_user_and_day = 1"
@@ -143,6 +146,17 @@ def test_other_nodes_of_a_secure_sum_count(toy: Path, tmp_path: Path) -> None:
     guard.admit("validation", one, tickets, nodes=16)
     with pytest.raises(OrderRefused, match="users are 1 in a sum of 15 nodes, and smallest_cohort = 16"):
         guard.admit("train", one, tickets, nodes=15)
+
+
+def test_groups_of_secure_sums_do_not_part_those_that_the_server_sees(toy: Path, tmp_path: Path) -> None:
+    """Else single users, each answered for within a secure sum, would be groups to compose any two sums of."""
+    guard = NodeGuard(NodePolicy(smallest_cohort=4), OrderBook(tmp_path / "keep" / "orders.db"))
+    tickets = Shard.load(toy).tickets()
+    for user in range(12):
+        guard.admit("test", Order(1, np.array([user]), split="test"), tickets, nodes=4)
+    guard.admit("test", Order(1, np.arange(4), split="test"), tickets, nodes=1)
+    with pytest.raises(OrderRefused, match="users are 1 more than the users who were asked for test together"):
+        guard.admit("test", Order(1, np.arange(5), split="test"), tickets, nodes=1)
 
 
 # ---- the faults of an evaluation
@@ -284,7 +298,7 @@ def test_a_kill_forgets_no_order(book: OrderBook) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, str(book.file)], check=False)
     assert done.returncode == -signal.SIGKILL
     seven = np.array([7], dtype=np.uint64)
-    with pytest.raises(OrderRefused, match="in 3 of the day, and orders_per_user_and_day = 3"):
+    with pytest.raises(OrderRefused, match="in 3 of the day's, and orders_per_user_and_day = 3"):
         book.enter(NodePolicy(orders_per_user_and_day=3), "train", seven, 1, DAY)
     book.enter(NodePolicy(orders_per_user_and_day=4), "train", seven, 1, DAY)
     assert book.file.stat().st_mode & 0o777 == 0o600

@@ -1,7 +1,7 @@
 """The orders that a node has answered, by user and day, on its disk: an order is entered before its users are touched.
 
     orders    how many orders named a user on a day, and how many of them ranked the user
-    groups    the users that were answered for together, by question
+    groups    the users that were answered for together, by question; secure sums apart
 
 *Differencing.* The metrics, and the statistics, of users A and of A with u tell about u alone by their difference. So
 the users that a node has answered a question for form groups, and a later order for the question names whole groups,
@@ -76,7 +76,7 @@ class OrderBook:
             db.executemany("INSERT INTO asked VALUES (?)", ((ticket,) for ticket in tickets.view(np.int64).tolist()))
             _check_counts(db, policy, ranks)
             if question != "train":
-                _group(db, question, smallest, number)
+                _group(db, policy, question, smallest, number)
             db.execute(
                 "INSERT INTO orders SELECT ticket, ?, 1, ? FROM asked WHERE true ON CONFLICT DO UPDATE "
                 "SET answered = answered + 1, ranked = ranked + excluded.ranked",
@@ -107,31 +107,33 @@ def _check_counts(db: sqlite3.Connection, policy: NodePolicy, ranks: bool) -> No
     for field, count in limits:
         if count >= (limit := getattr(policy, field)):
             raise OrderRefused(
-                f"this node's policy refuses the order: a user has been in {count} of the day, and {field} = {limit}"
+                f"this node's policy refuses the order: a user was in {count} of the day's, and {field} = {limit}"
             )
 
 
-def _group(db: sqlite3.Connection, question: Question, smallest: int, day: int) -> None:
+def _group(db: sqlite3.Connection, policy: NodePolicy, question: Question, smallest: int, day: int) -> None:
     """Enter the asked users into groups. Raises `OrderRefused` if the order names a part of a group, or few new users.
 
-    How many users are in a group is not told.
+    Groups of secure sums, which may be smaller, are apart: a sum that the server sees alone is never of such groups.
     """
+    kind = question if smallest >= policy.smallest_cohort else f"secure {question}"
     parted = db.execute(
         "SELECT 1 FROM groups WHERE question = ?1 AND number IN (SELECT number FROM groups JOIN asked USING (ticket) "
         "WHERE question = ?1) AND ticket NOT IN (SELECT ticket FROM asked) LIMIT 1",
-        (question,),
+        (kind,),
     ).fetchone()
     known = "SELECT ticket FROM groups WHERE question = ?"
-    new = db.execute(f"SELECT count(*) FROM asked WHERE ticket NOT IN ({known})", (question,)).fetchone()[0]
+    new = db.execute(f"SELECT count(*) FROM asked WHERE ticket NOT IN ({known})", (kind,)).fetchone()[0]
     if parted or 0 < new < smallest:
         fault = "some, but not all" if parted else f"{new} more than the"
         raise OrderRefused(
             f"this node's policy refuses the order: users are {fault} users who were asked for {question} together, "
-            f"which would tell about few by the difference; smallest_cohort = {smallest}, for memory_days"
+            f"which would tell about few by the difference; smallest_cohort = {policy.smallest_cohort}, and "
+            f"memory_days = {policy.memory_days}"
         )
-    db.execute("UPDATE groups SET day = ? WHERE question = ? AND ticket IN (SELECT ticket FROM asked)", (day, question))
+    db.execute("UPDATE groups SET day = ? WHERE question = ? AND ticket IN (SELECT ticket FROM asked)", (day, kind))
     db.execute(
         "INSERT INTO groups SELECT ?1, ticket, (SELECT coalesce(max(number), 0) + 1 FROM groups), ?2 FROM asked "
         "WHERE ticket NOT IN (SELECT ticket FROM groups WHERE question = ?1)",
-        (question, day),
+        (kind, day),
     )
