@@ -334,7 +334,7 @@ def test_a_book_that_cannot_be_read_answers_nothing(book: OrderBook) -> None:
         ("smallest_cohort = true", "smallest_cohort = True: input should be a valid integer"),
         ('smallest_cohort = "3"', "smallest_cohort = '3': input should be a valid integer"),
         ("largest_clip = nan", "largest_clip = nan: input should be greater than 0"),
-        ('methods = ["fedrek"]', "methods = ['fedrek']: input should be 'fedrec', "),
+        ('questions = ["trian"]', "questions = ['trian']: input should be 'train', "),
         ("held_out = 2", "held_out = 2: input should be a valid array"),
         ("held_out", "node.toml is not TOML"),
     ],
@@ -391,6 +391,12 @@ def test_a_folder_that_is_prepared_again_keeps_policy_and_book(toy: Path, tmp_pa
     assert fedrec("node", "prepare", *asked).code == 0
     client_app.close_nodes()
     assert "orders_per_user_and_day = 1" in node.obeys([TRAIN], small_config())[0]
+
+
+def test_the_process_that_starts_a_node_imports_no_torch() -> None:
+    """It lives as long as the node, and reads the policy only to refuse a malformed one at once."""
+    code = "import sys, fedrec.federation.policy.node_policy; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_node_is_started_with_the_file_that_is_named(toy: Path, tmp_path: Path) -> None:

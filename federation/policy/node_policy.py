@@ -1,4 +1,7 @@
-"""The policy of a node: the limits of what it answers, in `node.toml` in its folder, or the defaults."""
+"""The policy of a node: the limits of what it answers, in `node.toml` in its folder, or the defaults.
+
+The process that starts a node reads it, and imports no torch for it.
+"""
 
 import json
 from collections.abc import Mapping
@@ -12,8 +15,6 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from fedrec.data.errors import InputError
 from fedrec.data.manifest import NODE_POLICY
 from fedrec.data.storage.reading import read_toml
-from fedrec.federation.choices import KeyOf
-from fedrec.federation.methods import METHODS
 from fedrec.recsys.model.config import ModelConfig
 
 Question = Literal["train", "statistics", "validation", "test"]
@@ -44,7 +45,7 @@ class NodePolicy:
     """Days for which the node remembers whom it has answered for together. The metrics and the statistics of two groups
     that differ in few users tell about these few, so that within this time they are answered only for the same groups,
     and for new users if these are a cohort of their own."""
-    methods: tuple[Annotated[str, KeyOf(METHODS)], ...] = ("fedrec", "closed-form", "hybrid")
+    methods: tuple[str, ...] = ("fedrec", "closed-form", "hybrid")
     """Methods of the runs that the node takes part in. A federated baseline sends a table with a row for each item: the
     rows that change name the items."""
     statistic_features: tuple[Literal["text", "ids"], ...] = ("text",)
