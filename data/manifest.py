@@ -21,10 +21,16 @@ MANIFEST = "manifest.json"
 CLIENT_STATE = "keep"
 """The folder, within a node's folder, of the state that its clients keep from round to round."""
 
+NODE_POLICY = "node.toml"
+"""The file, within a node's folder, of the limits of what the node answers."""
+
 PREPARED = Contents(
     "prepared dataset",
     MANIFEST,
-    (MANIFEST, CATALOGUE, "embeddings-*.safetensors", *FILES, USER_IDS, KEY, f"{CLIENT_STATE}/part-*-of-*.pt"),
+    (
+        *(MANIFEST, CATALOGUE, "embeddings-*.safetensors", *FILES, USER_IDS, KEY, NODE_POLICY),
+        *(f"{CLIENT_STATE}/part-*-of-*.pt", f"{CLIENT_STATE}/orders.db*"),
+    ),
 )
 
 
@@ -99,7 +105,9 @@ def shard_counts(shard: Shard) -> dict[str, int]:
     return {"users": len(shard), "interactions": events, "training_only_users": training_only}
 
 
-def copy_client_state(old: Path, new: Path) -> None:
-    """Copy the client state of a folder into the folder that replaces it."""
+def copy_node_files(old: Path, new: Path) -> None:
+    """Copy a node's policy, the orders that it has answered and its client state into the folder that replaces it."""
+    if (old / NODE_POLICY).is_file():
+        shutil.copy2(old / NODE_POLICY, new)
     if (old / CLIENT_STATE).is_dir():
         shutil.copytree(old / CLIENT_STATE, new / CLIENT_STATE, ignore=shutil.ignore_patterns(".*"))

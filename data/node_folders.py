@@ -3,7 +3,6 @@
 Each is a prepared folder by itself, and needs no other. Only its owner can read its private part.
 """
 
-import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,7 +17,7 @@ from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.fingerprint import save_key
 from fedrec.data.histories import build_histories, build_shard, catalogue_rows
-from fedrec.data.manifest import PREPARED, copy_client_state, read_manifest, shard_counts, write_manifest
+from fedrec.data.manifest import PREPARED, copy_node_files, read_manifest, shard_counts, write_manifest
 from fedrec.data.partition import UserPartition
 from fedrec.data.popularity import COUNTED, NONE, POPULARITY
 from fedrec.data.readers.filter import report_repeats, select_users
@@ -30,7 +29,8 @@ from fedrec.data.split import Split
 from fedrec.data.storage.atomic_files import check_place, replaced_folder
 from fedrec.data.storage.contents import refuse_occupied
 from fedrec.data.user_ids import FILE as USER_IDS
-from fedrec.data.user_ids import load_user_ids, save_user_ids
+from fedrec.data.user_ids import save_user_ids
+from fedrec.data.user_salts import salt_source, without_guessable
 
 SERVER = "server"
 NODE_FOLDER = replace(PREPARED, kind="node's folder", mark=USER_IDS)
@@ -43,15 +43,18 @@ USER_COUNTS = (
 
 
 def partition_dataset(
-    dataset: Dataset, out: Path, partitions: list[UserPartition], popularity: bool = True
+    dataset: Dataset, out: Path, partitions: list[UserPartition], popularity: bool = True, keep_salts: bool = False
 ) -> list[Path]:
     """Write the folders of the server and of the nodes in one step; returns the nodes' folders.
 
-    The catalogue in all of them keeps its counted popularity, unless `popularity` is False. Raises `InputError` if
-    `out` is not empty.
+    The catalogue in all of them keeps its counted popularity, unless `popularity` is False. Salts that were derived
+    from ids are replaced by random ones, unless `keep_salts`: the model is then that of the whole dataset, to the bit,
+    and a server that guesses ids knows whose tickets it sees. Raises `InputError` if `out` is not empty.
     """
     check_place(out, refuse_occupied)
     shard, ids = dataset.shard, dataset.users
+    if not keep_salts:
+        shard = replace(shard, salts=without_guessable(ids, shard.salts))
     if not popularity and dataset.manifest.get("popularity") == COUNTED:
         dataset = replace(dataset, manifest={**dataset.manifest, "popularity": NONE})
     names = [f"node-{number:0{len(str(len(partitions) - 1))}}" for number in range(len(partitions))]
@@ -123,11 +126,10 @@ def prepare_node(
             "there is nothing to train on"
         )
     # histories → folder
-    salts = _salts_by_id(out)
-    ids, shard = build_shard(histories, selected, lambda user: salts.get(user) or secrets.randbits(64))
+    ids, shard = build_shard(histories, selected, salt_source("random", out, warn))
     with replaced_folder(out, NODE_FOLDER.check) as folder:
         write_node_folder(dataset, folder, shard, ids, report.counts, before=out)
-        copy_client_state(out, folder)
+        copy_node_files(out, folder)
     return read_manifest(out)
 
 
@@ -150,10 +152,3 @@ def _leave_one_out(public: Dataset) -> Split:
             f"a node's own table is split leave-one-out; the catalogue's data are split by {public.split.description}"
         )
     return public.split
-
-
-def _salts_by_id(folder: Path) -> dict[str, int]:
-    """Return the salts of the users that a node's folder already holds; empty if there is no such folder."""
-    if not (folder / FOLDER).is_dir():
-        return {}
-    return dict(zip(load_user_ids(folder).to_list(), Shard.load(folder).salts.tolist(), strict=True))

@@ -10,10 +10,9 @@ from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
 from fedrec.data.fingerprint import save_key
 from fedrec.data.histories import build_histories, build_shard, catalogue_rows
-from fedrec.data.manifest import PREPARED, Manifest, copy_client_state, shard_counts, write_manifest
+from fedrec.data.manifest import PREPARED, Manifest, copy_node_files, shard_counts, write_manifest
 from fedrec.data.popularity import COUNTED, count_users_per_item, popularity_source
 from fedrec.data.progress import Progress
-from fedrec.data.randomness import salt_of
 from fedrec.data.readers.download import compute_md5, download
 from fedrec.data.readers.filter import report_repeats, report_undescribed, select_users
 from fedrec.data.readers.raw import Frames, Root, open_root
@@ -27,6 +26,7 @@ from fedrec.data.split import LEAVE_ONE_OUT, Split
 from fedrec.data.storage.atomic_files import check_place, replaced_folder
 from fedrec.data.storage.names import plain_name
 from fedrec.data.user_ids import save_user_ids
+from fedrec.data.user_salts import salt_source
 
 RAW = Path("var/raw")
 """The folder of downloads, below the working folder."""
@@ -122,13 +122,17 @@ def write_dataset(
 ) -> Manifest:
     """Build histories and catalogue from frames, and write them into `out`; nothing is written before `report` is.
 
-    Raises `InputError` if the rules or the split leave no user to train and test on.
+    The users' salts are random, and kept from the folder before, unless `rules` want them by id. Those of a published
+    dataset are always derived from ids, so that its model is the same on every machine: its histories are no secret,
+    but over real nodes the server could tell its users' tickets. Raises `InputError` if the rules or the split leave no
+    user to train and test on.
     """
     report = report or ReadingReport(strict=rules.strict)
     # histories
     items = split.mark_cold_items(_add_undescribed(frames, report))
     catalogue = Catalogue(items)
-    ids, shard = _build_histories(frames.interactions, items, split, rules, report)
+    salt = salt_source("by-id" if origin.published else rules.salts, out, report.add_remark)
+    ids, shard = _build_histories(frames._replace(items=items), split, rules, report, salt)
     report.finish()
     _check_ranked(name, shard, split, rules)
     # the catalogue
@@ -158,7 +162,7 @@ def write_dataset(
         shard.save(folder)
         save_user_ids(folder, ids)
         save_key(folder, origin.published, before=out)
-        copy_client_state(out, folder)
+        copy_node_files(out, folder)
         write_manifest(folder, manifest)
     return manifest
 
@@ -170,14 +174,15 @@ _NOTHING_READ = dict.fromkeys(
 
 
 def _build_histories(
-    events: pl.DataFrame, items: pl.DataFrame, split: Split, rules: Rules, report: ReadingReport
+    frames: Frames, split: Split, rules: Rules, report: ReadingReport, salt: Callable[[str], int]
 ) -> tuple[pl.Series, Shard]:
     """Build the histories that the rules select, cut by the split: the users' ids, and their shard."""
+    events, items = frames.interactions, frames.items
     histories = build_histories(events, catalogue_rows(events["item_id"], items["item_id"]), split.repeats)
     report_repeats(events, histories, report)
     cut = split.cut_histories(histories, items)
     selected = select_users(histories, cut, rules, report)
-    ids, shard = build_shard(cut, selected, salt_of)
+    ids, shard = build_shard(cut, selected, salt)
     dropped = int(histories.lengths[selected].sum()) - shard_counts(shard)["interactions"]
     line = f"events that the split leaves out: {dropped:,} of {len(events):,}"
     report.add_step("split_dropped", dropped, line, requested=True)

@@ -49,7 +49,7 @@ def salt_of(user_id: str) -> int:
     """Derive a user's 64-bit salt from the id: all random draws for the user depend on it. It never leaves the node.
 
     It depends on the id alone, so that a published dataset gives the same model anywhere. But an id that can be guessed
-    gives away its salt and ticket: a node with real people's ids draws the salts at random instead.
+    gives away its salt and ticket: other users' salts are random (data/user_salts.py).
     """
     return int.from_bytes(hashlib.blake2b(user_id.encode(), digest_size=8, person=b"salt").digest())
 

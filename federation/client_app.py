@@ -3,10 +3,12 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from flwr.app import Context, Message
+from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 
 from fedrec.data.dataset import Dataset
@@ -14,6 +16,7 @@ from fedrec.data.errors import InputError
 from fedrec.federation import wire
 from fedrec.federation.config import RunConfig, from_run_config
 from fedrec.federation.node import Node
+from fedrec.federation.policy.guard import NodeGuard
 from fedrec.federation.setup import TrainingSetup
 
 logger = logging.getLogger("fedrec")
@@ -69,18 +72,44 @@ def client_app(node_of: Callable[[Context], Node]) -> ClientApp:
 def node_of_context(context: Context) -> Node:
     """Open the node that `--node-config` describes.
 
-    Its fields are `data`, a prepared folder; `part` and `parts`, if several nodes share the folder's users; and
-    `persistent` (true unless set), to store client state on disk instead of in memory.
+    Its fields are `data`, a prepared folder; `part` and `parts`, if several nodes share the folder's users; `policy`,
+    the file of the node's policy, by default `node.toml` in the folder; `persistent` (true unless set), to store client
+    state on disk instead of in memory; and `simulated`, of a node whose histories are the trainer's own: it has no
+    policy. Raises `OrderRefused` if the policy refuses the run.
     """
-    config = context.node_config
-    part, parts, persistent = int(config.get("part", 0)), int(config.get("parts", 1)), config.get("persistent", True)
-    return open_node(str(config["data"]), from_run_config(context.run_config), part, parts, bool(persistent))
+    return open_node(NodePlace.of(context.node_config), from_run_config(context.run_config))
+
+
+@dataclass(frozen=True)
+class NodePlace:
+    """The folder of a node, and which of its users the node hosts, under which policy."""
+
+    folder: str
+    part: int
+    parts: int
+    persistent: bool
+    policy: str  # a file; empty: `node.toml` in the folder
+    simulated: bool
+
+    @classmethod
+    def of(cls, config: UserConfig) -> "NodePlace":
+        """Read the place from a node config."""
+        part, parts, policy = int(config.get("part", 0)), int(config.get("parts", 1)), str(config.get("policy", ""))
+        persistent, simulated = bool(config.get("persistent", True)), bool(config.get("simulated", False))
+        return cls(str(config["data"]), part, parts, persistent, policy, simulated)
 
 
 @lru_cache(maxsize=1024)
-def open_node(folder: str, config: RunConfig, part: int, parts: int, persistent: bool) -> Node:
-    """Open a node once for all messages to it: Flower gives an app no place to keep it between two of them."""
-    return Node.host(_open_setup(folder, config), part, parts, persistent)
+def open_node(place: NodePlace, config: RunConfig) -> Node:
+    """Open a node once for all messages to it: Flower gives an app no place to keep it between two of them.
+
+    The run is checked against the node's policy before its histories are opened. Raises `OrderRefused`.
+    """
+    setup, folder = _open_setup(place.folder, config), Path(place.folder)
+    guard = None if place.simulated else NodeGuard.of_folder(folder, Path(place.policy) if place.policy else None)
+    if guard:
+        guard.check_run(config, len(setup.dataset.catalogue))
+    return replace(Node.host(setup, place.part, place.parts, place.persistent), guard=guard)
 
 
 @lru_cache(maxsize=4)

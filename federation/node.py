@@ -16,6 +16,8 @@ from fedrec.federation.clipping import clip_and_sum
 from fedrec.federation.compression.eden import Eden, encode
 from fedrec.federation.config import RunConfig
 from fedrec.federation.messages import Order, OrderRefused, Update
+from fedrec.federation.policy.guard import NodeGuard
+from fedrec.federation.policy.node_policy import Question
 from fedrec.federation.setup import TrainingSetup
 from fedrec.federation.validate_order import OrderLimits, validate_order
 from fedrec.recsys.evaluation.ranking import RankingConfig, metric_sums, rank_users
@@ -26,11 +28,16 @@ from fedrec.recsys.training.method import Block
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """A process that hosts clients: their shard, the setup that it shares with others, and the clients' states."""
+    """A process that hosts clients: their shard, the setup that it shares with others, and the clients' states.
+
+    A real node has a guard, which refuses what is beyond its policy. A node within the trainer's own process has none:
+    the histories are the trainer's.
+    """
 
     shard: Shard
     setup: TrainingSetup
     states: ClientStateStore = field(default_factory=ClientStateStore)
+    guard: NodeGuard | None = None
 
     @classmethod
     def open(cls, folder: Path, config: RunConfig, part: int = 0, parts: int = 1, persistent: bool = False) -> "Node":
@@ -65,9 +72,24 @@ class Node:
     def _is_summed(self) -> bool:
         return self.config.method_row.summed
 
-    def train(self, order: Order, adapter: Adapter) -> Update:
-        """Train the ordered users from `adapter`, and sum their clipped changes. Raises `OrderRefused`."""
+    @cached_property
+    def _tickets(self) -> np.ndarray:
+        return self.shard.tickets()
+
+    def _admit(self, question: Question, order: Order, nodes: int) -> None:
+        """Let the guard enter a valid order. `nodes` are in the sum that the server sees: 1 without secure sums."""
+        if self.guard:
+            self.guard.admit(question, order, self._tickets, nodes)
+
+    def train(self, order: Order, adapter: Adapter, nodes: int = 1) -> Update:
+        """Train the ordered users from `adapter`, and sum their clipped changes. Raises `OrderRefused`.
+
+        `nodes` are in the sum that the server sees, as the protocol of secure aggregation told this node.
+        """
         validate_order(order, adapter, OrderLimits.to_train(self.config, len(self.shard), self._templates[0]))
+        if self.guard:
+            self.guard.check_adapter(adapter, self.setup.device_embeddings.matrix, self.config)
+        self._admit("train", order, nodes)
         with self._states(order) as states:
             return self._train_clients(order, adapter, states)
 
@@ -90,11 +112,15 @@ class Node:
         bits, seed = self.config.bits, self.config.seed
         return None if bits == 32 else Eden.draw(block.salts, bits, seed, round).to(device())
 
-    def sum_statistics(self, order: Order, adapter: Adapter) -> Update:
-        """Sum the statistics of the ordered users, for the closed form. Raises `OrderRefused`."""
+    def sum_statistics(self, order: Order, adapter: Adapter, nodes: int = 1) -> Update:
+        """Sum the statistics of the ordered users, for the closed form. Raises `OrderRefused`.
+
+        `nodes` are in the sum that the server sees, as for `train`.
+        """
         if not self._is_summed:
             raise OrderRefused(f"an order is refused: {self.config.method} has no statistics to sum")
         validate_order(order, adapter, OrderLimits.to_sum(self.config, len(self.shard)))
+        self._admit("statistics", order, nodes)
         closed_form, coded = self.setup.closed_form, self.config.bits < 32
         to_choose = order.round != self.config.summing_rounds[-1]
         groups = order.users.reshape(-1, 1) if coded else closed_form.groups(order.users)
@@ -117,13 +143,14 @@ class Node:
         shapes = {name: tensor.shape for name, tensor in sums.deltas.items()}
         return replace(sums, deltas=codes.total(shapes), codes=codes)
 
-    def evaluate(self, order: Order, adapter: Adapter) -> Update:
+    def evaluate(self, order: Order, adapter: Adapter, nodes: int = 1) -> Update:
         """Rank the ordered users' held-out items by the order's protocol, and sum the metrics.
 
-        Catalogue coverage is left out: on a node of one user it would name the user's recommendations.
-        Raises `OrderRefused`.
+        Catalogue coverage is left out: on a node of one user it would name the user's recommendations. `nodes` are in
+        the sum that the server sees, as for `train`. Raises `OrderRefused`.
         """
         validate_order(order, adapter, OrderLimits.to_evaluate(self.config, len(self.shard), self._templates))
+        self._admit("test" if order.split == "test" else "validation", order, nodes)
         states = self.states.at(order.run, order.round) if self.config.has_client_state else {}
         score = self.setup.method.scorer(adapter, self.shard, order.split, states)
         ranking = rank_users(score, self.shard, order.users.tolist(), order.split, RankingConfig(order.protocol))

@@ -22,6 +22,7 @@ from fedrec.data.readers.sources import SOURCES, Source, source_named
 from fedrec.data.readers.tables import Tables
 from fedrec.data.split import LEAVE_ONE_OUT, RULES, Split, named_split
 from fedrec.data.storage.names import plain_name
+from fedrec.data.user_salts import SaltRule
 
 PREPARED = Path("var/prepared")
 """The folder of prepared datasets, below the working folder."""
@@ -94,6 +95,7 @@ def import_dataset(
     quote: str = '"',
     bad_rows: float = 0.01,
     popularity: bool = True,
+    salts: SaltRule = "random",
     strict: bool = False,
     out: str | Path | None = None,
 ) -> Dataset:
@@ -112,6 +114,7 @@ def import_dataset(
         times=not no_times,
         popularity=popularity,
         strict=strict,
+        salts=salts,
     )
     rule = _split(split, cold_share, LEAVE_ONE_OUT).with_repeats(keep_repeats)
     with _as_file(interactions, "interactions") as events, _as_file(items, "items") as described:

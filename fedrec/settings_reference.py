@@ -3,12 +3,13 @@
 import json
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from fedrec.federation.config import RunConfig
+from fedrec.federation.policy.node_policy import NodePolicy
 from fedrec.serving.settings import Settings
 
 WIDTH = 100
@@ -48,6 +49,19 @@ def training_settings() -> list[Section]:
 def endpoint_settings() -> list[Setting]:
     """Return the settings of `fedrec serve`."""
     return [_setting_of(name, found) for name, found in Settings.model_json_schema()["properties"].items()]
+
+
+def policy_settings() -> Section:
+    """Return the fields of a node's policy."""
+    (section,) = _sections_of(TypeAdapter(NodePolicy).json_schema())
+    return section
+
+
+def policy_template() -> str:
+    """Render a `node.toml` that changes nothing: every field with its default, commented out, explained above it."""
+    section, defaults = policy_settings(), asdict(NodePolicy())
+    lines = (replace(found, name=f"# {found.name}", default=defaults[found.name]) for found in section.settings)
+    return f"{_as_comment(section.about)}\n{''.join(map(_as_line, lines))}"
 
 
 def as_toml(sections: list[Section]) -> str:
@@ -93,6 +107,8 @@ def _allowed_values(kind: Mapping[str, Any]) -> str:
     if "enum" in kind:
         *others, last = map(str, kind["enum"])
         return f"{', '.join(others)} or {last}" if others else last
+    if kind.get("type") == "array" and (each := _allowed_values(kind["items"])):
+        return each
     if least := kind.get("items", {}).get("minLength"):
         return f"at least {least} characters each"
     if "minimum" in kind and "maximum" in kind:

@@ -65,7 +65,9 @@ def _one_run_id(monkeypatch: pytest.MonkeyPatch) -> None:
 def without(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The toy world without one user."""
     others = UserPartition("all but one", np.arange(LAST))
-    return partition_dataset(Dataset.open(toy), tmp_path_factory.mktemp("without") / "split", [others])[0]
+    return partition_dataset(
+        Dataset.open(toy), tmp_path_factory.mktemp("without") / "split", [others], keep_salts=True
+    )[0]
 
 
 def trained(data: Path, out: Path, **settings: Any) -> Run:
@@ -230,7 +232,9 @@ def test_an_unfinished_run_is_refused(toy: Path, tmp_path: Path, fedrec: Fedrec)
 def withdrawn(toy: Path, tmp_path: Path, fedrec: Fedrec) -> tuple[Run, Path]:
     """A run, and the summand of a user that a node has written with nothing of the run but its card."""
     run = trained(toy, tmp_path / "run")
-    node = partition_dataset(Dataset.open(toy), tmp_path / "split", [UserPartition("two", np.array([LAST, 2]))])[0]
+    node = partition_dataset(
+        Dataset.open(toy), tmp_path / "split", [UserPartition("two", np.array([LAST, 2]))], keep_salts=True
+    )[0]
     (tmp_path / "card").mkdir()
     shutil.copy(run.folder / "card.json", tmp_path / "card")
     out = tmp_path / "one.safetensors"

@@ -32,7 +32,7 @@ def dealt(out: Path) -> list[list[str]]:
 
 
 def test_every_user_is_on_one_node_with_the_same_history(toy: Path, fedrec: Fedrec, tmp_path: Path) -> None:
-    done = fedrec("node", "split", toy, "--nodes", 5, "--out", "out", "--json")
+    done = fedrec("node", "split", toy, "--nodes", 5, "--out", "out", "--salt", "keep", "--json")
     assert (done.code, done.err) == (0, "")
     folders = list(node_folders(tmp_path / "out"))
     assert [node["folder"] for node in json.loads(done.out)["nodes"]] == [f"out/{folder.name}" for folder in folders]

@@ -175,7 +175,7 @@ def test_the_server_is_told_why_its_order_is_refused(toy: Path, asked: Asked) ->
     config = small_config()
     LocalGrid(client_app.app, [], {})  # Flower's messages are of a run, which a grid sets
     content = wire.encode_order(Order(1, np.array([0]), clip=2.0), asked.adapter)
-    context = Context(1, 1, {"data": str(toy), "persistent": False}, RecordDict(), to_flat(config))
+    context = Context(1, 1, {"data": str(toy), "persistent": False, "simulated": True}, RecordDict(), to_flat(config))
     with pytest.raises(OrderRefused, match="clip = 2 is not above 0 and at most 1, as this run promised"):
         client_app.app(Message(content, 1, wire.TRAIN), context)
 

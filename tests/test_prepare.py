@@ -154,7 +154,8 @@ def test_users_with_few_events_are_dropped_and_counted(tmp_path: Path) -> None:
     bob, eve, zoe = (
         [(user, item_id, 0) for item_id in items] for user, items in [("bob", "aba"), ("eve", "a"), ("zoe", "cab")]
     )
-    manifest = write_dataset(frames(*zoe, *bob, *eve, *of_ann("abc")), tmp_path / "out", name="toy")
+    events, by_id = frames(*zoe, *bob, *eve, *of_ann("abc")), Rules(salts="by-id")
+    manifest = write_dataset(events, tmp_path / "out", name="toy", rules=by_id)
     assert (manifest.users, manifest.short_users_dropped, manifest.repeats_dropped) == (2, 2, 1)
     assert manifest.interactions == 3 + 3
     assert histories(tmp_path / "out") == ["abc", "cab"]
@@ -366,6 +367,9 @@ def test_a_copy_that_differs_from_the_published_one_is_told(tmp_path: Path) -> N
     assert attempt(replace(TINY, md5=md5), tmp_path / "same", given) == []
     other, same = contents(tmp_path / "other"), contents(tmp_path / "same")
     assert (other.pop(KEY)[:8], same.pop(KEY)) == (b"private ", b"published tiny\n")
+    assert other.pop("shard/salts.npy") != same.pop("shard/salts.npy"), (
+        "what nobody can look up has no salts that a guess of an id gives away"
+    )
     assert other == same
 
 

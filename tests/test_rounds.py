@@ -387,7 +387,7 @@ def test_a_late_node_that_cannot_take_part_is_left_out_and_asked_once(
     toy: Path, model: TwoTowerModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = small_config(rounds=5, nodes=2, clients_per_round=12)
-    grid = Late(client_app.app, [{"data": str(toy)}, {"data": str(toy)}], to_flat(config))
+    grid = Late(client_app.app, [{"data": str(toy), "simulated": True}] * 2, to_flat(config))
     trained(grid, replace(config, nodes=1), model, tmp_path)
     assert [record["users"] for record in round_log.read(tmp_path)] == [12] * 5
     left_out = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
@@ -402,7 +402,7 @@ def test_a_run_that_is_resumed_with_other_users_goes_on_and_says_so(
     half = small_config(rounds=2, nodes=2, clients_per_round=12)
     state = trained(unreliable(toy, half, lambda reply: reply), half, model, tmp_path)
     config = small_config(rounds=4, clients_per_round=12)
-    grid = LocalGrid(client_app.app, [{"data": str(toy), "part": 0, "parts": 2}], to_flat(config))
+    grid = LocalGrid(client_app.app, [{"data": str(toy), "part": 0, "parts": 2, "simulated": True}], to_flat(config))
     assert "other users" not in caplog.text
     roster = take_census(grid, config, toy_stamp())
     done = run(grid, roster, state, config, RoundLog(tmp_path))

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.report.markdown import table
 from fedrec.data.storage.atomic_files import replaced_file
-from fedrec.settings_reference import Setting, endpoint_settings, training_settings
+from fedrec.settings_reference import Setting, endpoint_settings, policy_settings, training_settings
 
 PAGE = Path("docs/settings.md")
 
@@ -31,6 +31,14 @@ file, by `--settings FILE.toml`. Keys and secrets are not taken by `--set`, sinc
 command lines. In the environment a list is written in JSON: `FEDREC_READ_KEYS='["…"]'`.
 """
 
+POLICY = """\
+## The policy of a node
+
+A node reads it from `node.toml` in its folder, or from `fedrec node run --policy FILE`: [the page](node-policy.md) says
+what it stops. `fedrec node policy FOLDER --write` writes the file with all defaults, `fedrec node policy FOLDER` shows
+what holds.
+"""
+
 
 def write_page(root: Path) -> list[Path]:
     """Write docs/settings.md below a clone's root if it differs, and return the paths that were written."""
@@ -48,7 +56,8 @@ def find_differing(root: Path) -> list[Path]:
 
 def _page() -> str:
     tables = (f"{section.about}\n\n{_table(section.settings)}\n" for section in training_settings())
-    return "\n".join([TRAINING, *tables, ENDPOINT, f"{_table(endpoint_settings())}\n"])
+    policy = f"{_table(policy_settings().settings)}\n"
+    return "\n".join([TRAINING, *tables, POLICY, policy, ENDPOINT, f"{_table(endpoint_settings())}\n"])
 
 
 def _table(settings: list[Setting]) -> str:

@@ -25,7 +25,7 @@ class VirtualNode:
 
     def __call__(self, message: Message, context: Context) -> Message:
         part, parts = (context.node_config[name] for name in ("partition-id", "num-partitions"))
-        node_config = {"data": str(self.data), "part": part, "parts": parts, "persistent": False}
+        node_config = {"data": str(self.data), "part": part, "parts": parts, "persistent": False, "simulated": True}
         ours = replace(context, node_config=node_config, run_config=to_flat(self.config))
         return client_app.app(message, ours)
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.dataset import Dataset
 from fedrec.data.prepare import prepare_tables
+from fedrec.data.readers.rules import Rules
 from fedrec.data.readers.tables import Tables
 from fedrec.data.synthetic.random_tables import INTERACTIONS, ITEMS, SyntheticConfig, synthesise
 from fedrec.federation.census import take_census
@@ -30,7 +31,7 @@ def prepare(folder: Path) -> dict[str, float]:
     """Prepare the tables into `folder/prepared`; return the number of interactions and the seconds."""
     tables = Tables(folder / "tables" / INTERACTIONS, folder / "tables" / ITEMS, "user_id", "item_id", "timestamp", ())
     started = time.perf_counter()
-    manifest = prepare_tables(tables, folder / "prepared", "synthetic")
+    manifest = prepare_tables(tables, folder / "prepared", "synthetic", rules=Rules(salts="by-id"))
     seconds = time.perf_counter() - started
     return {"rows": manifest.interactions + manifest.repeats_dropped, "seconds": round(seconds, 2)}
 

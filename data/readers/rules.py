@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedrec.data.errors import InputError
+from fedrec.data.user_salts import SaltRule
 
 FEWEST = 3
 """The minimum number of events per user: one each for training, validation and test."""
@@ -21,6 +22,7 @@ class Rules:
     times: bool = True  # False: the file is in the order of time
     popularity: bool = True  # count in the catalogue the users who had each item
     strict: bool = False  # refuse to leave out anything that no option asks to leave out; not recorded
+    salts: SaltRule = "random"  # of a dataset that is not published
 
     def __post_init__(self) -> None:
         """Raise `InputError` for rules that select no user."""

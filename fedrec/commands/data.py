@@ -122,6 +122,14 @@ def data_import(
     quote: Quote = '"',
     bad_rows: BadRows = 0.01,
     popularity: Popularity = True,
+    salts: Annotated[
+        Literal["random", "by-id"],
+        typer.Option(
+            "--salt",
+            help="Seeds of the users' draws. random: kept if NAME is imported again; by-id: derived from their ids, so "
+            "that another import gives the same model, but who guesses ids knows their users' tickets.",
+        ),
+    ] = "random",
     strict: Strict = False,
     out: Annotated[Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/NAME")] = None,
     as_json: Json = False,
@@ -151,6 +159,7 @@ def data_import(
         quote=quote,
         bad_rows=bad_rows,
         popularity=popularity,
+        salts=salts,
         strict=strict,
         out=out,
     )

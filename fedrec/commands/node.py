@@ -1,8 +1,9 @@
 """`fedrec node`: the folders of a federation's nodes."""
 
 import json
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
 EVEN = 1_000_000
 """The largest concentration: the shares are then even, up to a thousandth."""
+
+Policy = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The file of the node's policy.", show_default="node.toml in its folder, if any"),
+]
 
 app = typer.Typer(
     no_args_is_help=True, help="A federation's folders: the server's public one, and each node's private one."
@@ -51,6 +57,14 @@ def node_split(
             help="Keep the number of users of each item in every catalogue, if it was counted.",
         ),
     ] = True,
+    salts: Annotated[
+        Literal["random", "keep"],
+        typer.Option(
+            "--salt",
+            help="Salts that DATA derives from users' ids, as published datasets do. random: replace them; keep: the "
+            "model is that of DATA, to the bit, but who guesses ids knows their users' tickets.",
+        ),
+    ] = "random",
     as_json: Json = False,
 ) -> None:
     """Try a federation on one machine: a public folder for the server, and a private one for each node."""
@@ -64,7 +78,7 @@ def node_split(
 
     dataset, text_format = Dataset.open(data), TextFormat(separator, encoding, quote, bad_rows=0)
     partitions = _partitions(dataset.users, nodes, dirichlet, seed, by, column, user_column, text_format)
-    folders = partition_dataset(dataset, out, partitions, popularity)
+    folders = partition_dataset(dataset, out, partitions, popularity, keep_salts=salts == "keep")
     counted = read_manifest(out / SERVER).get("popularity") == COUNTED
     if as_json:
         told = [
@@ -173,12 +187,18 @@ def node_run(
     ],
     part: Annotated[int, typer.Option(min=0, help="Host this part of the folder's users.")] = 0,
     parts: Annotated[int, typer.Option(min=1, help="Number of parts: other nodes share the folder.")] = 1,
+    policy: Policy = None,
 ) -> None:
-    """Join a federation with the code that is installed here: messages for any other code are refused."""
+    """Join a federation with the code that is installed here: messages for any other code are refused.
+
+    Orders beyond the node's policy are refused, too: see `fedrec node policy`.
+    """
     from fedrec.data.manifest import read_manifest
     from fedrec.federation.deployment.supernode import NodeConfig, run_node
+    from fedrec.federation.policy.node_policy import load_policy
 
     read_manifest(data)
+    load_policy(data, policy)
     host, _, port = server.rpartition(":")
     if not host or "/" in host or not port.isdigit():
         raise InputError(f"`server` {server!r}: give a name or an address and a port, as in fedrec.example.org:8000")
@@ -188,7 +208,51 @@ def node_run(
     if part >= parts:
         raise InputError(f"`part` {part}: with `parts` {parts}, parts are 0 to {parts - 1}")
     config = {"data": str(data.resolve()), "part": part, "parts": parts}
+    if policy:
+        config["policy"] = str(policy.resolve())
     raise typer.Exit(run_node(NodeConfig(server, authority, key, config)))
+
+
+@app.command("policy")
+def node_policy(
+    data: Annotated[Path, typer.Argument(metavar="FOLDER", help="The node's folder.")],
+    policy: Policy = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Write the file, if there is none: all fields, commented out, explained.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what a node answers: each limit that holds, and where it is from."""
+    from fedrec import console
+    from fedrec.data.manifest import NODE_POLICY, read_manifest
+    from fedrec.federation.policy.node_policy import FIELDS, load_policy
+
+    read_manifest(data)
+    if write:
+        _write_policy(policy or data / NODE_POLICY)
+    found = load_policy(data, policy)
+    if as_json:
+        values = {name: getattr(found.policy, name) for name in FIELDS}
+        told = {name: "inf" if value == math.inf else value for name, value in values.items()}  # JSON has no infinity
+        print(json.dumps({name: {"value": value, "from": found.source_of(name)} for name, value in told.items()}))
+        return
+    table = console.table("field", "value", "from")
+    for name in FIELDS:
+        value = getattr(found.policy, name)
+        table.add_row(
+            name, ", ".join(map(str, value)) if isinstance(value, tuple) else str(value), found.source_of(name)
+        )
+    console.show(table)
+
+
+def _write_policy(file: Path) -> None:
+    from fedrec.data.storage.atomic_files import replaced_file
+    from fedrec.settings_reference import policy_template
+
+    if file.exists():
+        raise InputError(f"{file} is there already; edit it, or move it away")
+    with replaced_file(file) as partial:
+        partial.write_text(policy_template(), "utf-8")
 
 
 @app.command("withdraw")

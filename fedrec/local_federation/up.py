@@ -36,7 +36,7 @@ def up(data: Path, nodes: int, folder: Path) -> None:
 
 def _run_processes(dataset: Dataset, partitions: list[UserPartition], folder: Path) -> None:
     nodes = len(partitions)
-    folders = partition_dataset(dataset, folder / DATA, partitions)
+    folders = partition_dataset(dataset, folder / DATA, partitions, keep_salts=True)  # the model of `fedrec train`
     console.status(
         f"Dealt the users to {nodes} nodes; starting a SuperLink, then the nodes, each with a key of its own"
     )

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from fedrec.data.dataset import Dataset
+from fedrec.data.manifest import NODE_POLICY
 from fedrec.data.node_folders import SERVER, partition_dataset
 from fedrec.data.partition import UserPartition
 from fedrec.federation import round_log
@@ -26,6 +27,14 @@ from tests.support.toy_world import SMALL
 SERVER_APP = "flwr-serverapp"
 PATIENCE = 240.0
 """Seconds for what must happen sooner or later; the machine may be busy."""
+
+POLICY = """\
+smallest_cohort = 1
+fewest_negatives = 16
+methods = ["fedrec", "closed-form", "hybrid", "fedmf", "pfedrec"]
+statistic_features = ["text", "ids"]
+"""
+"""The policy of a node of one user and 24 items, as its owner writes it."""
 
 WHOLE = 900.0
 """Seconds for a run to its end: on a busy machine a node takes half a minute to start the process of its messages."""
@@ -130,7 +139,9 @@ def trial(toy: Path, folder: Path, sizes: list[int], start: int, **knobs: Any) -
     """Start a federation that deals the toy users by these numbers, with the first `start` of its nodes."""
     starts = np.cumsum([0, *sizes])
     partitions = [UserPartition(f"users {a} to {b - 1}", np.arange(a, b)) for a, b in pairwise(starts)]
-    folders = partition_dataset(Dataset.open(toy), folder / "split", partitions)
+    folders = partition_dataset(Dataset.open(toy), folder / "split", partitions, keep_salts=True)
+    for node in folders:
+        (node / NODE_POLICY).write_text(POLICY)
     with federation(folder / "flower", {}) as here:
         made = Trial(here, folders, folder / "run", SMALL | {"clients_per_round": 12} | knobs)
         for part in range(start):

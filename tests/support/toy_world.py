@@ -80,7 +80,9 @@ def toy_interactions() -> pl.DataFrame:
 
 def write_toy(folder: Path) -> Path:
     """Write the toy world without counts of its items' users, so that a question without a history is refused."""
-    write_dataset(Frames(toy_interactions(), toy_items()), folder, name="toy", rules=Rules(popularity=False))
+    write_dataset(
+        Frames(toy_interactions(), toy_items()), folder, name="toy", rules=Rules(popularity=False, salts="by-id")
+    )
     return folder
 
 

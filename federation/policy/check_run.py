@@ -1,0 +1,60 @@
+"""Whether a node takes part in a run: its settings against the node's policy, before any data is opened."""
+
+import math
+from collections.abc import Iterator, Mapping
+
+from fedrec.federation.config import RunConfig, to_flat
+from fedrec.federation.messages import OrderRefused
+from fedrec.federation.policy.node_policy import NodePolicy
+
+LIMITS: Mapping[str, str] = {
+    "clip": "largest_clip",
+    "local_steps": "most_local_steps",
+    "item_rank": "largest_item_rank",
+    "user_rank": "largest_user_rank",
+    "lora_rank": "largest_lora_rank",
+}
+"""Settings of a run that a field of the policy bounds from above."""
+
+CHOICES: Mapping[str, str] = {"method": "methods", "held_out": "held_out", "encoder": "encoders"}
+"""Settings of a run that must be among the values of a field."""
+
+
+def check_run(policy: NodePolicy, config: RunConfig, items: int) -> None:
+    """Raise `OrderRefused`, which names the setting, its value and the limit, if a run is beyond a policy.
+
+    `items` is the number of items in the catalogue.
+    """
+    for fault in (*_exceeded(policy, config), *_not_chosen(policy, config), *_weakened(policy, config, items)):
+        raise OrderRefused(f"this node's policy refuses the run: {fault}")
+
+
+def claimed_epsilon(config: RunConfig) -> float:
+    """Return the epsilon that a run claims for each user; infinity if it claims none."""
+    return math.inf
+
+
+def _exceeded(policy: NodePolicy, config: RunConfig) -> Iterator[str]:
+    settings = to_flat(config)
+    for setting, field in LIMITS.items():
+        if settings[setting] > (limit := getattr(policy, field)):
+            yield f"{setting} = {settings[setting]}, and {field} = {limit}"
+
+
+def _not_chosen(policy: NodePolicy, config: RunConfig) -> Iterator[str]:
+    settings = to_flat(config)
+    summed = {"features": "statistic_features"} if config.method_row.summed else {}
+    final = {"final_held_out": "held_out"} if config.has_final_sums else {}
+    choices = {**CHOICES, **summed, **final}
+    for setting, field in choices.items():
+        if settings[setting] not in (allowed := getattr(policy, field)):
+            yield f"{setting} = {str(settings[setting])[:80]!r}, and {field} = {list(allowed)}"
+
+
+def _weakened(policy: NodePolicy, config: RunConfig, items: int) -> Iterator[str]:
+    if config.fit.negatives < min(floor := policy.fewest_negatives, items):
+        yield f"negatives = {config.fit.negatives}, and fewest_negatives = {floor}, with {items} items"
+    claimed = claimed_epsilon(config)
+    if policy.largest_epsilon and claimed > policy.largest_epsilon:
+        claim = "no epsilon is claimed" if math.isinf(claimed) else f"epsilon = {claimed:g}"
+        yield f"{claim}, and largest_epsilon = {policy.largest_epsilon:g}"
