@@ -271,7 +271,7 @@ def test_anywhere_holds_for_groups_and_not_for_nodes(toy: Path, tmp_path: Path) 
 
 def test_a_hybrid_adds_its_sums_by_any_rule(toy: Path, tmp_path: Path) -> None:
     """The rule is the towers'; the equations are those of the sums over all users."""
-    shared = {"method": "hybrid", "rounds": 1, "nodes": 4, "clients_per_round": 12}
+    shared = {"method": "hybrid", "features": "ids", "held_out": 0, "rounds": 1, "nodes": 4, "clients_per_round": 12}
     for rule in ("sum", "median"):
         trained(toy, tmp_path / rule, **shared, aggregation=rule)
     totals = [(tmp_path / rule / "statistics/total.safetensors").read_bytes() for rule in ("sum", "median")]
