@@ -1,6 +1,6 @@
 """The fairness report as tables for the terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby, zip_longest
 
 from rich.table import Column, Table
@@ -16,11 +16,11 @@ def build_tables(fairness: Fairness) -> Iterator[Table]:
     """Build a table of quality for each way to group, and one of exposure; another run's figures are beside them."""
     paired = zip_longest(fairness.report.quality, fairness.differences)
     for by, rows in groupby(paired, key=lambda pair: pair[0].by):
-        yield _quality_table(by, list(rows), compared=bool(fairness.differences))
+        yield _quality_table(by, rows, compared=bool(fairness.differences))
     yield _exposure_table(fairness.report, fairness.against)
 
 
-def _quality_table(by: str, rows: list[tuple[GroupQuality, GroupDifference | None]], compared: bool) -> Table:
+def _quality_table(by: str, rows: Iterable[tuple[GroupQuality, GroupDifference | None]], compared: bool) -> Table:
     columns = [figures("users"), figures("ndcg@10"), _interval(), figures("recall@10"), _interval()]
     others = [figures("against"), figures("difference"), _interval(signs=2)] if compared else []
     shown = table(words("", NAME_WIDTH), *columns, *others, title=f"test items, users by {by}")

@@ -46,7 +46,7 @@ Lie = Callable[[Node, Order, Adapter], Adapter]
 class Harm:
     """The state of honest users after training."""
 
-    shown: float  # share of them in whose top ten the target is
+    shown: float  # of those who have not had the target, the share in whose top ten it is
     ndcg: float  # at 10, of their test items
 
 
@@ -157,7 +157,8 @@ def measure_harm(setup: TrainingSetup, adapter: Adapter, target: int, liars: np.
     honest = np.setdiff1d(np.arange(len(shard)), liars).tolist()
     score = setup.method.scorer(adapter, shard, "test", {})
     found = rank_users(score, shard, honest, "test", RankingConfig(coverage=True))
-    return Harm(float(found.listed[target] / len(honest)), metric_means(metric_sums(found.ranks))["ndcg@10"])
+    unseen = sum(target not in shard.history(user) for user in honest)
+    return Harm(float(found.listed[target] / max(1, unseen)), metric_means(metric_sums(found.ranks))["ndcg@10"])
 
 
 @dataclass(frozen=True)
@@ -191,11 +192,11 @@ def _lying_node(setup: TrainingSetup, shard: Shard, liars: np.ndarray, how: str,
     return Node(forge(shard, liars, target, repeats=how == "repeated"), setup)
 
 
-SHORT = {"rounds": 24, "negatives": 128, "history": 12, "layers": 1, "server_rate": 0.008}
+SHORT = {"rounds": 16, "negatives": 128, "history": 12, "layers": 1, "server_rate": 0.01}
 """Settings of a run that takes seconds; the attack needs no more rounds."""
 PHONES = {"clients_per_round": 64}
-NODES = {"clients_per_round": 320}
-"""Users of a round: of 20 nodes, 16 on each."""
+NODES = {"clients_per_round": 160}
+"""Users of a round: 8 on each of 20 nodes."""
 
 
 def main(data: str, *cases: str) -> None:
