@@ -25,6 +25,7 @@ class Stream(IntEnum):
     EVENT_DROPOUT = 8
     HEAD_DROPOUT = 9
     PARTITION = 10
+    GROUPS = 11
 
 
 def random_stream(stream: Stream, *key: int) -> np.random.Generator:

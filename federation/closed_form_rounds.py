@@ -66,7 +66,7 @@ def _exchange_sums(grid: Grid, roster: Roster, state: State, setup: TrainingSetu
     order = Order(number, np.arange(len(everyone)), run=state.run)
     orders, bounds = orders_per_node(everyone, order), setup.closed_form.bounds
     report = request_updates(grid, wire.STATISTICS, orders, {}, config, bounds)
-    total = privatise(aggregate(report.updates, config.server.aggregation), config, number)
+    total = privatise(aggregate(report.updates), config, number)
     if total is None:
         raise InputError("no node answered with its sums; bring the nodes back and resume")
     sums = Sums.of(total)

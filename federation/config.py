@@ -225,6 +225,7 @@ def _check_combination(config: RunConfig) -> None:
     if config.bits < 32 and row.summed and config.closed_form.features == "ids":
         raise InputError(f"setting bits = {config.bits}: sums over ids are sent as they are; leave bits at 32")
     _check_final_sums(config)
+    _check_aggregation(config)
     if any(config.closed_form.priors) and config.closed_form.features != "ids":
         raise InputError(
             "setting priors: texts give weights between items, and features = 'text' has none to pull towards them; "
@@ -242,6 +243,24 @@ def _check_final_sums(config: RunConfig) -> None:
             f"{setting}: with held_out = {config.held_out} validation chooses nothing, and the first sums are final; "
             "set held_out = 2, or leave final_held_out at 2"
         )
+
+
+def _check_aggregation(config: RunConfig) -> None:
+    """Raise `InputError` if the robust rule does not go with the method or the mode, or the groups with the rule."""
+    rule, groups, row = config.server.aggregation, config.server.groups, config.method_row
+    if rule != "sum" and not row.trained:
+        raise InputError(f"setting aggregation = {rule!r}: the sums of {config.method} are added; use 'sum'")
+    if rule != "sum" and config.mode == "central":
+        raise InputError(f"setting aggregation = {rule!r}: in central mode the pooled users are one client; use 'sum'")
+    if groups == 1:
+        return
+    if rule == "sum":
+        raise InputError(f"setting groups = {groups}: groups add up to the same sum; choose another aggregation")
+    if config.has_client_state:
+        raise InputError(f"setting groups = {groups}: clients of {config.method} keep a state; leave groups at 1")
+    if not 3 <= groups <= config.clients_per_round:
+        most = f"at most clients_per_round = {config.clients_per_round}"
+        raise InputError(f"setting groups = {groups}: a rule needs at least 3 groups, and {most}; or leave groups at 1")
 
 
 RUN_PATHS: dict[str, Scalar] = {"data": "", "out": "", "start": "", "resume": False}

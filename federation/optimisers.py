@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
 
-from annotated_types import Gt, Interval
+from annotated_types import Ge, Gt, Interval
 from pydantic import ConfigDict
 from torch import Tensor
 
@@ -84,4 +84,12 @@ class ServerConfig:
     adaptivity: Annotated[float, Gt(0)] = 1e-4
     """The constant τ of fedadam and fedyogi: changes much smaller than this move the adapter little."""
     aggregation: Annotated[str, KeyOf(AGGREGATIONS)] = "sum"
-    """The rule by which the updates of the nodes become one."""
+    """The rule by which the answers of a round become one. sum: the only one under secure aggregation, with no bound on
+    a false answer but the clip; the others are robust rules, over answers that the server sees one by one. The sums of
+    a closed form are always added."""
+    liars: Annotated[float, Interval(ge=0, lt=0.5)] = 0.1
+    """Share of the answers that may be false: trimmed-mean leaves out as many at both ends of each number, and
+    multi-krum as many answers. The other rules need no such guess."""
+    groups: Annotated[int, Ge(1)] = 1
+    """Groups of a round's users, each of which answers with a sum of its own to a robust rule. 1: each node is one
+    answer. A node with users in several groups answers once for each, with as many times the bytes."""

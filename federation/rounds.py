@@ -6,6 +6,7 @@ There is no other loop: a test in one process, a simulation and a network of nod
 import logging
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from fedrec.federation.census import with_new_nodes
 from fedrec.federation.checkpoint import State
 from fedrec.federation.config import RunConfig
 from fedrec.federation.exchange import RoundReport, orders_per_node, request_updates
+from fedrec.federation.groups import request_round
 from fedrec.federation.messages import Order, Update
 from fedrec.federation.privatise import privatise
 from fedrec.federation.roster import Roster
@@ -49,9 +51,10 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, log: RoundL
         clients = _sample(roster, config.clients_per_round, number, config)
         # request
         order = Order(number, clients, config.clip, best=state.best_round, run=state.run)
-        report = request_updates(grid, wire.TRAIN, orders_per_node(roster, order), state.adapter, config)
+        ask = partial(request_updates, grid, wire.TRAIN, adapter=state.adapter, config=config)
+        report = request_round(ask, roster, order, config)
         # aggregate, privatise, step
-        total = privatise(aggregate(report.updates, config.server.aggregation), config, number)
+        total = privatise(aggregate(report.updates, config.server.aggregation, config.server.liars), config, number)
         state = replace(server_step(state, total, config), roster=roster.fingerprint)
         _check_finite(state, config)
         speed = report.clients_answered / watch.seconds

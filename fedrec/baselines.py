@@ -32,6 +32,7 @@ from fedrec.recsys.baselines.tuning import NoConfig, TextConfig, TrainingData, T
 from fedrec.recsys.baselines.whitening import WhitenedTextConfig
 from fedrec.recsys.embeddings import embed_catalogue, resolve_encoder
 from fedrec.recsys.evaluation.evaluate import rank_held_out, ranking_metrics
+from fedrec.recsys.evaluation.fairness import FairnessReport, report_fairness
 from fedrec.recsys.evaluation.ranking import Ranking, Scorer
 from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.nearest import best
@@ -216,6 +217,10 @@ class FittedBaseline:
     def user_ranks(self, dataset: Dataset, protocol: str = "full", split: str = "test") -> np.ndarray:
         """Return the rank of each user's held-out item, 0 for the best: (U,), in the order of the users. Private."""
         return self._rank(dataset, protocol, split).ranks
+
+    def fairness(self, dataset: Dataset, protocol: str = "full", split: str = "test") -> FairnessReport:
+        """Measure the quality for groups of users, and the exposure of items, as `Run.fairness` does."""
+        return report_fairness(self._rank(dataset, protocol, split), dataset, split)
 
     def recommend(self, history: Sequence[str], k: int = 10, exclude_seen: bool = True) -> pl.DataFrame:
         """Recommend items for a history of item ids, oldest first: `item_id`, `title`, `score`.

@@ -24,6 +24,7 @@ from fedrec.federation.training_run import METRICS
 from fedrec.forgetting import forget_summand, forget_users, setup_of
 from fedrec.recsys.card import load_card
 from fedrec.recsys.evaluation.evaluate import rank_held_out, ranking_metrics
+from fedrec.recsys.evaluation.fairness import FairnessReport, report_fairness
 from fedrec.recsys.evaluation.ranking import Ranking
 from fedrec.recsys.recommender import Recommender
 from fedrec.serving.engine import Engine
@@ -170,6 +171,18 @@ class Run:
         Only users with a held-out item are ranked. A rank is about a user: private.
         """
         return self._rank(dataset, protocol, split).ranks
+
+    def fairness(self, dataset: Dataset | None = None, protocol: str = "full", split: str = "test") -> FairnessReport:
+        """Measure the quality for groups of users, and the exposure of popular and other items.
+
+            pl.DataFrame(run.fairness().quality)
+            pl.DataFrame(run.fairness().exposure)
+
+        Groups are by length of history, activity, and the popularity and public columns of the held-out item. Raises
+        `InputError` as `evaluate` does.
+        """
+        dataset = dataset or self.open_dataset()
+        return report_fairness(self._rank(dataset, protocol, split), dataset, split)
 
     def _rank(self, dataset: Dataset | None, protocol: str, split: str) -> Ranking:
         if dataset is None:

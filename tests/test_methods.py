@@ -133,7 +133,7 @@ def test_an_unknown_name_lists_the_table(setting: str) -> None:
 # ---- an aggregation rule
 
 
-def median_of_nodes(updates: Sequence[Update]) -> Update:
+def median_of_nodes(updates: Sequence[Update], liars: float) -> Update:
     """Take the median of the nodes' mean changes, for all of their clients. The other sums add as ever."""
     total = reduce(add, updates)
     means = [{name: tensor / update.sums["learners"] for name, tensor in update.deltas.items()} for update in updates]
@@ -147,9 +147,9 @@ def test_an_aggregation_rule_is_one_function_and_one_row(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the median of three nodes, an item that the users of one node alone have had counts for nothing."""
-    monkeypatch.setitem(AGGREGATIONS, "median", median_of_nodes)
+    monkeypatch.setitem(AGGREGATIONS, "middle", median_of_nodes)
     settings = {"method": "popularity", "nodes": 3, "rounds": 2}
-    whole, middle = (trained(tmp_path / name, toy, **settings, aggregation=name) for name in ("sum", "median"))
+    whole, middle = (trained(tmp_path / name, toy, **settings, aggregation=name) for name in ("sum", "middle"))
     adapters = [state_of(run) for run in (whole, middle)]
     assert not torch.equal(*adapters)
     nodes = LocalGrid.over(whole.setup).nodes

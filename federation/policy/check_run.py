@@ -44,7 +44,7 @@ def _exceeded(policy: NodePolicy, config: RunConfig) -> Iterator[str]:
 def _not_chosen(policy: NodePolicy, config: RunConfig) -> Iterator[str]:
     settings = to_flat(config)
     summed = {"features": "statistic_features"} if config.method_row.summed else {}
-    final = {"final_held_out": "held_out"} if config.has_final_sums else {}
+    final = {"final_held_out": "held_out"} if config.final_sums else {}
     choices = {**CHOICES, **summed, **final}
     for setting, field in choices.items():
         if settings[setting] not in (allowed := getattr(policy, field)):

@@ -133,16 +133,27 @@ def evaluate(
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also tune popularity, item-kNN, EASE and others on the same data.")
     ] = False,
+    groups: Annotated[
+        bool, typer.Option("--groups", help="Also report on groups of users, and on the exposure of popular items.")
+    ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="With --groups: another run on the same data, to compare with side by side."),
+    ] = None,
     other_histories: OtherHistories = False,
     as_json: Json = False,
 ) -> None:
     """Rank every held-out item with a trained run: NDCG, Recall, HR, MRR and catalogue coverage."""
-    from fedrec import console
+    from fedrec import console, fairness_tables
     from fedrec.baselines import measure_all
+    from fedrec.data.errors import InputError
     from fedrec.evaluation import refuse_ranks_in_run, save_ranks
+    from fedrec.fairness import measure_fairness
     from fedrec.recsys.evaluation.evaluate import ranking_metrics
     from fedrec.run import load
 
+    if against and not groups:
+        raise InputError("`against` compares groups; add `groups=True`")
     trained = load(run)
     if ranks:
         refuse_ranks_in_run(ranks, run)
@@ -152,13 +163,18 @@ def evaluate(
         save_ranks(ranks, rankings["test"].ranks)
     found = {split: {protocol.value: ranking_metrics(ranking)} for split, ranking in rankings.items()}
     others = measure_all(dataset, trained.config.model.encoder, protocol.value) if baselines else {}
+    rival = load(against) if against else None
+    fairness = measure_fairness(rankings["test"], rival, dataset, protocol.value, other_histories) if groups else None
     if as_json:
-        print(json.dumps(found | ({"baselines": others} if baselines else {})))
+        extra = ({"baselines": others} if baselines else {}) | ({"groups": fairness.as_record()} if fairness else {})
+        print(json.dumps(found | extra))
         return
     console.show(console.metrics_table(f"held-out items {protocol.against}", {s: found[s][protocol] for s in found}))
     if baselines:
         rows = {name: other["test"][protocol] for name, other in others.items()} | {"this run": found["test"][protocol]}
         console.show(console.metrics_table(f"test items {protocol.against}", rows))
+    for shown in fairness_tables.build_tables(fairness) if fairness else ():
+        console.show(shown)
 
 
 @app.command()

@@ -7,7 +7,7 @@ Why not against sampled negatives: Krichene and Rendle 2020, doi:10.1145/3394486
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -45,6 +45,8 @@ class Ranking:
 
     ranks: np.ndarray  # (U,) number of items ranked before the held-out one
     coverage: float  # share of the rankable items that are in any user's top 10; NaN if it was not measured
+    listed: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """(N,) number of users in whose top 10 each item is; empty if the coverage was not measured."""
 
 
 def rank(
@@ -89,8 +91,10 @@ def rank_users(
     size = max(1, min(MAX_USERS, MAX_SCORES // items))
     blocks = parallel_map(rank_block, (ranked[start : start + size] for start in range(0, len(ranked), size)))
     ranks, listed = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    rankable = int((~first.isneginf()).sum())
-    return Ranking(ranks, len(np.unique(listed)) / rankable if config.coverage else math.nan)
+    if not config.coverage:
+        return Ranking(ranks, math.nan)
+    counts, rankable = np.bincount(listed, minlength=items), int((~first.isneginf()).sum())
+    return Ranking(ranks, int((counts > 0).sum()) / rankable, counts)
 
 
 def restrict_to(score: Scorer, candidates: np.ndarray) -> Scorer:
@@ -108,9 +112,9 @@ def restrict_to(score: Scorer, candidates: np.ndarray) -> Scorer:
 
 
 def _top_items(scores: Tensor) -> Tensor:
-    """Return the items in any top 10 of some users: (b, N) → (n,)."""
+    """Return the items in the top 10 of some users, one list after the other: (b, N) → (n,)."""
     best = scores.topk(min(LISTED, scores.shape[1]))
-    return best.indices[~best.values.isneginf()].unique()
+    return best.indices[~best.values.isneginf()]
 
 
 def sample_users(shard: Shard, most: int, generator: np.random.Generator) -> list[int]:

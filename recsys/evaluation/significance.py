@@ -41,6 +41,14 @@ def compare(
     return Comparison(len(ours), float(differences.mean()), float(low), float(high), p)
 
 
+def bootstrap_interval(
+    values: np.ndarray, generator: np.random.Generator, resamples: int = RESAMPLES
+) -> tuple[float, float]:
+    """Compute the 95 % percentile interval of the mean of at least one value: (U,)."""
+    low, high = np.percentile(_resampled_means(values, generator, resamples), [2.5, 97.5])
+    return float(low), float(high)
+
+
 def _resampled_means(values: np.ndarray, generator: np.random.Generator, resamples: int) -> np.ndarray:
     """Compute the means of bootstrap samples: (U,) → (resamples,).
 

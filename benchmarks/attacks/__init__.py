@@ -1,0 +1,1 @@
+"""Attacks on a federation, with the defences against them off and on."""

@@ -1,0 +1,1 @@
+"""Aggregation rules that bound what false answers can do to a round."""
