@@ -21,10 +21,16 @@ MANIFEST = "manifest.json"
 CLIENT_STATE = "keep"
 """The folder, within a node's folder, of the state that its clients keep from round to round."""
 
+NODE_KEYS, KNOWN_NODES = "secure", "known-nodes.txt"
+"""The folder, within a node's folder, of its keys for secure aggregation, and its owner's list of other nodes' keys."""
+
 PREPARED = Contents(
     "prepared dataset",
     MANIFEST,
-    (MANIFEST, CATALOGUE, "embeddings-*.safetensors", *FILES, USER_IDS, KEY, f"{CLIENT_STATE}/part-*-of-*.pt"),
+    (
+        *(MANIFEST, CATALOGUE, "embeddings-*.safetensors", *FILES, USER_IDS, KEY, f"{CLIENT_STATE}/part-*-of-*.pt"),
+        *(f"{NODE_KEYS}/part-*-of-*.json", f"{NODE_KEYS}/{KNOWN_NODES}"),
+    ),
 )
 
 
@@ -100,6 +106,7 @@ def shard_counts(shard: Shard) -> dict[str, int]:
 
 
 def copy_client_state(old: Path, new: Path) -> None:
-    """Copy the client state of a folder into the folder that replaces it."""
-    if (old / CLIENT_STATE).is_dir():
-        shutil.copytree(old / CLIENT_STATE, new / CLIENT_STATE, ignore=shutil.ignore_patterns(".*"))
+    """Copy the client state of a folder, and the node's keys, into the folder that replaces it."""
+    for name in (CLIENT_STATE, NODE_KEYS):
+        if (old / name).is_dir():
+            shutil.copytree(old / name, new / name, ignore=shutil.ignore_patterns(".*"))

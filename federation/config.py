@@ -12,6 +12,8 @@ from fedrec.data.errors import InputError
 from fedrec.federation.choices import KeyOf
 from fedrec.federation.methods import METHODS, Method
 from fedrec.federation.optimisers import ServerConfig
+from fedrec.federation.secure_aggregation.config import SecureAggregationConfig
+from fedrec.federation.secure_aggregation.group import SMALLEST
 from fedrec.recsys.card import RENAMED_SETTINGS
 from fedrec.recsys.closed_form.config import ClosedFormConfig
 from fedrec.recsys.closed_form.search import SearchSpace
@@ -74,6 +76,7 @@ class RunConfig:
     server: ServerConfig = field(default_factory=ServerConfig)
     closed_form: ClosedFormConfig = field(default_factory=ClosedFormConfig)
     baseline: FederatedBaselineConfig = field(default_factory=FederatedBaselineConfig)
+    secure_aggregation: SecureAggregationConfig = field(default_factory=SecureAggregationConfig)
 
     @property
     def method_row(self) -> Method:
@@ -118,7 +121,7 @@ class RunConfig:
         return ("test", "validation")[: self.held_out]
 
 
-Section = ModelConfig | FitConfig | ServerConfig | ClosedFormConfig | FederatedBaselineConfig
+Section = ModelConfig | FitConfig | ServerConfig | ClosedFormConfig | FederatedBaselineConfig | SecureAggregationConfig
 _SECTIONS = {item.name: item.default_factory for item in fields(RunConfig) if is_dataclass(item.default_factory)}
 _LISTS = {item.name for kind in _SECTIONS.values() for item in fields(kind) if isinstance(item.default, tuple)}
 """The settings that are lists; in a flat table their values are separated by commas."""
@@ -186,6 +189,28 @@ def _check_combination(config: RunConfig) -> None:
         raise InputError(f"setting bits = {config.bits}: {method} sends numbers as they are; leave bits at 32")
     if config.bits < 32 and row.summed and config.closed_form.features == "ids":
         raise InputError(f"setting bits = {config.bits}: sums over ids are sent as they are; leave bits at 32")
+    if config.secure_aggregation.secure:
+        _check_secure(config)
+
+
+def _check_secure(config: RunConfig) -> None:
+    """Raise `InputError` if settings do not go together with secure aggregation."""
+    if config.mode == "central":
+        raise InputError("setting secure = True: in central mode there is no client to protect; use mode = 'federated'")
+    if config.bits < 32:
+        raise InputError(
+            f"setting bits = {config.bits}: a masked number has 64 bits whatever it hides; leave bits at 32 with secure"
+        )
+    if config.server.aggregation != "sum":
+        raise InputError(
+            f"setting aggregation = {config.server.aggregation!r}: of masked sums only the sum is known; use 'sum' "
+            "with secure"
+        )
+    if config.nodes < SMALLEST:
+        raise InputError(
+            f"setting nodes = {config.nodes}: secure aggregation needs at least {SMALLEST}; use more, or leave secure "
+            "out"
+        )
 
 
 RUN_PATHS: dict[str, Scalar] = {"data": "", "out": "", "start": "", "resume": False}
