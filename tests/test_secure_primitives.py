@@ -56,7 +56,7 @@ def test_two_parties_agree_on_the_key_of_rfc_7748() -> None:
 
 
 def test_a_key_that_makes_the_secret_public_is_refused() -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="shared key"):
         agree_on_key(draw_key_pair().private, bytes(32), b"")
 
 
@@ -142,13 +142,12 @@ def test_shares_are_on_a_polynomial_of_the_thresholds_degree() -> None:
         assert interpolate_at_zero({**few, 3: third}) == secret
 
 
-def test_wrong_shares_are_found_or_give_another_secret() -> None:
-    shares = dict(enumerate(share_secret(b"s" * 32, 3, 2), start=1))
-    assert share_secret(b"s" * 32, 3, 2) != list(shares.values())
-    try:
-        assert recover_secret({1: shares[1], 2: shares[3]}) != b"s" * 32
-    except ValueError as error:
-        assert "do not belong to one secret" in str(error)
+def test_wrong_shares_are_found() -> None:
+    """Of 521 bits the result of wrong shares has more than 256, but once in 2²⁶⁵."""
+    first, second = (share_secret(b"s" * 32, 3, 2) for _ in range(2))
+    assert first != second
+    with pytest.raises(ValueError, match="do not belong to one secret"):
+        recover_secret({1: first[0], 2: second[1]})
 
 
 @pytest.mark.parametrize(("secret", "count", "threshold"), [(b"s" * 31, 3, 2), (b"s" * 32, 3, 4), (b"s" * 32, 3, 0)])

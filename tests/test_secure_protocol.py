@@ -66,7 +66,7 @@ def test_without_enough_shares_nothing_is_unmasked() -> None:
 def test_a_cohort_below_the_smallest_number_of_clients_is_given_up() -> None:
     """A node refuses by itself: it does not share its keys."""
     made = MaskedGroup.of(group_of(4).numbers, replace(CONFIG, secure_clients=16), clients=3)
-    with pytest.raises(ValueError, match="12 of 12 clients are left, and .* secure_clients = 16 need more"):
+    with pytest.raises(ValueError, match=r"12 of 12 clients are left, and .* secure_clients = 16 need more"):
         made.share()
 
 
@@ -317,7 +317,7 @@ def test_an_owner_can_name_the_nodes_that_it_knows(tmp_path: Path) -> None:
 def test_a_damaged_memory_says_so(tmp_path: Path) -> None:
     file = tmp_path / "part-0-of-1.json"
     file.write_text('{"identity": 3}', "utf-8")
-    with pytest.raises(InputError, match="cannot be read .*restore it"):
+    with pytest.raises(InputError, match=r"cannot be read .*restore it"):
         NodeMemory(file)
 
 
