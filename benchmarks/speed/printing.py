@@ -20,6 +20,11 @@ def run_parts(config: RunConfig, parts: Sequence[str], command: str) -> dict[str
     if "nodes" in parts:
         console.status("nodes as processes")
         results["nodes"] = over_nodes.measure(config)
+    return with_origin(results, config, command)
+
+
+def with_origin(results: dict[str, Any], config: RunConfig, command: str) -> dict[str, Any]:
+    """Add command, settings, versions and machine to figures."""
     return results | {"command": command, "seed": config.seed, "settings": asdict(config), **environment_info()}
 
 
@@ -67,6 +72,18 @@ def show_serving(results: dict[str, Any]) -> None:
     for part in ("vector", "history", "throughput", "sustained", "reload", "index", "start"):
         _show_figures(part, results[part])
     console.out.print(f"memory of the server after all questions: {results['memory_mib']:,} MiB")
+
+
+def show_secure(rows: list[dict[str, Any]]) -> None:
+    """Print the cost of a round with masks, and its ratio to one in the open."""
+    titles = ("clients", "nodes", "MiB", "times", "seconds", "times")
+    table = console.table(*titles, title="a round under secure aggregation")
+    for row in rows:
+        secure = row["secure"]
+        mib = (secure["bytes_down"] + secure["bytes_up"]) / 2**20
+        shown = (f"{mib:,.1f}", f"{row['bytes_ratio']:.2f}", f"{secure['seconds']:.2f}", f"{row['seconds_ratio']:.2f}")
+        table.add_row(f"{row['clients']:,}", f"{row['nodes']:,}", *shown)
+    console.show(table)
 
 
 def show_encoder(results: dict[str, Any]) -> None:
