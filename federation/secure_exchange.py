@@ -192,7 +192,7 @@ _ATTEST = _Stage(
 _REVEAL = _Stage(
     wire.REVEAL,
     lambda band: band.collector.signatures,
-    lambda band, _: _texts(band, band.collector.signatures),
+    lambda band, _: _texts(band, band.collector.quorum),
     _take_shares,
     lambda band: band.collector.revealed,
 )

@@ -8,13 +8,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedrec.data.errors import InputError
 from fedrec.federation.messages import Update
 from fedrec.federation.secure_aggregation.integers import UNIT, Layout, check_room
-from fedrec.federation.secure_aggregation.key_agreement import agree_on_key, draw_key_pair, key_pair_of
+from fedrec.federation.secure_aggregation.key_agreement import agree_on_keys, draw_key_pair, key_pair_of
 from fedrec.federation.secure_aggregation.mask_stream import add_mask
 from fedrec.federation.secure_aggregation.sealing import SEAL_BYTES, seal, unseal
 from fedrec.federation.secure_aggregation.secret_sharing import PRIME, SHARE_BYTES, recover_secret, share_secret
@@ -51,13 +51,15 @@ def test_two_parties_agree_on_the_key_of_rfc_7748() -> None:
     assert alice.public.hex() == "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a"
     assert bob.public.hex() == "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f"
     wanted = hkdf(SHARED, b"", b"for what", 32)
-    assert agree_on_key(ALICE, bob.public, b"for what") == wanted == agree_on_key(BOB, alice.public, b"for what")
-    assert agree_on_key(ALICE, bob.public, b"for else") != wanted
+    assert (
+        agree_on_keys(ALICE, [bob.public], b"for what") == [wanted] == agree_on_keys(BOB, [alice.public], b"for what")
+    )
+    assert agree_on_keys(ALICE, [bob.public], b"for else") != [wanted]
 
 
 def test_a_key_that_makes_the_secret_public_is_refused() -> None:
     with pytest.raises(ValueError, match="shared key"):
-        agree_on_key(draw_key_pair().private, bytes(32), b"")
+        agree_on_keys(draw_key_pair().private, [bytes(32)], b"")
 
 
 # ---- mask stream
@@ -217,6 +219,7 @@ def test_each_number_is_a_count_of_its_unit() -> None:
     assert LAYOUT.size == len(wanted)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-(2**53), 2**53), min_size=4, max_size=4))
 def test_sums_come_back_to_the_bit(numbers: list[int]) -> None:
     a, b = [number * UNIT for number in numbers[:2]], [number * 2.0**-40 for number in numbers[2:]]

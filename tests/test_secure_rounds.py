@@ -1,6 +1,7 @@
 """Secure aggregation over a grid: the model is the same to the bit, and a round survives what goes wrong in it."""
 
 import json
+import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,8 @@ from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.federation import round_log, wire
 from fedrec.federation.checkpoint import STATE, State
-from fedrec.federation.config import RunConfig
+from fedrec.federation.client_app import client_app
+from fedrec.federation.config import RunConfig, to_flat
 from fedrec.federation.exchange import RoundReport, request_updates
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.messages import Order, OrderRefused
@@ -31,7 +33,7 @@ from fedrec.recsys.closed_form.packing import unpack
 from fedrec.recsys.closed_form.statistics import CROSS, GRAM
 from fedrec.recsys.model.two_tower import TwoTowerModel
 from tests.support.staged_grid import StagedGrid
-from tests.support.toy_world import small_config
+from tests.support.toy_world import shard_of, small_config
 from tests.support.unreliable_grid import trained
 
 SECURE: dict[str, Any] = {"secure": True, "secure_clients": 4, "nodes": 4}
@@ -321,8 +323,6 @@ def test_a_malformed_request_is_refused(nodes: list[Node], stage: str, fields: d
 
 def test_a_node_that_is_started_again_goes_on_with_the_round(toy: Path, model: TwoTowerModel, tmp_path: Path) -> None:
     """Each message meets a new process: what a node needs of the messages before is in its file."""
-    import shutil
-
     folder = tmp_path / "toy"
     shutil.copytree(toy, folder)
     config = small_config(**SIX)
@@ -416,6 +416,29 @@ def test_many_nodes_are_dealt_into_groups(nodes: int, sizes: list[int]) -> None:
     assert sorted(node for group in groups for node in group) == list(range(nodes))
     if len(sizes) > 1:
         assert groups != deal_groups(list(range(nodes)))
+
+
+@pytest.mark.timeout(900)
+def test_the_sum_over_groups_is_the_sum(toy: Path) -> None:
+    """130 nodes of one user each in two groups, one of which loses a node. (Seconds: it needs the smallest number of
+    nodes that make two groups, and every pair of a group agrees on two keys.)"""
+    config = small_config(**CLOSED | SECURE | {"features": "ids", "nodes": 130})
+    setup = TrainingSetup(Dataset.open(toy), config)
+    nodes = [Node(shard_of([[user % 24, (user + 1) % 24, (user * 7) % 24, 0, 1]]), setup) for user in range(130)]
+    grid = StagedGrid(client_app(lambda context: nodes[context.node_id - 1]), [{}] * 130, to_flat(config))
+    grid.seen, grid.until_round, grid.lost_answers = [], 1, {wire.MASK: {77}}
+    orders = {node: Order(1, np.zeros(1, dtype=np.int64), run="ab" * 8) for node in range(1, 131)}
+    bounds = setup.closed_form.bounds
+    report = request_updates(grid, wire.STATISTICS, orders, {}, config, bounds)
+    assert sorted(report.nodes) == [node for node in orders if node != 77]
+    (total,) = report.updates
+    alone = [node.sum_statistics(ORDER_OF_ONE, {}) for number, node in enumerate(nodes, start=1) if number != 77]
+    assert (total.users, total.sums) == (129, {"learners": 129.0})
+    for name, tensor in total.deltas.items():
+        assert torch.equal(tensor, sum(one.deltas[name] for one in alone)), name
+
+
+ORDER_OF_ONE = Order(1, np.zeros(1, dtype=np.int64))
 
 
 # ---- settings

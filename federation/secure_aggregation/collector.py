@@ -8,7 +8,7 @@ from fedrec.federation.secure_aggregation.config import SecureAggregationConfig
 from fedrec.federation.secure_aggregation.group import Group
 from fedrec.federation.secure_aggregation.key_agreement import key_pair_of
 from fedrec.federation.secure_aggregation.mask_stream import add_mask
-from fedrec.federation.secure_aggregation.node_session import mask_key
+from fedrec.federation.secure_aggregation.node_session import mask_keys
 from fedrec.federation.secure_aggregation.sealing import SEAL_BYTES
 from fedrec.federation.secure_aggregation.secret_sharing import SHARE_BYTES, recover_secret
 from fedrec.federation.secure_aggregation.signing import is_signed
@@ -32,6 +32,12 @@ class Collector:
     def participants(self) -> list[int]:
         """The places of the nodes that shared their keys."""
         return sorted(self._sealed)
+
+    @property
+    def quorum(self) -> dict[int, bytes]:
+        """As many signatures of the survivors as a node asks for."""
+        enough = sorted(self.signatures)[: self.group.threshold(self._config)]
+        return {place: self.signatures[place] for place in enough}
 
     def take_sealed(self, place: int, sealed: Sequence[bytes]) -> None:
         """Take the shares that a node has sealed for each other node. Raises `ValueError` if it is not one for each."""
@@ -79,8 +85,8 @@ class Collector:
             masking = self._recover(place)
             if key_pair_of(masking).public != self.group.members[place].masking:
                 raise ValueError(f"the shares of the mask key at place {place} are wrong")
-            for other in self.survivors:
-                add_mask(total, mask_key(masking, self.group, other), 1 if place < other else -1)
+            for other, key in mask_keys(masking, self.group, self.survivors).items():
+                add_mask(total, key, 1 if place < other else -1)
         return total
 
     def _recover(self, place: int) -> bytes:

@@ -1,5 +1,6 @@
 """Key agreement: X25519 (RFC 7748) and HKDF with SHA-256 (RFC 5869), from the package `cryptography`."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -27,10 +28,12 @@ def key_pair_of(private: bytes) -> KeyPair:
     return KeyPair(private, X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw())
 
 
-def agree_on_key(private: bytes, public: bytes, purpose: bytes) -> bytes:
-    """Derive the key that two parties share for a purpose: the same from either's private key and the other's public.
+def agree_on_keys(private: bytes, publics: Iterable[bytes], purpose: bytes) -> list[bytes]:
+    """Derive the key that a party shares with each of some others for a purpose: the same from either's private key
+    and the other's public.
 
     Raises `ValueError` for a public key of low order, with which the key would not be secret.
     """
-    shared = X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(public))
-    return HKDF(SHA256(), KEY_BYTES, salt=None, info=purpose).derive(shared)
+    own = X25519PrivateKey.from_private_bytes(private)
+    shared = (own.exchange(X25519PublicKey.from_public_bytes(public)) for public in publics)
+    return [HKDF(SHA256(), KEY_BYTES, salt=None, info=purpose).derive(secret) for secret in shared]

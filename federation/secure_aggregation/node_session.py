@@ -13,7 +13,7 @@ import numpy as np
 
 from fedrec.federation.secure_aggregation.config import SecureAggregationConfig
 from fedrec.federation.secure_aggregation.group import STORED, Advertisement, Group, Question
-from fedrec.federation.secure_aggregation.key_agreement import KEY_BYTES, agree_on_key, draw_key_pair
+from fedrec.federation.secure_aggregation.key_agreement import KEY_BYTES, agree_on_keys, draw_key_pair
 from fedrec.federation.secure_aggregation.mask_stream import add_mask
 from fedrec.federation.secure_aggregation.sealing import seal, unseal
 from fedrec.federation.secure_aggregation.secret_sharing import SHARE_BYTES, share_secret
@@ -69,10 +69,10 @@ def share_keys(session: Session, group: Group, config: SecureAggregationConfig) 
     group.check_cover(range(len(group)), config)
     place, threshold = group.place_of(session.advertisement), group.threshold(config)
     keys, seeds = (share_secret(secret, len(group), threshold) for secret in (session.masking, session.seed))
+    others = [other for other in range(len(group)) if other != place]
     sealed = [
-        seal(_sealing_key(session, group, other), keys[other] + seeds[other], _route(group, place, other))
-        for other in range(len(group))
-        if other != place
+        seal(key, keys[other] + seeds[other], _route(group, place, other))
+        for other, key in _sealing_keys(session, group, others).items()
     ]
     return replace(session, group=group, own_share=seeds[place]), sealed
 
@@ -91,16 +91,16 @@ def mask(
     group.check_cover(participants, config)
     masked = numbers.copy()
     add_mask(masked, session.seed)
-    for other in sealed:
-        key = mask_key(session.masking, group, other)
+    for other, key in mask_keys(session.masking, group, sealed).items():
         add_mask(masked, key, 1 if place < other else -1)
     return replace(session, sealed=tuple(sorted(sealed.items()))), masked
 
 
-def mask_key(masking: bytes, group: Group, other: int) -> bytes:
-    """Derive the key of the mask that a private mask key's node shares with the node at another place."""
+def mask_keys(masking: bytes, group: Group, others: Collection[int]) -> dict[int, bytes]:
+    """Derive the keys of the masks that a private mask key's node shares with the nodes at other places."""
+    publics = (group.members[other].masking for other in others)
     purpose = group.question.describe("mask") + group.session
-    return agree_on_key(masking, group.members[other].masking, purpose)
+    return dict(zip(others, agree_on_keys(masking, publics, purpose), strict=True))
 
 
 def attest(
@@ -124,34 +124,39 @@ def reveal(session: Session, signatures: Mapping[int, bytes], config: SecureAggr
     asks for have signed the same list of survivors.
     """
     group, survivors = session.known_group, session.survivors
-    text = group.survivors_text(survivors)
-    agreed = [
-        place
-        for place, signature in signatures.items()
-        if place in survivors and is_signed(group.members[place].identity, text, signature)
-    ]
-    if not survivors or len(agreed) < group.threshold(config):
-        raise ValueError(f"{len(agreed)} nodes have signed these survivors, and {group.threshold(config)} are needed")
+    agreed, needed = _count_signatures(group, survivors, signatures), group.threshold(config)
+    if not survivors or agreed < needed:
+        raise ValueError(f"{agreed} nodes have signed these survivors, and {needed} are needed")
     found = {session.place: session.own_share}
+    keys = _sealing_keys(session, group, [place for place, _ in session.sealed])
     for place, sealed in session.sealed:
-        if shares := _opened(session, place, sealed):
+        if shares := _open_shares(keys[place], sealed, _route(group, place, session.place)):
             found[place] = shares[SHARE_BYTES:] if place in survivors else shares[:SHARE_BYTES]
     return found
 
 
-def _opened(session: Session, place: int, sealed: bytes) -> bytes | None:
+def _count_signatures(group: Group, survivors: Collection[int], signatures: Mapping[int, bytes]) -> int:
+    """Count the survivors that have signed the list of survivors."""
+    text = group.survivors_text(survivors)
+    return sum(
+        place in survivors and is_signed(group.members[place].identity, text, signature)
+        for place, signature in signatures.items()
+    )
+
+
+def _open_shares(key: bytes, sealed: bytes, route: bytes) -> bytes | None:
     """Open the shares of the mask key and of the seed of another node; None if that node has sealed others."""
-    group = session.known_group
     try:
-        shares = unseal(_sealing_key(session, group, place), sealed, _route(group, place, session.place))
+        shares = unseal(key, sealed, route)
     except ValueError:
         return None
     return shares if len(shares) == 2 * SHARE_BYTES else None
 
 
-def _sealing_key(session: Session, group: Group, other: int) -> bytes:
+def _sealing_keys(session: Session, group: Group, others: Collection[int]) -> dict[int, bytes]:
+    publics = (group.members[other].sealing for other in others)
     purpose = group.question.describe("sealing") + group.session
-    return agree_on_key(session.sealing, group.members[other].sealing, purpose)
+    return dict(zip(others, agree_on_keys(session.sealing, publics, purpose), strict=True))
 
 
 def _route(group: Group, sender: int, receiver: int) -> bytes:
