@@ -86,7 +86,7 @@ def bench_secure(
     from fedrec.settings_file import read_settings
 
     config = read_settings(None, settings or []) or RunConfig()
-    rows = secure_aggregation.measure(config, console.status, tuple(clients or secure_aggregation.CLIENTS))
+    rows = secure_aggregation.measure(config, console.status, clients or secure_aggregation.CLIENTS)
     figures = printing.with_origin({"rounds": rows}, config, " ".join(["fedrec", *sys.argv[1:]]))
     print(json.dumps(figures, indent=2)) if as_json else printing.show_secure(rows)
 

@@ -76,12 +76,14 @@ def show_serving(results: dict[str, Any]) -> None:
 
 def show_secure(rows: list[dict[str, Any]]) -> None:
     """Print the cost of a round with masks, and its ratio to one in the open."""
-    titles = ("clients", "nodes", "MiB", "times", "seconds", "times")
+    titles = ("clients", "nodes", "MiB", "times", "seconds", "times", "of all cores", "times")
     table = console.table(*titles, title="a round under secure aggregation")
     for row in rows:
         secure = row["secure"]
         mib = (secure["bytes_down"] + secure["bytes_up"]) / 2**20
-        shown = (f"{mib:,.1f}", f"{row['bytes_ratio']:.2f}", f"{secure['seconds']:.2f}", f"{row['seconds_ratio']:.2f}")
+        shown = [f"{mib:,.1f}", f"{row['bytes_ratio']:.2f}"]
+        for name in ("seconds", "processor_seconds"):
+            shown += [f"{secure[name]:.2f}", f"{row[f'{name}_ratio']:.2f}"]
         table.add_row(f"{row['clients']:,}", f"{row['nodes']:,}", *shown)
     console.show(table)
 
