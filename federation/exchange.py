@@ -77,6 +77,7 @@ class Correspondence:
     orders: Mapping[int, Order]
     config: RunConfig
     tally: RoundReport
+    refused: set[int] = field(default_factory=set)  # nodes
 
     def ask(self, kind: str, contents: Mapping[int, RecordDict], room: int) -> dict[int, RecordDict]:
         """Send each node a message, and return the answers of up to `room` bytes that came in time."""
@@ -108,7 +109,7 @@ class Correspondence:
             yield
         except ValueError as error:
             who = f"node {nodes[0]}" if len(nodes) == 1 else f"a group of {len(nodes)} nodes"
-            self.tally.clients_refused += sum(len(self.orders[node].users) for node in nodes)
+            self.refused.update(nodes)
             self.tally.refusals.append(f"{who}: {one_line(error)}")
             round = next(order.round for order in self.orders.values())
             logger.warning("round %s: refused %s: %s", round, who, one_line(error))
@@ -148,6 +149,7 @@ def request_updates(
             tally.updates.append(valid)
             tally.nodes += nodes
             tally.clients_answered += len(order.users)
+    tally.clients_refused = sum(len(orders[node].users) for node in exchange.refused - set(tally.nodes))
     if secure and tally.updates:
         tally.updates = [sum_updates(tally.updates)]
     return tally

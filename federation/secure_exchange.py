@@ -43,7 +43,7 @@ class Exchange(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class _Band:
+class _OpenGroup:
     """A group under way: what it has sent, and the node at each of its places."""
 
     collector: Collector
@@ -58,35 +58,35 @@ class _Stage:
     """A message to the nodes of a group: to which places, with what, and how the answers are taken."""
 
     name: str
-    asked: Callable[[_Band], Collection[int]]
-    fields: Callable[[_Band, int], dict[str, Any]]
-    take: Callable[[_Band, int, RecordDict], None]
-    answered: Callable[[_Band], Collection[int]]
+    asked: Callable[[_OpenGroup], Collection[int]]
+    fields: Callable[[_OpenGroup, int], dict[str, Any]]
+    take: Callable[[_OpenGroup, int, RecordDict], None]
+    answered: Callable[[_OpenGroup], Collection[int]]
 
 
 def request_sums(exchange: Exchange, kind: str, adapter: Adapter, layout: Layout) -> Iterator[tuple[list[int], Update]]:
     """Request the sum of each group, and yield the nodes in it and the sum."""
     question = _question(exchange, kind)
-    bands = list(_form_bands(exchange, question, _advertise(exchange, question)))
+    groups = list(_form_groups(exchange, question, _advertise(exchange, question)))
 
-    def take_masked(band: _Band, place: int, content: RecordDict) -> None:
-        band.collector.take_masked(place, wire.decode_masked(content, layout.size))
+    def take_masked(opened: _OpenGroup, place: int, content: RecordDict) -> None:
+        opened.collector.take_masked(place, wire.decode_masked(content, layout.size))
 
     masking = _Stage(
         wire.MASK,
-        lambda band: band.collector.participants,
-        lambda band, place: _texts(band, band.collector.sealed_for(place)),
+        lambda opened: opened.collector.participants,
+        lambda opened, place: _texts(opened, opened.collector.sealed_for(place)),
         take_masked,
-        lambda band: band.collector.survivors,
+        lambda opened: opened.collector.survivors,
     )
     room = wire.ROOM_BESIDE + 8 * layout.size
     for stage in (_SHARE, masking, _ATTEST, _REVEAL):
-        bands = list(_run_stage(exchange, bands, stage, adapter, room))
-    for band in bands:
-        survivors = band.nodes_at(band.collector.survivors)
+        groups = list(_run_stage(exchange, groups, stage, adapter, room))
+    for opened in groups:
+        survivors = opened.nodes_at(opened.collector.survivors)
         with exchange.refusing(survivors):
-            clients = band.collector.group.count_clients(band.collector.survivors)
-            yield survivors, layout.from_integers(band.collector.unmask(), question.round, clients)
+            clients = opened.collector.group.count_clients(opened.collector.survivors)
+            yield survivors, layout.from_integers(opened.collector.unmask(), question.round, clients)
 
 
 def _question(exchange: Exchange, kind: str) -> Question:
@@ -113,14 +113,14 @@ def _advertise(exchange: Exchange, question: Question) -> dict[int, Advertisemen
     return keys
 
 
-def _form_bands(exchange: Exchange, question: Question, keys: Mapping[int, Advertisement]) -> Iterator[_Band]:
+def _form_groups(exchange: Exchange, question: Question, keys: Mapping[int, Advertisement]) -> Iterator[_OpenGroup]:
     for nodes in deal_groups(list(keys)):
         with exchange.refusing(nodes):
             group = Group.of(question, [keys[node] for node in nodes])
             collector = Collector(group, exchange.config.secure_aggregation)
             collector.check_cover(range(len(group)))
             by_identity = {keys[node].identity: node for node in nodes}
-            yield _Band(collector, [by_identity[member.identity] for member in group.members])
+            yield _OpenGroup(collector, [by_identity[member.identity] for member in group.members])
 
 
 def deal_groups(nodes: Sequence[int]) -> list[list[int]]:
@@ -131,68 +131,68 @@ def deal_groups(nodes: Sequence[int]) -> list[list[int]]:
 
 
 def _run_stage(
-    exchange: Exchange, bands: Sequence[_Band], stage: _Stage, adapter: Adapter, room: int
-) -> Iterator[_Band]:
+    exchange: Exchange, groups: Sequence[_OpenGroup], stage: _Stage, adapter: Adapter, room: int
+) -> Iterator[_OpenGroup]:
     """Send a stage's messages to all groups at once, and yield the groups that have enough nodes left."""
-    if not bands:
+    if not groups:
         return
-    places = {band.nodes[place]: (band, place) for band in bands for place in stage.asked(band)}
+    places = {opened.nodes[place]: (opened, place) for opened in groups for place in stage.asked(opened)}
     requests = {node: wire.encode_fields(stage.name, stage.fields(*at)) for node, at in places.items()}
     if stage.name == wire.MASK:
         for node, request in requests.items():
             request.update(wire.encode_order(exchange.orders[node], adapter))
-    room += ROOM_FOR_TEXT * max((len(band.nodes) for band in bands), default=0)
+    room += ROOM_FOR_TEXT * max((len(opened.nodes) for opened in groups), default=0)
     for node, content in exchange.ask(wire.SECURE, requests, room).items():
         with exchange.refusing([node]):
-            band, place = places[node]
-            stage.take(band, place, content)
-    for band in bands:
-        left = band.nodes_at(stage.answered(band))
+            opened, place = places[node]
+            stage.take(opened, place, content)
+    for opened in groups:
+        left = opened.nodes_at(stage.answered(opened))
         with exchange.refusing(left):
-            band.collector.check_cover(list(stage.answered(band)))
-            yield band
+            opened.collector.check_cover(list(stage.answered(opened)))
+            yield opened
 
 
-def _texts(band: _Band, texts: Mapping[int, bytes]) -> dict[str, Any]:
-    return {"session": band.collector.group.session, "places": list(texts), "texts": list(texts.values())}
+def _texts(opened: _OpenGroup, texts: Mapping[int, bytes]) -> dict[str, Any]:
+    return {"session": opened.collector.group.session, "places": list(texts), "texts": list(texts.values())}
 
 
-def _keys_of(band: _Band, place: int) -> dict[str, Any]:
-    members = band.collector.group.members
+def _keys_of(opened: _OpenGroup, place: int) -> dict[str, Any]:
+    members = opened.collector.group.members
     return {name: [getattr(member, name) for member in members] for name in wire.REQUESTS[wire.SHARE]}
 
 
-def _take_sealed(band: _Band, place: int, content: RecordDict) -> None:
-    band.collector.take_sealed(place, wire.decode_fields(content, wire.ANSWERS[wire.SHARE])["texts"])
+def _take_sealed(opened: _OpenGroup, place: int, content: RecordDict) -> None:
+    opened.collector.take_sealed(place, wire.decode_fields(content, wire.ANSWERS[wire.SHARE])["texts"])
 
 
-def _take_signature(band: _Band, place: int, content: RecordDict) -> None:
-    band.collector.take_signature(place, wire.decode_fields(content, wire.ANSWERS[wire.ATTEST])["signature"])
+def _take_signature(opened: _OpenGroup, place: int, content: RecordDict) -> None:
+    opened.collector.take_signature(place, wire.decode_fields(content, wire.ANSWERS[wire.ATTEST])["signature"])
 
 
-def _take_shares(band: _Band, place: int, content: RecordDict) -> None:
+def _take_shares(opened: _OpenGroup, place: int, content: RecordDict) -> None:
     fields = wire.decode_fields(content, wire.ANSWERS[wire.REVEAL])
-    band.collector.take_shares(place, dict(zip(fields["places"], fields["texts"], strict=True)))
+    opened.collector.take_shares(place, dict(zip(fields["places"], fields["texts"], strict=True)))
 
 
 _SHARE = _Stage(
     wire.SHARE,
-    lambda band: range(len(band.nodes)),
+    lambda opened: range(len(opened.nodes)),
     _keys_of,
     _take_sealed,
-    lambda band: band.collector.participants,
+    lambda opened: opened.collector.participants,
 )
 _ATTEST = _Stage(
     wire.ATTEST,
-    lambda band: band.collector.survivors,
-    lambda band, _: {"session": band.collector.group.session, "places": sorted(band.collector.survivors)},
+    lambda opened: opened.collector.survivors,
+    lambda opened, _: {"session": opened.collector.group.session, "places": sorted(opened.collector.survivors)},
     _take_signature,
-    lambda band: band.collector.signatures,
+    lambda opened: opened.collector.signatures,
 )
 _REVEAL = _Stage(
     wire.REVEAL,
-    lambda band: band.collector.signatures,
-    lambda band, _: _texts(band, band.collector.quorum),
+    lambda opened: opened.collector.signatures,
+    lambda opened, _: _texts(opened, opened.collector.quorum),
     _take_shares,
-    lambda band: band.collector.revealed,
+    lambda opened: opened.collector.revealed,
 )
