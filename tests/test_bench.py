@@ -17,6 +17,7 @@ from benchmarks.speed import (
     worlds,
 )
 from benchmarks.speed.clock import alternate, extra_memory, peak_memory, ratio
+from benchmarks.speed.masked_group import measure_groups
 from benchmarks.speed.profile import profile_block
 from fedrec.data.errors import InputError
 from fedrec.data.synthetic.random_tables import SyntheticConfig
@@ -171,4 +172,6 @@ def test_a_round_with_masks_is_measured_beside_the_same_in_the_open(
         assert row["same_sum"]
         assert 1 < row["bytes_ratio"] < 2
         assert row["secure"]["bytes_up"] > row["open"]["bytes_up"]
-    printing.show_secure(rows)
+    groups = measure_groups((3,))
+    assert groups[0]["nodes"] == 3
+    printing.show_secure({"rounds": rows, "groups": groups})
