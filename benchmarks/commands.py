@@ -73,6 +73,27 @@ def bench_encoder(
     print(json.dumps(figures, indent=2)) if as_json else printing.show_encoder(figures)
 
 
+@bench_app.command("secure")
+def bench_secure(
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting.")] = None,
+    clients: Annotated[list[int] | None, typer.Option(help="Clients of a round.", show_default="16, 128, 1000")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the bytes and seconds of a round under secure aggregation, beside the same round in the open; and of its
+    protocol alone."""
+    from benchmarks.speed import printing, secure_aggregation
+    from benchmarks.speed.masked_group import measure_groups
+    from fedrec import console
+    from fedrec.federation.config import RunConfig
+    from fedrec.settings_file import read_settings
+
+    config = read_settings(None, settings or []) or RunConfig()
+    rows = secure_aggregation.measure(config, console.status, clients or secure_aggregation.CLIENTS)
+    found = {"rounds": rows, "groups": measure_groups()}
+    figures = printing.with_origin(found, config, " ".join(["fedrec", *sys.argv[1:]]))
+    print(json.dumps(figures, indent=2)) if as_json else printing.show_secure(found)
+
+
 @app.command("reproduce")
 def reproduce_command(
     name: Annotated[str, typer.Argument(help="A benchmark: benchmarks/NAME.toml.")],

@@ -24,12 +24,16 @@ CLIENT_STATE = "keep"
 NODE_POLICY = "node.toml"
 """The file, within a node's folder, of the limits of what the node answers."""
 
+NODE_KEYS, KNOWN_NODES = "secure", "known-nodes.txt"
+"""The folder, within a node's folder, of its keys for secure aggregation, and its owner's list of other nodes' keys."""
+
 PREPARED = Contents(
     "prepared dataset",
     MANIFEST,
     (
         *(MANIFEST, CATALOGUE, "embeddings-*.safetensors", *FILES, USER_IDS, KEY, NODE_POLICY),
         *(f"{CLIENT_STATE}/part-*-of-*.pt", f"{CLIENT_STATE}/orders.db*"),
+        *(f"{NODE_KEYS}/part-*-of-*.json", f"{NODE_KEYS}/{KNOWN_NODES}"),
     ),
 )
 
@@ -106,8 +110,10 @@ def shard_counts(shard: Shard) -> dict[str, int]:
 
 
 def copy_node_files(old: Path, new: Path) -> None:
-    """Copy a node's policy, the orders that it has answered and its client state into the folder that replaces it."""
+    """Copy a node's policy, the orders that it has answered, its client state and its keys into the folder that
+    replaces it."""
     if (old / NODE_POLICY).is_file():
         shutil.copy2(old / NODE_POLICY, new)
-    if (old / CLIENT_STATE).is_dir():
-        shutil.copytree(old / CLIENT_STATE, new / CLIENT_STATE, ignore=shutil.ignore_patterns(".*"))
+    for name in (CLIENT_STATE, NODE_KEYS):
+        if (old / name).is_dir():
+            shutil.copytree(old / name, new / name, ignore=shutil.ignore_patterns(".*"))

@@ -17,6 +17,7 @@ from fedrec.federation import wire
 from fedrec.federation.config import RunConfig, from_run_config
 from fedrec.federation.node import Node
 from fedrec.federation.policy.guard import NodeGuard
+from fedrec.federation.secure_node import answer_stage, open_to_sight
 from fedrec.federation.setup import TrainingSetup
 
 logger = logging.getLogger("fedrec")
@@ -48,23 +49,32 @@ def client_app(node_of: Callable[[Context], Node]) -> ClientApp:
             node = node_of(context)
             return Message(wire.encode_census(node.shard.tickets(), node.setup.embeddings.provenance), reply_to=message)
 
+    @app.query("secure")
+    def secure(message: Message, context: Context) -> Message:
+        with guarded():
+            return Message(answer_stage(message.content, node_of(context)), reply_to=message)
+
     @app.train()
     def train(message: Message, context: Context) -> Message:
         with guarded():
             order, adapter = wire.decode_order(message.content)
-            return Message(wire.encode_update(node_of(context).train(order, adapter)), reply_to=message)
+            return Message(wire.encode_update(open_to_sight(node_of(context)).train(order, adapter)), reply_to=message)
 
     @app.train("statistics")
     def sum_statistics(message: Message, context: Context) -> Message:
         with guarded():
             order, adapter = wire.decode_order(message.content)
-            return Message(wire.encode_update(node_of(context).sum_statistics(order, adapter)), reply_to=message)
+            return Message(
+                wire.encode_update(open_to_sight(node_of(context)).sum_statistics(order, adapter)), reply_to=message
+            )
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         with guarded():
             order, adapter = wire.decode_order(message.content)
-            return Message(wire.encode_update(node_of(context).evaluate(order, adapter)), reply_to=message)
+            return Message(
+                wire.encode_update(open_to_sight(node_of(context)).evaluate(order, adapter)), reply_to=message
+            )
 
     return app
 

@@ -70,7 +70,8 @@ def _exchange_sums(grid: Grid, roster: Roster, state: State, setup: TrainingSetu
     if total is None:
         raise InputError("no node answered with its sums; bring the nodes back and resume")
     sums = Sums.of(total)
-    by_node = dict(zip(report.nodes, map(Sums.of, report.updates), strict=True))
+    apart = not config.secure_aggregation.secure
+    by_node = dict(zip(report.nodes, map(Sums.of, report.updates), strict=True)) if apart else {}
     RunSums(sums, by_node, _members(everyone, report, state.run)).save(log.folder)
     state = replace(state, round=number, roster=everyone.fingerprint)
     if state.chosen or not config.validated:

@@ -12,6 +12,8 @@ from fedrec.data.errors import InputError
 from fedrec.federation.choices import KeyOf
 from fedrec.federation.methods import METHODS, Method
 from fedrec.federation.optimisers import ServerConfig
+from fedrec.federation.secure_aggregation.config import SecureAggregationConfig
+from fedrec.federation.secure_aggregation.group import SMALLEST
 from fedrec.recsys.card import RENAMED_SETTINGS
 from fedrec.recsys.closed_form.config import ClosedFormConfig
 from fedrec.recsys.closed_form.search import SearchSpace
@@ -74,6 +76,7 @@ class RunConfig:
     server: ServerConfig = field(default_factory=ServerConfig)
     closed_form: ClosedFormConfig = field(default_factory=ClosedFormConfig)
     baseline: FederatedBaselineConfig = field(default_factory=FederatedBaselineConfig)
+    secure_aggregation: SecureAggregationConfig = field(default_factory=SecureAggregationConfig)
 
     @property
     def method_row(self) -> Method:
@@ -156,7 +159,7 @@ class RunConfig:
         return f"{'final_held_out' if self.final_sums else 'held_out'} = {self.final_held_out}"
 
 
-Section = ModelConfig | FitConfig | ServerConfig | ClosedFormConfig | FederatedBaselineConfig
+Section = ModelConfig | FitConfig | ServerConfig | ClosedFormConfig | FederatedBaselineConfig | SecureAggregationConfig
 _SECTIONS = {item.name: item.default_factory for item in fields(RunConfig) if is_dataclass(item.default_factory)}
 _LISTS = {item.name for kind in _SECTIONS.values() for item in fields(kind) if isinstance(item.default, tuple)}
 """The settings that are lists; in a flat table their values are separated by commas."""
@@ -226,6 +229,8 @@ def _check_combination(config: RunConfig) -> None:
         raise InputError(f"setting bits = {config.bits}: sums over ids are sent as they are; leave bits at 32")
     _check_final_sums(config)
     _check_aggregation(config)
+    if config.secure_aggregation.secure:
+        _check_secure(config)
     if any(config.closed_form.priors) and config.closed_form.features != "ids":
         raise InputError(
             "setting priors: texts give weights between items, and features = 'text' has none to pull towards them; "
@@ -261,6 +266,26 @@ def _check_aggregation(config: RunConfig) -> None:
     if not 3 <= groups <= config.clients_per_round:
         most = f"at most clients_per_round = {config.clients_per_round}"
         raise InputError(f"setting groups = {groups}: a rule needs at least 3 groups, and {most}; or leave groups at 1")
+
+
+def _check_secure(config: RunConfig) -> None:
+    """Raise `InputError` if settings do not go together with secure aggregation."""
+    if config.mode == "central":
+        raise InputError("setting secure = True: in central mode there is no client to protect; use mode = 'federated'")
+    if config.bits < 32:
+        raise InputError(
+            f"setting bits = {config.bits}: a masked number has 64 bits whatever it hides; leave bits at 32 with secure"
+        )
+    if config.server.aggregation != "sum":
+        raise InputError(
+            f"setting aggregation = {config.server.aggregation!r}: of masked sums only the sum is known; use 'sum' "
+            "with secure"
+        )
+    if config.nodes < SMALLEST:
+        raise InputError(
+            f"setting nodes = {config.nodes}: secure aggregation needs at least {SMALLEST}; use more, or leave secure "
+            "out"
+        )
 
 
 RUN_PATHS: dict[str, Scalar] = {"data": "", "out": "", "start": "", "resume": False}

@@ -1,10 +1,12 @@
 """One exchange with the nodes: an order to each, and the valid updates that come back in time."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
@@ -13,6 +15,8 @@ from fedrec.federation.aggregate import sum_updates
 from fedrec.federation.config import RunConfig
 from fedrec.federation.messages import Order, Update
 from fedrec.federation.roster import Roster
+from fedrec.federation.secure_exchange import request_sums
+from fedrec.federation.secure_layout import check_capacity, layout_of
 from fedrec.federation.validate_update import validate_statistics, validate_update
 from fedrec.recsys.closed_form.bounds import SumBounds
 from fedrec.recsys.evaluation.ranking import metric_means
@@ -36,7 +40,7 @@ class RoundReport:
     refusals: list[str] = field(default_factory=list)  # a node, and why its answer is not in the sum
     absences: list[str] = field(default_factory=list)  # a node, and how long the server waited for its answer
     updates: list[Update] = field(default_factory=list)
-    nodes: list[int] = field(default_factory=list)  # the node of each update
+    nodes: list[int] = field(default_factory=list)  # the node of each update; under secure aggregation, of the one sum
 
     @property
     def metrics(self) -> dict[str, float] | None:
@@ -65,6 +69,52 @@ def orders_per_node(roster: Roster, order: Order) -> dict[int, Order]:
     return {node: replace(order, users=users) for node, users in roster.per_node(order.users).items()}
 
 
+@dataclass(frozen=True, eq=False)
+class Correspondence:
+    """The messages to the nodes that answer some orders, and the account of them."""
+
+    grid: Grid
+    orders: Mapping[int, Order]
+    config: RunConfig
+    tally: RoundReport
+    refused: set[int] = field(default_factory=set)  # nodes
+
+    def ask(self, kind: str, contents: Mapping[int, RecordDict], room: int) -> dict[int, RecordDict]:
+        """Send each node a message, and return the answers of up to `room` bytes that came in time."""
+        number, tally = next((str(order.round) for order in self.orders.values()), ""), self.tally
+        tally.bytes_down += sum(wire.payload_bytes(content) for content in contents.values())
+        replies = send_and_receive(self.grid, kind, contents, number, self.config)
+        for node in sorted(contents.keys() - replies.keys()):
+            tally.absences.append(f"node {node}: no answer within {self.config.round_timeout:g} s")
+            logger.warning("round %s: %s", number, tally.absences[-1])
+        answers = {}
+        for node, reply in replies.items():
+            with self.refusing([node]):
+                content = content_of(reply)
+                tally.bytes_up += (received := wire.payload_bytes(content))
+                if received > room:
+                    raise ValueError(f"answered with {received:,} bytes, where {room:,} are enough")
+                answers[node] = content
+        return answers
+
+    def joint_order(self, nodes: Sequence[int]) -> Order:
+        """Return the order that some nodes have answered together."""
+        order = self.orders[nodes[0]]
+        return order if len(nodes) == 1 else replace(order, users=np.concatenate([self.orders[n].users for n in nodes]))
+
+    @contextmanager
+    def refusing(self, nodes: Sequence[int]) -> Iterator[None]:
+        """Refuse the answers of nodes if the block raises `ValueError`, and record why."""
+        try:
+            yield
+        except ValueError as error:
+            who = f"node {nodes[0]}" if len(nodes) == 1 else f"a group of {len(nodes)} nodes"
+            self.refused.update(nodes)
+            self.tally.refusals.append(f"{who}: {one_line(error)}")
+            round = next(order.round for order in self.orders.values())
+            logger.warning("round %s: refused %s: %s", round, who, one_line(error))
+
+
 def request_updates(
     grid: Grid,
     kind: str,
@@ -75,39 +125,44 @@ def request_updates(
 ) -> RoundReport:
     """Send each node its order and collect the updates that arrive in time. Invalid answers are refused and counted.
 
-    `bounds` are those of the statistics that the order asks for.
+    `bounds` are those of the statistics that the order asks for. Under secure aggregation the one update is the sum.
     """
-    tally = RoundReport(clients_asked=sum(len(order.users) for order in orders.values()))
-    contents = {node: wire.encode_order(order, adapter) for node, order in orders.items()}
-    tally.bytes_down = sum(wire.payload_bytes(content) for content in contents.values())
-    number = next((str(order.round) for order in orders.values()), "")
+    tally, secure = (
+        RoundReport(clients_asked=sum(len(o.users) for o in orders.values())),
+        config.secure_aggregation.secure,
+    )
+    exchange = Correspondence(grid, orders, config, tally)
     template = bounds.template if bounds else adapter if kind == wire.TRAIN else {}
-    room = wire.max_answer_bytes(template)
-    replies = send_and_receive(grid, kind, contents, number, config)
-    for node in sorted(contents.keys() - replies.keys()):
-        tally.absences.append(f"node {node}: no answer within {config.round_timeout:g} s")
-        logger.warning("round %s: %s", number, tally.absences[-1])
-    for node, reply in replies.items():
-        order = orders[node]
-        try:
-            content = content_of(reply)
-            tally.bytes_up += (received := wire.payload_bytes(content))
-            if received > room:
-                raise ValueError(f"answered with {received:,} bytes, where {room:,} are enough")
-            update = wire.decode_update(content, template, config.bits)
+    if secure:
+        check_capacity(kind, tally.clients_asked, config, bounds)
+        answers = request_sums(exchange, kind, adapter, layout_of(kind, template, bounds))
+    else:
+        answers = _open_answers(exchange, kind, adapter, template)
+    for nodes, update in answers:
+        with exchange.refusing(nodes):
+            order = exchange.joint_order(nodes)
             valid = (
                 validate_statistics(update, order, bounds, config)
                 if bounds
                 else validate_update(update, order, template, config)
             )
             tally.updates.append(valid)
-            tally.nodes.append(node)
+            tally.nodes += nodes
             tally.clients_answered += len(order.users)
-        except ValueError as error:
-            tally.clients_refused += len(order.users)
-            tally.refusals.append(f"node {node}: {one_line(error)}")
-            logger.warning("round %s: refused node %s: %s", order.round, node, one_line(error))
+    tally.clients_refused = sum(len(orders[node].users) for node in exchange.refused - set(tally.nodes))
+    if secure and tally.updates:
+        tally.updates = [sum_updates(tally.updates)]
     return tally
+
+
+def _open_answers(
+    exchange: Correspondence, kind: str, adapter: Adapter, template: Adapter
+) -> Iterator[tuple[list[int], Update]]:
+    """Request the update of each node, as it is, and yield those that can be decoded."""
+    contents = {node: wire.encode_order(order, adapter) for node, order in exchange.orders.items()}
+    for node, content in exchange.ask(kind, contents, wire.max_answer_bytes(template)).items():
+        with exchange.refusing([node]):
+            yield [node], wire.decode_update(content, template, exchange.config.bits)
 
 
 def send_and_receive(

@@ -18,6 +18,7 @@ from fedrec.federation.config import RunConfig
 from fedrec.federation.messages import Order, OrderRefused, Update
 from fedrec.federation.policy.guard import NodeGuard
 from fedrec.federation.policy.node_policy import Question
+from fedrec.federation.secure_aggregation.node_memory import NodeMemory, memory_file
 from fedrec.federation.setup import TrainingSetup
 from fedrec.federation.validate_order import OrderLimits, validate_order
 from fedrec.recsys.evaluation.ranking import RankingConfig, metric_sums, rank_users
@@ -38,6 +39,7 @@ class Node:
     setup: TrainingSetup
     states: ClientStateStore = field(default_factory=ClientStateStore)
     guard: NodeGuard | None = None
+    memory: NodeMemory = field(default_factory=NodeMemory)
 
     @classmethod
     def open(cls, folder: Path, config: RunConfig, part: int = 0, parts: int = 1, persistent: bool = False) -> "Node":
@@ -51,10 +53,12 @@ class Node:
         Raises `InputError` if the histories, or the stored states, cannot be read.
         """
         shard, row = setup.dataset.shard.part(part, parts), setup.config.method_row
+        secure, folder = setup.config.secure_aggregation.secure, setup.dataset.folder
+        memory = NodeMemory(memory_file(folder, part, parts) if persistent and secure else None)
         if not (persistent and row.state_types):
-            return cls(shard, setup)
-        file = state_file(setup.dataset.folder, part, parts)
-        return cls(shard, setup, ClientStateStore(file, shard.salts, row.state_types()))
+            return cls(shard, setup, memory=memory)
+        file = state_file(folder, part, parts)
+        return cls(shard, setup, ClientStateStore(file, shard.salts, row.state_types()), memory=memory)
 
     @property
     def config(self) -> RunConfig:

@@ -25,7 +25,24 @@ FIELDS: dict[str, type] = {"round": int, "clip": float, "split": str, "protocol"
 """The fields of an order beside its users, with their types."""
 
 CENSUS, TRAIN, STATISTICS, EVALUATE = "query.census", "train", "train.statistics", "evaluate"
+SECURE = "query.secure"
 """The kinds of messages to a node."""
+
+ADVERTISE, SHARE, MASK, ATTEST, REVEAL = "advertise", "share", "mask", "attest", "reveal"
+REQUESTS: dict[str, dict[str, Any]] = {
+    ADVERTISE: {"run": str, "round": int, "kind": str, "clients": int},
+    SHARE: {**{"identity": [bytes], "sealing": [bytes], "masking": [bytes], "clients": [int], "signature": [bytes]}},
+    MASK: {"session": bytes, "places": [int], "texts": [bytes]},  # and an order with its adapter
+    ATTEST: {"session": bytes, "places": [int]},
+    REVEAL: {"session": bytes, "places": [int], "texts": [bytes]},
+}
+ANSWERS: dict[str, dict[str, Any]] = {
+    ADVERTISE: {"identity": bytes, "sealing": bytes, "masking": bytes, "signature": bytes},
+    SHARE: {"texts": [bytes]},
+    ATTEST: {"signature": bytes},
+    REVEAL: {"places": [int], "texts": [bytes]},
+}
+"""The stages of secure aggregation (federation/secure_aggregation), with the fields of a request and of its answer."""
 
 
 def encode_adapter(adapter: Adapter) -> ArrayRecord:
@@ -174,6 +191,55 @@ def decode_census(content: RecordDict, stamp: Mapping[str, str]) -> np.ndarray:
     if len(np.unique(tickets)) < len(tickets):
         raise ValueError("a census with a ticket twice")
     return tickets
+
+
+def encode_fields(stage: str, fields: Mapping[str, Any]) -> RecordDict:
+    """Encode a request or an answer of a stage of secure aggregation."""
+    return RecordDict({"secure": ConfigRecord({"stage": stage, **fields})})
+
+
+def stage_of(content: RecordDict) -> str:
+    """Return the stage of secure aggregation that a request is of. Raises `ValueError`."""
+    with _refusing():
+        stage = content.config_records["secure"]["stage"]
+        if stage not in REQUESTS:
+            raise TypeError("no stage")
+        return str(stage)
+
+
+def decode_fields(content: RecordDict, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """Decode the fields of a request or an answer. Raises `ValueError` if one is missing, or of another type."""
+    with _refusing():
+        fields: dict[str, Any] = dict(content.config_records["secure"])
+        del fields["stage"]
+        if fields.keys() != kinds.keys():
+            raise TypeError(f"fields {sorted(fields.keys() ^ kinds.keys())[:3]}")
+        for name, kind in kinds.items():
+            entries = fields[name] if isinstance(kind, list) else [fields[name]]
+            if type(entries) is not list or any(
+                type(entry) is not (kind[0] if isinstance(kind, list) else kind) for entry in entries
+            ):
+                raise TypeError(f"{name} of another type")
+        return fields
+
+
+def split_order(content: RecordDict) -> RecordDict:
+    """Return the order in a request to mask an answer to it."""
+    return RecordDict({name: record for name, record in content.items() if name != "secure"})
+
+
+def encode_masked(numbers: np.ndarray) -> RecordDict:
+    """Encode a masked sum: (P,) uint64."""
+    return RecordDict({"masked": ArrayRecord({"numbers": Array(numbers)})})
+
+
+def decode_masked(content: RecordDict, size: int) -> np.ndarray:
+    """Decode a masked sum of `size` numbers: (P,) uint64. Raises `ValueError` if it is of another size or type."""
+    with _refusing():
+        numbers = content.array_records["masked"]["numbers"].numpy()
+        if numbers.dtype != np.uint64 or numbers.shape != (size,):
+            raise TypeError(f"{numbers.dtype} of shape {numbers.shape} where {size} uint64 belong")
+        return numbers
 
 
 def max_answer_bytes(template: Adapter) -> int:

@@ -50,6 +50,11 @@ def _check_nodes(folder: Path, setup: TrainingSetup, nodes: Sequence[int], shapl
             f"{folder} was trained on every event ({setup.config.what_was_seen}), so that none can measure; train with "
             "held_out = 2"
         )
+    if setup.config.secure_aggregation.secure:
+        raise InputError(
+            f"{folder} was trained with secure = True: no node's own sums are known, and so is no node's worth; train "
+            "without it, with nodes that agree to that"
+        )
     if len(nodes) < 2:
         raise InputError(
             f"{folder} keeps the sums of {len(nodes)} nodes apart: worth is shared among 2 to 64; train with more nodes"

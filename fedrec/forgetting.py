@@ -45,7 +45,17 @@ def forget_summand(folder: Path, path: Path, setup: TrainingSetup) -> int:
 
 
 def write_summand(user_ids: Sequence[str], setup: TrainingSetup, out: Path) -> None:
-    """Write the summand of a node's users to a file, with which the run's owner can forget them."""
+    """Write the summand of a node's users to a file, with which the run's owner can forget them.
+
+    Raises `InputError` if the run masked the sums of nodes, and these would be of fewer users than its sums.
+    """
+    secure = setup.config.secure_aggregation
+    if secure.secure and len(user_ids) < secure.secure_clients:
+        raise InputError(
+            f"`user`: a run with secure = True learns no sums of fewer than secure_clients = {secure.secure_clients} "
+            f"users, and this file would hold those of {len(user_ids)}; withdraw that many together, or have the run "
+            "trained again without them"
+        )
     Summand.of(setup, setup.dataset.shard, places_of(user_ids, setup)).save(out, setup)
 
 

@@ -26,6 +26,8 @@ FLOWER = {
     "federation/wire.py",
     "federation/rounds.py",
     "federation/exchange.py",
+    "federation/secure_exchange.py",
+    "federation/secure_node.py",
     "federation/census.py",
     "federation/training_run.py",
     "federation/client_app.py",

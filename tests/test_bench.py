@@ -6,8 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.speed import cohort_engine, encoder, endpoint, large_index, printing, scale, worlds
+from benchmarks.speed import (
+    cohort_engine,
+    encoder,
+    endpoint,
+    large_index,
+    printing,
+    scale,
+    secure_aggregation,
+    worlds,
+)
 from benchmarks.speed.clock import alternate, extra_memory, peak_memory, ratio
+from benchmarks.speed.masked_group import measure_groups
 from benchmarks.speed.profile import profile_block
 from fedrec.data.errors import InputError
 from fedrec.data.synthetic.random_tables import SyntheticConfig
@@ -150,3 +160,18 @@ def test_a_mixed_answer_is_seen(method: str, run: Path, toy: Path, tmp_path: Pat
         a, b = one.recommend(question), other.recommend(question)
         assert a.model_version != b.model_version
         assert not np.allclose([i.score for i in a.items], [i.score for i in b.items], atol=1e-4)
+
+
+def test_a_round_with_masks_is_measured_beside_the_same_in_the_open(
+    monkeypatch: pytest.MonkeyPatch, tiny: RunConfig
+) -> None:
+    monkeypatch.setattr(secure_aggregation, "HOSTS", 4)
+    rows = secure_aggregation.measure(tiny, print, [18])
+    assert [(row["clients"], row["nodes"]) for row in rows] == [(18, 18), (18, 4)]
+    for row in rows:
+        assert row["same_sum"]
+        assert 1 < row["bytes_ratio"] < 2
+        assert row["secure"]["bytes_up"] > row["open"]["bytes_up"]
+    groups = measure_groups((3,))
+    assert groups[0]["nodes"] == 3
+    printing.show_secure({"rounds": rows, "groups": groups})

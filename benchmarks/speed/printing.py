@@ -20,6 +20,11 @@ def run_parts(config: RunConfig, parts: Sequence[str], command: str) -> dict[str
     if "nodes" in parts:
         console.status("nodes as processes")
         results["nodes"] = over_nodes.measure(config)
+    return with_origin(results, config, command)
+
+
+def with_origin(results: dict[str, Any], config: RunConfig, command: str) -> dict[str, Any]:
+    """Add command, settings, versions and machine to figures."""
     return results | {"command": command, "seed": config.seed, "settings": asdict(config), **environment_info()}
 
 
@@ -67,6 +72,24 @@ def show_serving(results: dict[str, Any]) -> None:
     for part in ("vector", "history", "throughput", "sustained", "reload", "index", "start"):
         _show_figures(part, results[part])
     console.out.print(f"memory of the server after all questions: {results['memory_mib']:,} MiB")
+
+
+def show_secure(found: dict[str, Any]) -> None:
+    """Print the cost of a round with masks, its ratio to one in the open, and the cost of the protocol alone."""
+    titles = ("clients", "nodes", "MiB", "times", "seconds", "times", "of all cores", "times")
+    table = console.table(*titles, title="a round under secure aggregation")
+    for row in found["rounds"]:
+        secure = row["secure"]
+        mib = (secure["bytes_down"] + secure["bytes_up"]) / 2**20
+        shown = [f"{mib:,.1f}", f"{row['bytes_ratio']:.2f}"]
+        for name in ("seconds", "processor_seconds"):
+            shown += [f"{secure[name]:.2f}", f"{row[f'{name}_ratio']:.2f}"]
+        table.add_row(f"{row['clients']:,}", f"{row['nodes']:,}", *shown)
+    console.show(table)
+    groups = console.table("nodes of a group", "ms of a node", "ms of the server", title="the protocol, on one core")
+    for row in found["groups"]:
+        groups.add_row(str(row["nodes"]), f"{row['node_ms']:.1f}", f"{row['server_ms']:.1f}")
+    console.show(groups)
 
 
 def show_encoder(results: dict[str, Any]) -> None:

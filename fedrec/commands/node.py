@@ -255,6 +255,24 @@ def _write_policy(file: Path) -> None:
         partial.write_text(policy_template(), "utf-8")
 
 
+@app.command("key")
+def node_key(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="The node's folder.")],
+    part: Annotated[int, typer.Option(min=0, help="The part of the folder's users that the node hosts.")] = 0,
+    parts: Annotated[int, typer.Option(min=1, help="Number of parts: other nodes share the folder.")] = 1,
+) -> None:
+    """Print the public key by which other nodes know this one in secure aggregation; it is made at the first use.
+
+    A node whose folder has a file secure/known-nodes.txt, with such a key at the start of each line, masks its sums
+    with these nodes alone.
+    """
+    from fedrec.data.manifest import read_manifest
+    from fedrec.federation.secure_aggregation.node_memory import NodeMemory, memory_file
+
+    read_manifest(data)
+    print(NodeMemory(memory_file(data, part, parts)).public_identity.hex())
+
+
 @app.command("withdraw")
 def node_withdraw(
     run: RunFolder,

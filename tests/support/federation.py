@@ -100,10 +100,10 @@ class Trial:
     def until_round(self, number: int) -> None:
         self.until(lambda: len(self.records()) >= number, f"the end of round {number}")
 
-    def until_asked(self, name: str, round: int) -> None:
-        """Wait until a node has been told to train in this round."""
+    def until_asked(self, name: str, round: int, kind: str = "train") -> None:
+        """Wait until a node has got a message of this kind in this round."""
         heading = f"ROUND {round}]"
-        self.until(lambda: _after(self.here.log(name), heading, "train message"), f"{name} in round {round}")
+        self.until(lambda: _after(self.here.log(name), heading, f"{kind} message"), f"{name} in round {round}")
 
     def come_back(self, part: int) -> None:
         """Start a node that was killed, and again, as a supervisor does, while it is refused: until two heartbeats are

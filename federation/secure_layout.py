@@ -1,0 +1,24 @@
+"""The integers of each kind of order under secure aggregation: their units, and how large they can become."""
+
+from fedrec.federation import wire
+from fedrec.federation.config import RunConfig
+from fedrec.federation.secure_aggregation.integers import UNIT, Layout, check_room
+from fedrec.federation.validate_update import RANKED, SUMMED, TRAINED
+from fedrec.recsys.closed_form.bounds import SumBounds
+from fedrec.recsys.model.lora import Adapter
+
+METRICS = {wire.TRAIN: TRAINED, wire.STATISTICS: SUMMED, wire.EVALUATE: RANKED}
+"""The metrics in an answer to each kind of order."""
+
+
+def layout_of(kind: str, template: Adapter, bounds: SumBounds | None) -> Layout:
+    """Build the layout of an answer with tensors like those of a template; `bounds` are those of statistics."""
+    shapes = {name: tensor.shape for name, tensor in template.items()}
+    return Layout(shapes, sorted(METRICS[kind]), bounds.units if bounds else {})
+
+
+def check_capacity(kind: str, clients: int, config: RunConfig, bounds: SumBounds | None) -> None:
+    """Raise `InputError` unless the sums of so many clients stay below 2⁶³ units."""
+    largest = max(config.clip, config.largest_loss) if kind == wire.TRAIN else 1.0
+    of_statistics = [bounds.events * bounds.most[name] / bounds.units[name] for name in bounds.units] if bounds else []
+    check_room(clients, max(largest / UNIT, *of_statistics, 1.0))
