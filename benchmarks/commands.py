@@ -133,7 +133,7 @@ Root = Annotated[Path, typer.Option(help="A clone of the repository.")]
 
 @app.command()
 def results(check: Check = False, root: Root = Path()) -> None:
-    """Write docs/results.md, its plots and the results in README.md from benchmarks/results."""
+    """Write docs/results.md, docs/attacks.md, their plots and the results in README.md from benchmarks/."""
     from benchmarks.report.write import find_differing, write_documents
 
     _report(find_differing(root) if check else write_documents(root), "results", check)

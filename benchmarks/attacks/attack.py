@@ -26,11 +26,12 @@ class Case:
 
 
 class Column(NamedTuple):
-    """A figure of an attack: its name, its heading, and whether it is a share to show in per cent."""
+    """A figure of an attack: its name, its heading, and whether it is a share to show in per cent, or a count."""
 
     name: str
     heading: str
     percent: bool = False
+    count: bool = False
 
 
 class Bar(NamedTuple):

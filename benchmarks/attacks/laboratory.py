@@ -86,6 +86,7 @@ def _measure(attack: Attack, case: Case, world: World) -> CaseResult:
         about=case.about,
         defence=case.defence.name,
         control=case.control,
+        options=dict(case.options),
         figures=figures,
         refused=refused,
         seconds=seconds,

@@ -27,7 +27,9 @@ def cells_of(case: CaseResult, columns: Sequence[Column]) -> list[str]:
 
 
 def format_figure(value: float | None, column: Column) -> str:
-    """Format a figure: `0.98`, or `37 %`."""
+    """Format a figure: `0.980`, `37.0 %`, or `1,000`."""
     if value is None or value != value:
         return "–"
-    return f"{value:.1%}".replace("%", " %") if column.percent else f"{value:.3f}".replace("-", "−")
+    if column.count:
+        return f"{value:,.0f}"
+    return (f"{value:.1%}".replace("%", " %") if column.percent else f"{value:.3f}").replace("-", "−")

@@ -19,6 +19,7 @@ class CaseResult(Table):
     about: str
     defence: str
     control: bool = False
+    options: dict[str, Any] = Field(default={})
     figures: dict[str, float] = Field(default={})
     refused: str = ""
     seconds: float = 0.0  # of processor time

@@ -23,7 +23,7 @@ def measure(world: World, case: Case) -> Figures:
     config = world.configure(case.defence, {"method": "closed-form", "features": features})
     node = Node(world.dataset.shard, world.setup(config))
     unit, rows = sums_norm(world, node) if case.defence.noise else 0.0, []
-    for cohort in world.draw_cohorts(users, max(2, world.size.victims // 4), KEY):
+    for cohort in world.draw_cohorts(users, max(2, world.size.victims // 8), KEY):
         seen = with_noise(sums_of(node, cohort), unit, case.defence.noise, world.generator(KEY, *cohort))
         victims = cohort
         if case.options["differencing"]:

@@ -37,7 +37,11 @@ TICKETS = Attack(
     "attack looks it up.",
     conclusion="A hash of an id that can be guessed is the id. With salts that a node draws at random, a ticket says "
     "nothing.",
-    columns=(Column("found", "users found", percent=True), Column("users", "users"), Column("guesses", "ids tried")),
+    columns=(
+        Column("found", "users found", percent=True),
+        Column("users", "users", count=True),
+        Column("guesses", "ids tried", count=True),
+    ),
     bar=Bar("found", 0.5),
     cases=cases,
     measure=measure,

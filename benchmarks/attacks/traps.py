@@ -30,7 +30,7 @@ def measure(world: World, case: Case) -> Figures:
     node = world.node(config)
     rare = rarest_items(world, config.model.item_rank)
     adapter, typical = craft_traps(world, node, rare), typical_direction(world)
-    count = max(2, world.size.victims // 4)
+    count = max(2, world.size.victims // 8)
 
     def look(asked: Node, cohorts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         features, truth = [], []

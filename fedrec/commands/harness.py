@@ -17,7 +17,7 @@ COMMANDS = {
     "bench": "Measure this machine: the claims of speed and size, as commands.",
     "reproduce": "Run a benchmark from the raw data to its results.",
     "attack": "Attack a federation: what each attacker learns or does, with each defence on and off.",
-    "results": "Make docs/results.md, its plots and README's results from benchmarks/results.",
+    "results": "Make docs/results.md, docs/attacks.md, their plots and README's results from benchmarks.",
     "settings": "Make docs/settings.md, the reference of all settings.",
 }
 """What a clone adds to the command line; `fedrec --help` lists it everywhere."""
