@@ -28,7 +28,7 @@ Signals = Callable[[World, Case, Sequence[np.ndarray]], np.ndarray]
 def measure(world: World, case: Case) -> Figures:
     """Train the released model on half of the users, shadow models on other halves, and guess the half."""
     rng = world.generator(KEY)
-    members = np.zeros((1 + world.size.shadows // int(case.options["slow"]), world.users), dtype=bool)
+    members = np.zeros((1 + int(case.options["shadows"]), world.users), dtype=bool)
     for half in members:
         half[rng.permutation(world.users)[: world.users // 2]] = True
     signals = SIGNALS[str(case.options["part"])](world, case, [np.flatnonzero(half) for half in members])
@@ -84,7 +84,7 @@ def signals_of_towers(world: World, case: Case, sets: Sequence[np.ndarray]) -> n
 
 def signals_of_closed_form(world: World, case: Case, sets: Sequence[np.ndarray]) -> np.ndarray:
     """Solve a closed form for each set of users; the signal is the mean z-score of some next events in the history."""
-    options = {name: value for name, value in case.options.items() if name not in ("part", "slow")}
+    options = {name: value for name, value in case.options.items() if name not in ("part", "shadows")}
     config = world.configure(case.defence, {"method": "closed-form"} | options)
     node = Node(world.dataset.shard, world.setup(config))
     unit = sums_norm(world, node) if case.defence.noise else 0.0
@@ -133,10 +133,10 @@ def cases(size: Size) -> list[Case]:
     """List the models, and noise on the sums that they were solved from."""
 
     def case(width: int, defence: Defence = OFF) -> Case:
-        options = {"part": "closed form", "slow": 1, "feature_width": width}
+        options = {"part": "closed form", "shadows": size.shadows, "feature_width": width}
         return Case(f"closed form, {width} features", defence, options, defence is OFF)
 
-    towers = Case(f"towers after {size.rounds} rounds", OFF, {"part": "towers", "slow": 2})
+    towers = Case(f"towers after {size.rounds} rounds", OFF, {"part": "towers", "shadows": size.shadows // 2})
     return [*(case(512, defence) for defence in (OFF, SMALL_NOISE, LARGE_NOISE)), towers]
 
 

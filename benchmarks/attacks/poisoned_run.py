@@ -10,7 +10,7 @@ import torch
 from benchmarks.attacks.attack import Column
 from benchmarks.attacks.defences import Defence
 from benchmarks.attacks.scoring import Figures
-from benchmarks.attacks.world import World, rounds_of, towers_of
+from benchmarks.attacks.world import HONEST, World, rounds_of, towers_of
 from fedrec.federation.config import RunConfig
 from fedrec.federation.messages import Order, Update
 from fedrec.federation.node import Node
@@ -61,18 +61,18 @@ def config_of(world: World, defence: Defence) -> RunConfig:
     return world.configure(defence, rounds_of(world.size.rounds))
 
 
-def harm_of(world: World, config: RunConfig, intruders: Node | None, target: int) -> Figures:
+def harm_of(world: World, config: RunConfig, intruders: Node, target: int) -> Figures:
     """Train with intruders beside the honest users, and without; measure what those are shown, and the quality lost."""
     clean = _train_and_measure(world, config, [world.node(config)], target)
-    found = _train_and_measure(world, config, [world.node(config), intruders], target) if intruders else clean
+    found = _train_and_measure(world, config, [world.node(config), intruders], target)
     lost = 1 - found["ndcg"] / clean["ndcg"] if clean["ndcg"] else 0.0
     return found | {"shown_before": clean["shown"], "ndcg_lost": lost}
 
 
 def _train_and_measure(world: World, config: RunConfig, nodes: Sequence[Node], target: int) -> Figures:
     """Train over nodes in a folder of their own: an interrupted training resumes, and a clean one is done once."""
-    about = [config, world.seed, *(describe_intruders(node) for node in nodes[1:])]
-    name = f"poisoned-{blake2b(repr(about).encode(), digest_size=8).hexdigest()}"
+    about = [describe_intruders(node) for node in nodes[1:]]
+    name = f"poisoned-{blake2b(repr(about).encode(), digest_size=6).hexdigest()}" if about else HONEST
     return measure_quality(world, towers_of(world.setup(config)), world.train(nodes, config, name).adapter, target)
 
 

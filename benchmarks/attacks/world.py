@@ -1,5 +1,6 @@
 """The federation that is attacked: its settings, its nodes, and what an attacker at the server can ask of them."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -39,6 +40,9 @@ class Size:
 
 QUICK = Size(victims=3, rounds=3, shadows=4, guesses=1_000)
 FULL = Size(victims=24, rounds=30, shadows=8, guesses=1_000_000)
+
+HONEST = "honest"
+"""The name of a training without an attacker."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,11 +103,15 @@ class World:
     def trained(self) -> Adapter:
         """Return the adapter after the rounds of `size`, trained once and kept in the folder."""
         config = self.configure(settings=rounds_of(self.size.rounds))
-        return self.train([self.node(config)], config, "warm").adapter
+        return self.train([self.node(config)], config, HONEST).adapter
 
     def train(self, nodes: Sequence[Node], config: RunConfig, name: str) -> State:
-        """Train over nodes, the attacker's among them, by the product's own loop; an interrupted training resumes."""
-        folder = self.folder / name
+        """Train over nodes, the attacker's among them, by the product's own loop; an interrupted training resumes.
+
+        The folder's name is of the settings, too. `name` says what else decides the outcome.
+        """
+        settings_print = hashlib.blake2b(repr((config, self.seed)).encode(), digest_size=6).hexdigest()
+        folder = self.folder / f"{name}-{settings_print}"
         folder.mkdir(parents=True, exist_ok=True)
         setup, settings = self.setup(config), to_flat(replace(config, nodes=len(nodes)))
         grid = LocalGrid(client_app(lambda context: nodes[context.node_id - 1]), [{}] * len(nodes), settings)
