@@ -7,7 +7,7 @@ case that was run with another key, other data, settings, size or seed is run ag
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -26,13 +26,16 @@ Report = Callable[[str], None]
 """A function that shows a line of progress."""
 
 
-def run_attack(attack: Attack, world: World, command: str, report: Report) -> AttackResult:
-    """Run the cases of an attack that have not been run, and return the figures of all."""
+def run_cases(attack: Attack, world: World, report: Report) -> Iterator[CaseResult]:
+    """Run the cases of an attack that have not been run, and yield the figures of all."""
     cases = attack.cases(world.size)
-    done: list[CaseResult] = []
     for number, case in enumerate(cases, start=1):
         report(f"{attack.name} {number}/{len(cases)}  {case.about}, {case.defence.name}")
-        done.append(run_case(attack, case, world))
+        yield run_case(attack, case, world)
+
+
+def result_of(attack: Attack, world: World, command: str, cases: Sequence[CaseResult]) -> AttackResult:
+    """Put the figures of cases together with what they were measured on."""
     return AttackResult(
         name=attack.name,
         command=command,
@@ -43,7 +46,7 @@ def run_attack(attack: Attack, world: World, command: str, report: Report) -> At
         size=asdict(world.size),
         settings=changed_settings(world.config),
         environment=Environment.model_validate(environment_info()),
-        cases=tuple(done),
+        cases=tuple(cases),
     )
 
 
@@ -93,9 +96,9 @@ def _measure(attack: Attack, case: Case, world: World) -> CaseResult:
     )
 
 
-def failed_controls(attack: Attack, result: AttackResult) -> Sequence[CaseResult]:
+def failed_controls(attack: Attack, cases: Sequence[CaseResult]) -> Sequence[CaseResult]:
     """Return the controls in which the attack did not succeed: then its other rows prove nothing."""
-    return [case for case in result.cases if case.control and not (case.figures and attack.succeeds(case.figures))]
+    return [case for case in cases if case.control and not (case.figures and attack.succeeds(case.figures))]
 
 
 def changed_settings(config: RunConfig) -> dict[str, Any]:

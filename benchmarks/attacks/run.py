@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.attacks.laboratory import failed_controls, run_attack
+from benchmarks.attacks.laboratory import failed_controls, result_of, run_cases
 from benchmarks.attacks.registry import attacks_named
-from benchmarks.attacks.results import AttackResult, save_result
+from benchmarks.attacks.results import AttackResult, CaseResult, save_result
 from benchmarks.attacks.world import FULL, QUICK, World
 from fedrec import console
 from fedrec.data.errors import InputError
@@ -35,7 +35,7 @@ class Experiment:
 
 
 def run(experiment: Experiment) -> list[AttackResult]:
-    """Run the attacks, and write the figures of each when it is done.
+    """Run the attacks, and write the figures after each case.
 
     Raises `InputError` if a control fails: then an attack that should succeed does not, and its table proves nothing.
     """
@@ -50,10 +50,12 @@ def run(experiment: Experiment) -> list[AttackResult]:
     )
     results, failed = [], []
     for attack in attacks_named(experiment.name):
-        result = run_attack(attack, world, experiment.command, console.status)
-        save_result(experiment.results, result)
-        results.append(result)
-        failed += [f"{attack.name}: {case.about}" for case in failed_controls(attack, result)]
+        done: list[CaseResult] = []
+        for case in run_cases(attack, world, console.status):
+            done.append(case)
+            save_result(experiment.results, result_of(attack, world, experiment.command, done))
+        results.append(result_of(attack, world, experiment.command, done))
+        failed += [f"{attack.name}: {case.about}" for case in failed_controls(attack, done)]
     if failed:
         raise InputError(f"a control failed ({failed[0]}): the attack is too weak here; use more data, or no --quick")
     return results
