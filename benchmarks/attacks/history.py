@@ -126,10 +126,10 @@ HISTORY = Attack(
     "measures how much of its whitened vector is in both matrices. The untrained attack ranks by the first of these "
     "measures; the trained one weighs all of them, and popularity, by a Fisher discriminant that it fits on users whom "
     "it invents.",
-    conclusion="A single user's change names the user's items, at any number of bits. A sum over a few users still "
-    "does; from a few dozen on it tells hardly more than popularity. So what protects is that nobody sees a sum over "
-    "few users: a node that refuses to answer for few, or secure aggregation. Noise protects a large sum at a small "
-    "price, and a single change not before the noise is as large as the change itself.",
+    conclusion="A single user's change names the user's items, at any number of bits, and so does a sum over a few "
+    "users; the more users, the nearer the attack comes to popularity. So what protects is that nobody sees a sum over "
+    "few users: a node that refuses to answer for few, or secure aggregation. Noise of a tenth of the clip on each of "
+    "many thousand numbers is far longer than any change, and hides it.",
     columns=RECOVERY,
     bar=Bar("auc", 0.9),
     cases=cases,

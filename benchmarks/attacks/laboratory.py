@@ -44,7 +44,6 @@ def result_of(attack: Attack, world: World, command: str, cases: Sequence[CaseRe
         items=len(world.dataset.catalogue),
         seed=world.seed,
         size=asdict(world.size),
-        settings=changed_settings(world.config),
         environment=Environment.model_validate(environment_info()),
         cases=tuple(cases),
     )

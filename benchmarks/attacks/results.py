@@ -35,7 +35,6 @@ class AttackResult(Table):
     items: int
     seed: int
     size: dict[str, Any]
-    settings: dict[str, Any]
     environment: Environment
     cases: tuple[CaseResult, ...]
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.attacks.laboratory import failed_controls, result_of, run_cases
+from benchmarks.attacks.laboratory import changed_settings, failed_controls, result_of, run_cases
 from benchmarks.attacks.registry import attacks_named
 from benchmarks.attacks.results import AttackResult, CaseResult, save_result
 from benchmarks.attacks.world import FULL, QUICK, World
@@ -28,10 +28,10 @@ class Experiment:
     @property
     def command(self) -> str:
         """The command that repeats it."""
-        words = [f"fedrec attack {self.name}"]
-        words += [f"--data {Path(self.data).name}"] if self.data else []
-        words += ["--quick"] if self.quick else []
-        return " ".join([*words, f"--seed {self.seed}"] if self.seed else words)
+        words = [f"fedrec attack {self.name} --data {Path(self.data).name}"]
+        words += [f"--set {name}={value}" for name, value in changed_settings(self.config).items()]
+        words += ["--quick"] * self.quick + [f"--seed {self.seed}"] * bool(self.seed)
+        return " ".join(words)
 
 
 def run(experiment: Experiment) -> list[AttackResult]:

@@ -107,8 +107,9 @@ TRAPS = Attack(
     "the sum changes only if a user has that item. The setting `negatives` is 1, so that hardly any trap is set off by "
     "an item that was drawn as a negative.",
     conclusion="A sum over many users does not protect against the server that chose what is summed. The node must "
-    "check what it is asked for: a floor for `negatives`, and adapters whose neurons fire for nearly nothing. Noise on "
-    "the sum works against the traps as against everything else.",
+    "check what it is asked for: a floor for `negatives`, and adapters whose neurons fire for nearly nothing. A trap "
+    "puts a whole clip into one direction, so that noise hides it only if it is as large as the clip: far more than "
+    "hides the sum of an honest adapter.",
     columns=(
         Column("auc", "AUC"),
         Column("untrained_auc", "AUC by the length of the column"),

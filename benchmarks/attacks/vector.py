@@ -88,7 +88,7 @@ VECTOR = Attack(
     does="A user vector is a sum of the vectors of recent events, with falling weights. Orthogonal matching pursuit "
     "takes it apart: the item that explains most is the newest event, and so on with what is left.",
     conclusion="A user vector is the recent history in other words. A device that does not trust the endpoint ranks by "
-    "itself. Noise as long as the vector hides the history, and the answer with it.",
+    "itself. Noise on the vector takes from the answer what it takes from the attack.",
     columns=(
         Column("newest", "newest event named first", percent=True),
         Column("recent", "of the last ten, in ten guesses", percent=True),

@@ -148,7 +148,8 @@ def with_noise(update: Update, clip: float, noise: float, generator: np.random.G
 def observe(world: World, order: Order, adapter: Adapter, defence: Defence, node: Node) -> Update:
     """Return what the server sees of an order to train: the node's answer, with the defence's noise."""
     update = node.train(order, adapter)
-    return with_noise(update, order.clip, defence.noise, world.generator(order.round, len(order.users)))
+    key = node.shard.salts[order.users].tolist()  # each sum has noise of its own
+    return with_noise(update, order.clip, defence.noise, world.generator(order.round, *key))
 
 
 def forge_shard(histories: Sequence[np.ndarray], generator: np.random.Generator) -> Shard:

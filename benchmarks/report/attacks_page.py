@@ -66,13 +66,9 @@ def _figures(attack: Attack, result: AttackResult) -> str:
     minutes = sum(case.seconds for case in result.cases) / 60
     about = (
         f"`{result.command}`: {result.data}, {result.users:,} users, {result.items:,} items, seed {result.seed}"
-        f"{_settings(result.settings)}; {_size(result.size)}; {minutes:.1f} minutes of processor time.\n"
+        f"; {_size(result.size)}; {minutes:.1f} minutes of processor time.\n"
     )
     return "\n".join([f"{table(header, rows)}\n", *plots, about])
-
-
-def _settings(settings: Mapping[str, object]) -> str:
-    return ", " + ", ".join(f"{name} = {value}" for name, value in settings.items()) if settings else ""
 
 
 def _size(size: Mapping[str, object]) -> str:
