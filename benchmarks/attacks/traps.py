@@ -26,7 +26,7 @@ HEIGHT = 10.0
 def measure(world: World, case: Case) -> Figures:
     """Tell which rare items occur in sums over cohorts, by the change of each item's trap."""
     users = int(case.options["users"])
-    config = world.configure(case.defence, rounds_of(world.size.rounds) | {"negatives": 1} | case.defence.settings)
+    config = world.configure(case.defence, rounds_of(world.size.rounds) | {"negatives": 1})
     node = world.node(config)
     rare = rarest_items(world, config.model.item_rank)
     adapter, typical = craft_traps(world, node, rare), typical_direction(world)
