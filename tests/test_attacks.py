@@ -138,6 +138,7 @@ def test_a_trap_fires_for_its_item_alone(world: World) -> None:
 
 
 def test_orders_to_evaluate_name_the_held_out_item(world: World) -> None:
+    world = replace(world, size=replace(world.size, victims=2))
     assert measured(ORDERS, world, "12 orders of one user")["found"] == 1
     assert measured(ORDERS, world, "12 orders of 17 users, and of 16 of them")["found"] == 1
     assert measured(ORDERS, world, "12 orders of one user", "noise 0.1")["found"] < 1

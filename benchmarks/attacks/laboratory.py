@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from benchmarks.attacks.attack import Attack, Case
@@ -51,16 +52,20 @@ def result_of(attack: Attack, world: World, command: str, cases: Sequence[CaseRe
 
 def run_case(attack: Attack, case: Case, world: World) -> CaseResult:
     """Run a case, or read its record if it was run before."""
-    key = json.dumps(_key(attack, case, world), sort_keys=True)
-    folder = world.folder / attack.name
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    path = record_of(attack, case, world)
     if path.is_file():
         return CaseResult.model_validate_json(path.read_text("utf-8"))
-    with in_use(folder):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with in_use(path.parent):
         result = _measure(attack, case, world)
         save_json(path, result.to_json())
     return result
+
+
+def record_of(attack: Attack, case: Case, world: World) -> Path:
+    """Return the file of a case's record. Its name is a hash of everything that decides the figures."""
+    key = json.dumps(_key(attack, case, world), sort_keys=True)
+    return world.folder / attack.name / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 
 def _key(attack: Attack, case: Case, world: World) -> dict[str, Any]:
