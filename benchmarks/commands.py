@@ -122,13 +122,39 @@ def reproduce_command(
     console.show(console.metrics_table(f"{name}, test, full catalogue", metrics_by_model(result)))
 
 
+@app.command("attack")
+def attack_command(
+    name: Annotated[str, typer.Argument(help="An attack of docs/attacks.md, or all.")],
+    run_config: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN-CONFIG]", help="A TOML file of a run's settings.", show_default="none"),
+    ] = None,
+    data: Annotated[str, typer.Option(help="A dataset's name, or a prepared folder.")] = "ml-100k",
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A few victims and short runs: seconds, not minutes.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the attacker's draws.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder of what has been measured.")] = Path("runs/attacks"),
+    results: Annotated[Path, typer.Option(help="File of the figures.")] = Path("benchmarks/attacks.json"),
+    as_json: Json = False,
+) -> None:
+    """Attack a federation in this process, with each defence on and off. Finished cases are kept: it resumes."""
+    from benchmarks.attacks.printing import show_results
+    from benchmarks.attacks.run import Experiment, run
+    from fedrec.federation.config import RunConfig
+    from fedrec.settings_file import read_settings
+
+    config = read_settings(run_config, settings or []) or RunConfig()
+    found = run(Experiment(name, data, config, quick, seed, out, results))
+    print(json.dumps([result.to_json() for result in found])) if as_json else show_results(found)
+
+
 Check = Annotated[bool, typer.Option("--check", help="Write nothing; exit with status 1 if a file differs.")]
 Root = Annotated[Path, typer.Option(help="A clone of the repository.")]
 
 
 @app.command()
 def results(check: Check = False, root: Root = Path()) -> None:
-    """Write docs/results.md, its plots and the results in README.md from benchmarks/results."""
+    """Write docs/results.md, docs/attacks.md, their plots and the results in README.md from benchmarks/."""
     from benchmarks.report.write import find_differing, write_documents
 
     _report(find_differing(root) if check else write_documents(root), "results", check)

@@ -1,1 +1,1 @@
-"""Attacks on a federation, with the defences against them off and on."""
+"""The lab of attacks: what an attacker learns or does, with each defence on and off."""

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.attacks.results import FILE as ATTACKS
+from benchmarks.report import attacks_page
 from benchmarks.report.document import CLOSING, OPENING, render_page, with_block
 from benchmarks.report.plots import Picture, pictures, save
 from benchmarks.report.sources import Results, read_results
@@ -21,7 +23,7 @@ def write_documents(root: Path) -> list[Path]:
             with replaced_file(path) as partial:
                 partial.write_text(text, "utf-8")
             changed.append(path)
-    for picture in _pictures(results):
+    for picture in _pictures(root, results):
         path = root / PLOTS / picture.file
         if picture.stamp not in _read(path):
             with replaced_file(path) as partial:
@@ -34,17 +36,21 @@ def find_differing(root: Path) -> list[Path]:
     """Return the documents that differ from the results; a plot is recognised by its stamp and not drawn."""
     results = read_results(root)
     texts = [path for path, text in _texts(root, results).items() if _read(path) != text]
-    return texts + [p for f in _pictures(results) if f.stamp not in _read(p := root / PLOTS / f.file)]
+    return texts + [p for f in _pictures(root, results) if f.stamp not in _read(p := root / PLOTS / f.file)]
 
 
 def _texts(root: Path, results: Results) -> dict[Path, str]:
     readme = _read(root / README)
     if readme.count(OPENING) != 1 or readme.count(CLOSING) != 1:
         raise InputError(f"{root / README} must hold {OPENING} and {CLOSING} once each; put them back")
-    return {root / PAGE: render_page(results), root / README: with_block(readme, results)}
+    texts = {root / PAGE: render_page(results), root / README: with_block(readme, results)}
+    if (root / ATTACKS).is_file():
+        texts[root / attacks_page.PAGE] = attacks_page.render_page(root)
+    return texts
 
 
-def _pictures(results: Results) -> Iterator[Picture]:
+def _pictures(root: Path, results: Results) -> Iterator[Picture]:
+    yield from attacks_page.pictures(root)
     for result in results.benchmarks + results.ablations:
         yield from pictures(result)
 

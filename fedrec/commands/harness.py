@@ -1,4 +1,4 @@
-"""The commands that measure: `bench`, `reproduce`, `results` and `settings`.
+"""The commands that measure: `bench`, `reproduce`, `attack`, `results` and `settings`.
 
 They and the data that they make are in `benchmarks/`, which a clone of the repository has and a wheel has not.
 """
@@ -16,7 +16,8 @@ CLONE = Path(fedrec.__file__).resolve().parent.parent
 COMMANDS = {
     "bench": "Measure this machine: the claims of speed and size, as commands.",
     "reproduce": "Run a benchmark from the raw data to its results.",
-    "results": "Make docs/results.md, its plots and README's results from benchmarks/results.",
+    "attack": "Attack a federation: what each attacker learns or does, with each defence on and off.",
+    "results": "Make docs/results.md, docs/attacks.md, their plots and README's results from benchmarks.",
     "settings": "Make docs/settings.md, the reference of all settings.",
 }
 """What a clone adds to the command line; `fedrec --help` lists it everywhere."""

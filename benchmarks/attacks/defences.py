@@ -1,0 +1,38 @@
+"""The defences that attacks are run against: named sets of settings, so that a new defence is a new row."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fedrec.federation.config import Scalar
+
+
+@dataclass(frozen=True)
+class Defence:
+    """A named set of settings. `settings` are those of a run; the other fields are what a run has no setting for."""
+
+    name: str
+    settings: Mapping[str, Scalar] = field(default_factory=dict)
+    noise: float = 0.0
+    """The standard deviation of simulated noise on each number of a sum, in units of what one user may add to it."""
+    random_salts: bool = False
+    """Whether users' salts are drawn at random instead of derived from their ids."""
+
+    def __or__(self, other: "Defence") -> "Defence":
+        """Put two defences up together."""
+        return Defence(
+            f"{self.name}, {other.name}",
+            {**self.settings, **other.settings},
+            max(self.noise, other.noise),
+            self.random_salts or other.random_salts,
+        )
+
+
+OFF = Defence("none")
+"""No defence beside the clip, which every run has."""
+FOUR_BITS = Defence("4 bits", {"bits": 4})
+ONE_BIT = Defence("1 bit", {"bits": 1})
+SMALL_NOISE = Defence("noise 0.1", noise=0.1)
+LARGE_NOISE = Defence("noise 1.0", noise=1.0)
+SMALL_CLIP = Defence("clip 0.1", {"clip": 0.1})
+MANY_NEGATIVES = Defence("512 negatives", {"negatives": 512})
+RANDOM_SALTS = Defence("random salts", random_salts=True)

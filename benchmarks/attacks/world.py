@@ -1,0 +1,160 @@
+"""The federation that is attacked: its settings, its nodes, and what an attacker at the server can ask of them."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.attacks.defences import OFF, Defence
+from fedrec.data.dataset import Dataset
+from fedrec.data.shard import HELD_OUT, NO_ITEM, Shard
+from fedrec.federation.census import take_census
+from fedrec.federation.checkpoint import State
+from fedrec.federation.client_app import client_app
+from fedrec.federation.config import RunConfig, Scalar, from_flat, to_flat
+from fedrec.federation.local_grid import LocalGrid
+from fedrec.federation.messages import Order, Update
+from fedrec.federation.node import Node
+from fedrec.federation.round_log import RoundLog
+from fedrec.federation.rounds import run as run_rounds
+from fedrec.federation.setup import TrainingSetup
+from fedrec.recsys.model.lora import Adapter
+from fedrec.recsys.training.hybrid import HybridMethod
+from fedrec.recsys.training.method import TwoTowerMethod
+
+
+@dataclass(frozen=True)
+class Size:
+    """The size of an experiment: quick in a test, full for the published table."""
+
+    victims: int  # users, or sums of users, that an attack is averaged over
+    rounds: int  # of training, before or while an attack runs
+    shadows: int  # models that an attacker trains on users of its own
+    guesses: int  # ids that it tries
+
+
+QUICK = Size(victims=3, rounds=3, shadows=4, guesses=1_000)
+FULL = Size(victims=24, rounds=30, shadows=8, guesses=1_000_000)
+
+HONEST = "honest"
+"""The name of a training without an attacker."""
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """A dataset, the settings of a run, the size of the experiment, its seed, and a folder for what is trained."""
+
+    dataset: Dataset
+    config: RunConfig
+    size: Size
+    folder: Path
+    seed: int = 0
+    _setups: dict[RunConfig, TrainingSetup] = field(default_factory=dict, repr=False)
+
+    def generator(self, *key: int) -> np.random.Generator:
+        """Build the generator of an attack's draws, which are the same in every run of the lab."""
+        return np.random.default_rng([self.seed, *key])
+
+    def configure(self, defence: Defence = OFF, settings: Mapping[str, Scalar] | None = None) -> RunConfig:
+        """Return the run's settings with some changed, and those of a defence over them."""
+        return from_flat(to_flat(self.config) | dict(settings or {}) | dict(defence.settings))
+
+    def setup(self, config: RunConfig) -> TrainingSetup:
+        """Return the setup of a run with some settings, opened once."""
+        if config not in self._setups:
+            self._setups[config] = TrainingSetup(self.dataset, config)
+        return self._setups[config]
+
+    def node(self, config: RunConfig, shard: Shard | None = None) -> Node:
+        """Build a node of such a run that hosts the dataset's users, or others."""
+        return Node(shard or self.dataset.shard, self.setup(config))
+
+    @cached_property
+    def popularity(self) -> np.ndarray:
+        """The number of training events of each item, which is public: (N,)."""
+        return np.bincount(self.dataset.shard.events("train")[1], minlength=len(self.dataset.catalogue)).astype(float)
+
+    @cached_property
+    def embeddings(self) -> Tensor:
+        """The text embeddings of the items, which are public: (N, E)."""
+        return self.setup(self.config).embeddings.matrix
+
+    @property
+    def users(self) -> int:
+        """The number of users."""
+        return len(self.dataset.shard)
+
+    def draw_cohorts(self, users: int, count: int, key: int) -> list[np.ndarray]:
+        """Draw cohorts of so many users each: the victims."""
+        rng = self.generator(key, users)
+        return [np.sort(rng.choice(self.users, min(users, self.users), replace=False)) for _ in range(count)]
+
+    def mark(self, items: np.ndarray) -> np.ndarray:
+        """Mark some items in the catalogue: (N,) of bool."""
+        marks = np.zeros(len(self.dataset.catalogue), dtype=bool)
+        marks[items] = True
+        return marks
+
+    def trained(self) -> Adapter:
+        """Return the adapter after the rounds of `size`, trained once and kept in the folder."""
+        config = self.configure(settings=rounds_of(self.size.rounds))
+        return self.train([self.node(config)], config, HONEST).adapter
+
+    def train(self, nodes: Sequence[Node], config: RunConfig, name: str) -> State:
+        """Train over nodes, the attacker's among them, by the product's own loop; an interrupted training resumes.
+
+        The folder's name is of the settings, too. `name` says what else decides the outcome.
+        """
+        settings_print = hashlib.blake2b(repr((config, self.seed)).encode(), digest_size=6).hexdigest()
+        folder = self.folder / f"{name}-{settings_print}"
+        folder.mkdir(parents=True, exist_ok=True)
+        setup, settings = self.setup(config), to_flat(replace(config, nodes=len(nodes)))
+        grid = LocalGrid(client_app(lambda context: nodes[context.node_id - 1]), [{}] * len(nodes), settings)
+        start = State.load(folder) or State.start(setup.method.adapter(), config.server)
+        roster = take_census(grid, replace(config, nodes=len(nodes)), setup.embeddings.provenance)
+        return run_rounds(grid, roster, start, config, RoundLog(folder))
+
+
+def rounds_of(rounds: int) -> dict[str, Scalar]:
+    """Return the settings of a run of so many rounds that is validated once, at its end."""
+    return {"rounds": rounds, "validate_every": rounds}
+
+
+def towers_of(setup: TrainingSetup) -> TwoTowerMethod:
+    """Return the two towers of a setup. Raises `TypeError` if its method has none."""
+    method = setup.method
+    towers = method.towers if isinstance(method, HybridMethod) else method
+    if not isinstance(towers, TwoTowerMethod):
+        raise TypeError(f"{setup.config.method} has no towers")
+    return towers
+
+
+def with_noise(update: Update, clip: float, noise: float, generator: np.random.Generator) -> Update:
+    """Add Gaussian noise of standard deviation `noise` · `clip` to each number of a sum."""
+    if not noise:
+        return update
+
+    def add_noise(tensor: Tensor) -> Tensor:
+        return tensor + noise * clip * torch.from_numpy(generator.standard_normal(tuple(tensor.shape)))
+
+    return replace(update, deltas={name: add_noise(tensor) for name, tensor in update.deltas.items()})
+
+
+def observe(world: World, order: Order, adapter: Adapter, defence: Defence, node: Node) -> Update:
+    """Return what the server sees of an order to train: the node's answer, with the defence's noise."""
+    update = node.train(order, adapter)
+    key = node.shard.salts[order.users].tolist()  # each sum has noise of its own
+    return with_noise(update, order.clip, defence.noise, world.generator(order.round, *key))
+
+
+def forge_shard(histories: Sequence[np.ndarray], generator: np.random.Generator) -> Shard:
+    """Build a shard of invented users, with salts at random: all events of a history are trained on."""
+    events = [np.append(history, [NO_ITEM] * HELD_OUT["train"]) for history in histories]
+    ends = np.cumsum([len(one) for one in events])
+    salts = generator.integers(2**63, size=len(events), dtype=np.uint64)
+    return Shard(ends - [len(one) for one in events], ends, np.concatenate(events).astype(np.int64), salts)
