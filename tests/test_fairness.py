@@ -113,7 +113,7 @@ def test_each_way_to_group_covers_the_users(films: Dataset) -> None:
     assert lengths[active].min() > lengths[~active].max() or lengths[active].min() == lengths.max()
 
 
-def with_columns(films: Dataset, **columns: list[object]) -> Dataset:
+def with_columns(films: Dataset, **columns: Sequence[object]) -> Dataset:
     frame = toy_items().with_columns(pl.Series(name, values) for name, values in columns.items())
     return Dataset(films.folder, films.manifest, Catalogue(frame))
 
