@@ -87,8 +87,8 @@ SUMS = Attack(
     "of the rows (the test of the MUSIC algorithm), weighted by the singular values so that noise counts little. Two "
     "sums that differ by one user give that user's sums by a subtraction; so does what a node sends to withdraw one.",
     conclusion="The sums of one user are the user's history, over ids and over texts, and few bits do not change that. "
-    "The difference of two large sums is the sums of one user again, however large they are: a smallest cohort does "
-    "not protect against that without noise, or without a promise to answer once.",
+    "Those of many users are the set of their items. The difference of two large sums is the sums of one user again: a "
+    "smallest cohort does not protect against that without noise, or without a promise to answer once.",
     columns=RECOVERY,
     bar=Bar("auc", 0.95),
     cases=cases,

@@ -104,12 +104,11 @@ TRAPS = Attack(
     attacker="A malicious server, which crafts the adapter that it sends and the settings of the run; it sees sums "
     "over many users only, as it would under secure aggregation.",
     does="Each inner neuron of the item tower is made to fire for one rare item and for no other, so that a column of "
-    "the sum changes only if a user has that item. The setting `negatives` is 1, so that hardly any trap is set off by "
-    "an item that was drawn as a negative.",
+    "the sum changes only if a user has that item, or drew it as a negative, which the setting `negatives` = 1 makes "
+    "rare. Then the length and the sign of the column tell, weighed by a Fisher discriminant on invented users.",
     conclusion="A sum over many users does not protect against the server that chose what is summed. The node must "
-    "check what it is asked for: a floor for `negatives`, and adapters whose neurons fire for nearly nothing. A trap "
-    "puts a whole clip into one direction, so that noise hides it only if it is as large as the clip: far more than "
-    "hides the sum of an honest adapter.",
+    "check the adapter for neurons that fire for nearly nothing. A floor for `negatives` alone does not help: with "
+    "many, the sign of the column tells a user who has the item. Noise on the sum hides what the traps caught.",
     columns=(
         Column("auc", "AUC"),
         Column("untrained_auc", "AUC by the length of the column"),
