@@ -47,7 +47,7 @@ def job_of(preset: Preset, model: str, seed: int) -> Job:
 
 
 def _train_and_rank(config: RunConfig, place: JobFolder) -> Figures:
-    """Train, and rank by the artifact: what is served is measured, with the closed form cut to its rank."""
+    """Train, and rank by the artifact, whose closed form is cut to the served rank."""
     figures = rank_held_out(train_or_resume(config, place).scorer(), place, config.measured)
     return figures.model_copy(update={"tuning": _tuning(config, place.folder / RUN)})
 
