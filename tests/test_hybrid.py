@@ -345,7 +345,7 @@ def test_models_of_other_widths_follow_each_other(run: Path, hybrid: Path) -> No
     manager.drop_item("film-moon")
     for _ in range(3):
         engine = manager.reload()
-        width = engine.recommender.items.read.shape[1]
+        width = engine.recommender.items.searched.shape[1]
         assert engine.catalogue.index.width == width
         vector = engine.recommender.user_vector([0, 1]).tolist()
         found = ids(engine.recommend(Question(vector=vector, k=30)))
