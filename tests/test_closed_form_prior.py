@@ -146,16 +146,16 @@ def test_no_pull_gives_the_bytes_of_a_method_without_any(embeddings: Tensor) -> 
     assert not torch.equal(pulled[WEIGHTS], ours[WEIGHTS])
 
 
-def test_a_cut_keeps_what_the_texts_say_of_an_item_without_events(embeddings: Tensor) -> None:
-    """At a rank of 5, its row of the weights is nearer to the whole than by a cut for the events alone."""
-    method = method_of(embeddings, np.arange(24), served_rank=5)
+def test_a_cut_keeps_what_the_texts_say_of_an_item_without_events() -> None:
+    """At a rank of 5, the rows of such items are nearer to the whole than by a cut for the events alone."""
+    method = method_of(drawn(24, 6).float(), np.arange(24), served_rank=5)
     sums = method.sum_users(shard_of([[0, 1, 2, 3, 4, 5], [5, 6, 7, 8, 9, 10]]), np.arange(2)).statistics
     chosen = Hyperparameters(ridge=1.0, decode=1.0, share=1.0, prior=3.0)
     solution = method.solver(sums).solve(chosen)
     ours, theirs = (method.cut(solution, sums, one).weights for one in (chosen, replace(chosen, prior=0.0)))
     whole = centred(solution[WEIGHTS].double())[11:]
     errors = [(centred(weights)[11:] - whole).norm() for weights in (ours, theirs)]
-    assert errors[0] < 0.8 * errors[1]
+    assert errors[0] < 0.7 * errors[1]
 
 
 def centred(weights: Tensor) -> Tensor:

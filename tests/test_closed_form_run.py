@@ -22,7 +22,7 @@ from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
 from fedrec.federation import round_log, run_statistics, wire
-from fedrec.federation.checkpoint import STATE, State
+from fedrec.federation.checkpoint import STATE
 from fedrec.federation.config import RunConfig, from_flat, from_nested, to_flat
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.messages import Order, OrderRefused, Update
@@ -34,6 +34,7 @@ from fedrec.recsys.recommender import PEFT_WEIGHTS, TOWERS, VECTORS
 from fedrec.recsys.training.closed_form import SHARE, WEIGHTS, ClosedFormMethod
 from fedrec.recsys.training.hybrid import split_adapter
 from fedrec.settings_file import read_settings
+from tests.support.closed_form_runs import finished
 from tests.support.federation import trial
 from tests.support.toy_world import SMALL, shard_of, small_config
 from tests.support.unreliable_grid import Tamper, unreliable
@@ -49,27 +50,6 @@ HYBRID: dict[str, Any] = CLOSED | {"method": "hybrid", "rounds": 2, "validate_ev
 TEXT: dict[str, Any] = {"features": "text"}
 IDS: dict[str, Any] = {"features": "ids"}
 STACKED: dict[str, Any] = {"decays": "0.5,0.9"}
-
-
-class Stopped(Exception):
-    """The end of a run at a moment of the test's choice."""
-
-
-def finished(data: Path, out: Path, resume: bool = False, stop_after: int = 0, **settings: Any) -> State:
-    """Train a run to its end, or to the end of a round, and return its state."""
-
-    def observe(record: dict[str, Any]) -> None:
-        if record["round"] == stop_after:
-            raise Stopped
-
-    run = open_run(out, Dataset.open(data), small_config(**settings), resume)
-    try:
-        train(LocalGrid.over(run.setup), run, observe)
-    except Stopped:
-        assert stop_after
-    state = State.load(out)
-    assert state
-    return state
 
 
 # ---- what a run leaves

@@ -25,6 +25,7 @@ from fedrec.recsys.training.closed_form import WEIGHTS
 from fedrec.recsys.training.hybrid import split_adapter
 from fedrec.run import Run
 from tests.support.cli import Fedrec
+from tests.support.closed_form_runs import finished
 from tests.support.toy_world import small_config
 
 CLOSED: dict[str, Any] = {
@@ -37,27 +38,6 @@ CLOSED: dict[str, Any] = {
 IDS: dict[str, Any] = {"features": "ids", "priors": "0,3"}
 HYBRID: dict[str, Any] = CLOSED | {"method": "hybrid", "rounds": 2, "validate_every": 1, "blend_shares": "0.3,0.6"}
 FINAL: dict[str, Any] = {"final_held_out": 1}
-
-
-class Stopped(Exception):
-    """The end of a run at a moment of the test's choice."""
-
-
-def finished(data: Path, out: Path, resume: bool = False, stop_after: int = 0, **settings: Any) -> State:
-    """Train a run to its end, or to the end of a round, and return its state."""
-
-    def observe(record: dict[str, Any]) -> None:
-        if record["round"] == stop_after:
-            raise Stopped
-
-    run = open_run(out, Dataset.open(data), small_config(**settings), resume)
-    try:
-        train(LocalGrid.over(run.setup), run, observe)
-    except Stopped:
-        assert stop_after
-    state = State.load(out)
-    assert state
-    return state
 
 
 def fixed(state: State) -> dict[str, Any]:
