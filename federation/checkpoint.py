@@ -36,6 +36,7 @@ class State:
     run: str = ""  # drawn when the run began: by it nodes keep the client states of different runs apart
     roster: str = ""  # fingerprint of the users that could be asked last
     chosen: Hyperparameters | None = None  # of the closed form in `best`
+    clip: float = 0.0  # of the next round, if it adapts; 0: that of the settings
 
     @classmethod
     def start(cls, adapter: Adapter, config: ServerConfig) -> "State":
@@ -67,7 +68,7 @@ class State:
             for part in _PARTS
             for name, tensor in getattr(self, part).items()
         }
-        numbers = {name: getattr(self, name) for name in ("round", "best_round", "best_score", "run", "roster")}
+        numbers = {name: getattr(self, name) for name in ("round", "best_round", "best_score", "run", "roster", "clip")}
         if self.chosen:
             numbers["chosen"] = self.chosen.as_record()
         with replaced_file(folder / STATE) as path:

@@ -17,11 +17,11 @@ from fedrec.federation.checkpoint import State
 from fedrec.federation.exchange import RoundReport, orders_per_node, request_updates
 from fedrec.federation.members import Members, marks_of
 from fedrec.federation.messages import Order
-from fedrec.federation.privatise import privatise
+from fedrec.federation.privatise import Privatiser
 from fedrec.federation.roster import Roster
 from fedrec.federation.round_log import RoundLog
 from fedrec.federation.rounds import SCORE, Stopwatch, round_metrics
-from fedrec.federation.run_statistics import RunSums, Sums, load_total
+from fedrec.federation.run_statistics import RunSums, Sums, load_total, save_total
 from fedrec.federation.sampling import sample_clients
 from fedrec.federation.setup import TrainingSetup
 from fedrec.recsys.training.hybrid import split_adapter
@@ -48,16 +48,20 @@ def _exchange_sums(grid: Grid, roster: Roster, state: State, setup: TrainingSetu
     order = Order(number, np.arange(len(everyone)), run=state.run)
     orders, bounds = orders_per_node(everyone, order), setup.closed_form.bounds
     report = request_updates(grid, wire.STATISTICS, orders, {}, config, bounds)
-    total = privatise(aggregate(report.updates, config.server.aggregation), config, number)
+    total, privatiser = aggregate(report.updates, config.server.aggregation), Privatiser.open(log.folder, config)
     if total is None:
         raise InputError("no node answered with its sums; bring the nodes back and resume")
+    total, deviation = privatiser.release_statistics(total, setup.closed_form.clipped)
     sums = Sums.of(total)
-    by_node = dict(zip(report.nodes, map(Sums.of, report.updates), strict=True))
-    RunSums(sums, by_node, _members(everyone, report, state.run)).save(log.folder)
+    if privatiser.ledger:
+        save_total(log.folder, sums)  # of single nodes and users, nothing is kept: it has no noise
+    else:
+        by_node = dict(zip(report.nodes, map(Sums.of, report.updates), strict=True))
+        RunSums(sums, by_node, _members(everyone, report, state.run)).save(log.folder)
     state = replace(state, round=number, roster=everyone.fingerprint)
-    if "validation" not in config.measured:
+    if "validation" not in config.reported:
         chosen = config.search_space.middle
-        solution = setup.closed_form.solver(sums.statistics).solve(chosen)
+        solution = setup.closed_form.solver(sums.statistics, deviation).solve(chosen)
         state = state.with_candidate(_beside(state, solution), chosen, 0.0)
     without_examples = {"clients_without_examples": sums.users - sums.learners}
     _record(state, log, watch, report, {"users": len(everyone), **without_examples})

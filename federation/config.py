@@ -12,6 +12,7 @@ from fedrec.data.errors import InputError
 from fedrec.federation.choices import KeyOf
 from fedrec.federation.methods import METHODS, Method
 from fedrec.federation.optimisers import ServerConfig
+from fedrec.federation.privacy.config import PrivacyConfig
 from fedrec.recsys.card import RENAMED_SETTINGS
 from fedrec.recsys.closed_form.config import ClosedFormConfig
 from fedrec.recsys.closed_form.search import SearchSpace
@@ -74,6 +75,7 @@ class RunConfig:
     server: ServerConfig = field(default_factory=ServerConfig)
     closed_form: ClosedFormConfig = field(default_factory=ClosedFormConfig)
     baseline: FederatedBaselineConfig = field(default_factory=FederatedBaselineConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
 
     @property
     def method_row(self) -> Method:
@@ -105,7 +107,7 @@ class RunConfig:
         """The last round: those of training, the exchange of sums, and a validation of each candidate solution."""
         if not self.method_row.summed:
             return self.training_rounds
-        return self.training_rounds + 1 + ("validation" in self.measured) * len(self.search_space)
+        return self.training_rounds + 1 + ("validation" in self.reported) * len(self.search_space)
 
     @property
     def search_space(self) -> SearchSpace:
@@ -117,8 +119,18 @@ class RunConfig:
         """The splits whose items training does not see, so that the run can be evaluated on them."""
         return ("test", "validation")[: self.held_out]
 
+    @property
+    def reported(self) -> tuple[str, ...]:
+        """The splits that nodes rank for the run: none under differential privacy, since metrics carry no noise."""
+        return () if self.privacy.enabled else self.measured
 
-Section = ModelConfig | FitConfig | ServerConfig | ClosedFormConfig | FederatedBaselineConfig
+    @property
+    def statistic_clip(self) -> float:
+        """The clip of a user's statistics; 0: not clipped."""
+        return self.privacy.statistic_clip if self.privacy.enabled else 0.0
+
+
+Section = ModelConfig | FitConfig | ServerConfig | ClosedFormConfig | FederatedBaselineConfig | PrivacyConfig
 _SECTIONS = {item.name: item.default_factory for item in fields(RunConfig) if is_dataclass(item.default_factory)}
 _LISTS = {item.name for kind in _SECTIONS.values() for item in fields(kind) if isinstance(item.default, tuple)}
 """The settings that are lists; in a flat table their values are separated by commas."""
@@ -184,8 +196,29 @@ def _check_combination(config: RunConfig) -> None:
         raise InputError(f"setting held_out = {config.held_out}: {method} is only evaluated; leave held_out at 2")
     if config.bits < 32 and not row.quantisable:
         raise InputError(f"setting bits = {config.bits}: {method} sends numbers as they are; leave bits at 32")
-    if config.bits < 32 and row.summed and config.closed_form.features == "ids":
-        raise InputError(f"setting bits = {config.bits}: sums over ids are sent as they are; leave bits at 32")
+    if config.bits < 32 and row.summed and (features := config.closed_form.features) != "text":
+        raise InputError(f"setting bits = {config.bits}: sums over {features} are sent as they are; leave bits at 32")
+    if config.privacy.enabled:
+        _check_privacy(config)
+
+
+def _check_privacy(config: RunConfig) -> None:
+    """Raise `InputError` if a setting would let more leave than the noise is for."""
+    with_epsilon, row = f"with epsilon = {config.privacy.epsilon:g}", config.method_row
+    if not row.servable:
+        raise InputError(f"setting method = {config.method!r}: {with_epsilon}, train fedrec, closed-form or hybrid")
+    if config.mode == "central":
+        raise InputError(f"setting mode = 'central': {with_epsilon}, each user is clipped; use mode = 'federated'")
+    if config.bits < 32:
+        raise InputError(f"setting bits = {config.bits}: {with_epsilon}, leave bits at 32")
+    if config.node_share < 1:
+        raise InputError(
+            f"setting node_share = {config.node_share:g}: {with_epsilon}, all users have one chance; use 1"
+        )
+    if config.server.aggregation != "sum":
+        raise InputError(f"setting aggregation = {config.server.aggregation!r}: {with_epsilon}, use 'sum'")
+    if row.summed and config.closed_form.features == "ids":
+        raise InputError(f"setting features = 'ids': {with_epsilon}, noise hides such sums; use 'pairs' or 'text'")
 
 
 RUN_PATHS: dict[str, Scalar] = {"data": "", "out": "", "start": "", "resume": False}

@@ -44,6 +44,11 @@ class OpenRun:
     def load(cls, folder: Path, setup: TrainingSetup) -> "OpenRun":
         """Open a run. Raises `InputError` if it keeps no sums, or is not finished."""
         require_sums(folder, setup.config.method, setup.config.method_row.summed)
+        if setup.config.privacy.enabled:
+            raise InputError(
+                f"{folder} was trained with epsilon = {setup.config.privacy.epsilon:g}: it keeps its sums with noise and "
+                "nothing of single users, so that none can be subtracted or replaced; train again"
+            )
         state = State.load(folder)
         if state is None or state.chosen is None or not load_card(folder).get("finished"):
             raise InputError(f"{folder} has not finished training; continue with `fedrec train --resume`")

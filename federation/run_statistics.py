@@ -97,6 +97,12 @@ class RunSums:
         return cls(load_total(run), load_nodes(run), Members.load(run / FOLDER / MEMBERS))
 
 
+def save_total(run: Path, total: Sums) -> None:
+    """Write the total of a run alone, for a run that keeps nothing of its nodes and users."""
+    with replaced_folder(run / FOLDER, _CONTENTS.check) as folder:
+        total.save(folder / TOTAL)
+
+
 def load_total(run: Path) -> Sums:
     """Read the total of a run. Raises `InputError` if there is none."""
     return Sums.load(run / FOLDER / TOTAL)

@@ -48,7 +48,7 @@ class OrderLimits:
     def to_evaluate(cls, config: RunConfig, users: int, templates: Sequence[Adapter]) -> Self:
         """Build the limits of an order to rank by one of some kinds of adapters."""
         rounds = range(1, config.last_round + 1)
-        return cls(users, rounds, templates, 0.0, config.measured, PROTOCOLS, config.held_out)
+        return cls(users, rounds, templates, 0.0, config.reported, PROTOCOLS, config.held_out)
 
 
 def validate_order(order: Order, adapter: Adapter, limits: OrderLimits) -> None:

@@ -59,7 +59,7 @@ class Solution:
     """What validation chose: weights of a context, decoded, and the share of the closed form in a score."""
 
     weights: Tensor  # (M, M'): W(λ) D(μ)
-    gram: Tensor  # (M, M): the sum over all users, from which the weights were solved
+    gram: Tensor | None  # (M, M): the sum over all users, from which the weights were solved; None: of pairs
     share: float  # β, in [0, 1]
 
     def cut(self, table: Tensor | None, rank: int) -> "Solution":
@@ -67,8 +67,16 @@ class Solution:
 
         An artifact of that rank scores by exactly these weights: measure them, to measure what is served.
         """
-        left, right = low_rank(self.weights.double(), self.gram, table, rank)
+        left, right = self.factors(table, rank)
         return replace(self, weights=left @ right.T)
+
+    def factors(self, table: Tensor | None, rank: int) -> tuple[Tensor, Tensor]:
+        """Factor the weights into A (M, r) and B (M', r), cut to a rank; those of pairs have no smaller one that scores
+        alike, and are not cut."""
+        weights = self.weights.double()
+        if self.gram is None:
+            return weights, torch.eye(len(weights), dtype=weights.dtype)
+        return low_rank(weights, self.gram, table, rank)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +125,7 @@ class ClosedForm:
         vectors of the towers beside it. Weights of a higher rank than `rank` are cut to it, as by `Solution.cut`.
         """
         table = None if features is None else features.table
-        left, right = low_rank(solution.weights.double(), solution.gram, table, rank)  # (M, r) twice
+        left, right = solution.factors(table, rank)  # (M, r) twice
         mean = right.mean(0) if table is None else table.mean(0, dtype=torch.float64) @ right  # (r,)
         events, candidates = _map_items(table, left), _map_items(table, right, mean)
         longest_event, longest = _longest(events), _longest(candidates)

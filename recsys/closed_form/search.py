@@ -13,8 +13,8 @@ from fedrec.recsys.closed_form.config import ClosedFormConfig
 class Hyperparameters:
     """The choices that lead from sums to scores."""
 
-    ridge: float  # λ
-    decode: float  # μ; of no effect with features `ids`
+    ridge: float  # λ; with features `pairs`, the weight of the texts
+    decode: float  # μ; of effect with features `text` alone
     share: float  # of the closed form in a blend; 1 without towers
 
     def as_record(self) -> dict[str, float]:
@@ -31,8 +31,9 @@ class SearchSpace:
     @classmethod
     def of(cls, config: ClosedFormConfig, blended: bool) -> "SearchSpace":
         """Build the space of a closed form, alone or blended with towers."""
-        decodes = (config.decodes[len(config.decodes) // 2],) if config.features == "ids" else config.decodes
-        return cls({"ridge": config.ridges, "decode": decodes, "share": config.blend_shares if blended else (1.0,)})
+        decodes = config.decodes if config.features == "text" else (config.decodes[len(config.decodes) // 2],)
+        ridges = config.pair_priors if config.features == "pairs" else config.ridges
+        return cls({"ridge": ridges, "decode": decodes, "share": config.blend_shares if blended else (1.0,)})
 
     @property
     def middle(self) -> Hyperparameters:
