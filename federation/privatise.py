@@ -1,12 +1,12 @@
 """Privacy at the server: Poisson sampling before a round, and noise between the sum of its answers and its use.
 
-DP-FedAvg (McMahan et al. 2018, arXiv:1710.06963): each user's change is in the sum with an L2 norm of at most the clip;
-the sum gets Gaussian noise of z · clip, and is divided by the expected number of users, which tells nothing of the users
-who were drawn. The clip can follow a quantile of the changes' lengths (Andrew et al. 2021, arXiv:1905.03871). The sums
-of the closed form get noise once.
+DP-FedAvg (McMahan et al. 2018, arXiv:1710.06963): each user's change is in the sum with an L2 norm of at most the
+clip; the sum gets Gaussian noise of z · clip, and is divided by the expected number of users, which tells nothing of
+the users who were drawn. The clip can follow a quantile of the changes' lengths (Andrew et al. 2021,
+arXiv:1905.03871). The sums of the closed form get noise once.
 
-Noise is drawn in whole numbers, on the grid on which the sum is exact (federation/privacy/noise.py), so that no rounding
-of floating-point numbers tells of the data (Mironov 2012, doi:10.1145/2382196.2382264).
+Noise is drawn in whole numbers, on the grid on which the sum is exact (federation/privacy/noise.py), so that no
+rounding of floating-point numbers tells of the data (Mironov 2012, doi:10.1145/2382196.2382264).
 """
 
 import logging

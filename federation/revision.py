@@ -46,8 +46,8 @@ class OpenRun:
         require_sums(folder, setup.config.method, setup.config.method_row.summed)
         if setup.config.privacy.enabled:
             raise InputError(
-                f"{folder} was trained with epsilon = {setup.config.privacy.epsilon:g}: it keeps its sums with noise and "
-                "nothing of single users, so that none can be subtracted or replaced; train again"
+                f"{folder} was trained with epsilon = {setup.config.privacy.epsilon:g}: its sums have noise, and "
+                "nobody can be subtracted from them or replaced; train again"
             )
         state = State.load(folder)
         if state is None or state.chosen is None or not load_card(folder).get("finished"):

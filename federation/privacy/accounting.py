@@ -8,6 +8,7 @@ too small (Doroshenko et al. 2022, arXiv:2207.04380).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,12 +16,12 @@ from fedrec.data.errors import InputError
 
 RELATION = "add or remove one user"
 """The neighbouring relation of every claim."""
-LARGEST_NOISE = 1000.0
-"""The largest noise multiplier that is tried."""
+LARGEST_NOISE = 4096.0
+"""The largest noise multiplier: beyond it, numbers on the grid of sums leave the range of exact draws."""
 TOLERANCE = 1e-3
-"""The precision of a noise multiplier: it is too large by at most this."""
-SHORT = 1e-6
-"""The largest relative error of the noise's deviation on its grid, for which multipliers are enlarged."""
+"""The precision of a noise multiplier."""
+STEP = 1e-3
+"""The step on which privacy losses are rounded up."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,17 @@ class Releases:
         if not self.rounds and not self.statistics:
             return 0.0
         return _accountant().compose(self._event()).get_epsilon(delta)
+
+    def bound(self, delta: float) -> float:
+        """Compute an upper bound of the ε of these releases, at once."""
+        import dp_accounting as dp
+        from dp_accounting import rdp
+
+        return (
+            rdp.RdpAccountant(neighboring_relation=dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
+            .compose(self._event())
+            .get_epsilon(delta)
+        )
 
     def _event(self) -> Any:
         import dp_accounting as dp
@@ -71,33 +83,44 @@ def _accountant() -> Any:
     import dp_accounting as dp
     from dp_accounting import pld
 
-    return pld.PLDAccountant(dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    return pld.PLDAccountant(dp.NeighboringRelation.ADD_OR_REMOVE_ONE, STEP)
 
 
 def _least_noise(releases: Releases, name: str, epsilon: float, delta: float) -> float:
-    """Find the least noise multiplier of one kind."""
-    import dp_accounting as dp
+    """Find the least noise multiplier of one kind, rounded up to the tolerance.
 
-    bracket = dp.LowerEndpointAndGuess(0.05, 1.0)
-    try:
-        found = dp.calibrate_dp_mechanism(
-            _accountant,
-            lambda noise: replace(releases, **{name: noise})._event(),
-            epsilon,
-            delta,
-            bracket,
-            tol=TOLERANCE,
-        )
-    except Exception as error:
+    Rényi divergences, which are computed at once, give an upper end, and privacy loss distributions the answer below.
+    """
+    from scipy.optimize import brentq
+
+    def with_noise(noise: float) -> Releases:
+        return replace(releases, **{name: noise})
+
+    def too_much(noise: float) -> float:
+        return with_noise(noise).spent(delta) - epsilon
+
+    upper = _first(lambda noise: with_noise(noise).bound(delta) <= epsilon)
+    if upper is None:
         raise InputError(
-            f"setting epsilon = {epsilon:g}: no noise was found that keeps it ({error}); raise epsilon, or lower rounds"
-        ) from error
-    return round_up(found * (1 + SHORT))
+            f"setting epsilon = {epsilon:g}: no noise was found that keeps it, with multipliers up to "
+            f"{LARGEST_NOISE:g}; raise epsilon, or lower rounds"
+        )
+    lower = upper
+    while too_much(lower) <= 0:
+        lower *= 0.8
+    found = lower if lower == upper else brentq(too_much, lower, lower / 0.8, xtol=TOLERANCE / 4)
+    rounded = math.ceil(found / TOLERANCE) * TOLERANCE
+    return round(rounded if too_much(rounded) <= 0 else rounded + TOLERANCE, 9)
 
 
-def round_up(noise: float) -> float:
-    """Round a noise multiplier up to six digits behind the point."""
-    return math.ceil(noise * 1e6) / 1e6
+def _first(keeps: Callable[[float], bool]) -> float | None:
+    """Return the first of growing noise multipliers that keeps a bound."""
+    noise = 0.05
+    while not keeps(noise):
+        noise *= 1.2
+        if noise > LARGEST_NOISE:
+            return None
+    return noise
 
 
 def default_delta(users: int) -> float:

@@ -10,6 +10,7 @@ the mean of its group, the more, the more of its group's spread is noise and cha
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -101,21 +102,31 @@ class PairSums:
 
     def _pairs_of(self, history: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the counted pairs of a history, each once, with the weight at which it is closest: (p,), (p,)."""
-        places, weights = [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
-        for distance, weight in enumerate(self._weights, start=1):
-            if distance >= len(history):
-                break
-            first, second = history[:-distance], history[distance:]
-            found = self._gate.find(first, second)[first != second]
-            found = found[found >= 0]
-            places.append(found)
-            weights.append(np.full(len(found), weight))
-        found, closest = np.unique(np.concatenate(places), return_index=True)  # the first is the closest
-        return found, np.concatenate(weights)[closest]
+        places, distances = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+        for start in range(0, len(history), BLOCK):
+            first, second = _near(start, len(history), len(self._weights))
+            differ = history[first] != history[second]
+            first, second = first[differ], second[differ]
+            found = self._gate.find(history[first], history[second])
+            places.append(found[found >= 0])
+            distances.append((second - first)[found >= 0])
+        found, apart = np.concatenate(places), np.concatenate(distances)
+        order = np.lexsort((apart, found))
+        found, closest = np.unique(found[order], return_index=True)
+        return found, self._weights[apart[order][closest] - 1]
 
     def total(self) -> Statistics:
         """Return the counts so far."""
         return {PAIRS: self._counts}
+
+
+@lru_cache(maxsize=64)
+def _near(start: int, events: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of two events at most `reach` apart, the first of them in the block from `start`."""
+    first = np.repeat(np.arange(start, min(start + BLOCK, events)), reach)
+    second = first + np.tile(np.arange(1, reach + 1), len(first) // reach)
+    within = second < events
+    return first[within], second[within]
 
 
 def pair_bounds(gate: PairGate, kernel: DecayKernel, events: int, clip: float) -> NormBounds:

@@ -209,6 +209,6 @@ def check_catalogue(config: ClosedFormConfig, items: int) -> None:
     """Raise `InputError` if a table over N = `items` items is too large."""
     if config.features != "text" and items > MAX_ITEMS:
         raise InputError(
-            f"setting features = {config.features!r}: a table of {items:,} items is too large, at most {MAX_ITEMS:,} fit; "
-            "use features = 'text', whose sums do not grow with the catalogue"
+            f"setting features = {config.features!r}: a table of {items:,} items is too large, at most "
+            f"{MAX_ITEMS:,} fit; use features = 'text', whose sums do not grow with the catalogue"
         )
