@@ -48,7 +48,7 @@ _MEASURED = ("bytes_down", "bytes_up", "seconds", "clients_per_second")
 
 @dataclass(frozen=True, eq=False)
 class Privatiser:
-    """What a run does for its promise; without one, it samples by the run's seed and hands everything on."""
+    """What a run does for its guarantee; without one, it samples by the run's seed and hands everything on."""
 
     folder: Path
     config: RunConfig
@@ -56,7 +56,7 @@ class Privatiser:
 
     @classmethod
     def open(cls, folder: Path, config: RunConfig) -> "Privatiser":
-        """Open the ledger of a run. Raises `InputError` if a run with a promise has none."""
+        """Open the ledger of a run. Raises `InputError` if a run with a guarantee has none."""
         return cls(folder, config, Ledger.load(folder) if config.privacy.enabled else None)
 
     def sample(self, roster: Roster, round: int) -> np.ndarray:

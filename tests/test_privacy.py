@@ -49,7 +49,7 @@ def ledger_of(folder: Path) -> Ledger:
 
 
 def planned(noise: float = 1.0, rounds: int = 3, statistics: int = 1, population: int = 100) -> Ledger:
-    """A ledger with given noise, whose promise is what that noise keeps."""
+    """A ledger with given noise, whose guarantee is what that noise keeps."""
     plan = Releases(rounds, 0.1 if rounds else 0.0, noise if rounds else 0.0, statistics, noise if statistics else 0.0)
     return Ledger(plan.spent(1e-3), 1e-3, population, plan, clip=1.0, statistic_clip=1.0)
 
@@ -147,7 +147,7 @@ def test_nobody_drawn_is_released_as_noise(tmp_path: Path) -> None:
     assert (released.deltas["a"] != 0).all()
 
 
-def test_without_a_promise_everything_is_handed_on(tmp_path: Path) -> None:
+def test_without_a_guarantee_everything_is_handed_on(tmp_path: Path) -> None:
     total = total_of(5)
     assert Privatiser.open(tmp_path, small_config()).release_round(total, 1.0, {}) == (total, 0.0)
 
@@ -211,7 +211,7 @@ def test_a_ledger_is_the_same_after_a_file(tmp_path: Path) -> None:
     assert ledger_of(tmp_path) == ledger
 
 
-def test_a_ledger_spends_its_promise_and_no_more() -> None:
+def test_a_ledger_spends_its_budget_and_no_more() -> None:
     ledger = planned(rounds=2)
     assert ledger.spent == Spent(0.0, 0.0)
     one, both = ledger.with_round(), ledger.with_round().with_round()
@@ -231,7 +231,7 @@ def test_a_damaged_ledger_is_refused(tmp_path: Path, text: str) -> None:
 def test_a_lost_ledger_is_refused(toy: Path, tmp_path: Path) -> None:
     interrupted(toy, tmp_path / "run", small_config(**PRIVATE), after=2)
     (tmp_path / "run" / FILE).unlink()
-    with pytest.raises(InputError, match="privacy.json is missing; without it, what the run has spent is unknown"):
+    with pytest.raises(InputError, match=r"privacy\.json is missing; without it, what the run has spent is unknown"):
         begun(tmp_path / "run", toy, small_config(**PRIVATE), resume=True)
 
 
@@ -276,7 +276,7 @@ def killed(data: Path, out: Path, round: int, **changes: object) -> None:
 def test_a_kill_between_ledger_and_checkpoint_is_counted(
     toy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The ledger has the round that the checkpoint lacks. Resuming does not release it again: the promise holds."""
+    """The ledger has the round that the checkpoint lacks. Resuming does not release it again: the guarantee holds."""
     out = tmp_path / "run"
     killed(toy, out, 3, **PRIVATE)
     state = State.load(out)
@@ -300,7 +300,7 @@ def test_sums_that_a_kill_has_lost_are_not_released_again(toy: Path, tmp_path: P
 # ---- runs
 
 
-def test_a_private_run_keeps_its_promise_and_nothing_else(toy: Path, tmp_path: Path) -> None:
+def test_a_private_run_keeps_its_budget_and_nothing_else(toy: Path, tmp_path: Path) -> None:
     run = begun(tmp_path / "run", toy, small_config(**PRIVATE | {"method": "hybrid", "features": "pairs"}))
     ledger = run.card["privacy"]
     assert ledger["spent"]["epsilon"] <= 8.0
@@ -343,7 +343,7 @@ def test_nodes_of_a_private_run_answer_no_evaluation(toy: Path) -> None:
 def test_settings_that_would_let_more_leave_are_refused(changes: dict[str, object], remedy: str) -> None:
     with pytest.raises(InputError, match=remedy):
         small_config(**PRIVATE | changes)
-    small_config(**changes)  # the control: without a promise they are accepted
+    small_config(**changes)  # the control: without a guarantee they are accepted
 
 
 def test_a_start_is_carried_or_refused(toy: Path, tmp_path: Path) -> None:

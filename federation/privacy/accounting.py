@@ -1,4 +1,4 @@
-"""Accounting: the noise that keeps a promise, and what some releases have spent of it. `dp-accounting` computes both.
+"""Accounting: the noise that keeps a guarantee, and what some releases have spent of it. `dp-accounting` computes both.
 
 Neighbouring are two populations of which one has one user more. A release adds Gaussian noise to a sum over users to
 which each adds at most the clip in L2 norm. The noise multiplier is the noise's standard deviation over the clip.

@@ -9,7 +9,7 @@ from pydantic import ConfigDict
 
 @dataclass(frozen=True)
 class PrivacyConfig:
-    """What a run promises to its users, and how it keeps the promise."""
+    """What a run guarantees to its users, and how it keeps the guarantee."""
 
     __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
 
@@ -29,5 +29,5 @@ class PrivacyConfig:
 
     @property
     def enabled(self) -> bool:
-        """Whether the run makes a promise."""
+        """Whether the run gives a guarantee."""
         return self.epsilon > 0

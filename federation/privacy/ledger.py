@@ -1,4 +1,4 @@
-"""The ledger of a run: what it promises to its users, and what its releases have spent of that.
+"""The ledger of a run: what it guarantees to its users, and what its releases have spent of that.
 
 It is a file in the run's folder. A release is entered before its noise is drawn, and is on the disk before anything of
 it is used, so that a crash can make the ledger count a release that nobody saw, and never the other way round.
@@ -33,7 +33,7 @@ class Spent:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The promise of a run, the plan that keeps it, and the releases so far."""
+    """The guarantee of a run, the plan that keeps it, and the releases so far."""
 
     epsilon: float  # of the whole run, with what the run that it started from has spent
     delta: float  # likewise
