@@ -58,7 +58,7 @@ def _exchange_sums(grid: Grid, roster: Roster, state: State, setup: TrainingSetu
     else:
         by_node = dict(zip(report.nodes, map(Sums.of, report.updates), strict=True))
         RunSums(sums, by_node, _members(everyone, report, state.run)).save(log.folder)
-    state = replace(state, round=number, roster=everyone.fingerprint)
+    state = replace(state, round=number, roster=privatiser.remember(everyone))
     if "validation" not in config.reported:
         chosen = config.search_space.middle
         solution = setup.closed_form.solver(sums.statistics, deviation).solve(chosen)

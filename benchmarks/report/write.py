@@ -5,6 +5,7 @@ from pathlib import Path
 
 from benchmarks.report.document import CLOSING, OPENING, render_page, with_block
 from benchmarks.report.plots import Picture, pictures, save
+from benchmarks.report.privacy_plot import privacy_picture
 from benchmarks.report.sources import Results, read_results
 from fedrec.data.errors import InputError
 from fedrec.data.storage.atomic_files import replaced_file
@@ -47,6 +48,8 @@ def _texts(root: Path, results: Results) -> dict[Path, str]:
 def _pictures(results: Results) -> Iterator[Picture]:
     for result in results.benchmarks + results.ablations:
         yield from pictures(result)
+    if results.privacy:
+        yield privacy_picture(results.privacy)
 
 
 def _read(path: Path) -> str:
