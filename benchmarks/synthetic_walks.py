@@ -22,8 +22,10 @@ NEAR, SUCCESSORS = 20, 5
 TEXT_NOISE, FAITHFUL = 0.5, 0.6
 """The noise of a text around its taste, and the share of steps to a successor."""
 SHORTEST, LONGEST = 4, 12
+ZIPF = 50
+"""Items at the head of the popularity that are about equally popular."""
 PART = 20_000
-RANKED = 8_000
+RANKED = 4_000
 """Users who are ranked, the first ones."""
 
 
@@ -60,6 +62,12 @@ class Walks:
         return np.take_along_axis(near, chosen, axis=1)
 
     @cached_property
+    def _popularity(self) -> np.ndarray:
+        """The cumulated probabilities of items that are drawn from anywhere, by Zipf's law: (N,)."""
+        shares = 1 / (np.random.default_rng([self.seed, 5]).permutation(ITEMS) + ZIPF)
+        return np.cumsum(shares) / shares.sum() - 1e-12
+
+    @cached_property
     def ranked(self) -> Shard:
         """The first users, whose held-out items are ranked."""
         return self._part(0, min(RANKED, self.users))
@@ -73,10 +81,10 @@ class Walks:
         """Let some users walk. A part begins at a multiple of its largest size, so that users are the same in all."""
         generator = np.random.default_rng([self.seed, 4, start // PART])
         walks = np.empty((PART, LONGEST), dtype=np.int64)
-        walks[:, 0] = generator.integers(0, ITEMS, PART)
+        walks[:, 0] = np.searchsorted(self._popularity, generator.random(PART))
         for step in range(1, LONGEST):
             successor = self._successors[walks[:, step - 1], generator.integers(0, SUCCESSORS, PART)]
-            anywhere = generator.integers(0, ITEMS, PART)
+            anywhere = np.searchsorted(self._popularity, generator.random(PART))
             walks[:, step] = np.where(generator.random(PART) < FAITHFUL, successor, anywhere)
         lengths = generator.integers(SHORTEST, LONGEST + 1, PART)[:count]
         events = walks[:count][np.arange(LONGEST) < lengths[:, None]]

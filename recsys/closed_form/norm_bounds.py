@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,9 +54,12 @@ class NormBounds:
 
         Numbers that are rounded towards zero are not longer, so that the norm is within the bound without slack.
         """
-        length = norm(statistics)
-        factor = min(1.0, self.longest * (1 - ROUNDING) / length) if length else 0.0
+        factor = float(self.factors(np.array([norm(statistics)]))[0])
         return {name: (tensor * (factor / self.unit)).trunc_().mul_(self.unit) for name, tensor in statistics.items()}
+
+    def factors(self, lengths: np.ndarray) -> np.ndarray:
+        """Compute the factors, at most 1, that scale statistics of some lengths down to the largest norm."""
+        return np.minimum(1.0, self.longest * (1 - ROUNDING) / np.maximum(lengths, np.finfo(float).tiny))
 
 
 Bounds = SumBounds | NormBounds

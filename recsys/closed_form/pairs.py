@@ -10,7 +10,6 @@ the mean of its group, the more, the more of its group's spread is noise and cha
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -24,6 +23,8 @@ from fedrec.recsys.closed_form.statistics import Statistics
 PAIRS = "pairs"
 BLOCK = 1024
 """Items whose texts are compared at a time."""
+EVENTS = 2**16
+"""Events whose pairs are counted at a time."""
 LIKENESS_UNIT = 2.0**20
 """Likenesses are multiples of 1 / `LIKENESS_UNIT`, so that two processors rank the neighbours of an item alike."""
 GROUPS = 40
@@ -84,49 +85,59 @@ def _nearest(start: int, vectors: Tensor, count: int) -> tuple[np.ndarray, np.nd
 
 
 class PairSums:
-    """The counts of pairs over some histories; each history's are clipped, if there are bounds to clip to."""
+    """The counts of pairs over some histories; each history's are clipped, if there are bounds to clip to.
+
+    Histories wait, and are counted together. A history adds the same numbers in any company.
+    """
 
     def __init__(self, gate: PairGate, kernel: DecayKernel, clipped: NormBounds | None) -> None:
         self._gate, self._weights, self._clipped = gate, kernel.weights, clipped
-        self._counts = torch.zeros(len(gate), dtype=torch.float64)
+        self._counts = np.zeros(len(gate))
+        self._waiting: list[np.ndarray] = []
+        self._events = 0
 
     def add(self, history: np.ndarray) -> None:
         """Add a history of rows, oldest first."""
         check_rows(history, self._gate.items)
-        places, weights = self._pairs_of(history.astype(np.int64))
-        if not len(places):
-            return
-        counts = {PAIRS: torch.from_numpy(weights)}
-        added = self._clipped.clip(counts) if self._clipped else counts
-        self._counts[torch.from_numpy(places)] += added[PAIRS]
-
-    def _pairs_of(self, history: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the counted pairs of a history, each once, with the weight at which it is closest: (p,), (p,)."""
-        places, distances = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
-        for start in range(0, len(history), BLOCK):
-            first, second = _near(start, len(history), len(self._weights))
-            differ = history[first] != history[second]
-            first, second = first[differ], second[differ]
-            found = self._gate.find(history[first], history[second])
-            places.append(found[found >= 0])
-            distances.append((second - first)[found >= 0])
-        found, apart = np.concatenate(places), np.concatenate(distances)
-        order = np.lexsort((apart, found))
-        found, closest = np.unique(found[order], return_index=True)
-        return found, self._weights[apart[order][closest] - 1]
+        self._waiting.append(history)
+        self._events += len(history)
+        if self._events >= EVENTS:
+            self._flush()
 
     def total(self) -> Statistics:
         """Return the counts so far."""
-        return {PAIRS: self._counts}
+        self._flush()
+        return {PAIRS: torch.from_numpy(self._counts)}
 
+    def _flush(self) -> None:
+        """Count the pairs of the waiting histories."""
+        if not self._waiting:
+            return
+        owners, places, weights = self._closest()
+        if self._clipped:
+            lengths = np.sqrt(np.bincount(owners, weights**2, len(self._waiting)))
+            factors = self._clipped.factors(lengths)[owners]
+            weights = np.trunc(weights * factors / self._clipped.unit) * self._clipped.unit
+        self._counts += np.bincount(places, weights, len(self._gate))
+        self._waiting, self._events = [], 0
 
-@lru_cache(maxsize=64)
-def _near(start: int, events: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the places of two events at most `reach` apart, the first of them in the block from `start`."""
-    first = np.repeat(np.arange(start, min(start + BLOCK, events)), reach)
-    second = first + np.tile(np.arange(1, reach + 1), len(first) // reach)
-    within = second < events
-    return first[within], second[within]
+    def _closest(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the counted pairs of each waiting history, each once, with the weight at which it is closest.
+
+        They are histories, places of pairs, and weights: (p,) each, in the order of histories and places.
+        """
+        lengths = np.array([len(history) for history in self._waiting])
+        items = np.concatenate(self._waiting).astype(np.int64)
+        owner = np.repeat(np.arange(len(lengths)), lengths)
+        found = [np.zeros((2, 0), dtype=np.int64)]
+        for distance in range(1, min(len(self._weights), int(lengths.max()) - 1) + 1):
+            first = np.flatnonzero((owner[distance:] == owner[:-distance]) & (items[distance:] != items[:-distance]))
+            places = self._gate.find(items[first], items[first + distance])
+            keys = owner[first] * len(self._gate) + places
+            found.append(np.stack([keys, np.full_like(keys, distance)])[:, places >= 0])
+        keys, distances = np.concatenate(found, axis=1)
+        keys, closest = np.unique(keys, return_index=True)  # the first of a pair is its closest
+        return keys // len(self._gate), keys % len(self._gate), self._weights[distances[closest] - 1]
 
 
 def pair_bounds(gate: PairGate, kernel: DecayKernel, events: int, clip: float) -> NormBounds:
