@@ -180,7 +180,7 @@ def _train(grid: Grid, run: TrainingRun, observe: Observer) -> None:
     if not state.best_round:
         raise InputError(f"no round was answered and validated; {out}/{round_log.FILE} names every refused node")
     # evaluate the best round, as it is served
-    served = _served(out, setup, state)
+    served = _served(out, setup, state) if config.reported else state
     metrics = {split: _evaluate(grid, roster, served, split, config) for split in config.reported}
     # write
     card = load_card(out) | {"finished": True, "rounds": state.round, "best_round": state.best_round}

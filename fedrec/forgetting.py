@@ -50,7 +50,7 @@ def setup_of(folder: Path, card: Mapping[str, Any], dataset: Dataset) -> Trainin
     """Return the setup of a run on a dataset. Raises `InputError` if its method keeps no sums, or if the encoder has
     other weights."""
     setup = TrainingSetup(dataset, from_nested(card["config"]))
-    require_sums(folder, setup.config.method, setup.config.method_row.summed)
+    require_sums(folder, setup.config)
     if setup.encoder.sha256 != card["encoder"]["sha256"]:
         raise InputError(f"{folder} was trained with other weights of {setup.encoder.name}; restore them")
     return setup

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from fedrec.federation.privacy.accounting import Releases
 from fedrec.federation.privacy.audit import audit_release, draw_canaries
 from fedrec.federation.privacy.ledger import FILE, Ledger, Spent
 from fedrec.federation.privatise import Privatiser, add_noise
+from fedrec.federation.revision import OpenRun
 from fedrec.federation.run_statistics import FOLDER, MEMBERS
 from fedrec.federation.setup import TrainingSetup
 from fedrec.federation.training_run import METRICS, open_run, train
@@ -358,6 +360,18 @@ def test_a_start_is_carried_or_refused(toy: Path, tmp_path: Path) -> None:
     assert run.card["privacy"]["start"] == before
     assert before["epsilon"] < run.card["privacy"]["spent"]["epsilon"] <= 20.0
     assert run.card["privacy"]["spent"]["delta"] == pytest.approx(2e-3)
+
+
+def test_nobody_can_be_subtracted_from_sums_with_noise(toy: Path, tmp_path: Path) -> None:
+    for name, settings_of_run, refused in (("private", PAIRS, True), ("open", PAIRS | {"epsilon": 0.0}, False)):
+        config = small_config(**settings_of_run)
+        begun(tmp_path / name, toy, config)
+        with (
+            pytest.raises(InputError, match="no user can be subtracted from them or replaced")
+            if refused
+            else nullcontext()
+        ):
+            OpenRun.load(tmp_path / name, TrainingSetup(Dataset.open(toy), config))
 
 
 def test_noise_is_as_wide_as_asked() -> None:

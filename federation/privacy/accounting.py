@@ -109,8 +109,10 @@ def _least_noise(releases: Releases, name: str, epsilon: float, delta: float) ->
     while too_much(lower) <= 0:
         lower *= 0.8
     found = lower if lower == upper else brentq(too_much, lower, lower / 0.8, xtol=TOLERANCE / 4)
-    rounded = math.ceil(found / TOLERANCE) * TOLERANCE
-    return round(rounded if too_much(rounded) <= 0 else rounded + TOLERANCE, 9)
+    steps = math.ceil(found / TOLERANCE)
+    while too_much(steps * TOLERANCE) > 0:
+        steps += 1
+    return steps * TOLERANCE
 
 
 def _first(keeps: Callable[[float], bool]) -> float | None:

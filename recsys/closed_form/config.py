@@ -9,6 +9,7 @@ from pydantic import ConfigDict
 from fedrec.recsys.closed_form.contexts import DecayKernel
 
 Penalty = Annotated[float, Interval(gt=0, le=1e12)]
+Weight = Annotated[float, Interval(ge=0, le=1e12)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 
 
@@ -34,7 +35,7 @@ class ClosedFormConfig:
     """Weight of the events after a target, relative to those before it, while fitting. Above 0 for short histories."""
     pair_neighbours: Annotated[int, Ge(1)] = 20
     """Of features pairs: the neighbours by text with which an item is counted."""
-    pair_priors: Annotated[tuple[Share | Penalty, ...], MinLen(1)] = (0.0, 3.0, 10.0)
+    pair_priors: Annotated[tuple[Weight, ...], MinLen(1)] = (0.0, 3.0, 10.0)
     """Of features pairs: weights of the texts' likeness beside the counts, to choose from on validation. Without
     validation, the middle one is taken."""
     statistic_events: Annotated[int, Ge(2)] = 4096
