@@ -155,7 +155,7 @@ def add_noise(sums: Adapter, deviation: float, unit: float) -> Adapter:
     noised = {}
     for name, tensor in sums.items():
         noise = torch.from_numpy(draw_gaussian(tensor.numel(), variance)).view(tensor.shape)
-        noised[name] = tensor.double() + noise * unit
+        noised[name] = tensor.double() + noise.double() * unit  # an int64 tensor times a float would be float32
     return noised
 
 

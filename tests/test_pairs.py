@@ -86,11 +86,11 @@ def test_sums_that_no_users_have_are_refused() -> None:
 
 def test_counts_go_to_the_mean_as_noise_grows() -> None:
     generator = np.random.default_rng(0)
-    rates = generator.gamma(0.5, 40.0, 400)
-    likeness, counts = generator.random(400), generator.poisson(rates).astype(float)
+    rates = generator.gamma(0.5, 40.0, 8000)
+    likeness, counts = generator.random(8000), generator.poisson(rates).astype(float)
     errors = []
     for deviation in (0.0, 20.0, 1000.0):
-        noised = counts + deviation * generator.normal(size=400)
+        noised = counts + deviation * generator.normal(size=8000)
         shrunken = shrink(torch.from_numpy(noised), likeness, deviation).numpy()
         errors.append(np.abs(shrunken - counts).mean())
         assert np.square(shrunken - rates).mean() <= np.square(noised - rates).mean(), "closer than the noised counts"
