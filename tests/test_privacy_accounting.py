@@ -48,7 +48,7 @@ def test_published_figures_of_dp_sgd(noise: float, epochs: int, published: float
     """TensorFlow Privacy's tutorial on MNIST (60,000 examples, batches of 256, δ = 10⁻⁵), by Rényi divergences, which
     claim somewhat more than privacy loss distributions."""
     spent = Releases(epochs * 60_000 // 256, 256 / 60_000, noise, 0, 0.0).spent(1e-5)
-    assert 0.75 * published < spent <= published
+    assert 0.7 * published < spent <= published
 
 
 def test_both_kinds_of_releases_spend_no_more_than_the_whole() -> None:
