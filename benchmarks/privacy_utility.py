@@ -27,7 +27,7 @@ from fedrec.federation.privatise import add_noise
 from fedrec.federation.setup import TrainingSetup
 from fedrec.recsys.closed_form.statistics import Statistics
 from fedrec.recsys.environment import environment_info
-from fedrec.recsys.evaluation.evaluate import rank_all_users, ranking_metrics
+from fedrec.recsys.evaluation.ranking import metric_means, metric_sums, rank
 from fedrec.recsys.hardware import parallel_map
 from fedrec.recsys.training.closed_form import WEIGHTS, ClosedFormMethod
 
@@ -155,7 +155,8 @@ class Bench:
             contexts.eliminate_zeros()
             return torch.from_numpy(contexts @ weights)
 
-        return ranking_metrics(rank_all_users(score, self.world.ranked, "test"))["ndcg@10"]
+        ranked = self.world.ranked
+        return metric_means(metric_sums(rank(score, ranked, range(len(ranked)), "test").ranks))["ndcg@10"]
 
 
 def _method(world: World, config: RunConfig) -> ClosedFormMethod:
