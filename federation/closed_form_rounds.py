@@ -21,7 +21,7 @@ from fedrec.federation.privatise import Privatiser
 from fedrec.federation.roster import Roster
 from fedrec.federation.round_log import RoundLog
 from fedrec.federation.rounds import SCORE, Stopwatch, round_metrics
-from fedrec.federation.run_statistics import RunSums, Sums, load_total, save_total
+from fedrec.federation.run_statistics import RunSums, Sums, has_total, load_total, save_total
 from fedrec.federation.sampling import sample_clients
 from fedrec.federation.setup import TrainingSetup
 from fedrec.recsys.training.hybrid import split_adapter
@@ -42,30 +42,42 @@ def run(grid: Grid, roster: Roster, state: State, setup: TrainingSetup, log: Rou
 
 
 def _exchange_sums(grid: Grid, roster: Roster, state: State, setup: TrainingSetup, log: RoundLog) -> State:
-    """Request the sums of all users, add them up, and save them in the run's folder."""
-    watch, number, config = Stopwatch(), state.round + 1, setup.config
+    """Save the sums of all users in the run's folder, and without validation solve them.
+
+    Sums with noise that a run has saved, and not solved before it was killed, are not requested again.
+    """
+    watch, config = Stopwatch(), setup.config
     everyone = with_new_nodes(grid, roster, set(map(int, roster.nodes)), config)
-    order = Order(number, np.arange(len(everyone)), run=state.run)
-    orders, bounds = orders_per_node(everyone, order), setup.closed_form.bounds
-    report = request_updates(grid, wire.STATISTICS, orders, {}, config, bounds)
-    total, privatiser = aggregate(report.updates, config.server.aggregation), Privatiser.open(log.folder, config)
+    privatiser, report, found = Privatiser.open(log.folder, config), RoundReport(), {"users": len(everyone)}
+    if not (privatiser.has_released_sums and has_total(log.folder)):
+        report, sums = _request_sums(grid, everyone, state, setup, privatiser)
+        found["clients_without_examples"] = sums.users - sums.learners
+    state = replace(state, round=state.round + 1, roster=privatiser.remember(everyone))
+    if "validation" not in config.reported:
+        chosen, deviation = config.search_space.middle, privatiser.deviation(setup.closed_form.clipped)
+        solution = setup.closed_form.solver(load_total(log.folder).statistics, deviation).solve(chosen)
+        state = state.with_candidate(_beside(state, solution), chosen, 0.0)
+    _record(state, log, watch, report, found)
+    return state
+
+
+def _request_sums(
+    grid: Grid, everyone: Roster, state: State, setup: TrainingSetup, privatiser: Privatiser
+) -> tuple[RoundReport, Sums]:
+    """Request the sums of all users, add them up, and save them: with noise only the total."""
+    config, folder = setup.config, privatiser.folder
+    order, bounds = Order(state.round + 1, np.arange(len(everyone)), run=state.run), setup.closed_form.bounds
+    report = request_updates(grid, wire.STATISTICS, orders_per_node(everyone, order), {}, config, bounds)
+    total = aggregate(report.updates, config.server.aggregation)
     if total is None:
         raise InputError("no node answered with its sums; bring the nodes back and resume")
-    total, deviation = privatiser.release_statistics(total, setup.closed_form.clipped)
-    sums = Sums.of(total)
+    sums = Sums.of(privatiser.release_statistics(total, setup.closed_form.clipped))
     if privatiser.ledger:
-        save_total(log.folder, sums)  # of single nodes and users, nothing is kept: it has no noise
+        save_total(folder, sums)  # of single nodes and users, nothing is kept: it has no noise
     else:
         by_node = dict(zip(report.nodes, map(Sums.of, report.updates), strict=True))
-        RunSums(sums, by_node, _members(everyone, report, state.run)).save(log.folder)
-    state = replace(state, round=number, roster=privatiser.remember(everyone))
-    if "validation" not in config.reported:
-        chosen = config.search_space.middle
-        solution = setup.closed_form.solver(sums.statistics, deviation).solve(chosen)
-        state = state.with_candidate(_beside(state, solution), chosen, 0.0)
-    without_examples = {"clients_without_examples": sums.users - sums.learners}
-    _record(state, log, watch, report, {"users": len(everyone), **without_examples})
-    return state
+        RunSums(sums, by_node, _members(everyone, report, state.run)).save(folder)
+    return report, sums
 
 
 def _members(roster: Roster, report: RoundReport, run: str) -> Members:

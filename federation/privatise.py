@@ -101,21 +101,28 @@ class Privatiser:
         next_clip = min(largest, clip * math.exp(-CLIP_RATE * (min(max(unclipped, 0.0), 1.0) - quantile)))
         return split_noise(noise, deviation), max(next_clip, largest * 2.0**-20)
 
-    def release_statistics(self, total: Update, clipped: NormBounds | None) -> tuple[Update, float]:
-        """Return the closed form's sums as the server may use them, and the standard deviation of the noise in them.
+    def release_statistics(self, total: Update, clipped: NormBounds | None) -> Update:
+        """Return the closed form's sums as the server may use them.
 
         `clipped` are the bounds to which the nodes have clipped each user's statistics. The number of learners becomes
         that of all users.
         """
         ledger = self._entered("statistics")
         if ledger is None:
-            return total, 0.0
+            return total
         if clipped is None:
-            raise TypeError("statistics that are not clipped cannot be released with noise")
-        deviation = ledger.plan.statistic_noise * clipped.longest
-        noised = add_noise(total.deltas, deviation, clipped.unit)
-        everyone = ledger.population
-        return replace(total, users=everyone, deltas=noised, sums={"learners": float(everyone)}), deviation
+            raise TypeError("sums that are not clipped cannot be released with noise")
+        noised, everyone = add_noise(total.deltas, self.deviation(clipped), clipped.unit), ledger.population
+        return replace(total, users=everyone, deltas=noised, sums={"learners": float(everyone)})
+
+    def deviation(self, clipped: NormBounds | None) -> float:
+        """Return the standard deviation of the noise in the closed form's sums."""
+        return self.ledger.plan.statistic_noise * clipped.longest if self.ledger and clipped else 0.0
+
+    @property
+    def has_released_sums(self) -> bool:
+        """Whether the closed form's sums are in the ledger already."""
+        return bool(self.ledger and self.ledger.statistics)
 
     def _entered(self, kind: str) -> Ledger | None:
         """Enter a release into the ledger, and save it. Raises `InputError` if the plan has none left."""

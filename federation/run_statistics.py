@@ -103,6 +103,11 @@ def save_total(run: Path, total: Sums) -> None:
         total.save(folder / TOTAL)
 
 
+def has_total(run: Path) -> bool:
+    """Whether the total of a run is saved."""
+    return (run / FOLDER / TOTAL).is_file()
+
+
 def load_total(run: Path) -> Sums:
     """Read the total of a run. Raises `InputError` if there is none."""
     return Sums.load(run / FOLDER / TOTAL)

@@ -24,7 +24,7 @@ from fedrec.federation.messages import Order, OrderRefused
 from fedrec.federation.node import Node
 from fedrec.federation.privacy.ledger import FILE, Ledger, Spent
 from fedrec.federation.revision import OpenRun
-from fedrec.federation.run_statistics import FOLDER, MEMBERS
+from fedrec.federation.run_statistics import FOLDER, MEMBERS, load_total
 from fedrec.federation.setup import TrainingSetup
 from fedrec.federation.training_run import METRICS, open_run, train
 from fedrec.recsys.recommender import CARD
@@ -84,21 +84,25 @@ def interrupted(data: Path, out: Path, config: RunConfig, after: int) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from fedrec.federation import checkpoint
+from fedrec.federation import checkpoint, closed_form_rounds
 from tests.support.toy_world import begun, small_config
 
-def save(state, folder, whole=checkpoint.State.save):
-    if state.round == int(sys.argv[3]):
-        os.kill(os.getpid(), signal.SIGKILL)  # the ledger is written, and the noised model is not
-    whole(state, folder)
+place, name = {"state": (checkpoint.State, "save"), "sums": (closed_form_rounds, "save_total")}[sys.argv[4]]
 
-checkpoint.State.save = save
-begun(Path(sys.argv[2]), Path(sys.argv[1]), small_config(**eval(sys.argv[4])))
+def save(*arguments, whole=getattr(place, name)):
+    if name == "save_total" or arguments[0].round == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)  # the ledger is written, and what it counts is not
+    whole(*arguments)
+
+setattr(place, name, save)
+begun(Path(sys.argv[2]), Path(sys.argv[1]), small_config(**eval(sys.argv[5])))
 """
 
 
-def killed(data: Path, out: Path, round: int, **changes: object) -> None:
-    command = [sys.executable, "-c", KILLED, str(data), str(out), str(round), repr(changes)]
+def killed(data: Path, out: Path, moment: tuple[int, str], **changes: object) -> None:
+    """Train in a process that is killed before it saves the state of a round, or the sums."""
+    round, saved = moment
+    command = [sys.executable, "-c", KILLED, str(data), str(out), str(round), saved, repr(changes)]
     place = Path(__file__).parent.parent
     done = subprocess.run(command, cwd=place, env=os.environ | {"PYTHONPATH": str(place)}, check=False)
     assert done.returncode == -signal.SIGKILL
@@ -109,7 +113,7 @@ def test_a_kill_between_ledger_and_checkpoint_is_counted(
 ) -> None:
     """The ledger has the round that the checkpoint lacks. Resuming does not release it again: the guarantee holds."""
     out = tmp_path / "run"
-    killed(toy, out, 3, **PRIVATE)
+    killed(toy, out, (3, "state"), **PRIVATE)
     state = State.load(out)
     assert state
     assert (state.round, ledger_of(out).rounds) == (2, 3)
@@ -122,10 +126,19 @@ def test_a_kill_between_ledger_and_checkpoint_is_counted(
 
 def test_sums_that_a_kill_has_lost_are_not_released_again(toy: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    killed(toy, out, 1, **PAIRS)
+    killed(toy, out, (1, "sums"), **PAIRS)
     assert ledger_of(out).statistics == 1
     with pytest.raises(InputError, match="a second release would overspend"):
         begun(out, toy, small_config(**PAIRS), resume=True)
+
+
+def test_sums_that_were_saved_before_a_kill_are_solved(toy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    killed(toy, out, (1, "state"), **PAIRS)
+    before = load_total(out).statistics["pairs"]
+    run = begun(out, toy, small_config(**PAIRS), resume=True)
+    assert torch.equal(load_total(out).statistics["pairs"], before), "the noise is not drawn again"
+    assert run.card["privacy"]["statistics"] == 1
 
 
 def test_a_private_run_keeps_its_budget_and_nothing_else(toy: Path, tmp_path: Path) -> None:
