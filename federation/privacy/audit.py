@@ -11,7 +11,6 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-CONFIDENCE = 0.95
 LARGEST_EPSILON = 200.0
 """The largest ε that an audit tells from a larger one."""
 
@@ -22,15 +21,15 @@ def draw_canaries(count: int, numbers: int, length: float, generator: np.random.
     return length * directions / np.linalg.norm(directions, axis=1, keepdims=True)
 
 
-def audit_release(release: np.ndarray, canaries: np.ndarray, delta: float) -> float:
-    """Estimate a lower bound, at 95 % confidence, for the ε of a release (d,) that has canaries (k, d) in it.
+def audit_release(release: np.ndarray, canaries: np.ndarray, delta: float, confidence: float = 0.95) -> float:
+    """Estimate a lower bound, at a confidence, for the ε of a release (d,) that has canaries (k, d) in it.
 
     The cosines with the canaries are fitted by a normal distribution; its mean is taken at the lower end of its
     confidence interval, and its distance from N(0, 1/d) is that of a Gaussian mechanism.
     """
     lengths = np.linalg.norm(canaries, axis=1) * np.linalg.norm(release)
     cosines = canaries @ release / lengths
-    margin = norm.ppf(CONFIDENCE) * cosines.std(ddof=1) / math.sqrt(len(cosines))
+    margin = norm.ppf(confidence) * cosines.std(ddof=1) / math.sqrt(len(cosines))
     return gaussian_epsilon(float(cosines.mean() - margin) * math.sqrt(len(release)), delta)
 
 
