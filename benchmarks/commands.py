@@ -94,6 +94,19 @@ def bench_secure(
     print(json.dumps(figures, indent=2)) if as_json else printing.show_secure(found)
 
 
+@bench_app.command("privacy")
+def bench_privacy(
+    data: Annotated[list[Path] | None, typer.Option(help="A prepared folder; repeatable.")] = None,
+    users: Annotated[int, typer.Option(min=1, help="Users of the synthetic federation.")] = 1_000_000,
+    out: Annotated[Path, typer.Option(help="Folder of what is measured already.")] = Path("runs/privacy"),
+) -> None:
+    """Measure NDCG@10 of the closed form over pairs against ε, on prepared data and on a synthetic federation."""
+    from benchmarks.privacy_utility import measure
+
+    figures = measure({folder.name: folder for folder in data or ()}, users, out)
+    print(json.dumps(figures | {"command": " ".join(["fedrec", *sys.argv[1:]])}, indent=2))
+
+
 @app.command("reproduce")
 def reproduce_command(
     name: Annotated[str, typer.Argument(help="A benchmark: benchmarks/NAME.toml.")],

@@ -37,6 +37,7 @@ class State:
     roster: str = ""  # fingerprint of the users that could be asked last
     chosen: Hyperparameters | None = None  # of the closed form in `best`
     trials: tuple[Trial, ...] = ()  # the candidates of the closed form so far
+    clip: float = 0.0  # of the next round, if it adapts; 0: that of the settings
 
     @classmethod
     def start(cls, adapter: Adapter, config: ServerConfig) -> "State":
@@ -73,7 +74,7 @@ class State:
             for part in _PARTS
             for name, tensor in getattr(self, part).items()
         }
-        numbers = {name: getattr(self, name) for name in ("round", "best_round", "best_score", "run", "roster")}
+        numbers = {name: getattr(self, name) for name in ("round", "best_round", "best_score", "run", "roster", "clip")}
         if self.chosen:
             numbers |= {"chosen": self.chosen.as_record(), "trials": [asdict(trial) for trial in self.trials]}
         with replaced_file(folder / STATE) as path:

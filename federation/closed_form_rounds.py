@@ -22,11 +22,11 @@ from fedrec.federation.config import RunConfig
 from fedrec.federation.exchange import RoundReport, orders_per_node, request_updates
 from fedrec.federation.members import Members, marks_of
 from fedrec.federation.messages import Order
-from fedrec.federation.privatise import privatise
+from fedrec.federation.privatise import Privatiser
 from fedrec.federation.roster import Roster
 from fedrec.federation.round_log import RoundLog
 from fedrec.federation.rounds import SCORE, Stopwatch, round_metrics
-from fedrec.federation.run_statistics import RunSums, Sums, load_total
+from fedrec.federation.run_statistics import RunSums, Sums, has_total, load_total, save_total
 from fedrec.federation.sampling import sample_clients
 from fedrec.federation.served import Served
 from fedrec.federation.setup import TrainingSetup
@@ -58,29 +58,48 @@ def validation_before(folder: Path, config: RunConfig) -> dict[str, float]:
 
 
 def _exchange_sums(grid: Grid, roster: Roster, state: State, setup: TrainingSetup, log: RoundLog) -> State:
-    """Request the sums of all users, add them up, and save them in the run's folder; solve them for what validation has
-    chosen or, if it does not choose, for the middle of the search space."""
+    """Request the sums of all users, and save them in the run's folder; solve them for what validation has chosen, or
+    for the middle of the search space if it does not choose.
+
+    Sums with noise that a run has saved, and not solved before it was killed, are not requested again.
+    """
     watch, config = Stopwatch(), setup.config
     number = next(number for number in config.summing_rounds if number > state.round)
     everyone = with_new_nodes(grid, roster, set(map(int, roster.nodes)), config)
-    order = Order(number, np.arange(len(everyone)), run=state.run)
-    orders, bounds = orders_per_node(everyone, order), setup.closed_form.bounds
-    report = request_updates(grid, wire.STATISTICS, orders, {}, config, bounds)
-    total = privatise(aggregate(report.updates), config, number)
-    if total is None:
-        raise InputError("no node answered with its sums; bring the nodes back and resume")
-    sums = Sums.of(total)
-    apart = not config.secure_aggregation.secure
-    by_node = dict(zip(report.nodes, map(Sums.of, report.updates), strict=True)) if apart else {}
-    RunSums(sums, by_node, _members(everyone, report, state.run)).save(log.folder)
-    state = replace(state, round=number, roster=everyone.fingerprint)
+    privatiser, report, found = Privatiser.open(log.folder, config), RoundReport(), {"users": len(everyone)}
+    if privatiser.has_released_sums and has_total(log.folder):
+        sums = load_total(log.folder)
+    else:
+        order = Order(number, np.arange(len(everyone)), run=state.run)
+        report, sums = _request_sums(grid, everyone, order, setup, privatiser)
+        found["clients_without_examples"] = sums.users - sums.learners
+    state = replace(state, round=number, roster=privatiser.remember(everyone))
     if state.chosen or not config.validated:
         chosen = state.chosen or config.search_space.middle
-        solution = setup.closed_form.solver(sums.statistics).solve(chosen)
+        deviation = privatiser.deviation(setup.closed_form.clipped)
+        solution = setup.closed_form.solver(sums.statistics, deviation).solve(chosen)
         state = state.with_solution(_beside(state, solution), chosen)
-    without_examples = {"clients_without_examples": sums.users - sums.learners}
-    _record(state, log, watch, report, {"users": len(everyone), **without_examples})
+    _record(state, log, watch, report, found)
     return state
+
+
+def _request_sums(
+    grid: Grid, everyone: Roster, order: Order, setup: TrainingSetup, privatiser: Privatiser
+) -> tuple[RoundReport, Sums]:
+    """Request the sums of all users, add them up, and save them: with noise only the total."""
+    config, folder, bounds = setup.config, privatiser.folder, setup.closed_form.bounds
+    report = request_updates(grid, wire.STATISTICS, orders_per_node(everyone, order), {}, config, bounds)
+    total = aggregate(report.updates)
+    if total is None:
+        raise InputError("no node answered with its sums; bring the nodes back and resume")
+    sums = Sums.of(privatiser.release_statistics(total, setup.closed_form.clipped))
+    if privatiser.ledger:
+        save_total(folder, sums)  # of single nodes and users, nothing is kept: it has no noise
+        return report, sums
+    apart = not config.secure_aggregation.secure
+    by_node = dict(zip(report.nodes, map(Sums.of, report.updates), strict=True)) if apart else {}
+    RunSums(sums, by_node, _members(everyone, report, order.run)).save(folder)
+    return report, sums
 
 
 def _members(roster: Roster, report: RoundReport, run: str) -> Members:

@@ -12,6 +12,7 @@ from fedrec.data.errors import InputError
 from fedrec.federation.choices import KeyOf
 from fedrec.federation.methods import METHODS, Method
 from fedrec.federation.optimisers import ServerConfig
+from fedrec.federation.privacy.config import PrivacyConfig
 from fedrec.federation.secure_aggregation.config import SecureAggregationConfig
 from fedrec.federation.secure_aggregation.group import SMALLEST
 from fedrec.recsys.card import RENAMED_SETTINGS
@@ -77,6 +78,7 @@ class RunConfig:
     closed_form: ClosedFormConfig = field(default_factory=ClosedFormConfig)
     baseline: FederatedBaselineConfig = field(default_factory=FederatedBaselineConfig)
     secure_aggregation: SecureAggregationConfig = field(default_factory=SecureAggregationConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
 
     @property
     def method_row(self) -> Method:
@@ -140,8 +142,20 @@ class RunConfig:
 
     @property
     def rankable(self) -> tuple[str, ...]:
-        """The splits that nodes rank: no client sees their items before the final sums."""
-        return ("test", "validation")[: self.held_out]
+        """The splits that nodes rank: no client sees their items before the final sums. Under differential privacy
+        there are none, since metrics carry no noise."""
+        return () if self.privacy.enabled else ("test", "validation")[: self.held_out]
+
+    @property
+    def reported(self) -> tuple[str, ...]:
+        """The splits that nodes rank at the end of the run: none under differential privacy, since metrics carry no
+        noise."""
+        return () if self.privacy.enabled else self.measured
+
+    @property
+    def statistic_clip(self) -> float:
+        """The clip of a user's statistics; 0: not clipped."""
+        return self.privacy.statistic_clip if self.privacy.enabled else 0.0
 
     @property
     def final_held_out(self) -> int:
@@ -159,7 +173,15 @@ class RunConfig:
         return f"{'final_held_out' if self.final_sums else 'held_out'} = {self.final_held_out}"
 
 
-Section = ModelConfig | FitConfig | ServerConfig | ClosedFormConfig | FederatedBaselineConfig | SecureAggregationConfig
+Section = (
+    ModelConfig
+    | FitConfig
+    | ServerConfig
+    | ClosedFormConfig
+    | FederatedBaselineConfig
+    | SecureAggregationConfig
+    | PrivacyConfig
+)
 _SECTIONS = {item.name: item.default_factory for item in fields(RunConfig) if is_dataclass(item.default_factory)}
 _LISTS = {item.name for kind in _SECTIONS.values() for item in fields(kind) if isinstance(item.default, tuple)}
 """The settings that are lists; in a flat table their values are separated by commas."""
@@ -225,16 +247,23 @@ def _check_combination(config: RunConfig) -> None:
         raise InputError(f"setting held_out = {config.held_out}: {method} is only evaluated; leave held_out at 2")
     if config.bits < 32 and not row.quantisable:
         raise InputError(f"setting bits = {config.bits}: {method} sends numbers as they are; leave bits at 32")
-    if config.bits < 32 and row.summed and config.closed_form.features == "ids":
-        raise InputError(f"setting bits = {config.bits}: sums over ids are sent as they are; leave bits at 32")
+    if config.bits < 32 and row.summed and (features := config.closed_form.features) != "text":
+        raise InputError(f"setting bits = {config.bits}: sums over {features} are sent as they are; leave bits at 32")
+    if config.privacy.enabled:
+        _check_privacy(config)
     _check_final_sums(config)
     _check_aggregation(config)
     if config.secure_aggregation.secure:
         _check_secure(config)
     if any(config.closed_form.priors) and config.closed_form.features != "ids":
         raise InputError(
-            "setting priors: texts give weights between items, and features = 'text' has none to pull towards them; "
+            "setting priors: texts give weights between items, to which only features = 'ids' are pulled; "
             "leave priors at 0, or use features = 'ids'"
+        )
+    if config.closed_form.features == "pairs" and len(config.closed_form.decays) > 1:
+        raise InputError(
+            f"setting decays = {config.closed_form.decays}: a pair is counted with one decay; give one with "
+            "features = 'pairs'"
         )
 
 
@@ -285,6 +314,30 @@ def _check_secure(config: RunConfig) -> None:
         raise InputError(
             f"setting nodes = {config.nodes}: secure aggregation needs at least {SMALLEST}; use more, or leave secure "
             "out"
+        )
+
+
+def _check_privacy(config: RunConfig) -> None:
+    """Raise `InputError` if a setting would let more leave than the noise is for."""
+    with_epsilon, row = f"with epsilon = {config.privacy.epsilon:g}", config.method_row
+    if not row.servable:
+        raise InputError(f"setting method = {config.method!r}: {with_epsilon}, train fedrec, closed-form or hybrid")
+    if config.mode == "central":
+        raise InputError(f"setting mode = 'central': {with_epsilon}, each user is clipped; use mode = 'federated'")
+    if config.bits < 32:
+        raise InputError(f"setting bits = {config.bits}: {with_epsilon}, leave bits at 32")
+    if config.node_share < 1:
+        raise InputError(
+            f"setting node_share = {config.node_share:g}: {with_epsilon}, all users have one chance; use 1"
+        )
+    if config.server.aggregation != "sum":
+        raise InputError(f"setting aggregation = {config.server.aggregation!r}: {with_epsilon}, use 'sum'")
+    if row.summed and config.closed_form.features == "ids":
+        raise InputError(f"setting features = 'ids': {with_epsilon}, noise hides such sums; use 'pairs' or 'text'")
+    if row.summed and config.final_sums:
+        raise InputError(
+            f"setting final_held_out = {config.closed_form.final_held_out}: {with_epsilon}, sums are released once; "
+            "leave final_held_out at 2"
         )
 
 

@@ -18,7 +18,7 @@ from fedrec.federation.roster import Roster
 from fedrec.federation.secure_exchange import request_sums
 from fedrec.federation.secure_layout import check_capacity, layout_of
 from fedrec.federation.validate_update import validate_statistics, validate_update
-from fedrec.recsys.closed_form.bounds import SumBounds
+from fedrec.recsys.closed_form.norm_bounds import Bounds
 from fedrec.recsys.evaluation.ranking import metric_means
 from fedrec.recsys.model.lora import Adapter
 
@@ -121,7 +121,7 @@ def request_updates(
     orders: Mapping[int, Order],
     adapter: Adapter,
     config: RunConfig,
-    bounds: SumBounds | None = None,
+    bounds: Bounds | None = None,
 ) -> RoundReport:
     """Send each node its order and collect the updates that arrive in time. Invalid answers are refused and counted.
 

@@ -33,6 +33,9 @@ class MethodConfig(Protocol):
     def held_out(self) -> int: ...
 
     @property
+    def statistic_clip(self) -> float: ...
+
+    @property
     def model(self) -> ModelConfig: ...
 
     @property
@@ -88,7 +91,8 @@ def _build_fedrec(config: MethodConfig, public: Embeddings, model: Callable[[], 
 
 def _build_hybrid(config: MethodConfig, public: Embeddings, model: Callable[[], TwoTowerModel]) -> FederatedMethod:
     rows, texts = public.trainable_rows, public.matrix.cpu()
-    closed_form = ClosedFormMethod(texts, rows, config.closed_form, config.seed, config.held_out)
+    clip = config.statistic_clip
+    closed_form = ClosedFormMethod(texts, rows, config.closed_form, config.seed, config.held_out, clip)
     return HybridMethod(_build_fedrec(config, public, model), closed_form)
 
 

@@ -18,6 +18,7 @@ from fedrec.data.storage.atomic_files import replaced_folder
 from fedrec.data.storage.locks import in_use
 from fedrec.federation import round_log
 from fedrec.federation.checkpoint import State
+from fedrec.federation.config import RunConfig
 from fedrec.federation.members import Members, marks_of
 from fedrec.federation.run_statistics import RunSums, Sums
 from fedrec.federation.served import Served
@@ -44,7 +45,7 @@ class OpenRun:
     @classmethod
     def load(cls, folder: Path, setup: TrainingSetup) -> "OpenRun":
         """Open a run. Raises `InputError` if it keeps no sums, or is not finished."""
-        require_sums(folder, setup.config.method, setup.config.method_row.summed)
+        require_sums(folder, setup.config)
         state = State.load(folder)
         if state is None or state.chosen is None or not load_card(folder).get("finished"):
             raise InputError(f"{folder} has not finished training; continue with `fedrec train --resume`")
@@ -137,9 +138,14 @@ def revising(folder: Path, setup: TrainingSetup) -> Iterator[OpenRun]:
         yield OpenRun.load(folder, setup)
 
 
-def require_sums(folder: Path, method: str, summed: bool) -> None:
-    """Raise `InputError` unless a run's method keeps sums."""
-    if not summed:
+def require_sums(folder: Path, config: RunConfig) -> None:
+    """Raise `InputError` unless a run keeps the sums of its users, without noise."""
+    if not config.method_row.summed:
         raise InputError(
-            f"{folder} is a run of {method}, which keeps no sums; train it with method = closed-form or hybrid"
+            f"{folder} is a run of {config.method}, which keeps no sums; train it with method = closed-form or hybrid"
+        )
+    if config.privacy.enabled:
+        raise InputError(
+            f"{folder} was trained with epsilon = {config.privacy.epsilon:g}: its sums have noise, and no user can be "
+            "subtracted from them or replaced; train again"
         )

@@ -21,7 +21,7 @@ from fedrec.federation.config import RunConfig
 from fedrec.federation.exchange import RoundReport, orders_per_node, request_updates
 from fedrec.federation.groups import request_round
 from fedrec.federation.messages import Order, Update
-from fedrec.federation.privatise import privatise
+from fedrec.federation.privatise import Privatiser
 from fedrec.federation.roster import Roster
 from fedrec.federation.round_log import RoundLog
 from fedrec.federation.sampling import sample_clients
@@ -43,19 +43,22 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, log: RoundL
     initial, validation_users = roster, _sample(roster, config.validation_users, 0, config)
     if state.roster not in ("", roster.fingerprint):
         logger.warning("the nodes host other users than before; resuming with these %s", len(roster))
-    known_nodes = set(map(int, roster.nodes))
+    known_nodes, privatiser = set(map(int, roster.nodes)), Privatiser.open(log.folder, config)
     while state.round < config.rounds:
         watch, number = Stopwatch(), state.round + 1
         # sample
         roster = with_new_nodes(grid, roster, known_nodes, config)
-        clients = _sample(roster, config.clients_per_round, number, config)
+        clients, clip = privatiser.sample(roster, number), state.clip or config.clip
         # request
-        order = Order(number, clients, config.clip, best=state.best_round, run=state.run)
+        order = Order(number, clients, clip, best=state.best_round, run=state.run)
         ask = partial(request_updates, grid, wire.TRAIN, adapter=state.adapter, config=config)
         report = request_round(ask, roster, order, config)
         # aggregate, privatise, step
-        total = privatise(aggregate(report.updates, config.server.aggregation, config.server.liars), config, number)
-        state = replace(server_step(state, total, config), roster=roster.fingerprint)
+        total = aggregate(report.updates, config.server.aggregation, config.server.liars)
+        if total or not report.clients_asked:
+            total, next_clip = privatiser.release_round(total, clip, state.adapter)
+            state = replace(state, clip=next_clip)
+        state = replace(server_step(state, total, config), roster=privatiser.remember(roster))
         _check_finite(state, config)
         speed = report.clients_answered / watch.seconds
         # validate
@@ -76,7 +79,7 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, log: RoundL
             "seconds": round(watch.seconds, 3),
             "clients_per_second": round(speed, 1),
         }
-        log.append(record)
+        log.append(privatiser.public(record))
         state.save(log.folder)
         log.observe(record)
     return state
@@ -108,8 +111,11 @@ def _check_finite(state: State, config: RunConfig) -> None:
 
 
 def round_metrics(total: Update | None) -> dict[str, Any]:
-    """Compute the metrics of a round: means over the clients that have a loss, and counts of the other clients."""
-    if total is None:
+    """Compute the metrics of a round: means over the clients that have a loss, and counts of the other clients.
+
+    Without an answer, and under differential privacy, there are none.
+    """
+    if total is None or "loss" not in total.sums:
         return {"loss": None, "clipped": None, "clients_diverged": 0, "clients_without_examples": 0}
     sums = total.sums
     with_loss = sums["learners"] - sums["diverged"]

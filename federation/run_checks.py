@@ -85,9 +85,11 @@ def check_histories(histories: TrainedOn, out: Path, card: dict[str, Any], data:
         save_json(out / CARD, card)
 
 
-def origin(first: Recommender) -> dict[str, str]:
-    """Return the entry in a card for the run that its own run began from."""
-    return {"name": first.card["data"]["name"], "model_version": first.version}
+def origin(first: Recommender) -> dict[str, Any]:
+    """Return the entry in a card for the run that its own run began from, with what it has spent of its ε."""
+    entry: dict[str, Any] = {"name": first.card["data"]["name"], "model_version": first.version}
+    spent = first.card.get("privacy", {}).get("spent")
+    return entry | ({"privacy": spent} if spent else {})
 
 
 def check_warm_start(first: Recommender, config: RunConfig, encoder: Encoder) -> None:
@@ -102,6 +104,19 @@ def check_warm_start(first: Recommender, config: RunConfig, encoder: Encoder) ->
         raise InputError(f"`start` has random weights of seed {first.card['seed']}, not {config.seed}; set that seed")
     if first.card["encoder"]["sha256"] != encoder.sha256:
         raise InputError(f"`start` was trained with other weights of {encoder.name}; restore them")
+
+
+def check_private_start(first: Recommender, config: RunConfig, manifest: Mapping[str, Any]) -> None:
+    """Raise `InputError` if a run under differential privacy would begin from one without, on the same items.
+
+    Such a start may have learned from the same users, and no noise that is added later hides them.
+    """
+    same_items = first.card["data"]["catalogue_fingerprint"] == manifest["catalogue_fingerprint"]
+    if config.privacy.enabled and "privacy" not in first.card and same_items:
+        raise InputError(
+            f"setting epsilon = {config.privacy.epsilon:g}: `start` learned from users of these items without noise; "
+            "start from a run with epsilon, or from one on other items"
+        )
 
 
 def warn_of_start(first: Recommender, manifest: Mapping[str, Any], histories: TrainedOn) -> None:

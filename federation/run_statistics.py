@@ -97,6 +97,17 @@ class RunSums:
         return cls(load_total(run), load_nodes(run), Members.load(run / FOLDER / MEMBERS))
 
 
+def save_total(run: Path, total: Sums) -> None:
+    """Write the total of a run alone, for a run that keeps nothing of its nodes and users."""
+    with replaced_folder(run / FOLDER, _CONTENTS.check) as folder:
+        total.save(folder / TOTAL)
+
+
+def has_total(run: Path) -> bool:
+    """Whether the total of a run is saved."""
+    return (run / FOLDER / TOTAL).is_file()
+
+
 def load_total(run: Path) -> Sums:
     """Read the total of a run. Raises `InputError` if there is none."""
     return Sums.load(run / FOLDER / TOTAL)

@@ -1,6 +1,8 @@
 """Client sampling: the cohort of a round, drawn from the roster."""
 
 import math
+import os
+from fractions import Fraction
 
 import numpy as np
 
@@ -20,6 +22,18 @@ def sample_clients(roster: Roster, count: int, seed: int, round: int, share: flo
     order = generator.permutation(len(roster))
     limit = max(1, math.floor(share * count + 1e-9))
     return np.sort(order[_count_earlier(roster.nodes[order]) < limit][:count])
+
+
+def sample_secretly(users: int, rate: float) -> np.ndarray:
+    """Sample each of `users` places by an own coin of probability `rate`, rising: Poisson sampling.
+
+    The coins come from the operating system's generator, so that nobody can compute who was drawn. How many are drawn
+    is chance, and may be none.
+    """
+    if rate >= 1:
+        return np.arange(users)
+    coins = np.frombuffer(os.urandom(8 * users), dtype="<u8")
+    return np.flatnonzero(coins < np.uint64(int(Fraction(rate) * 2**64)))
 
 
 def _count_earlier(nodes: np.ndarray) -> np.ndarray:

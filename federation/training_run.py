@@ -21,6 +21,9 @@ from fedrec.federation.checkpoint import STATE, State
 from fedrec.federation.config import RunConfig
 from fedrec.federation.exchange import orders_per_node, request_updates
 from fedrec.federation.messages import Order
+from fedrec.federation.privacy.ledger import FILE as LEDGER
+from fedrec.federation.privacy.ledger import Ledger
+from fedrec.federation.privatise import enter_ledger
 from fedrec.federation.roster import Roster
 from fedrec.federation.round_log import Observer, RoundLog, ignore
 from fedrec.federation.rounds import run as run_rounds
@@ -28,6 +31,7 @@ from fedrec.federation.run_checks import (
     UNKNOWN,
     TrainedOn,
     check_histories,
+    check_private_start,
     check_warm_start,
     origin,
     resumed_config,
@@ -49,7 +53,18 @@ DATA = ("name", "items", "split", "split_rule", "catalogue_fingerprint", "citati
 RUN = Contents(
     "run",
     CARD,
-    (CARD, METRICS, round_log.FILE, STATE, CATALOGUE, *FILES, *run_statistics.FILES, "index.faiss", "index.json"),
+    (
+        CARD,
+        METRICS,
+        LEDGER,
+        round_log.FILE,
+        STATE,
+        CATALOGUE,
+        *FILES,
+        *run_statistics.FILES,
+        "index.faiss",
+        "index.json",
+    ),
 )
 """The files of a run's folder, with the index that an endpoint may leave there."""
 
@@ -97,6 +112,7 @@ def open_run(
     _ = setup.model  # an encoder that cannot give it is refused before anything is written
     if first:
         check_warm_start(first, setup.config, setup.encoder)
+        check_private_start(first, setup.config, dataset.manifest)
         warn_of_start(first, dataset.manifest, histories)
     card = new_card(setup.config, dataset.manifest, setup.encoder, first)
     card["data"]["histories"] = histories.fingerprint
@@ -155,6 +171,7 @@ def _train(grid: Grid, run: TrainingRun, observe: Observer) -> None:
     state = State.load(out) or State.start(setup.method.adapter(), config.server)
     round_log.rewind(out, state.round)
     roster = take_census(grid, config, setup.embeddings.provenance)
+    state = enter_ledger(out, config, state, len(roster))
     log = RoundLog(out, observe)
     if config.method_row.trained:
         state = run_rounds(grid, roster, state, config, log)
@@ -164,7 +181,7 @@ def _train(grid: Grid, run: TrainingRun, observe: Observer) -> None:
         raise InputError(f"no round was answered and validated; {out}/{round_log.FILE} names every refused node")
     # evaluate the best round, as it is served
     served = Served.load(out, setup, state)
-    metrics = {split: _evaluate(grid, roster, served, split) for split in config.measured}
+    metrics = {split: _evaluate(grid, roster, served, split) for split in config.reported}
     if config.final_sums:  # they hold the items of validation, which was measured before them
         metrics["validation"] = {"full": closed_form_rounds.validation_before(out, config)}
     # write
@@ -179,6 +196,8 @@ def write_run(out: Path, served: Served, card: dict[str, Any]) -> None:
     The sums of a closed form, which the card summarises, must be in the folder.
     """
     setup, state = served.setup, served.state
+    if setup.config.privacy.enabled:
+        card["privacy"] = Ledger.load(out).as_record()
     if state.chosen and served.total:
         about = {"chosen": state.chosen.as_record(), "held_out": setup.config.final_held_out}
         card["sums"] = about | run_statistics.summarise(out, served.total)

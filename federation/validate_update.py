@@ -9,7 +9,7 @@ import numpy as np
 from fedrec.federation.clipping import norms
 from fedrec.federation.config import RunConfig
 from fedrec.federation.messages import Order, Update
-from fedrec.recsys.closed_form.bounds import SumBounds
+from fedrec.recsys.closed_form.norm_bounds import Bounds
 from fedrec.recsys.evaluation.ranking import CUTOFFS, metric_sums
 from fedrec.recsys.model.lora import Adapter
 
@@ -36,7 +36,7 @@ CODED = 2.0
 """The largest entry of coded sums, relative to that of the sums themselves."""
 
 
-def validate_statistics(update: Update, order: Order, bounds: SumBounds, config: RunConfig) -> Update:
+def validate_statistics(update: Update, order: Order, bounds: Bounds, config: RunConfig) -> Update:
     """Return the update if it can be an answer to an order to sum statistics. Raises `ValueError` that names the fault.
 
     Of sums in few bits only the size is checked.
@@ -52,7 +52,7 @@ def validate_statistics(update: Update, order: Order, bounds: SumBounds, config:
     return update
 
 
-def validate_sums(sums: Adapter, learners: int, bounds: SumBounds, config: RunConfig) -> None:
+def validate_sums(sums: Adapter, learners: int, bounds: Bounds, config: RunConfig) -> None:
     """Raise `ValueError` that names the fault if no `learners` users can have such sums, as they travel."""
     _tensors(sums, bounds.template)
     if config.bits < 32:

@@ -66,7 +66,7 @@ def setup_of(folder: Path, card: Mapping[str, Any], dataset: Dataset) -> Trainin
     if its method keeps no sums, or if the encoder has other weights.
     """
     setup = TrainingSetup(dataset, from_nested(card["config"]))
-    require_sums(folder, setup.config.method, setup.config.method_row.summed)
+    require_sums(folder, setup.config)
     if setup.encoder.sha256 != card["encoder"]["sha256"]:
         raise InputError(f"{folder} was trained with other weights of {setup.encoder.name}; restore them")
     kept = setup.config.closed_form.features == "text" and dataset.catalogue.fingerprint != fitted_to(card)

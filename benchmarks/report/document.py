@@ -7,6 +7,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from benchmarks.report.markdown import LEAKING, best_of, figure, label, span, verdict
 from benchmarks.report.models import kilobytes, megabytes, model_rows, summary
 from benchmarks.report.plots import pictures
+from benchmarks.report.privacy_plot import privacy_picture
 from benchmarks.report.sources import Results, title
 from benchmarks.report.traffic import bytes_of_variant
 from benchmarks.results_file import BenchmarkResult, Comparison, UserGroup
@@ -32,7 +33,18 @@ def render_page(results: Results) -> str:
         "megabytes": megabytes,
         "label": label,
     }
-    functions = (best_in_group, comparisons_by_model, figure, label, model_rows, pictures, span, title, verdict)
+    functions = (
+        best_in_group,
+        comparisons_by_model,
+        figure,
+        label,
+        model_rows,
+        pictures,
+        privacy_picture,
+        span,
+        title,
+        verdict,
+    )
     environment.globals |= {function.__name__: function for function in (*functions, bytes_of_variant)}
     environment.globals |= {"best_of": best_of, "minutes": minutes_of_runs, "LEAKING": LEAKING}
     return environment.get_template(TEMPLATE).render(results=results)

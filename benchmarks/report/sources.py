@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from benchmarks.preset import PUBLISHED
+from benchmarks.report.privacy import PrivacyResult, read_privacy
 from benchmarks.results_file import AblationResult, BenchmarkResult, Metrics, Result, load_result
 from fedrec.data.errors import InputError
 from fedrec.data.storage.reading import read_toml
@@ -34,6 +35,7 @@ class Results:
     benchmarks: list[BenchmarkResult]  # by their number of interactions
     ablations: list[AblationResult]
     published: list[Published]
+    privacy: PrivacyResult | None
 
 
 def read_results(root: Path) -> Results:
@@ -47,6 +49,7 @@ def read_results(root: Path) -> Results:
         sorted(benchmarks, key=lambda result: result.data.interactions),
         [result for result in results if isinstance(result, AblationResult)],
         _read_published(path),
+        read_privacy(root),
     )
 
 

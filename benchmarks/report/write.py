@@ -7,6 +7,7 @@ from benchmarks.attacks.results import FILE as ATTACKS
 from benchmarks.report import attacks_page
 from benchmarks.report.document import CLOSING, OPENING, render_page, with_block
 from benchmarks.report.plots import Picture, pictures, save
+from benchmarks.report.privacy_plot import privacy_picture
 from benchmarks.report.sources import Results, read_results
 from fedrec.data.errors import InputError
 from fedrec.data.storage.atomic_files import replaced_file
@@ -53,6 +54,8 @@ def _pictures(root: Path, results: Results) -> Iterator[Picture]:
     yield from attacks_page.pictures(root)
     for result in results.benchmarks + results.ablations:
         yield from pictures(result)
+    if results.privacy:
+        yield privacy_picture(results.privacy)
 
 
 def _read(path: Path) -> str:

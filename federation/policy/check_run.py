@@ -31,7 +31,7 @@ def check_run(policy: NodePolicy, config: RunConfig, items: int) -> None:
 
 def claimed_epsilon(config: RunConfig) -> float:
     """Return the epsilon that a run claims for each user; infinity if it claims none."""
-    return math.inf
+    return config.privacy.epsilon if config.privacy.enabled else math.inf
 
 
 def _exceeded(policy: NodePolicy, config: RunConfig) -> Iterator[str]:

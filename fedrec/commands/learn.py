@@ -106,14 +106,27 @@ def train(
     for protocol in metrics.get("test", ()):
         rows = {split: metrics[split][protocol] for split in metrics}
         console.show(console.metrics_table(f"held-out items {Protocol(protocol).against}", rows))
-    console.out.print(f"Wrote {out}. {_next_step(out, list(metrics.get('test', ())))}", soft_wrap=True)
+    if guarantee := run.card.get("privacy"):
+        console.out.print(_told(guarantee), soft_wrap=True)
+    console.out.print(f"Wrote {out}. {_next_step(out, list(metrics.get('test', ())), guarantee)}", soft_wrap=True)
 
 
-def _next_step(out: Path, protocols: list[str]) -> str:
+def _told(guarantee: dict[str, Any]) -> str:
+    """Return what a run has spent of its guarantee, in one line."""
+    spent = guarantee["spent"]
+    return (
+        f"Differential privacy, {guarantee['relation']}: ε = {spent['epsilon']:.3g} of {guarantee['epsilon']:g}, "
+        f"δ = {spent['delta']:.2g}, after {guarantee['rounds']} rounds and {guarantee['statistics']} release of sums."
+    )
+
+
+def _next_step(out: Path, protocols: list[str], guarantee: object) -> str:
     """Return what can be done with a run that was measured by these protocols on the test."""
     if Protocol.sampled in protocols:
         return "It is a federated baseline: its users' private parts are gone, and there is nothing to serve."
     commands = f"Next:\n  fedrec recommend {out} --query 'space opera'\n  fedrec serve {out}"
+    if guarantee:
+        return f"Nothing was measured, as figures carry no noise. {commands}"
     if protocols:
         return commands
     return f"It was trained on every event, so there is nothing to measure it with. {commands}"

@@ -21,9 +21,10 @@ class ClosedFormConfig:
 
     __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
 
-    features: Literal["text", "ids"] = "text"
+    features: Literal["text", "ids", "pairs"] = "text"
     """Features of an item in the sums. text: random Fourier features of its text embedding, as many whatever the
-    catalogue's size; ids: one for each item, exact, for silos with few thousand items."""
+    catalogue's size; ids: one for each item, exact, for silos with few thousand items; pairs: counts of pairs of items
+    with alike texts, the smallest sums, which noise hurts least."""
     feature_width: Annotated[int, Ge(1)] = 1024
     """Random Fourier features of an item."""
     feature_bandwidth: Annotated[float, Gt(0)] = 4.0
@@ -35,6 +36,11 @@ class ClosedFormConfig:
     one regression: short ones for what follows what, long ones for taste. The sums grow with their number, squared."""
     reverse: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Weight of the events after a target, relative to those before it, while fitting. Above 0 for short histories."""
+    pair_neighbours: Annotated[int, Ge(1)] = 20
+    """Of features pairs: the neighbours by text with which an item is counted."""
+    pair_priors: Annotated[tuple[Pull, ...], MinLen(1)] = (0.0, 3.0, 10.0)
+    """Of features pairs: weights of the texts' likeness beside the counts, to choose from on validation. Without
+    validation, the middle one is taken."""
     statistic_events: Annotated[int, Ge(2)] = 4096
     """Most recent training events of a user that count in the sums: it bounds what one user adds."""
     ridges: Annotated[tuple[Penalty, ...], MinLen(1)] = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)

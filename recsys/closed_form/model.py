@@ -72,12 +72,16 @@ class Solution:
     """What validation chose: weights of a context, decoded, and the share of the closed form in a score."""
 
     weights: Tensor  # (KM, M'): W(λ) D(μ)
-    gram: Tensor  # (KM, KM): the sum over all users, from which the weights were solved
+    gram: Tensor | None  # (KM, KM): the sum over all users, from which the weights were solved; None: of pairs
     share: float  # β, in [0, 1]
 
     def cut(self, table: Tensor | None, rank: int) -> "CutSolution":
-        """Cut the weights to a rank, for the features `table` (N, M) of the items; None: one-hot."""
-        return CutSolution(*low_rank(self.weights.double(), self.gram, table, rank), self.share)
+        """Cut the weights to a rank, for the features `table` (N, M) of the items; None: one-hot. Weights of pairs have
+        no smaller rank that scores alike, and are not cut."""
+        weights = self.weights.double()
+        if self.gram is None:
+            return CutSolution(weights, torch.eye(len(weights), dtype=weights.dtype), self.share)
+        return CutSolution(*low_rank(weights, self.gram, table, rank), self.share)
 
 
 @dataclass(frozen=True, eq=False)

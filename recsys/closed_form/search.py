@@ -18,8 +18,8 @@ from fedrec.recsys.closed_form.config import LARGEST_PENALTY, ClosedFormConfig
 class Hyperparameters:
     """The choices that lead from sums to scores."""
 
-    ridge: float  # λ
-    decode: float  # μ; of no effect with features `ids`
+    ridge: float  # λ; with features `pairs`, the weight of the texts
+    decode: float  # μ; of effect with features `text` alone
     share: float  # of the closed form in a blend; 1 without towers
     prior: float = 0.0  # κ; earlier runs had none
 
@@ -51,9 +51,10 @@ class SearchSpace:
     @classmethod
     def of(cls, config: ClosedFormConfig, blended: bool) -> "SearchSpace":
         """Build the space of a closed form, alone or blended with towers."""
-        decodes = (config.decodes[len(config.decodes) // 2],) if config.features == "ids" else config.decodes
+        decodes = config.decodes if config.features == "text" else (config.decodes[len(config.decodes) // 2],)
+        ridges = config.pair_priors if config.features == "pairs" else config.ridges
         shares = config.blend_shares if blended else (1.0,)
-        values = {"ridge": config.ridges, "prior": config.priors, "decode": decodes, "share": shares}
+        values = {"ridge": ridges, "prior": config.priors, "decode": decodes, "share": shares}
         return cls(values, config.refinements)
 
     @property

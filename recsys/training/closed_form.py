@@ -1,6 +1,6 @@
 """The closed form as a federated method: nodes send sums once, and the server solves for weights.
 
-Shapes: N items, E embedding, K decays, M features, M' targets; with features `ids`, M = M' = N.
+Shapes: N items, E embedding, K decays, M features, M' targets; with features `ids` and `pairs`, M = M' = N.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,9 @@ from fedrec.recsys.closed_form.model import (
     centre_targets,
     decayed_sums,
 )
-from fedrec.recsys.closed_form.packing import pack, place_items, unpack
+from fedrec.recsys.closed_form.norm_bounds import Bounds, NormBounds
+from fedrec.recsys.closed_form.packing import SCALE, pack, packed_shapes, place_items, unpack
+from fedrec.recsys.closed_form.pairs import PAIRS, PairGate, PairSums, PairWeights, pair_bounds
 from fedrec.recsys.closed_form.search import Hyperparameters
 from fedrec.recsys.closed_form.solve import RidgePath, decoding, target_gram
 from fedrec.recsys.closed_form.statistics import GRAM, Accumulator, FeatureSums, ItemSums, Statistics, sum_statistics
@@ -40,7 +42,7 @@ WEIGHTS, SHARE = "closed.weights", "closed.share"
 """The names of the closed form's tensors in an adapter: the weights (KM, M'), and the share of a blend (1,)."""
 
 MAX_ITEMS = 8192
-"""Items that features `ids` are offered for with one decay: the sums of more take more than 1 GiB."""
+"""Items that features `pairs`, and `ids` with one decay, are offered for: a table over more takes over 1 GiB."""
 
 
 TEXT_RIDGE = 1.0
@@ -65,33 +67,62 @@ class ClosedFormMethod:
     seed: int
     held_out: int  # events at each history's end that do not count
     fitted: FourierFeatures | None = None  # of texts, from the run whose sums are changed; None: fitted to `embeddings`
+    clip: float = 0.0  # the largest L2 norm of a user's statistics, in squared lengths of a feature; 0: not clipped
 
     @cached_property
     def features(self) -> Tensor | None:
         """The features of all items, as contexts and as targets: (N, M); None for one-hot features."""
-        return None if self.config.features == "ids" else self.feature_map(self.embeddings)
+        return self.feature_map(self.embeddings) if self.config.features == "text" else None
 
     @cached_property
     def feature_map(self) -> FourierFeatures:
         """The random features of text embeddings; their whitening is fitted to the items that training may use."""
         if self.fitted:
             return self.fitted
-        whitening = Whitening.fit(self.embeddings[self.trainable_rows], self.config.whitening)
-        return FourierFeatures.draw(whitening, self.config.feature_width, self.config.feature_bandwidth, self.seed)
+        width, bandwidth = self.config.feature_width, self.config.feature_bandwidth
+        return FourierFeatures.draw(self._whitening, width, bandwidth, self.seed)
 
     @cached_property
-    def bounds(self) -> SumBounds:
+    def _whitening(self) -> Whitening:
+        return Whitening.fit(self.embeddings[self.trainable_rows], self.config.whitening)
+
+    @cached_property
+    def pair_gate(self) -> PairGate:
+        """The pairs that features `pairs` count."""
+        return PairGate.by_text(self._whitening(self.embeddings), self.config.pair_neighbours)
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether the sums are counts of pairs."""
+        return self.config.features == PAIRS
+
+    @cached_property
+    def bounds(self) -> Bounds:
         """The shapes and bounds of the sums as they travel."""
+        if self.is_paired:
+            return pair_bounds(self.pair_gate, self.config.stack.kernels[0], self.config.statistic_events, self.clip)
+        if self.clip:
+            return NormBounds.clipped(packed_shapes(self.context_width, self.width), self.clip * self.width / 2 / SCALE)
         return SumBounds.of(self.config, len(self.embeddings))
+
+    @property
+    def clipped(self) -> NormBounds | None:
+        """The bounds to which a user's statistics are clipped; None if they are not."""
+        return self.bounds if self.clip and isinstance(self.bounds, NormBounds) else None
 
     @property
     def width(self) -> int:
         """The number of features of an item, as a part of a context and as a target: M = M'."""
-        return self.bounds.targets
+        return self.config.feature_width if self.config.features == "text" else len(self.embeddings)
+
+    @property
+    def context_width(self) -> int:
+        """The width of a context, which has the features of an item once for each decay: KM."""
+        return len(self.config.decays) * self.width
 
     def weights_template(self) -> Adapter:
         """Return the shapes of the solution as it travels, without numbers."""
-        shapes = {WEIGHTS: (self.bounds.width, self.width), SHARE: (1,)}
+        shapes = {WEIGHTS: (self.context_width, self.width), SHARE: (1,)}
         return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
 
     def groups(self, users: np.ndarray) -> list[np.ndarray]:
@@ -105,8 +136,20 @@ class ClosedFormMethod:
         The sums are those of the finished model or, if that is to be chosen with others, those.
         """
         histories = [self.summed_events(shard, user, to_choose) for user in users]
-        found = pack(sum_statistics(self._accumulator(), histories))
-        return UserSums(found, sum(len(history) > 1 for history in histories))
+        return UserSums(self._sum(histories), sum(len(history) > 1 for history in histories))
+
+    def _sum(self, histories: Sequence[np.ndarray]) -> Statistics:
+        """Sum the statistics of histories, as they travel; each history's are clipped if the run clips."""
+        if self.is_paired:
+            return sum_statistics(PairSums(self.pair_gate, self.config.stack.kernels[0], self.clipped), histories)
+        if (clipped := self.clipped) is None:
+            return pack(sum_statistics(self._accumulator(), histories))
+        total = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in clipped.shapes.items()}
+        for history in histories:
+            own = clipped.clip(pack(sum_statistics(self._accumulator(), [history])))
+            for name, tensor in own.items():
+                total[name] += tensor
+        return total
 
     def summed_events(self, shard: Shard, user: int, to_choose: bool = False) -> np.ndarray:
         """Return the events of a user that the sums are computed from, oldest first: rows of the catalogue."""
@@ -121,8 +164,14 @@ class ClosedFormMethod:
     def with_more_items(self, total: Statistics, rows: np.ndarray) -> Statistics:
         """Move sums, as they travel, to this catalogue from one whose items have the rows (n,) here.
 
-        Over texts they stay as they are: no number in them belongs to an item.
+        Over texts they stay as they are: no number in them belongs to an item. Raises `InputError` for counts of
+        pairs.
         """
+        if self.is_paired:
+            raise InputError(
+                "sums over features = 'pairs' are counts between the items that the run was trained on, and more items "
+                "have other neighbours; train again"
+            )
         return place_items(total, torch.from_numpy(rows), self.width) if self.features is None else total
 
     @cached_property
@@ -130,13 +179,16 @@ class ClosedFormMethod:
         """The weights between items that their texts give, (N, N), if the search pulls towards them."""
         return text_weights(self.embeddings, TEXT_RIDGE, self.trainable_rows) if any(self.config.priors) else None
 
-    def solver(self, total: Statistics) -> "Solver":
-        """Prepare the solutions of sums over users, as they travel."""
+    def solver(self, total: Statistics, deviation: float = 0.0) -> "Solver | PairSolver":
+        """Prepare the solutions of sums over users, as they travel, with noise of a standard deviation in them."""
+        if self.is_paired:
+            return PairSolver(PairWeights.of(self.pair_gate, total[PAIRS], deviation))
         rows = torch.from_numpy(self.trainable_rows)
         gram = None if self.features is None else target_gram(self.features, rows)
-        return Solver(
-            RidgePath.of(unpack(total), self.text_weights), gram, 1.0 if self.features is None else self.width / 2
-        )
+        # the largest eigenvalue of the noise in `gram` (Wigner)
+        floor = 2 * deviation * SCALE * self.context_width**0.5
+        scale = 1.0 if self.features is None else self.width / 2
+        return Solver(RidgePath.of(unpack(total), self.text_weights), gram, scale, floor)
 
     def cut(self, solution: Adapter, total: Statistics, chosen: Hyperparameters) -> CutSolution:
         """Cut a solution of sums, as they travel, to the rank that is served.
@@ -144,8 +196,8 @@ class ClosedFormMethod:
         Weights that were pulled to a prior count as if each item had λ + κ events more, as in the solution: otherwise
         the cut would give up what the texts say of items with few events.
         """
-        gram = unpack(total)[GRAM]
-        if chosen.prior:
+        gram = None if self.is_paired else unpack(total)[GRAM]
+        if gram is not None and chosen.prior:
             gram.diagonal().add_(chosen.ridge + chosen.prior)
         return Solution(solution[WEIGHTS], gram, float(solution[SHARE])).cut(self.features, self.config.served_rank)
 
@@ -186,10 +238,11 @@ class Solver:
     path: RidgePath
     target_gram: Tensor | None  # (M', M'); None for one-hot targets, which need no decoding
     scale: float  # the mean of |φ|² over items: the unit of the penalties, so that they mean the same at any width
+    floor: float = 0.0  # the least penalty: below it, noise in the sums would be taken for signal
 
     def solve(self, chosen: Hyperparameters) -> Adapter:
         """Solve for one choice: `closed.weights` and `closed.share`, float32."""
-        weights = self.path.weights(chosen.ridge * self.scale, chosen.prior * self.scale)
+        weights = self.path.weights(max(chosen.ridge * self.scale, self.floor), chosen.prior * self.scale)
         if self.target_gram is not None:
             weights = weights @ decoding(self.target_gram, chosen.decode * self.scale)
         return {WEIGHTS: weights.float(), SHARE: torch.tensor([chosen.share])}
@@ -200,12 +253,23 @@ def as_adapter(solution: CutSolution) -> Adapter:
     return {WEIGHTS: solution.weights.float(), SHARE: torch.tensor([solution.share])}
 
 
+@dataclass(frozen=True, eq=False)
+class PairSolver:
+    """The solutions of some counts of pairs, for all weights of the texts."""
+
+    weights: PairWeights
+
+    def solve(self, chosen: Hyperparameters) -> Adapter:
+        """Solve for one choice: `closed.weights` and `closed.share`, float32."""
+        return {WEIGHTS: self.weights.table(chosen.ridge).float(), SHARE: torch.tensor([chosen.share])}
+
+
 def check_catalogue(config: ClosedFormConfig, items: int) -> None:
     """Raise `InputError` if the sums over the ids of N = `items` items are too large."""
     decays = len(config.decays)
     most = isqrt(2 * MAX_ITEMS**2 // (decays**2 + decays))  # so many numbers as one decay has
-    if config.features == "ids" and items > most:
+    if config.features != "text" and items > most:
         raise InputError(
-            f"setting features = 'ids': sums over {items:,} items do not fit, at most {most:,} do with {decays} of "
-            "`decays`; use features = 'text', whose sums do not grow with the catalogue"
+            f"setting features = {config.features!r}: sums over {items:,} items do not fit, at most {most:,} do with "
+            f"{decays} of `decays`; use features = 'text', whose sums do not grow with the catalogue"
         )
