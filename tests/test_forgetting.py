@@ -118,8 +118,8 @@ def test_what_is_left_of_a_user_in_the_run_is_what_was_measured(toy: Path, witho
     tensors = [load_file(run.folder / STATE) for run in (ours, theirs)]
     assert all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
     numbers = [_numbers(run.folder) for run in (ours, theirs)]
-    assert {name for name in numbers[0] if numbers[0][name] != numbers[1][name]} <= {"best_score", "roster"}
-    assert numbers[0]["roster"] == ""
+    assert {name for name in numbers[0] if numbers[0][name] != numbers[1][name]} <= {"best_score", "roster", "trials"}
+    assert (numbers[0]["roster"], numbers[0]["trials"]) == ("", [])
 
 
 def _numbers(folder: Path) -> dict[str, Any]:
