@@ -90,7 +90,7 @@ def _members(roster: Roster, report: RoundReport, run: str) -> Members:
 
 def _choose(grid: Grid, roster: Roster, state: State, setup: TrainingSetup, log: RoundLog) -> State:
     """Validate the candidates that are left, and keep the best."""
-    if state.chosen and not state.trials:  # a run of a version that kept no trials, and searched the lists alone
+    if state.chosen and not state.trials:  # revised, or of a version that kept no trials and searched the lists alone
         return state
     config, space = setup.config, setup.config.search_space
     solver = setup.closed_form.solver(load_total(log.folder).statistics)

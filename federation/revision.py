@@ -117,7 +117,7 @@ class OpenRun:
         assert self.state.chosen
         solution = self.setup.closed_form.solver(self.sums.total.statistics).solve(self.state.chosen)
         best = split_adapter(self.state.best)[0] | solution
-        state = replace(self.state, best=best, roster="")  # the users are others now
+        state = replace(self.state, best=best, roster="", trials=())  # the users are others, and the search is over
         card = load_card(self.folder)
         card["revisions"] = [*card.get("revisions", []), note]
         card["data"] |= data or {}

@@ -220,8 +220,9 @@ class Run:
             run = run.update(fedrec.Dataset.open(Path("var/prepared/films-today")))
 
         `before` is the dataset that the run was trained on; without it, the one in `var/prepared` is opened by its
-        name. The result is that of a fit from scratch with the hyperparameters that were chosen. Raises `InputError`
-        if the catalogue is another one, or if nothing is new.
+        name. The result is that of a fit from scratch with the hyperparameters that were chosen and, if the catalogue
+        has grown, with the features of the first one. Raises `InputError` if the catalogue lacks an item of the run or
+        has another text for one, or if nothing is new.
         """
         old = before or open_before(self.folder, self.card, None)
         update_run(self.folder, self.card, old, setup_of(self.folder, self.card, dataset))

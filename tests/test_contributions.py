@@ -15,6 +15,7 @@ from fedrec.federation.run_statistics import load_nodes
 from fedrec.federation.setup import TrainingSetup
 from fedrec.federation.worth import Coalition, coalitions, leave_one_out, shapley_values
 from fedrec.recsys.evaluation.ranking import metric_means, metric_sums, rank_users
+from fedrec.recsys.training.hybrid import split_adapter
 from fedrec.run import Run
 from fedrec.training import train
 from tests.support.cli import Fedrec, is_refused
@@ -77,11 +78,12 @@ def test_a_nodes_worth_is_what_a_run_without_it_lacks(toy: Path, tmp_path: Path,
     assert load_nodes(run.folder)[1].learners == 0
 
 
-def validated(run: Run, data: Path) -> float:
-    """NDCG@10 of the validation items by the run's checkpoint."""
+def validated(run: Run, data: Path, towers: bool = False) -> float:
+    """NDCG@10 of the validation items by the run's checkpoint, or by its towers alone."""
     setup, state = TrainingSetup(Dataset.open(data), run.config), State.load(run.folder)
     assert state
-    score = setup.method.scorer(state.best, setup.dataset.shard, "validation", {})
+    adapter = split_adapter(state.best)[0] if towers else state.best
+    score = setup.method.scorer(adapter, setup.dataset.shard, "validation", {})
     return metric_means(metric_sums(rank_users(score, setup.dataset.shard, range(12), "validation").ranks))["ndcg@10"]
 
 
@@ -89,9 +91,8 @@ def test_shapley_values_share_what_all_nodes_gain(toy: Path, tmp_path: Path, fed
     run = trained(toy, tmp_path / "run", nodes=4)
     rows = fedrec("contribute", run.folder, "--data", toy, "--shapley", "--json").answer
     assert [row["node"] for row in rows] == [1, 2, 3, 4]
-    assert sum(row["shapley"] for row in rows) == pytest.approx(
-        rows[0]["all"]
-    )  # without sums all items tie, and a tie counts against the model
+    # without sums, the untrained towers rank by text neighbours
+    assert sum(row["shapley"] for row in rows) == pytest.approx(rows[0]["all"] - validated(run, toy, towers=True))
     table = fedrec("contribute", run.folder, "--data", toy)
     assert table.code == 0
     assert "worth" in table.out
@@ -100,7 +101,7 @@ def test_shapley_values_share_what_all_nodes_gain(toy: Path, tmp_path: Path, fed
 
 def test_nodes_that_know_different_things_are_both_needed(toy: Path, tmp_path: Path) -> None:
     """Users 0 to 5 cook, and 6 to 11 fly. Dealt to two nodes like cards, each node can stand in for the other; dealt by
-    kind, neither can."""
+    kind, neither can: text neighbours rank for half of the users."""
     order = np.array([0, 6, 1, 7, 2, 8, 3, 9, 4, 10, 5, 11])
     dataset, by_kind = Dataset.open(toy), tmp_path / "by-kind"
     by_kind.mkdir()
@@ -109,7 +110,7 @@ def test_nodes_that_know_different_things_are_both_needed(toy: Path, tmp_path: P
     for name, data in (("mixed", toy), ("kinds", by_kind)):
         run = trained(data, tmp_path / name, nodes=2, features="ids")
         found[name] = run.contributions(Dataset.open(data))["worth"].to_list()
-    assert min(found["kinds"]) > 0.3
+    assert min(found["kinds"]) > 0
     assert sum(found["kinds"]) > sum(found["mixed"])
 
 

@@ -31,16 +31,8 @@ from fedrec.recsys.training.hybrid import split_adapter
 from fedrec.run import Run
 from fedrec.training import train
 from tests.support.cli import Fedrec, is_refused
-from tests.support.toy_world import SMALL
+from tests.support.closed_form import CLOSED, HYBRID
 
-CLOSED: dict[str, Any] = SMALL | {
-    "method": "closed-form",
-    "ridges": "10",
-    "decodes": "1",
-    "feature_width": 32,
-    "nodes": 3,
-}
-HYBRID = CLOSED | {"method": "hybrid", "rounds": 2, "validate_every": 1, "blend_shares": "0.5"}
 KINDS = {
     "text": CLOSED,
     "ids": CLOSED | {"features": "ids"},

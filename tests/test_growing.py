@@ -29,16 +29,9 @@ from fedrec.recsys.training.hybrid import split_adapter
 from fedrec.run import Run
 from fedrec.training import train
 from tests.support.cli import Fedrec, is_refused
-from tests.support.toy_world import SMALL, toy_interactions, toy_items
+from tests.support.closed_form import CLOSED, HYBRID
+from tests.support.toy_world import toy_interactions, toy_items
 
-CLOSED: dict[str, Any] = SMALL | {
-    "method": "closed-form",
-    "ridges": "10",
-    "decodes": "1",
-    "feature_width": 32,
-    "nodes": 3,
-}
-HYBRID = CLOSED | {"method": "hybrid", "rounds": 2, "validate_every": 1, "blend_shares": "0.5"}
 KINDS = {"text": CLOSED, "bits": CLOSED | {"bits": 4}, "hybrid": HYBRID, "ids": CLOSED | {"features": "ids"}}
 NEW = pl.DataFrame({"item_id": ["film-stew"], "title": ["The stew"], "year": [2020], "genres": ["Cooking"]})
 

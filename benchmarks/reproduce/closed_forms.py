@@ -50,7 +50,7 @@ def job_of(preset: Preset, model: str, seed: int, **changes: Any) -> Job:
 
 
 def _train_and_rank(config: RunConfig, place: JobFolder) -> Figures:
-    """Train, and rank by the artifact: what is served is measured, with the closed form cut to its rank."""
+    """Train, and rank by the artifact, whose closed form is cut to the served rank."""
     figures, run = rank_held_out(train_or_resume(config, place).scorer(), place, config.measured), place.folder / RUN
     found: dict[str, Any] = {"tuning": _tuning(config, run)}
     if config.final_sums:  # they hold the items of validation, which was measured before them

@@ -1,7 +1,7 @@
 """A closed form of the toy world, solved in this process, and a run with it beside the towers."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,8 +15,19 @@ from fedrec.recsys.closed_form.features import FourierFeatures, Whitening
 from fedrec.recsys.closed_form.model import ClosedForm, Solution, TextFeatures
 from fedrec.recsys.embeddings import embed_catalogue, resolve_encoder
 from fedrec.recsys.recommender import Recommender
+from tests.support.toy_world import SMALL
 
 Kind = Literal["text", "ids"]
+
+CLOSED: dict[str, Any] = SMALL | {
+    "method": "closed-form",
+    "ridges": "10",
+    "decodes": "1",
+    "feature_width": 32,
+    "nodes": 3,
+}
+HYBRID = CLOSED | {"method": "hybrid", "rounds": 2, "validate_every": 1, "blend_shares": "0.5"}
+"""Settings of small runs over 3 nodes, with one solution to choose from."""
 
 
 def toy_config(kind: Kind) -> ClosedFormConfig:
