@@ -24,7 +24,10 @@ from tests.support.masked_group import CONFIG, QUESTION, MaskedGroup, group_of
 @pytest.mark.parametrize("nodes", [3, 4, 7])
 def test_the_masks_cancel_in_the_sum(nodes: int) -> None:
     made = group_of(nodes)
-    made.share(), made.mask(), made.attest(), made.reveal()
+    made.share()
+    made.mask()
+    made.attest()
+    made.reveal()
     assert np.array_equal(made.collector.unmask(), made.sum_of(made.places))
 
 
@@ -43,7 +46,10 @@ def test_nodes_can_drop_out_at_any_stage(at: str) -> None:
 
 def test_nodes_can_drop_out_at_every_stage() -> None:
     made = group_of(8, secure_threshold=0.51)  # 5 of 8
-    made.share({0}), made.mask({3}), made.attest({5}), made.reveal()
+    made.share({0})
+    made.mask({3})
+    made.attest({5})
+    made.reveal()
     assert np.array_equal(made.collector.unmask(), made.sum_of([1, 2, 4, 5, 6, 7]))
 
 
@@ -58,7 +64,10 @@ def test_a_group_below_the_threshold_is_given_up(at: str) -> None:
 
 def test_without_enough_shares_nothing_is_unmasked() -> None:
     made = group_of(6)
-    made.share(), made.mask(), made.attest(), made.reveal({0, 1, 2})
+    made.share()
+    made.mask()
+    made.attest()
+    made.reveal({0, 1, 2})
     with pytest.raises(ValueError, match="3 shares of the secret at place 0, and 4 are needed"):
         made.collector.unmask()
 
@@ -97,7 +106,8 @@ def test_a_masked_sum_looks_uniform_with_and_without_the_sum_in_it() -> None:
     numbers = (np.arange(20_000, dtype=np.uint64) % 7) - np.uint64(3)
     first, second = (MaskedGroup.of([numbers] * 3) for _ in range(2))
     for made in (first, second):
-        made.share(), made.mask()
+        made.share()
+        made.mask()
         assert chi_square(made.masked[0]) < 346
     assert chi_square(numbers) > 1_000_000
     agreeing = 1 - np.unpackbits((first.masked[0] ^ second.masked[0]).view(np.uint8)).mean()
@@ -139,7 +149,8 @@ def test_different_lists_of_survivors_reveal_nothing() -> None:
         with pytest.raises(ValueError, match="3 nodes have signed these survivors, and 4 are needed"):
             node_session.reveal(session, signatures, CONFIG)
     honest = masked_to("attest")
-    honest.attest(), honest.reveal()
+    honest.attest()
+    honest.reveal()
     assert np.array_equal(honest.collector.unmask(), honest.sum_of(honest.places))
 
 
@@ -184,7 +195,8 @@ def test_impossible_survivors_are_not_signed(places: list[int], said: str) -> No
 
 def test_a_survivor_that_shared_no_keys_is_not_signed() -> None:
     made = group_of(6)
-    made.share({5}), made.mask()
+    made.share({5})
+    made.mask()
     with pytest.raises(ValueError, match="with one that shared no keys"):
         node_session.attest(made.sessions[0], made.places, made.identities[0], CONFIG)
 
@@ -214,7 +226,8 @@ def test_a_share_that_was_sealed_wrongly_is_left_out_and_the_sum_is_found() -> N
     made = group_of(6)
     made.share()
     made.collector._sealed[5][0] = bytes(len(made.collector._sealed[5][0]))
-    made.mask(), made.attest()
+    made.mask()
+    made.attest()
     assert set(node_session.reveal(made.sessions[0], made.collector.signatures, CONFIG)) == set(made.places) - {5}
     made.reveal()
     assert np.array_equal(made.collector.unmask(), made.sum_of(made.places))
@@ -281,7 +294,8 @@ def test_a_round_that_was_revealed_is_not_answered_again(tmp_path: Path) -> None
     """Nor is one before it, after a restart either; one that was given up is, and so is another run's."""
     file = tmp_path / "secure" / "part-0-of-1.json"
     memory = NodeMemory(file)
-    begun(memory, 4), begun(memory, 4)
+    begun(memory, 4)
+    begun(memory, 4)
     memory.end_session(repeatable=False)
     with pytest.raises(ValueError, match="no session is under way"):
         _ = memory.session

@@ -84,7 +84,7 @@ class MaskedGroup:
 
     def sum_of(self, places: Collection[int]) -> np.ndarray:
         """The sum of the nodes' numbers as they were before masks."""
-        return np.sum([self.numbers[place] for place in places], axis=0, dtype=np.uint64)
+        return np.stack([self.numbers[place] for place in places]).sum(axis=0, dtype=np.uint64)
 
 
 def group_of(nodes: int, size: int = 5, **changes: float) -> MaskedGroup:
