@@ -149,8 +149,8 @@ MEMBERS = Attack(
     "looks how well each predicts a user's own next events, and compares the released model with the shadow models "
     "that saw the user and those that did not (LiRA).",
     conclusion="A model predicts its own users better than others, and shadow models tell by how much better it would "
-    "be. A closed form with hundreds of features tells nearly all. Only noise on the sums that it is solved from bounds "
-    "this, and privacy accounting says by how much.",
+    "be. A closed form with hundreds of features tells nearly all. Only noise on the sums that it is solved from "
+    "bounds this, and privacy accounting says by how much.",
     columns=(
         Column("auc", "AUC"),
         Column("found", "found at 1 % false alarms", percent=True),
