@@ -54,7 +54,9 @@ def render_page(root: Path) -> str:
 
 
 def _section(attack: Attack, result: AttackResult | None) -> str:
-    words = (f"**Who**: {attack.attacker}", f"**How**: {attack.does}", f"**So**: {attack.conclusion}")
+    words = [f"**Who**: {attack.attacker}", f"**How**: {attack.does}"]
+    if result:  # what was not measured allows no conclusion
+        words.append(f"**So**: {attack.conclusion}")
     found = _figures(attack, result) if result else ABSENT.format(name=attack.name)
     return "\n".join([f"## {attack.title}\n", *(f"{word}\n" for word in words), found])
 
@@ -73,7 +75,7 @@ def _figures(attack: Attack, result: AttackResult) -> str:
 
 def _size(size: Mapping[str, object]) -> str:
     known = [item.name for item in fields(Size) if item.name in size]
-    return ", ".join(f"{size[name]} {name}" for name in known)
+    return ", ".join(f"{size[name]:,} {name}" for name in known)
 
 
 def pictures(root: Path) -> list[Picture]:
