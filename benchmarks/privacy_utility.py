@@ -1,8 +1,8 @@
 """Utility under differential privacy: NDCG@10 of the closed form over pairs, against ε, on data and on a synthetic
 million of users.
 
-The settings are the same for all data, and under privacy none is chosen by the data. Each ε gets fresh noise in each
-repetition. The noise is secret: a second measurement gives other figures of the same distribution.
+The settings are the same for all data. They were found on Amazon Scientific, without noise. Each ε gets fresh noise in
+each repetition. The noise is secret: a second measurement gives other figures of the same distribution.
 """
 
 import statistics

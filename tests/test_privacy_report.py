@@ -42,7 +42,7 @@ def test_a_table_and_a_plot_come_from_the_figures(tmp_path: Path) -> None:
     result = read_privacy(tmp_path)
     assert result
     page = render_page(Results([], [], [], result))
-    assert "| toy | 1,200 | 1.0e-04 | 0.0500 | 0.1000 ± 0.0100 (50%) | 0.2000 |" in page
+    assert "| toy | 1,200 | 1.0e-04 | 0.0500 | 0.1000 ± 0.0100 (50%) | 0.2000 | – |" in page
     assert privacy_picture(result).figures == {"toy": [(1.0, 0.5)]}
 
 

@@ -34,6 +34,7 @@ def render_page(results: Results) -> str:
         "label": label,
     }
     functions = (
+        best_closed_form,
         best_in_group,
         comparisons_by_model,
         figure,
@@ -59,6 +60,12 @@ def comparisons_by_model(result: BenchmarkResult) -> dict[str, dict[str, Compari
 def best_in_group(group: UserGroup) -> float | None:
     """Return the best NDCG@10 of a group of users, baselines with a leak left out."""
     return best_of(value for model, value in group.ndcg_10.items() if model not in LEAKING)
+
+
+def best_closed_form(results: Results, name: str) -> float | None:
+    """Return the best NDCG@10 of a closed form without noise on a dataset, among all results."""
+    found = (model for result in results.benchmarks if result.name == name for model in result.closed_forms.values())
+    return max((model.ndcg_10.mean for model in found), default=None)
 
 
 def minutes_of_runs(result: BenchmarkResult) -> list[str]:

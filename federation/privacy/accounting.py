@@ -91,7 +91,7 @@ def _least_noise(releases: Releases, name: str, epsilon: float, delta: float) ->
 
     Rényi divergences, which are computed at once, give an upper end, and privacy loss distributions the answer below.
     """
-    from scipy.optimize import brentq
+    from scipy.optimize import root_scalar
 
     def with_noise(noise: float) -> Releases:
         return replace(releases, **{name: noise})
@@ -108,7 +108,8 @@ def _least_noise(releases: Releases, name: str, epsilon: float, delta: float) ->
     lower = upper
     while too_much(lower) <= 0:
         lower *= 0.8
-    found = lower if lower == upper else brentq(too_much, lower, lower / 0.8, xtol=TOLERANCE / 4)
+    bracket = (lower, lower / 0.8)
+    found = upper if lower == upper else root_scalar(too_much, bracket=bracket, xtol=TOLERANCE / 4).root
     steps = math.ceil(found / TOLERANCE)
     while too_much(steps * TOLERANCE) > 0:
         steps += 1

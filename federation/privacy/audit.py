@@ -8,7 +8,7 @@ direction with a release is close to N(0, 1/d); that of a used one is larger by 
 import math
 
 import numpy as np
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 from scipy.stats import norm
 
 LARGEST_EPSILON = 200.0
@@ -43,4 +43,6 @@ def gaussian_epsilon(shift: float, delta: float) -> float:
 
     if shift <= 0 or excess(0.0) <= 0:
         return 0.0
-    return LARGEST_EPSILON if excess(LARGEST_EPSILON) > 0 else float(brentq(excess, 0.0, LARGEST_EPSILON))
+    if excess(LARGEST_EPSILON) > 0:
+        return LARGEST_EPSILON
+    return root_scalar(excess, bracket=(0.0, LARGEST_EPSILON)).root
