@@ -144,7 +144,7 @@ class Bench:
         """Compute NDCG@10 on the test items, with the middle weight of the texts."""
         middle = from_flat(SETTINGS).search_space.middle
         adapter = self.method.solver(sums, deviation).solve(middle)
-        weights, kernel = adapter[WEIGHTS].numpy(), self.method.config.kernel
+        weights, kernel = adapter[WEIGHTS].numpy(), self.method.config.stack.kernels[0]
 
         def score(histories: Sequence[np.ndarray]) -> Tensor:
             """Score all items, by a sparse product: a context has few events, and candidates are one-hot."""
@@ -162,7 +162,7 @@ class Bench:
 def _method(world: World, config: RunConfig) -> ClosedFormMethod:
     rows = np.arange(len(world.embeddings))
     return ClosedFormMethod(
-        world.embeddings, rows, config.closed_form, config.seed, config.held_out, config.statistic_clip
+        world.embeddings, rows, config.closed_form, config.seed, config.held_out, clip=config.statistic_clip
     )
 
 

@@ -92,7 +92,7 @@ def _build_fedrec(config: MethodConfig, public: Embeddings, model: Callable[[], 
 def _build_hybrid(config: MethodConfig, public: Embeddings, model: Callable[[], TwoTowerModel]) -> FederatedMethod:
     rows, texts = public.trainable_rows, public.matrix.cpu()
     clip = config.statistic_clip
-    closed_form = ClosedFormMethod(texts, rows, config.closed_form, config.seed, config.held_out, clip)
+    closed_form = ClosedFormMethod(texts, rows, config.closed_form, config.seed, config.held_out, clip=clip)
     return HybridMethod(_build_fedrec(config, public, model), closed_form)
 
 

@@ -4,21 +4,20 @@ from fedrec.federation import wire
 from fedrec.federation.config import RunConfig
 from fedrec.federation.secure_aggregation.integers import UNIT, Layout, check_room
 from fedrec.federation.validate_update import RANKED, SUMMED, TRAINED
-from fedrec.recsys.closed_form.bounds import SumBounds
+from fedrec.recsys.closed_form.norm_bounds import Bounds
 from fedrec.recsys.model.lora import Adapter
 
 METRICS = {wire.TRAIN: TRAINED, wire.STATISTICS: SUMMED, wire.EVALUATE: RANKED}
 """The metrics in an answer to each kind of order."""
 
 
-def layout_of(kind: str, template: Adapter, bounds: SumBounds | None) -> Layout:
+def layout_of(kind: str, template: Adapter, bounds: Bounds | None) -> Layout:
     """Build the layout of an answer with tensors like those of a template; `bounds` are those of statistics."""
     shapes = {name: tensor.shape for name, tensor in template.items()}
-    return Layout(shapes, sorted(METRICS[kind]), bounds.units if bounds else {})
+    return Layout(shapes, sorted(METRICS[kind]), bounds.entry_units if bounds else {})
 
 
-def check_capacity(kind: str, clients: int, config: RunConfig, bounds: SumBounds | None) -> None:
+def check_capacity(kind: str, clients: int, config: RunConfig, bounds: Bounds | None) -> None:
     """Raise `InputError` unless the sums of so many clients stay below 2⁶³ units."""
     largest = max(config.clip, config.largest_loss) if kind == wire.TRAIN else 1.0
-    of_statistics = [bounds.events * bounds.most[name] / bounds.units[name] for name in bounds.units] if bounds else []
-    check_room(clients, max(largest / UNIT, *of_statistics, 1.0))
+    check_room(clients, max(largest / UNIT, bounds.largest_count if bounds else 1.0))

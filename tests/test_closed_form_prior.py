@@ -18,13 +18,13 @@ from fedrec.federation.config import from_flat
 from fedrec.federation.setup import TrainingSetup
 from fedrec.recsys.baselines.neighbours import ease_weights
 from fedrec.recsys.baselines.whitening import whiten
-from fedrec.recsys.closed_form.contexts import DecayKernel
+from fedrec.recsys.closed_form.contexts import KernelStack
 from fedrec.recsys.closed_form.search import Hyperparameters
 from fedrec.recsys.closed_form.solve import RidgePath
 from fedrec.recsys.closed_form.statistics import CROSS, GRAM, ItemSums, Statistics, sum_statistics
 from fedrec.recsys.closed_form.text_prior import text_weights
 from fedrec.recsys.recommender import Recommender
-from fedrec.recsys.training.closed_form import WEIGHTS, ClosedFormMethod
+from fedrec.recsys.training.closed_form import WEIGHTS, ClosedFormMethod, Solver
 from fedrec.training import train
 from tests.support.toy_world import SMALL, shard_of, small_config
 
@@ -35,7 +35,7 @@ PULLED: dict[str, Any] = IDS | {"priors": "0,1,3"}
 def some_sums(items: int = 9) -> Statistics:
     rng = np.random.default_rng(0)
     histories = [rng.integers(0, items, length) for length in (3, 8, 20, 2)]
-    return sum_statistics(ItemSums(items, DecayKernel(0.8, reverse=0.5)), histories)
+    return sum_statistics(ItemSums(items, KernelStack((0.8,), reverse=0.5)), histories)
 
 
 def drawn(*shape: int) -> Tensor:
@@ -128,8 +128,11 @@ def test_an_item_without_events_is_scored_by_its_text(embeddings: Tensor) -> Non
     method, plain = method_of(embeddings, np.arange(24)), method_of(embeddings, np.arange(24), priors="0")
     shard = shard_of([[0, 1, 2, 3, 4, 5], [5, 6, 7, 8, 9, 10]])
     sums = method.sum_users(shard, np.arange(2)).statistics
-    found = method.solver(sums).path.weights(1.0, 3.0)
-    assert plain.solver(sums).path.weights(1.0)[:, 23].abs().max() == 0
+    ours, others = method.solver(sums), plain.solver(sums)
+    assert isinstance(ours, Solver)
+    assert isinstance(others, Solver)
+    found = ours.path.weights(1.0, 3.0)
+    assert others.path.weights(1.0)[:, 23].abs().max() == 0
     assert method.text_weights is not None
     assert torch.allclose(found[23], 3 / 4 * method.text_weights[23], atol=1e-9)
     assert torch.allclose(found[15], 3 / 4 * method.text_weights[15], atol=1e-9)

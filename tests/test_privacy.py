@@ -87,7 +87,7 @@ def method_over(features: str, clip: float = 0.0) -> ClosedFormMethod:
     """A closed form over 24 random texts."""
     texts = torch.randn(24, 16, generator=torch.Generator().manual_seed(0))
     config = small_config(features=features, feature_width=12, pair_neighbours=5, reverse=0.5).closed_form
-    return ClosedFormMethod(texts, np.arange(24), config, 0, 0, clip)
+    return ClosedFormMethod(texts, np.arange(24), config, 0, 0, clip=clip)
 
 
 def test_a_users_statistics_are_clipped_jointly() -> None:

@@ -203,7 +203,11 @@ def test_a_signature_is_that_of_rfc_8032() -> None:
 
 # ---- integers
 
-LAYOUT = Layout({"b": torch.Size([2]), "a": torch.Size([1, 2])}, ["loss", "learners"], {"b": 2.0**-40})
+LAYOUT = Layout(
+    {"b": torch.Size([2]), "a": torch.Size([1, 2])},
+    ["loss", "learners"],
+    {"b": torch.tensor(2.0**-40, dtype=torch.float64)},
+)
 
 
 def update_of(a: list[float], b: list[float], loss: float = 0.0) -> Update:

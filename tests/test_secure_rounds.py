@@ -376,11 +376,12 @@ def test_the_server_finds_no_items_in_a_masked_sum(toy: Path) -> None:
             views = {node: numbers_of(content) for stage, node, content in grid.seen if stage == wire.MASK}
         else:
             views = {
-                node: torch.cat([(update.deltas[name] / bounds.units[name]).flatten() for name in (CROSS, GRAM)])
+                node: torch.cat([(update.deltas[name] / bounds.entry_units[name]).flatten() for name in (CROSS, GRAM)])
                 for node, update in zip(report.nodes, report.updates, strict=True)
             }
         found[secure] = [
-            auc(items_score(view, bounds.width), summed_items(grid.nodes[node - 1])) for node, view in views.items()
+            auc(items_score(view, grid.nodes[0].setup.closed_form.width), summed_items(grid.nodes[node - 1]))
+            for node, view in views.items()
         ]
     assert len(found[True]) == 12
     assert min(found[False]) == 1

@@ -18,6 +18,7 @@ from fedrec.recsys.exact_sum import GRID
 
 UNIT = 1 / GRID
 """The unit of changes and metrics."""
+_UNIT = torch.tensor(UNIT, dtype=torch.float64)
 LARGEST = 2.0**63
 """The size from which a sum modulo 2⁶⁴ has lost its sign."""
 
@@ -28,7 +29,7 @@ class Layout:
 
     shapes: Mapping[str, torch.Size]
     metrics: Sequence[str]
-    units: Mapping[str, float]  # of tensors whose unit is not `UNIT`
+    units: Mapping[str, Tensor]  # of tensors whose unit is not `UNIT`, in shapes that broadcast to theirs
 
     @property
     def size(self) -> int:
@@ -42,7 +43,7 @@ class Layout:
         """
         parts = [_multiples(name, update.deltas[name], self._unit(name)) for name in sorted(self.shapes)]
         metrics = torch.tensor([update.sums[name] for name in sorted(self.metrics)], dtype=torch.float64)
-        parts.append(_multiples("metrics", (metrics / UNIT).round_() * UNIT, UNIT))
+        parts.append(_multiples("metrics", (metrics / UNIT).round_() * UNIT, _UNIT))
         return torch.cat(parts).numpy().view(np.uint64)
 
     def from_integers(self, numbers: np.ndarray, round: int, users: int) -> Update:
@@ -51,20 +52,21 @@ class Layout:
         names = sorted(self.shapes)
         *tensors, metrics = values.split([*(self.shapes[name].numel() for name in names), len(self.metrics)])
         deltas = {
-            name: (tensor * self._unit(name)).view(self.shapes[name])
-            for name, tensor in zip(names, tensors, strict=True)
+            name: tensor.view(self.shapes[name]) * self._unit(name) for name, tensor in zip(names, tensors, strict=True)
         }
         return Update(round, users, deltas, dict(zip(sorted(self.metrics), (metrics * UNIT).tolist(), strict=True)))
 
-    def _unit(self, name: str) -> float:
-        return self.units.get(name, UNIT)
+    def _unit(self, name: str) -> Tensor:
+        return self.units.get(name, _UNIT)
 
 
-def _multiples(name: str, sums: Tensor, unit: float) -> Tensor:
+def _multiples(name: str, sums: Tensor, units: Tensor) -> Tensor:
     """Return sums in whole units, flat: (…) float64 to (p,) int64."""
-    multiples = sums.double().flatten() / unit
+    multiples = (sums.double() / units).flatten()
     if not torch.equal(multiples, multiples.round()) or (multiples.abs() >= LARGEST).any():
-        raise ValueError(f"{name} holds numbers that are not whole multiples of {unit:g}, or are too large")
+        raise ValueError(
+            f"{name} holds numbers that are not whole multiples of {float(units.min()):g}, or are too large"
+        )
     return multiples.to(torch.int64)
 
 

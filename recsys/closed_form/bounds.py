@@ -56,6 +56,18 @@ class SumBounds:
         shapes = packed_shapes(self.width, self.targets)
         return {name: torch.empty(shape, dtype=torch.float64, device="meta") for name, shape in shapes.items()}
 
+    @property
+    def entry_units(self) -> dict[str, Tensor]:
+        """The units of the entries of packed sums: `gram` (KM(KM+1)/2,), and `cross` (KM, 1), for whole rows."""
+        gram = torch.cat([self.units[place:] * (unit / SCALE) for place, unit in enumerate(self.units)])
+        return {GRAM: gram, CROSS: (self.units * (self.target_unit / SCALE)).unsqueeze(1)}
+
+    @property
+    def largest_count(self) -> float:
+        """The largest number of units that a user adds to an entry."""
+        context = float((self.most / self.units).max())
+        return self.events * context * max(context, 1 / self.target_unit)
+
     def check_size(self, sums: Mapping[str, Tensor], learners: int, slack: float = 1.0) -> None:
         """Raise `ValueError` if an entry is larger than `learners` users can make it, times a slack."""
         for name, part, largest in _parts(sums, self.most, 1.0):

@@ -35,6 +35,16 @@ class NormBounds:
         """The names and shapes of the sums, without numbers."""
         return {name: torch.empty(shape, dtype=torch.float64, device="meta") for name, shape in self.shapes.items()}
 
+    @property
+    def entry_units(self) -> dict[str, Tensor]:
+        """The unit of each of the sums, as a scalar."""
+        return {name: torch.tensor(self.unit, dtype=torch.float64) for name in self.shapes}
+
+    @property
+    def largest_count(self) -> float:
+        """The largest number of units that a user adds to an entry."""
+        return self.longest / self.unit
+
     def check_size(self, sums: Mapping[str, Tensor], learners: int, slack: float = 1.0) -> None:
         """Raise `ValueError` if the sums are longer than `learners` users can make them, times a slack."""
         length, bound = norm(sums), slack * learners * self.longest
