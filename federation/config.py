@@ -55,7 +55,7 @@ class RunConfig:
     """Maximum L2 norm of a client's change; a longer one is scaled down, which also stabilises training. In central
     mode the pooled users count as one client."""
     bits: Annotated[int, AfterValidator(_offered), WithJsonSchema({"type": "integer", "enum": BITS})] = 32
-    """Bits per number of a client's change, or of its sums. 1 to 8: quantised; 32: sent as it is."""
+    """Bits per number of a client's change, or of its sums over texts. 1 to 8: quantised; 32: sent as it is."""
     validate_every: Annotated[int, Ge(1)] = 20
     """Rounds between two validations; the best round on validation is the one that is kept."""
     validation_users: Annotated[int, Ge(1)] = 2000
@@ -153,6 +153,11 @@ class RunConfig:
         return () if self.privacy.enabled else self.measured
 
     @property
+    def sum_bits(self) -> int:
+        """Bits per number of a client's sums: those over texts alone are quantised."""
+        return self.bits if self.closed_form.features == "text" else 32
+
+    @property
     def statistic_clip(self) -> float:
         """The clip of a user's statistics; 0: not clipped."""
         return self.privacy.statistic_clip if self.privacy.enabled else 0.0
@@ -247,7 +252,8 @@ def _check_combination(config: RunConfig) -> None:
         raise InputError(f"setting held_out = {config.held_out}: {method} is only evaluated; leave held_out at 2")
     if config.bits < 32 and not row.quantisable:
         raise InputError(f"setting bits = {config.bits}: {method} sends numbers as they are; leave bits at 32")
-    if config.bits < 32 and row.summed and (features := config.closed_form.features) != "text":
+    features = config.closed_form.features
+    if config.bits < 32 and row.summed and not row.trained and features != "text":
         raise InputError(f"setting bits = {config.bits}: sums over {features} are sent as they are; leave bits at 32")
     if config.privacy.enabled:
         _check_privacy(config)

@@ -160,9 +160,10 @@ def _open_answers(
 ) -> Iterator[tuple[list[int], Update]]:
     """Request the update of each node, as it is, and yield those that can be decoded."""
     contents = {node: wire.encode_order(order, adapter) for node, order in exchange.orders.items()}
+    bits = exchange.config.sum_bits if kind == wire.STATISTICS else exchange.config.bits
     for node, content in exchange.ask(kind, contents, wire.max_answer_bytes(template)).items():
         with exchange.refusing([node]):
-            yield [node], wire.decode_update(content, template, exchange.config.bits)
+            yield [node], wire.decode_update(content, template, bits)
 
 
 def send_and_receive(

@@ -125,7 +125,7 @@ class Node:
             raise OrderRefused(f"an order is refused: {self.config.method} has no statistics to sum")
         validate_order(order, adapter, OrderLimits.to_sum(self.config, len(self.shard)))
         self._admit("statistics", order, nodes)
-        closed_form, coded = self.setup.closed_form, self.config.bits < 32
+        closed_form, coded = self.setup.closed_form, self.config.sum_bits < 32
         to_choose = order.round != self.config.summing_rounds[-1]
         groups = order.users.reshape(-1, 1) if coded else closed_form.groups(order.users)
         _ = closed_form.features  # before the threads start, so that they are computed once

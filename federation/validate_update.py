@@ -43,7 +43,7 @@ def validate_statistics(update: Update, order: Order, bounds: Bounds, config: Ru
     """
     users = len(order.users)
     _answers(update, order, users)
-    _check_codes(update, users, config)
+    _check_codes(update, users, config.sum_bits)
     _metrics(update.sums, SUMMED, users)
     if not 0 <= update.sums["learners"] <= users:
         raise ValueError(f"a sum of {update.sums['learners']:g} for the metric learners of {users} users")
@@ -55,7 +55,7 @@ def validate_statistics(update: Update, order: Order, bounds: Bounds, config: Ru
 def validate_sums(sums: Adapter, learners: int, bounds: Bounds, config: RunConfig) -> None:
     """Raise `ValueError` that names the fault if no `learners` users can have such sums, as they travel."""
     _tensors(sums, bounds.template)
-    if config.bits < 32:
+    if config.sum_bits < 32:
         bounds.check_size(sums, learners, CODED)
     else:
         bounds.check(sums, learners)
@@ -69,7 +69,7 @@ def check_form(update: Update, order: Order, template: Adapter, config: RunConfi
     clients = _clients(order, template, config)
     _answers(update, order, clients)
     if template:
-        _check_codes(update, clients, config)
+        _check_codes(update, clients, config.bits)
     elif update.codes is not None:
         raise ValueError(f"answered with codes, of {clients} users")
     _tensors(update.deltas, template)
@@ -103,8 +103,8 @@ def _answers(update: Update, order: Order, clients: int) -> None:
         raise ValueError(f"answered for round {update.round} and {update.users} users, not {order.round} and {clients}")
 
 
-def _check_codes(update: Update, clients: int, config: RunConfig) -> None:
-    if (update.codes is not None) != (config.bits < 32 and clients == 1):
+def _check_codes(update: Update, clients: int, bits: int) -> None:
+    if (update.codes is not None) != (bits < 32 and clients == 1):
         raise ValueError(f"answered {'with' if update.codes else 'without'} codes, of {clients} users")
 
 

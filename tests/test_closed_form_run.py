@@ -30,6 +30,7 @@ from fedrec.federation.node import Node
 from fedrec.federation.run_statistics import FOLDER, load_nodes, load_total
 from fedrec.federation.setup import TrainingSetup
 from fedrec.federation.training_run import METRICS, open_run, train
+from fedrec.recsys.closed_form.statistics import GRAM
 from fedrec.recsys.recommender import PEFT_WEIGHTS, TOWERS, VECTORS
 from fedrec.recsys.training.closed_form import SHARE, WEIGHTS, ClosedFormMethod
 from fedrec.recsys.training.hybrid import split_adapter
@@ -313,6 +314,16 @@ def test_a_lie_is_in_no_sum(toy: Path, tmp_path: Path, lie: str) -> None:
     assert load_total(tmp_path / "run").users == 6
 
 
+def test_sums_over_ids_are_sent_as_they_are_beside_changes_in_few_bits(toy: Path, tmp_path: Path) -> None:
+    """Over texts the sums are coded, too, and differ."""
+    for features in ("ids", "text"):
+        knobs = HYBRID | {"nodes": 12, "features": features}
+        for bits in (4, 32):
+            finished(toy, tmp_path / f"{features}-{bits}", **knobs, bits=bits)
+        few, all_bits = (load_total(tmp_path / f"{features}-{bits}").statistics[GRAM] for bits in (4, 32))
+        assert torch.equal(few, all_bits) == (features == "ids")
+
+
 def test_in_few_bits_a_size_is_checked(toy: Path, tmp_path: Path) -> None:
     config = small_config(**CLOSED, nodes=2, bits=4)
     run = open_run(tmp_path / "run", Dataset.open(toy), config, resume=False)
@@ -412,7 +423,10 @@ def test_lists_of_numbers_are_settings(tmp_path: Path) -> None:
         ({"decays": "0.5,1.0"}, "setting decays = '1.0'"),
         ({"decay": 0.8}, "setting 'decay' is now called 'decays'"),
         ({"method": "closed-form", "mode": "central"}, "clients of closed-form cannot be pooled"),
-        ({"method": "hybrid", "features": "ids", "bits": 8}, "setting bits = 8: sums over ids are sent as they are"),
+        (
+            {"method": "closed-form", "features": "ids", "bits": 8},
+            "setting bits = 8: sums over ids are sent as they are",
+        ),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], said: str) -> None:

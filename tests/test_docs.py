@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.attacks.registry import ATTACKS
 from fedrec.federation.deployment.app_bundle import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -65,3 +66,16 @@ def test_the_contributing_guide_names_every_wing() -> None:
     wings = {path.parent for room in rooms for path in room.glob("*/__init__.py") if not path.parent.is_symlink()}
     assert len(wings) > 10
     assert [wing.name for wing in sorted(wings) if f"`{wing.name}/`" not in guide] == []
+
+
+def test_every_claim_of_the_threat_model_names_what_there_is() -> None:
+    """Each test, file of tests and attack that the page names exists."""
+    page = (ROOT / "docs" / "threat-model.md").read_text("utf-8")
+    tests = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", page))
+    assert len(named) >= 20
+    assert not {name for name in named if f"def {name}(" not in tests}
+    assert not {name for name in re.findall(r"`(tests/\w+\.py)`", page) if not (ROOT / name).is_file()}
+    attacks = set(re.findall(r"`fedrec\s+attack\s+([a-z][\w-]*)`", page))
+    assert attacks
+    assert attacks <= set(ATTACKS)

@@ -37,7 +37,7 @@ NEW = pl.DataFrame({"item_id": ["film-stew"], "title": ["The stew"], "year": [20
 
 
 def prepared(folder: Path, items: pl.DataFrame, events: pl.DataFrame) -> Path:
-    write_dataset(Frames(events, items), folder, name="toy", rules=Rules(popularity=False))
+    write_dataset(Frames(events, items), folder, name="toy", rules=Rules(popularity=False, salts="by-id"))
     return folder
 
 

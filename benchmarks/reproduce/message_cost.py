@@ -41,7 +41,7 @@ def run_cost(run: Path, users: int) -> RunCost:
     assert state, "a finished run has a state"
     towers, closed_form = split_adapter(state.best)
     a_round = uplink_bytes(towers, config.bits) if config.method_row.trained else 0
-    sums = len(config.summing_rounds) * sums_bytes(closed_form, config.bits) if closed_form else 0
+    sums = len(config.summing_rounds) * sums_bytes(closed_form, config.sum_bits) if closed_form else 0
     return RunCost(
         rounds=config.training_rounds,
         best_round=state.best_round,
