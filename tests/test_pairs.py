@@ -109,7 +109,7 @@ def test_weights_without_counts_are_the_texts() -> None:
 def test_a_table_over_too_many_items_is_refused() -> None:
     config = ClosedFormConfig(features="pairs")
     check_catalogue(config, MAX_ITEMS)
-    with pytest.raises(InputError, match="features = 'pairs': a table of 8,193 items is too large"):
+    with pytest.raises(InputError, match="features = 'pairs': sums over 8,193 items do not fit"):
         check_catalogue(config, MAX_ITEMS + 1)
 
 

@@ -17,6 +17,7 @@ from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.prepare import write_dataset
 from fedrec.data.readers.raw import Frames
+from fedrec.data.readers.rules import Rules
 from fedrec.federation import client_app, round_log, wire
 from fedrec.federation import setup as training_setup
 from fedrec.federation.census import take_census
@@ -216,7 +217,8 @@ def short(toy: Path, embeddings: Tensor, tmp_path_factory: pytest.TempPathFactor
     rows = [(f"short-{user}", f"film-{COOKING[user + step]}", step) for user in range(3) for step in range(3)]
     folder = tmp_path_factory.mktemp("short") / "short"
     extra = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
-    write_dataset(Frames(pl.concat([toy_interactions(), extra]), toy_items()), folder, name="short")
+    frames = Frames(pl.concat([toy_interactions(), extra]), toy_items())
+    write_dataset(frames, folder, name="short", rules=Rules(salts="by-id"))
     return folder
 
 
