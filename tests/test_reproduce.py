@@ -241,7 +241,7 @@ def test_the_sums_of_a_closed_form_are_sent_twice(made: tuple[Path, dict[str, An
     assert hybrid["bytes_up_per_client_round"] == results["bytes_up_per_client_round"]
     of_two_decays = 48 * 49 // 2 + 48 * 24
     assert 0 < hybrid["bytes_up_per_client_run"] - towers - 2 * 4 * of_two_decays < 1200
-    assert hybrid["adapter_parameters"] == results["adapter_parameters"] + 24 * 24 + 1
+    assert hybrid["adapter_parameters"] == results["adapter_parameters"] + 48 * 24 + 1
     fedmf = results["peers"]["fedmf"]
     assert fedmf["bytes_up_per_client_run"] == 3 * fedmf["bytes_up_per_client_round"], "all clients in all rounds"
 
