@@ -29,9 +29,9 @@ def test_supernodes_mask_their_sums_and_survive_kills(toy: Path, embeddings: Ten
     is killed in round 3, and back in the last one. A round of all is that of one process in the open, to the bit."""
     with trial(toy, tmp_path, SIZES, 4, **SECURE, validate_every=4, round_timeout=90) as made:
         with made.running():
-            made.until_asked("node-2", 2, "query")
+            made.until_asked("node-2", 2, "query.secure")
             message_process(made, "node-2").kill()
-            made.until_asked("node-3", 3, "query")
+            made.until_asked("node-3", 3, "query.secure")
             made.here.kill("node-3")
             made.come_back(3)
         records = made.records()
