@@ -114,7 +114,7 @@ def _draw(points: Sequence[tuple[float, float, float]], option: str, figure: "Fi
     ax = figure.subplots()
     places = [x for x, _, _ in points]
     ax.plot(places, [y for _, y, _ in points], "o-", color=COLOURS[1], label="the attack")
-    ax.plot(places, [y for _, _, y in points], "o--", color=COLOURS[6], label="without it")
+    ax.plot(places, [y for _, _, y in points], "o--", color=COLOURS[6], label="popularity alone")
     ax.set_xscale("log")
     ax.set_xticks(places, [f"{x:g}" for x in places], minor=False)
     ax.set_xticks([], minor=True)
