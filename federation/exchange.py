@@ -127,10 +127,8 @@ def request_updates(
 
     `bounds` are those of the statistics that the order asks for. Under secure aggregation the one update is the sum.
     """
-    tally, secure = (
-        RoundReport(clients_asked=sum(len(o.users) for o in orders.values())),
-        config.secure_aggregation.secure,
-    )
+    tally = RoundReport(clients_asked=sum(len(order.users) for order in orders.values()))
+    secure = config.secure_aggregation.secure
     exchange = Correspondence(grid, orders, config, tally)
     template = bounds.template if bounds else adapter if kind == wire.TRAIN else {}
     if secure:
