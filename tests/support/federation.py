@@ -36,6 +36,9 @@ statistic_features = ["text", "ids"]
 """
 """The policy of a node of one user and 24 items, as its owner writes it."""
 
+RESTART = 10.0
+"""Seconds between two starts of a node that is refused: each start costs seconds of processor time."""
+
 WHOLE = 900.0
 """Seconds for a run to its end: on a busy machine a node takes half a minute to start the process of its messages."""
 
@@ -113,6 +116,7 @@ class Trial:
         def is_back() -> bool:
             if (state := self.here.state(name)).startswith("ended"):
                 self.here.kill(name)
+                time.sleep(RESTART)
                 self.join(part)
             return state == "connected"
 
