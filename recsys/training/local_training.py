@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedrec.data.randomness import DrawKey, Stream
 from fedrec.data.shard import Cohort
-from fedrec.recsys.hardware import fast_bfloat16, free_memory, workers
+from fedrec.recsys.hardware import fast_bfloat16, free_memory, keep_freed_memory, workers
 from fedrec.recsys.model.lora import Adapter, Stack, with_changes
 from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.training.loss import client_means, event_means, sampled_softmax
@@ -65,6 +65,9 @@ class LocalTrainer:
     embeddings: Tensor  # (N, E) of the items that training may use; items of a cohort are its rows
     config: FitConfig
     parts: tuple[str, ...] = ("item", "user")
+
+    def __post_init__(self) -> None:
+        keep_freed_memory()
 
     def train_clients(self, adapter: Adapter, block: Cohort, key: DrawKey) -> ClientUpdates:
         """Train every client of a block by itself, all in one pass. `key` holds the run's seed and the round."""
