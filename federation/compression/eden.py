@@ -81,7 +81,8 @@ class CompressedUpdate:
 
     def decode(self) -> Iterator[Tensor]:
         """Decode the changes, a few clients at a time: (c, G·D)."""
-        for few in _parts(*self.levels.shape[:2], self.levels.device):
+        clients, rows, _ = self.levels.shape
+        for few in _parts(clients, rows, self.levels.device):
             values = dequantise(self.levels[few], self.coding.bits)
             yield self.coding.rotate_back(values, self.scales[few], few).flatten(1)
 
@@ -108,7 +109,7 @@ def encode(deltas: Stack, coding: Eden) -> tuple[CompressedUpdate, Tensor]:
     levels = torch.empty(shape, dtype=torch.uint8, device=coding.flips.device)
     scales = torch.empty(shape[:2], device=levels.device)
     lengths = torch.empty(shape[0], dtype=torch.float64, device=levels.device)
-    for few in _parts(*shape[:2], levels.device):
+    for few in _parts(*shape[:2], on=levels.device):
         rows = _encode_rows(coding.flip_signs(_as_rows(deltas, few), few), coding.bits)
         levels[few], scales[few], lengths[few] = nearest_levels(rows.cells, coding.bits), rows.scales, rows.lengths
     return CompressedUpdate(coding, levels, scales), lengths
