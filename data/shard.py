@@ -79,6 +79,10 @@ class Cohort:
             alike = np.flatnonzero(lengths == length)
             yield self._cut(lambda column: column[:, alike, -length:], self.salts)  # noqa: B023
 
+    def select(self, clients: np.ndarray) -> "Cohort":
+        """Return the histories of some clients, in their order."""
+        return self._cut(lambda column: column[clients], self.salts[clients])
+
     def _cut(self, cut: Callable[[np.ndarray], np.ndarray], salts: np.ndarray) -> "Cohort":
         return Cohort(cut(self.items), cut(self.mask), cut(self.read), salts)
 

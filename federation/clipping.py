@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from fedrec.federation.compression.eden import Eden, encode
+from fedrec.federation.compression.eden import Eden, encode, sum_as_decoded
 from fedrec.federation.messages import Update
 from fedrec.recsys.exact_sum import exact_scatter, exact_sum
 from fedrec.recsys.model.lora import Adapter, Stack
@@ -32,20 +32,27 @@ def clip_and_sum(
     learners = torch.ones_like(finite) if fitted.learners is None else fitted.learners
     sound = finite & learners
     changes = fitted.deltas if sound.all() else _drop_diverged(fitted.deltas, ~sound)
-    codes, lengths = encode(changes, coding) if coding else (None, lengths)
-    factors = (clip / lengths.clamp(min=torch.finfo(torch.float64).tiny)).clamp(max=1).float().where(sound, 0)
+
+    def factors(lengths: Tensor, some: slice = slice(None)) -> Tensor:
+        shrunk = clip / lengths.clamp(min=torch.finfo(torch.float64).tiny)
+        return shrunk.clamp(max=1).float().where(sound[some], 0)
+
+    codes = None
+    if coding is None:
+        deltas = {name: _sum_clipped(tensor, fitted, factors(lengths)).cpu() for name, tensor in changes.items()}
+    elif len(sound) == 1:
+        codes, lengths = encode(changes, coding)
+        codes = codes.scaled(factors(lengths))
+        deltas = codes.total({name: tensor.shape[1:] for name, tensor in changes.items()})
+    else:
+        deltas, lengths = sum_as_decoded(changes, coding, factors)
     sums = {
         "loss": float(fitted.losses[sound].double().sum()),
         "learners": float(learners.sum()),
         "clipped": float((lengths[sound] > clip).sum()),
         "diverged": float((learners & ~finite).sum()),
     }
-    if codes:
-        codes = codes.scaled(factors)
-        deltas = codes.total({name: tensor.shape[1:] for name, tensor in changes.items()})
-    else:
-        deltas = {name: _sum_clipped(tensor, fitted, factors).cpu() for name, tensor in changes.items()}
-    return Update(round, len(sound), deltas, sums, codes if len(sound) == 1 else None)
+    return Update(round, len(sound), deltas, sums, codes)
 
 
 def _sum_clipped(terms: Tensor, fitted: ClientUpdates, factors: Tensor) -> Tensor:

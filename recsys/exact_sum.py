@@ -21,6 +21,23 @@ def exact_sum(terms: Tensor, factors: Tensor | None = None) -> Tensor:
     return total.div_(GRID).view(terms.shape[1:])
 
 
+class ExactTotal:
+    """A running sum of P numbers, to which terms are added that are rounded to the grid."""
+
+    def __init__(self, numbers: int, device: torch.device) -> None:
+        self._steps = torch.zeros(numbers, dtype=torch.float64, device=device)  # in steps of the grid
+
+    def add(self, terms: Tensor) -> None:
+        """Add some clients' terms, (c, P), which are overwritten."""
+        steps = terms.mul_(GRID).round_()
+        self._steps += steps[0] if len(steps) == 1 else steps.sum(0, dtype=torch.float64)
+
+    @property
+    def value(self) -> Tensor:
+        """The sum so far: (P,), float64."""
+        return self._steps / GRID
+
+
 def exact_scatter(terms: Tensor, rows: Tensor, items: int, factors: Tensor) -> Tensor:
     """Sum factor · term per row of a table of N = `items` rows, each product rounded to the grid.
 

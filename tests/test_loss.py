@@ -5,10 +5,18 @@ from math import exp, log
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from fedrec.data.randomness import DrawKey
-from fedrec.recsys.training.local_training import FitConfig, dropout_mask, have_examples, sample_negatives
+from fedrec.recsys.training.local_training import (
+    NEGATIVE_GROUPS,
+    FitConfig,
+    dropout_mask,
+    have_examples,
+    negative_groups,
+    sample_negatives,
+)
 from fedrec.recsys.training.loss import client_means, event_means, sampled_softmax
 from tests.support.toy_world import shard_of
 
@@ -54,15 +62,44 @@ def test_a_client_learns_if_one_event_comes_before_another(held_out: int) -> Non
     assert have_examples(crops.pooled).tolist() == [True]
 
 
-def test_negatives_are_distinct_and_a_clients_own() -> None:
-    config, salts = FitConfig(negatives=10), np.array([7, 8, 9], dtype=np.uint64)
-    drawn = sample_negatives(config, 50, salts, DrawKey(1, 2))
-    assert [len(set(row)) for row in drawn.tolist()] == [10] * 3
-    assert len({tuple(row) for row in drawn.tolist()}) == 3
-    assert torch.equal(drawn[1:2], sample_negatives(config, 50, salts[1:2], DrawKey(1, 2)))
+CPU = torch.device("cpu")
+
+
+def negatives_of(salts: np.ndarray, key: DrawKey, items: int = 50) -> Tensor:
+    return sample_negatives(FitConfig(negatives=10), items, salts, key, CPU).per_client()
+
+
+def test_negatives_are_distinct_and_a_clients_in_any_company() -> None:
+    salts = np.random.default_rng(0).integers(2**64, size=40, dtype=np.uint64)
+    drawn = negatives_of(salts, DrawKey(1, 2))
+    assert [len(set(row)) for row in drawn.tolist()] == [10] * 40
+    for few in ([0], [7, 10, 30], [*range(40)][::-1]):
+        assert torch.equal(drawn[few], negatives_of(salts[few], DrawKey(1, 2)))
     for key in (DrawKey(0, 2, 0), DrawKey(1, 3, 0), DrawKey(1, 2, 1)):
-        assert not torch.equal(drawn, sample_negatives(config, 50, salts, key))
-    assert sample_negatives(config, 10, salts, DrawKey(1, 2)).tolist() == [list(range(10))] * 3
+        assert not torch.equal(drawn, negatives_of(salts, key))
+    assert negatives_of(salts[:3], DrawKey(1, 2), items=10).tolist() == [list(range(10))] * 3
+
+
+def test_clients_of_a_group_share_negatives_in_every_step_of_a_round() -> None:
+    salts = np.random.default_rng(0).integers(2**64, size=1000, dtype=np.uint64)
+    groups = negative_groups(salts, DrawKey(1, 2))
+    sizes = np.bincount(groups, minlength=NEGATIVE_GROUPS)
+    assert len(sizes) == NEGATIVE_GROUPS
+    assert (abs(sizes - 1000 / NEGATIVE_GROUPS) < 4 * (1000 / NEGATIVE_GROUPS) ** 0.5).all()
+    assert not np.array_equal(groups, negative_groups(salts, DrawKey(1, 3)))
+    for step in (0, 1):
+        drawn = negatives_of(salts, DrawKey(1, 2, step))
+        assert len({(group, tuple(row)) for group, row in zip(groups.tolist(), drawn.tolist(), strict=True)}) == 16
+
+
+@pytest.mark.parametrize("items", [11, 50, 159, 160, 1000])
+def test_items_are_dealt_to_the_groups_evenly(items: int) -> None:
+    """Each item is in as many samples as any other, give or take one, unless there are too few samples for all."""
+    salts = np.random.default_rng(0).integers(2**64, size=1000, dtype=np.uint64)
+    _, firsts = np.unique(negative_groups(salts, DrawKey(1, 2)), return_index=True)
+    assert len(firsts) == NEGATIVE_GROUPS
+    counts = np.bincount(negatives_of(salts[firsts], DrawKey(1, 2), items).flatten().numpy(), minlength=items)
+    assert counts.max() - counts.min() <= 1
 
 
 def test_a_client_drops_what_it_drops_in_any_company() -> None:

@@ -18,6 +18,7 @@ from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.training_run import open_run, train
 from fedrec.recsys.embeddings import Encoder, KnownWeights, embed_catalogue, resolve_encoder
 from fedrec.recsys.model.config import ModelConfig
+from fedrec.recsys.model.item_tower import Candidates
 from fedrec.recsys.model.lora import StackedLinear, from_peft, is_lora, stacked, to_peft
 from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.recommender import Recommender
@@ -56,7 +57,10 @@ def test_cosines_of_some_rows_are_those_of_their_vectors(
         tower.up.copy_(bent["item.up"])
         rows = torch.arange(len(embeddings)).flip(0)
         torch.testing.assert_close(
-            tower.candidate_scores(users, embeddings, rows[None]), users @ vectors[rows].T, atol=2e-6, rtol=0
+            tower.candidate_scores(users, embeddings, Candidates(rows[None], (1,))),
+            users @ vectors[rows].T,
+            atol=2e-6,
+            rtol=0,
         )
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedrec.recsys.model.item_tower import GELU_INPUT_SCALE, ItemAdapter, candidate_scores
+from fedrec.recsys.model.item_tower import GELU_INPUT_SCALE, Candidates, ItemAdapter, candidate_scores
 from fedrec.recsys.model.lora import stacked
 from fedrec.recsys.model.per_client_ops import client_linear
 
@@ -50,13 +50,20 @@ def test_linear(shared: bool) -> None:
 
 @pytest.mark.parametrize("gelu", [True, False])
 @pytest.mark.parametrize("shared", [True, False])
-def test_cosines(shared: bool, gelu: bool) -> None:
+@pytest.mark.parametrize("company", ["each its own", "two share", "all share"])
+def test_cosines(shared: bool, gelu: bool, company: str) -> None:
     u, e = F.normalize(drawn(C, M, E, seed=5), dim=-1).requires_grad_(), F.normalize(drawn(N, E, seed=6), dim=-1)
-    rows = torch.tensor([[0, 1, 2, 3, 4, 5, 6], [6, 5, 4, 0, 8, 10, 1], [9, 8, 7, 6, 5, 4, 2]])  # (C, K)
-    inputs = [u, e, rows, *stacks((R, E), (E, R), shared=shared)]
+    sample, other, last = [0, 1, 2, 3, 4, 5, 6], [6, 5, 4, 0, 8, 10, 1], [9, 8, 7, 6, 5, 4, 2]
+    drawn_rows, sizes = {
+        "each its own": ([sample, other, last], (1, 1, 1)),
+        "two share": ([sample, other], (1, 2)),
+        "all share": ([sample], (3,)),
+    }[company]
+    candidates = Candidates(torch.tensor(drawn_rows), sizes)
+    inputs = [u, e, candidates.per_client(), *stacks((R, E), (E, R), shared=shared)]
 
     def scores(u: Tensor, e: Tensor, rows: Tensor, down: Tensor, up: Tensor) -> Tensor:
-        return candidate_scores(u, e, rows, ItemAdapter(down, up, gelu))
+        return candidate_scores(u, e, candidates, ItemAdapter(down, up, gelu))
 
     same_as(partial(plain_cosines, gelu=gelu), scores, inputs)
 

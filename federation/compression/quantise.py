@@ -67,13 +67,25 @@ def _nearest(bits: int) -> tuple[Tensor, Tensor]:
     return which.to(torch.uint8), levels[which]
 
 
-def quantise(z: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Round each number to its nearest level, give or take half a cell: the level's index in uint8, and its value."""
-    cells = (z * _CELLS).add_(_CELLS * _REACH).clamp_(0, 2 * _REACH * _CELLS - 1).int().flatten()
-    which, values = (table.to(z.device).index_select(0, cells).view(z.shape) for table in _nearest(bits))
-    return which, values
+def cells_of(z: Tensor) -> Tensor:
+    """Return the cell of each number, by which its nearest level is looked up: int32."""
+    return (z * _CELLS).add_(_CELLS * _REACH).clamp_(0, 2 * _REACH * _CELLS - 1).int()
+
+
+def nearest_levels(cells: Tensor, bits: int) -> Tensor:
+    """Look up the index of the level nearest to each number, give or take half a cell: uint8."""
+    return _look_up(_nearest(bits)[0], cells)
+
+
+def nearest_values(cells: Tensor, bits: int) -> Tensor:
+    """Look up the value of the level nearest to each number, give or take half a cell."""
+    return _look_up(_nearest(bits)[1], cells)
 
 
 def dequantise(which: Tensor, bits: int) -> Tensor:
     """Look up the values of levels by their indices."""
-    return quantiser(bits).to(which.device).index_select(0, which.flatten().int()).view(which.shape)
+    return _look_up(quantiser(bits), which.int())
+
+
+def _look_up(table: Tensor, places: Tensor) -> Tensor:
+    return table.to(places.device).index_select(0, places.flatten()).view(places.shape)

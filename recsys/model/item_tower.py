@@ -1,9 +1,11 @@
 """The item tower: item vectors from frozen text embeddings, and the scores of sampled candidates.
 
-Shapes: C clients, S stacked tensors (1 if all clients share it, else C), M user vectors of a client, K candidates of a
-client, N items, U distinct candidates, E embedding, R rank.
+Shapes: C clients, c clients with the same candidates, T samples of candidates, S stacked tensors (1 if all clients
+share it, else C), s tensors of such clients (1 or c), M user vectors of a client, K candidates of a client, N items, U
+distinct candidates, E embedding, R rank.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,7 +20,8 @@ from fedrec.recsys.model.per_client_ops import (
     client_linear,
     distinct_tensors,
     forward_precision,
-    stack_matmul,
+    paired_matmul,
+    shared_matmul,
     widened_matmul,
 )
 
@@ -43,9 +46,26 @@ class ItemTower(nn.Module):
         low = GELU_INPUT_SCALE * client_linear(e, self.down)
         return F.normalize(e + client_linear(F.gelu(low) if self.gelu else low, self.up), dim=-1)
 
-    def candidate_scores(self, u: Tensor, e: Tensor, rows: Tensor) -> Tensor:
-        """Compute u · forward(e[rows]) of unit vectors u: (C, M, E), (N, E), each client's (C, K) → (C, M, K)."""
-        return candidate_scores(u, e, rows, ItemAdapter(self.down, self.up, self.gelu))
+    def candidate_scores(self, u: Tensor, e: Tensor, candidates: "Candidates") -> Tensor:
+        """Compute u · forward(e[rows]) of unit vectors u: (C, M, E), (N, E), each client's K → (C, M, K)."""
+        return candidate_scores(u, e, candidates, ItemAdapter(self.down, self.up, self.gelu))
+
+
+class Candidates(NamedTuple):
+    """The candidates of each client: samples of items, each for some clients next to each other."""
+
+    rows: Tensor  # (T, K) rows of the items
+    sizes: tuple[int, ...]  # the number of clients that have each sample: T numbers, which add up to C
+
+    def per_client(self) -> Tensor:
+        """Return each client's rows: (C, K)."""
+        return self.rows.repeat_interleave(torch.tensor(self.sizes, device=self.rows.device), 0)
+
+    def clients(self) -> Iterator[slice]:
+        """Iterate over the clients of each sample."""
+        end = 0
+        for size in self.sizes:
+            yield slice(end, end := end + size)
 
 
 class ItemAdapter(NamedTuple):
@@ -56,12 +76,12 @@ class ItemAdapter(NamedTuple):
     gelu: bool = True
 
 
-def candidate_scores(u: Tensor, e: Tensor, rows: Tensor, adapter: ItemAdapter) -> Tensor:
-    """Compute u · unit(e + up · gelu(4 · down · e)) of each client's own candidates.
+def candidate_scores(u: Tensor, e: Tensor, candidates: Candidates, adapter: ItemAdapter) -> Tensor:
+    """Compute u · unit(e + up · gelu(4 · down · e)) of each client's candidates.
 
-    u: (C, M, E) unit vectors; e: (N, E) text embeddings; rows: (C, K) candidates, as rows of e. Returns (C, M, K).
+    u: (C, M, E) unit vectors; e: (N, E) text embeddings. Returns (C, M, K).
     """
-    return _CandidateScores.apply(u, e, rows, adapter.down, adapter.up, adapter.gelu)
+    return _CandidateScores.apply(u, e, candidates, adapter.down, adapter.up, adapter.gelu)
 
 
 class _CandidateScores(Function):
@@ -80,13 +100,14 @@ class _CandidateScores(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, e: Tensor, rows: Tensor, down: Tensor, up: Tensor, gelu: bool) -> Tensor:
+    def forward(ctx: Any, u: Tensor, e: Tensor, candidates: Candidates, down: Tensor, up: Tensor, gelu: bool) -> Tensor:
         ctx.lower = torch.is_autocast_enabled(u.device.type)
         adapter = ItemAdapter(distinct_tensors(down), distinct_tensors(up), gelu)
-        tables = _CandidateTables.build(e, rows, adapter, torch.bfloat16 if ctx.lower else e.dtype)
-        v, inverse_norm = tables.per_client("v"), tables.per_client("inverse_norm")
-        scores = widened_matmul(u, v.mT).mul_(inverse_norm.mT)  # (C, M, K): s
-        ctx.tables = tables
+        tables = _CandidateTables.build(e, candidates, adapter, torch.bfloat16 if ctx.lower else e.dtype)
+        scores = u.new_empty(*u.shape[:2], candidates.rows.shape[1])  # (C, M, K): s
+        ctx.samples = list(tables.samples())
+        for clients, of in ctx.samples:
+            torch.mul(shared_matmul(u[clients], of.v.mT), of.inverse_norm, out=scores[clients])
         ctx.save_for_backward(u, adapter.up, scores)
         return scores
 
@@ -94,63 +115,77 @@ class _CandidateScores(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, Tensor, Tensor, None]:
         (gradient,) = gradients  # (C, M, K): G
         u, up, scores = ctx.saved_tensors
-        per_client = ctx.tables.per_client
-        v, low, inverse_norm = per_client("v"), per_client("low"), per_client("inverse_norm")
+        u_gradient, up_gradient = torch.empty_like(u), u.new_empty(len(u), *up.shape[1:])
+        down_gradient = torch.empty_like(up_gradient.mT, memory_format=torch.contiguous_format)
         with forward_precision(ctx, u):
-            # What all gradients share: G / |v| and q
-            scaled = gradient * inverse_norm.mT  # (C, M, K): G / |v|
-            radial = (scaled * scores).sum(1).unsqueeze(2) * inverse_norm  # (C, K, 1): q
+            u_up = shared_matmul(u, up)  # (C, M, R)
+            for clients, of in ctx.samples:
+                # What all gradients share: G / |v| and q
+                scaled = gradient[clients] * of.inverse_norm
+                radial = (scaled * scores[clients]).sum(1, keepdim=True).mul_(of.inverse_norm)  # (c, 1, K): q
+                scaled, radial = scaled.to(of.v.dtype), radial.to(of.v.dtype)
+                u_gradient[clients] = shared_matmul(scaled, of.v)
 
-            # ∂up = Σₖ (Σₘ Gₘₖ uₘ / |vₖ|) lowₖᵀ − Σₖ qₖ vₖ lowₖᵀ
-            up_gradient = widened_matmul(u.mT, widened_matmul(scaled, low))  # (C, E, R)
-            up_gradient.sub_(widened_matmul(v.mT, radial * low))
+                # ∂up = Σₖ (Σₘ Gₘₖ uₘ / |vₖ|) lowₖᵀ − Σₖ qₖ vₖ lowₖᵀ
+                up_gradient[clients] = paired_matmul(u[clients].mT, shared_matmul(scaled, of.low.mT))
+                up_gradient[clients] -= shared_matmul(radial * of.low, of.v).mT
 
-            # ∂low, then ∂down through the gelu
-            low_gradient = widened_matmul(scaled.mT, stack_matmul(u, up)).sub_(radial * per_client("v_up"))  # (C, K, R)
-            down_gradient = widened_matmul(low_gradient.mul_(per_client("slope")).mT, per_client("e"))  # (C, R, E)
-
-            return widened_matmul(scaled, v), None, None, down_gradient, up_gradient, None
+                # ∂low, times the gelu's slope: (c, R, K); then ∂down
+                low_gradient = paired_matmul(u_up[clients].mT, scaled).mul_(of.slope)
+                low_gradient.addcmul_(radial, of.v_up_slope, value=-1)
+                down_gradient[clients] = shared_matmul(low_gradient, of.e)
+        return u_gradient, None, None, down_gradient, up_gradient, None
 
 
 @dataclass(frozen=True, eq=False)
 class _CandidateTables:
     """The candidates' intermediate values that both passes need.
 
-    If the clients share the tower (S = 1), each distinct candidate is computed once, (1, U, …), and `places` maps
-    each client's candidates to it. Otherwise each client's candidates are computed by its own tower: (C, K, …).
+    If the clients share the tower (S = 1), each distinct candidate is computed once, (1, U, …), and `places` are each
+    sample's candidates among them. Otherwise each client's candidates are computed by its own tower: (C, K, …).
     """
 
     e: Tensor  # (S, U, E)
-    low: Tensor  # (S, U, R)
-    slope: Tensor  # (S, U, R): 4 · gelu′(z), the derivative of low by down · e
+    low: Tensor  # (S, R, U)
+    slope: Tensor  # (S, R, U): 4 · gelu′(z), the derivative of low by down · e
     v: Tensor  # (S, U, E)
-    inverse_norm: Tensor  # (S, U, 1): 1 / |v|
-    v_up: Tensor  # (S, U, R): v · up
-    places: Tensor | None  # (C, K), or None if the tables are each client's own
+    inverse_norm: Tensor  # (S, 1, U): 1 / |v|
+    v_up_slope: Tensor  # (S, R, U): v · up, times the slope
+    candidates: Candidates
+    places: Tensor | None = None  # (T, K), or None if the tables are each client's own
 
     @classmethod
-    def build(cls, e: Tensor, rows: Tensor, adapter: ItemAdapter, dtype: torch.dtype) -> "_CandidateTables":
+    def build(cls, e: Tensor, candidates: Candidates, adapter: ItemAdapter, dtype: torch.dtype) -> "_CandidateTables":
         """Compute the tables. Those that are used only inside matrix products are stored in `dtype`, the products'."""
         # Which candidates: the distinct ones of all clients, or each client's
         places = None
         if len(adapter.up) == 1:
-            rows, places = rows.unique(return_inverse=True)
+            rows, places = candidates.rows.unique(return_inverse=True)
             rows = rows.unsqueeze(0)  # (1, U)
+        else:
+            rows = candidates.per_client()
         e = e[rows]
 
         # Through the adapter, with the derivative of its non-linearity
-        z = GELU_INPUT_SCALE * widened_matmul(e, adapter.down.mT)
+        z = GELU_INPUT_SCALE * widened_matmul(adapter.down, e.mT)
         low = F.gelu(z) if adapter.gelu else z
         slope = torch.ones_like(z)
         slope = GELU_INPUT_SCALE * (torch.ops.aten.gelu_backward(slope, z) if adapter.gelu else slope)
 
         # Item vectors before they are normalised
-        v = e + widened_matmul(low, adapter.up.mT)
-        inverse_norm = v.square().sum(-1, keepdim=True).rsqrt()
-        v_up = widened_matmul(v, adapter.up)
-        return cls(e.to(dtype), low.to(dtype), slope.to(dtype), v.to(dtype), inverse_norm, v_up.to(dtype), places)
+        v = e + widened_matmul(low.mT, adapter.up.mT)
+        inverse_norm = v.square().sum(-1).rsqrt().unsqueeze(1)
+        v_up_slope = widened_matmul(adapter.up.mT, v.mT) * slope
+        e, low, slope, v, v_up_slope = (tensor.to(dtype) for tensor in (e, low, slope, v, v_up_slope))
+        return cls(e, low, slope, v, inverse_norm, v_up_slope, candidates, places)
 
-    def per_client(self, name: str) -> Tensor:
-        """Return the table `name` of each client's candidates: (C, K, …)."""
-        table: Tensor = getattr(self, name)
-        return table if self.places is None else table[0][self.places]
+    def samples(self) -> Iterator[tuple[slice, "_CandidateTables"]]:
+        """Iterate over clients with the same candidates, and the tables of these, (s, …)."""
+        if self.places is None:
+            yield slice(None), self
+            return
+        for clients, places in zip(self.candidates.clients(), self.places, strict=True):
+            e, v = (table[0, places].unsqueeze(0) for table in (self.e, self.v))
+            columns = (self.low, self.slope, self.inverse_norm, self.v_up_slope)
+            low, slope, inverse_norm, v_up_slope = (table.index_select(2, places) for table in columns)
+            yield clients, _CandidateTables(e, low, slope, v, inverse_norm, v_up_slope, self.candidates)

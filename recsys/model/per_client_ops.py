@@ -30,9 +30,32 @@ def widened_matmul(a: Tensor, b: Tensor) -> Tensor:
     return (a @ b).to(torch.promote_types(a.dtype, torch.float32))
 
 
+FEW_ROWS = 8
+"""Products of fewer rows may take another path through the BLAS, and round differently: their rows are repeated."""
+
+
 def stack_matmul(x: Tensor, weights: Tensor) -> Tensor:
-    """Multiply (C, M, i) by (S, i, o) → (C, M, o), as one product if the clients share the weight."""
-    return widened_matmul(x, weights[0] if len(weights) == 1 else weights)
+    """Multiply (C, M, i) by (S, i, o) → (C, M, o), as one product if the clients share the weight. Widened."""
+    y = shared_matmul(x, weights)
+    return y.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def shared_matmul(x: Tensor, weights: Tensor) -> Tensor:
+    """Multiply (C, M, i) by (S, i, o) → (C, M, o), in the products' precision."""
+    if len(weights) > 1:
+        return x @ weights
+    rows = x.flatten(0, 1)  # a product of matrices is sure not to copy the weight for each client
+    if len(rows) < FEW_ROWS:
+        rows = rows.repeat(FEW_ROWS, 1)
+    return (rows @ weights[0])[: x.shape[0] * x.shape[1]].view(*x.shape[:2], -1)
+
+
+def paired_matmul(a: Tensor, b: Tensor) -> Tensor:
+    """Compute a @ b for each client, (C, i, k), (C, k, o) → (C, i, o); that of a single client is computed twice.
+
+    A batched product of one takes another path through the BLAS than one of two or more, and may round differently.
+    """
+    return a @ b if len(a) > 1 else (a.expand(2, -1, -1) @ b.expand(2, -1, -1))[:1]
 
 
 def forward_precision(ctx: Any, like: Tensor) -> torch.autocast:

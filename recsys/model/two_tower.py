@@ -12,7 +12,7 @@ from torch.func import functional_call
 from fedrec.recsys.embeddings import Encoder
 from fedrec.recsys.hardware import parallel_map
 from fedrec.recsys.model.config import ModelConfig
-from fedrec.recsys.model.item_tower import ItemTower
+from fedrec.recsys.model.item_tower import Candidates, ItemTower
 from fedrec.recsys.model.lora import Adapter, Stack, stacked
 from fedrec.recsys.model.user_tower import UserTower
 
@@ -35,26 +35,26 @@ class TwoTowerModel(nn.Module):
         return {name: p.detach()[0].to("cpu", copy=True) for name, p in self.named_parameters() if p.requires_grad}
 
     def forward(
-        self, events: Tensor, read: Tensor, items: Tensor, rows: Tensor, dropout_mask: Tensor | None = None
+        self, events: Tensor, read: Tensor, items: Tensor, candidates: Candidates, dropout_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Score the next event and each client's candidates, after each event but the last.
 
         events: (C, B, L+1, E) text embeddings; read: (C, B, L+1) True for events that the user tower reads;
-        items: (N, E) text embeddings, and rows: (C, K) the candidates among them; dropout_mask: (C, B, L, D).
+        items: (N, E) text embeddings, and K candidates of each client among them; dropout_mask: (C, B, L, D).
         Returns the next event's scores (C, B, L) and the candidates' (C, B, L, K).
         """
         clients, examples, length, width = events.shape
         vectors = self.item(events.reshape(clients, -1, width)).view(-1, length, width)  # (C·B, L+1, E)
         users = self.user(vectors[:, :-1], read.flatten(0, 1)[:, :-1], dropout_mask)  # (C·B, L, E)
         following = (users * vectors[:, 1:]).sum(-1)  # (C·B, L)
-        others = self.item.candidate_scores(users.reshape(clients, -1, width), items, rows)  # (C, B·L, K)
+        others = self.item.candidate_scores(users.reshape(clients, -1, width), items, candidates)  # (C, B·L, K)
         shape = (clients, examples, length - 1)
         return (
             following.view(shape) / self.config.temperature,
             others.view(*shape, -1) / self.config.temperature,
         )
 
-    def functional_forward(self, stack: Stack, tower: str, *inputs: Tensor | None) -> Any:
+    def functional_forward(self, stack: Stack, tower: str, *inputs: Any) -> Any:
         """Run the tower `item` or `user`, or the whole model (""), with the parameters of a stack in place of its own.
 
         `functional_call` swaps the parameters inside the module during the call, so threads must not share a module:

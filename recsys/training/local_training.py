@@ -15,9 +15,10 @@ from annotated_types import Ge, Gt, Interval
 from pydantic import ConfigDict
 from torch import Tensor
 
-from fedrec.data.randomness import DrawKey, Stream
+from fedrec.data.randomness import DrawKey, Stream, random_stream
 from fedrec.data.shard import Cohort
-from fedrec.recsys.hardware import fast_bfloat16, free_memory, workers
+from fedrec.recsys.hardware import fast_bfloat16, free_memory, keep_freed_memory, workers
+from fedrec.recsys.model.item_tower import Candidates
 from fedrec.recsys.model.lora import Adapter, Stack, with_changes
 from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.training.loss import client_means, event_means, sampled_softmax
@@ -38,7 +39,7 @@ class FitConfig:
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Dropout rate at the input of the user tower's head."""
     negatives: Annotated[int, Ge(1)] = 512
-    """Negatives that each client samples in each step."""
+    """Negatives of each client in each step."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of matrix products; auto: bfloat16 if the processor is fast at it."""
 
@@ -65,6 +66,9 @@ class LocalTrainer:
     embeddings: Tensor  # (N, E) of the items that training may use; items of a cohort are its rows
     config: FitConfig
     parts: tuple[str, ...] = ("item", "user")
+
+    def __post_init__(self) -> None:
+        keep_freed_memory()
 
     def train_clients(self, adapter: Adapter, block: Cohort, key: DrawKey) -> ClientUpdates:
         """Train every client of a block by itself, all in one pass. `key` holds the run's seed and the round."""
@@ -95,7 +99,8 @@ class LocalTrainer:
         # What the clients sample for this step
         device, config = self.embeddings.device, self.config
         cohort = cohort.with_event_dropout(config.event_dropout, key)
-        rows = sample_negatives(config, len(self.embeddings), cohort.salts, key).to(device)
+        negatives = sample_negatives(config, len(self.embeddings), cohort.salts, key, device)
+        rows = negatives.per_client()
 
         # Losses of examples of one length after the other
         means, counted = [], []
@@ -107,7 +112,7 @@ class LocalTrainer:
                 self.embeddings[items],
                 read,
                 self.embeddings,
-                rows,
+                negatives,
                 None if dropped is None else dropped.to(device),
             )
             with torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(config, device)):
@@ -119,16 +124,40 @@ class LocalTrainer:
         return client_means(torch.cat(means, 1), torch.cat(counted, 1))
 
 
-def sample_negatives(config: FitConfig, items: int, salts: np.ndarray, key: DrawKey) -> Tensor:
-    """Sample the rows of each client's negatives in one step, independent of its history: (C,) → (C, K).
+NEGATIVE_GROUPS = 16
+"""Groups of clients in a round, each with a sample of negatives: many enough that the errors of the samples average
+out, and few enough that the clients of a block share them. A power of two."""
 
-    A sample belongs to the client (its salt): it is the same on any node, and differs between clients. If all clients
-    sampled the same items, the error of the sample would not average out over clients, and would be learned.
+
+def negative_groups(salts: np.ndarray, key: DrawKey) -> np.ndarray:
+    """Return the group of each client in a round, by a hash of its salt: (C,) → (C,).
+
+    It is multiply-shift hashing: Dietzfelbinger et al. 1997, doi:10.1006/jagm.1997.0873.
     """
-    if config.negatives >= items:
-        return torch.arange(items).expand(len(salts), -1)
-    rngs = key.client_streams(Stream.NEGATIVES, salts)
-    return torch.from_numpy(np.stack([rng.choice(items, config.negatives, replace=False) for rng in rngs]))
+    rng = random_stream(Stream.NEGATIVE_GROUPS, key.seed, key.round)
+    odd = rng.integers(2**63, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    return ((salts * odd) >> np.uint64(65 - NEGATIVE_GROUPS.bit_length())).astype(np.int64)
+
+
+def sample_negatives(
+    config: FitConfig, items: int, salts: np.ndarray, key: DrawKey, device: torch.device
+) -> Candidates:
+    """Sample the rows of each client's negatives in one step, independent of its history.
+
+    The items are dealt to the groups like cards, and a client has its group's: the same on any node, in any cohort. If
+    all clients sampled the same items, the error of the sample would not average out over clients, and would be
+    learned. The fewer clients next to each other are of one group, the longer it takes.
+    """
+    count = config.negatives
+    if count >= items:
+        return Candidates(torch.arange(items, device=device).unsqueeze(0), (len(salts),))
+    groups = negative_groups(salts, key)
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    dealt = random_stream(Stream.NEGATIVES, key.seed, key.round, key.step).choice(
+        items, min(items, count * NEGATIVE_GROUPS), replace=False
+    )
+    rows = dealt[(groups[starts, None] * count + np.arange(count)) % len(dealt)]
+    return Candidates(torch.from_numpy(rows).to(device), tuple(np.diff(starts, append=len(salts)).tolist()))
 
 
 def dropout_mask(config: FitConfig, part: Cohort, width: int, key: DrawKey) -> Tensor | None:

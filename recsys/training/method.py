@@ -13,7 +13,13 @@ from fedrec.data.shard import Cohort, Shard
 from fedrec.recsys.model.lora import Adapter
 from fedrec.recsys.model.scoring import UserScorer, model_scorer, user_vectors
 from fedrec.recsys.model.two_tower import TwoTowerModel
-from fedrec.recsys.training.local_training import ClientUpdates, FitConfig, LocalTrainer, training_blocks
+from fedrec.recsys.training.local_training import (
+    ClientUpdates,
+    FitConfig,
+    LocalTrainer,
+    negative_groups,
+    training_blocks,
+)
 
 UserStates = MutableMapping[int, Any]
 """The client state of a node's users, by their numbers in its shard. A method reads and replaces it; it is never
@@ -84,6 +90,8 @@ class TwoTowerMethod:
             places = np.full(len(self.embeddings), -1)
             places[self.trainable_rows] = np.arange(len(self.trainable_rows))
             cohort = replace(cohort, items=places[cohort.items] * cohort.mask).check_rows(len(self.trainable_rows))
+        groups = negative_groups(cohort.salts, DrawKey(self.seed, round))
+        cohort = cohort.select(np.argsort(groups, kind="stable"))  # clients of a group next to each other
         for block in [cohort.pooled] if self.pooled else training_blocks(cohort, self.embeddings.device):
             yield Histories(block, round)
 
