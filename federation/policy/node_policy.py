@@ -62,8 +62,8 @@ class NodePolicy:
     most_local_steps: Annotated[int, Ge(1)] = 4
     """Most local steps of a user in a round."""
     fewest_negatives: Annotated[int, Ge(1)] = 256
-    """Fewest negatives of a local step; a smaller catalogue needs no more than it has items. Negatives hide a user's
-    items: an item that changes the adapter may be one of them."""
+    """Fewest negatives of a local step; a smaller catalogue needs no more than it has items. An item that
+    changes the adapter may be a negative; yet a server that knows the run's seed can compute each sample."""
     largest_item_rank: Annotated[int, Ge(1)] = 256
     """Largest rank of the item tower's adapter."""
     largest_user_rank: Annotated[int, Ge(1)] = 64
