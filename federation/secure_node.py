@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from flwr.app import RecordDict
@@ -9,9 +10,10 @@ from flwr.app import RecordDict
 from fedrec.federation import wire
 from fedrec.federation.messages import Order, OrderRefused, Update
 from fedrec.federation.node import Node
+from fedrec.federation.privacy.shares import add_share, count_honest
 from fedrec.federation.secure_aggregation import node_session
 from fedrec.federation.secure_aggregation.group import Advertisement, Group, Question
-from fedrec.federation.secure_layout import METRICS, check_capacity, layout_of
+from fedrec.federation.secure_layout import METRICS, check_capacity, layout_of, sensitivity_of
 from fedrec.recsys.model.lora import Adapter
 
 REPEATABLE = {wire.EVALUATE}
@@ -83,8 +85,15 @@ def _mask(node: Node, fields: dict[str, Any], order: Order, adapter: Adapter) ->
         check_capacity(question.kind, session.known_group.count_clients(), node.config, bounds)
     left = session.known_group.threshold(node.config.secure_aggregation)  # of its nodes are in the sum, at least
     update = _answer(node, question.kind, order, adapter, left)
+    if order.noise:
+        update = replace(update, sums=dict.fromkeys(update.sums, 0.0))  # the noise is for the other numbers
     with _refusing():
-        numbers = layout_of(question.kind, update.deltas, bounds).to_integers(update)
+        layout = layout_of(question.kind, update.deltas, bounds)
+        numbers = layout.to_integers(update)
+        if order.noise:
+            honest = count_honest(len(session.known_group), left, node.config.privacy.honest_nodes)
+            found = sensitivity_of(question.kind, order, update.deltas, bounds)
+            add_share(numbers[: found.numbers], found.variance(order.noise), honest, node.coins)
         sealed = dict(zip(fields["places"], fields["texts"], strict=True))
         session, masked = node_session.mask(session, sealed, numbers, node.config.secure_aggregation)
         node.memory.open_session(session)

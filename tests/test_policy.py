@@ -86,6 +86,7 @@ FAULTS = {
     "largest_user_rank": Fault("largest_user_rank = 3", [TRAIN], {}, "user_rank = 4, and largest_user_rank = 3"),
     "largest_lora_rank": Fault("largest_lora_rank = 1", [TRAIN], {}, "lora_rank = 2, and largest_lora_rank = 1"),
     "largest_epsilon": Fault("largest_epsilon = 8", [TRAIN], {}, "no epsilon is claimed, and largest_epsilon = 8"),
+    "smallest_noise": Fault("smallest_noise = 1.0", [TRAIN], {}, "its nodes add no noise, and smallest_noise = 1"),
     "require_secure": Fault("require_secure = true", [TRAIN], {}, "secure = False, and require_secure = True"),
     "smallest_secure_threshold": Fault(
         "smallest_secure_threshold = 0.9",

@@ -66,6 +66,8 @@ def _weakened(policy: NodePolicy, config: RunConfig, items: int) -> Iterator[str
     if policy.largest_epsilon and claimed > policy.largest_epsilon:
         claim = "no epsilon is claimed" if math.isinf(claimed) else f"epsilon = {claimed:g}"
         yield f"{claim}, and largest_epsilon = {policy.largest_epsilon:g}"
+    if policy.smallest_noise and not config.privacy.by_nodes:
+        yield f"its nodes add no noise, and smallest_noise = {policy.smallest_noise:g}"
 
 
 def _unmasked(policy: NodePolicy, config: RunConfig) -> Iterator[str]:

@@ -73,6 +73,9 @@ class NodePolicy:
     largest_epsilon: Annotated[float, Ge(0)] = 0.0
     """Largest epsilon that a run may claim for a user; a run without a claim is then refused. 0: no claim is needed.
     The noise of a claim is the server's promise, unless the nodes add it."""
+    smallest_noise: Annotated[float, Ge(0)] = 0.0
+    """Smallest noise that the nodes add together to a sum of changes or of statistics (noise_by = nodes), as standard
+    deviation over the most that a user adds. A run in which the server adds it is then refused. 0: none is needed."""
     require_secure: bool = False
     """Whether the node takes part in runs with secure aggregation alone, so that a server sees no sum of this node's
     own."""
