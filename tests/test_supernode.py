@@ -30,6 +30,14 @@ sys.exit(3)
 """
 """A stand-in that runs until it is ended, and from its n-th start on ends by itself with the status 3."""
 
+PROCESS = """
+import os, sys, time
+while len(open(sys.argv[1]).readlines()) < int(sys.argv[2]):
+    time.sleep(0.02)
+exec(sys.argv[3])
+"""
+"""A stand-in that ends in a given way, when the SuperNode has started."""
+
 
 @pytest.fixture
 def config(monkeypatch: pytest.MonkeyPatch) -> NodeConfig:
@@ -42,13 +50,17 @@ def run(config: NodeConfig, folder: Path, monkeypatch: pytest.MonkeyPatch, ends:
     itself at its last start; return its exit status."""
     script, log = folder / "supernode.py", folder / "log"
     script.write_text(SUPERNODE)
-    ways = iter(ends)
+    log.touch()
+    ways, asked = iter(ends), []
 
     def command(*_: object) -> list[str]:
+        asked.append(True)
         return [sys.executable, str(script), str(log), str(starts)]
 
     def process(*_: object) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", f"import os, sys, time; {next(ways, 'time.sleep(600)')}"])
+        return subprocess.Popen(
+            [sys.executable, "-c", PROCESS, str(log), str(len(asked)), next(ways, "time.sleep(600)")]
+        )
 
     monkeypatch.setattr(supernode, "_command", command)
     monkeypatch.setattr(supernode, "_process", process)
