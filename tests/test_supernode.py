@@ -51,7 +51,8 @@ def run(config: NodeConfig, folder: Path, monkeypatch: pytest.MonkeyPatch, ends:
     script, log = folder / "supernode.py", folder / "log"
     script.write_text(SUPERNODE)
     log.touch()
-    ways, asked = iter(ends), []
+    ways = iter(ends)
+    asked: list[bool] = []
 
     def command(*_: object) -> list[str]:
         asked.append(True)
