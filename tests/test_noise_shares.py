@@ -62,7 +62,7 @@ class Exchange:
     config: RunConfig
 
     @classmethod
-    def over(cls, toy: Path, lost: Collection[int] = (), **settings: Any) -> "Exchange":
+    def over(cls, toy: Path, lost: Collection[Any] = (), **settings: Any) -> "Exchange":
         config = small_config(**settings)
         grid = StagedGrid.of(toy, config)
         grid.lost_answers, grid.until_round = {wire.MASK: set(lost)}, 1
