@@ -88,7 +88,9 @@ def _request_sums(
 ) -> tuple[RoundReport, Sums]:
     """Request the sums of all users, add them up, and save them: with noise only the total."""
     config, folder, bounds = setup.config, privatiser.folder, setup.closed_form.bounds
+    order = replace(order, noise=privatiser.open_release("statistics"))
     report = request_updates(grid, wire.STATISTICS, orders_per_node(everyone, order), {}, config, bounds)
+    privatiser.close_statistics(report.revealed, report.excess)
     total = aggregate(report.updates)
     if total is None:
         raise InputError("no node answered with its sums; bring the nodes back and resume")

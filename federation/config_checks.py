@@ -102,10 +102,26 @@ def _check_privacy(config: RunConfig) -> None:
         )
     if config.server.aggregation != "sum":
         raise InputError(f"setting aggregation = {config.server.aggregation!r}: {with_epsilon}, use 'sum'")
+    if config.privacy.by_nodes:
+        _check_noise_of_nodes(config)
     if row.summed and config.closed_form.features == "ids":
         raise InputError(f"setting features = 'ids': {with_epsilon}, noise hides such sums; use 'pairs' or 'text'")
     if row.summed and config.final_sums:
         raise InputError(
             f"setting final_held_out = {config.closed_form.final_held_out}: {with_epsilon}, sums are released once; "
             "leave final_held_out at 2"
+        )
+
+
+def _check_noise_of_nodes(config: RunConfig) -> None:
+    """Raise `InputError` if settings do not go together with noise by the nodes."""
+    privacy, setting = config.privacy, "setting noise_by = 'nodes'"
+    if not config.secure_aggregation.secure:
+        raise InputError(f"{setting}: a share of noise hides no single sum; add secure = true")
+    if privacy.clip_quantile:
+        raise InputError(f"{setting}: nodes send no count of clipped changes; set clip_quantile = 0")
+    if privacy.honest_nodes + config.secure_aggregation.secure_threshold <= 1:
+        raise InputError(
+            f"setting honest_nodes = {privacy.honest_nodes:g}: of the nodes that must stay to the end, "
+            f"secure_threshold = {config.secure_aggregation.secure_threshold:g}, all may be others; raise one of both"
         )

@@ -15,9 +15,9 @@ from fedrec.federation.aggregate import sum_updates
 from fedrec.federation.config import RunConfig
 from fedrec.federation.messages import Order, Update
 from fedrec.federation.roster import Roster
-from fedrec.federation.secure_exchange import request_sums
-from fedrec.federation.secure_layout import check_capacity, layout_of
-from fedrec.federation.validate_update import validate_statistics, validate_update
+from fedrec.federation.secure_exchange import Answer, request_sums
+from fedrec.federation.secure_layout import check_capacity, layout_of, sensitivity_of
+from fedrec.federation.validate_update import validate_noised, validate_statistics, validate_update
 from fedrec.recsys.closed_form.norm_bounds import Bounds
 from fedrec.recsys.evaluation.ranking import metric_means
 from fedrec.recsys.model.lora import Adapter
@@ -41,6 +41,8 @@ class RoundReport:
     absences: list[str] = field(default_factory=list)  # a node, and how long the server waited for its answer
     updates: list[Update] = field(default_factory=list)
     nodes: list[int] = field(default_factory=list)  # the node of each update; under secure aggregation, of the one sum
+    revealed: bool = False  # under secure aggregation: nodes were asked to reveal a sum
+    excess: float = 0.0  # the variance of the nodes' noise in the sum, over that of the order
 
     @property
     def metrics(self) -> dict[str, float] | None:
@@ -136,32 +138,36 @@ def request_updates(
         answers = request_sums(exchange, kind, adapter, layout_of(kind, template, bounds))
     else:
         answers = _open_answers(exchange, kind, adapter, template)
-    for nodes, update in answers:
-        with exchange.refusing(nodes):
-            order = exchange.joint_order(nodes)
-            valid = (
-                validate_statistics(update, order, bounds, config)
-                if bounds
-                else validate_update(update, order, template, config)
-            )
-            tally.updates.append(valid)
-            tally.nodes += nodes
-            tally.clients_answered += len(order.users)
+    for answer in answers:
+        with exchange.refusing(answer.nodes):
+            tally.updates.append(_validate(exchange, kind, answer, template, bounds))
+            tally.nodes += answer.nodes
+            tally.excess += answer.excess
+            tally.clients_answered += sum(len(orders[node].users) for node in answer.nodes)
     tally.clients_refused = sum(len(orders[node].users) for node in exchange.refused - set(tally.nodes))
     if secure and tally.updates:
         tally.updates = [sum_updates(tally.updates)]
     return tally
 
 
-def _open_answers(
-    exchange: Correspondence, kind: str, adapter: Adapter, template: Adapter
-) -> Iterator[tuple[list[int], Update]]:
+def _validate(exchange: Correspondence, kind: str, answer: Answer, template: Adapter, bounds: Bounds | None) -> Update:
+    """Return a valid update. Raises `ValueError`."""
+    order, config = exchange.joint_order(answer.nodes), exchange.config
+    if order.noise:
+        found = sensitivity_of(kind, order, template, bounds)
+        return validate_noised(answer.update, order, template, found, answer.excess)
+    if bounds:
+        return validate_statistics(answer.update, order, bounds, config)
+    return validate_update(answer.update, order, template, config)
+
+
+def _open_answers(exchange: Correspondence, kind: str, adapter: Adapter, template: Adapter) -> Iterator[Answer]:
     """Request the update of each node, as it is, and yield those that can be decoded."""
     contents = {node: wire.encode_order(order, adapter) for node, order in exchange.orders.items()}
     bits = exchange.config.sum_bits if kind == wire.STATISTICS else exchange.config.bits
     for node, content in exchange.ask(kind, contents, wire.max_answer_bytes(template)).items():
         with exchange.refusing([node]):
-            yield [node], wire.decode_update(content, template, bits)
+            yield Answer([node], wire.decode_update(content, template, bits))
 
 
 def send_and_receive(

@@ -20,6 +20,7 @@ class Order:
     protocol: str = "full"  # against what to rank
     best: int = 0  # training only: the best validated round so far, which may be asked for again
     run: str = ""  # the run's id, for nodes that keep client state
+    noise: float = 0.0  # that nodes add, over what a user adds at most; 0: none
 
 
 class OrderRefused(InputError):

@@ -26,15 +26,13 @@ from fedrec.federation.messages import Update
 from fedrec.federation.privacy.accounting import Releases
 from fedrec.federation.privacy.ledger import FILE, Ledger, Spent
 from fedrec.federation.privacy.noise import draw_gaussian
+from fedrec.federation.privacy.shares import Sensitivity
 from fedrec.federation.roster import Roster
 from fedrec.federation.sampling import sample_clients, sample_secretly
 from fedrec.recsys.card import load_card
 from fedrec.recsys.closed_form.norm_bounds import NormBounds
-from fedrec.recsys.exact_sum import GRID
 from fedrec.recsys.model.lora import Adapter
 
-SLACK = 2.0**-16
-"""Rounding of a clipped change in float32: it can be longer than the clip by this share."""
 BIT_NOISE = 1 / 20
 """The noise on the number of clipped changes, in expected users of a round (Andrew et al. 2021)."""
 CLIP_RATE = 0.2
@@ -66,16 +64,33 @@ class Privatiser:
             return sample_secretly(len(roster), self.ledger.plan.sampling_rate)
         return sample_clients(roster, config.clients_per_round, config.seed, round, config.node_share)
 
+    def open_release(self, kind: str) -> float:
+        """Enter a release of the `rounds` or the `statistics` to which the nodes add the noise, before they are asked
+        for it, and return the multiplier of the noise; 0 if the server adds it, or nobody."""
+        ledger = self._entered(kind) if self.config.privacy.by_nodes else None
+        if ledger is None:
+            return 0.0
+        return ledger.plan.round_noise if kind == "rounds" else ledger.plan.statistic_noise
+
+    def close_statistics(self, revealed: bool, excess: float) -> None:
+        """Take sums with the nodes' noise out of the ledger if nobody was asked to reveal one; otherwise enter by what
+        the variance of the noise exceeds the plan's."""
+        if self.config.privacy.by_nodes:
+            ledger = Ledger.load(self.folder)
+            replace(ledger, statistics=int(revealed), statistic_excess=excess or 1.0).save(self.folder)
+
     def release_round(self, total: Update | None, clip: float, template: Adapter) -> tuple[Update | None, float]:
         """Return the aggregate of a round as the server may use it, and the clip of the next round.
 
         Every number of `deltas` gets noise, `learners` is the expected number of users, and no other metric is left.
         With nobody drawn (`total` is None), the noise is released alone. The release is in the ledger before the noise
-        is drawn.
+        is drawn. To a sum with the nodes' noise nothing is added.
         """
-        ledger = self._entered("rounds")
+        ledger = self.ledger if self.config.privacy.by_nodes else self._entered("rounds")
         if ledger is None:
             return total, 0.0
+        if total and self.config.privacy.by_nodes:
+            return replace(total, sums={"learners": ledger.expected_cohort}), 0.0
         total = total or Update(0, 0, {name: torch.zeros_like(like).double() for name, like in template.items()}, {})
         noise, cohort = ledger.plan.round_noise, ledger.expected_cohort
         if self.config.privacy.clip_quantile:
@@ -83,8 +98,8 @@ class Privatiser:
         else:
             next_clip = 0.0
         numbers = sum(tensor.numel() for tensor in total.deltas.values())
-        longest = clip * (1 + SLACK) + math.sqrt(numbers) / (2 * GRID)
-        deltas = add_noise(total.deltas, noise * longest, 1 / GRID)
+        most = Sensitivity.of_change(clip, numbers)
+        deltas = add_noise(total.deltas, noise * most.longest, most.unit)
         return replace(total, deltas=deltas, sums={"learners": cohort}), next_clip
 
     def _adapted(self, total: Update, clip: float, noise: float, cohort: float) -> tuple[float, float]:
@@ -107,17 +122,21 @@ class Privatiser:
         `clipped` are the bounds to which the nodes have clipped each user's statistics. The number of learners becomes
         that of all users.
         """
-        ledger = self._entered("statistics")
+        ledger = self.ledger if self.config.privacy.by_nodes else self._entered("statistics")
         if ledger is None:
             return total
-        if clipped is None:
-            raise TypeError("sums that are not clipped cannot be released with noise")
-        noised, everyone = add_noise(total.deltas, self.deviation(clipped), clipped.unit), ledger.population
-        return replace(total, users=everyone, deltas=noised, sums={"learners": float(everyone)})
+        everyone, deltas = ledger.population, total.deltas
+        if not self.config.privacy.by_nodes:
+            most = Sensitivity.of_statistics(clipped)
+            deltas = add_noise(deltas, ledger.plan.statistic_noise * most.longest, most.unit)
+        return replace(total, users=everyone, deltas=deltas, sums={"learners": float(everyone)})
 
     def deviation(self, clipped: NormBounds | None) -> float:
         """Return the standard deviation of the noise in the closed form's sums."""
-        return self.ledger.plan.statistic_noise * clipped.longest if self.ledger and clipped else 0.0
+        if self.ledger is None or clipped is None:
+            return 0.0
+        excess = Ledger.load(self.folder).statistic_excess
+        return self.ledger.plan.statistic_noise * clipped.longest * math.sqrt(excess)
 
     @property
     def has_released_sums(self) -> bool:

@@ -50,7 +50,8 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, log: RoundL
         roster = with_new_nodes(grid, roster, known_nodes, config)
         clients, clip = privatiser.sample(roster, number), state.clip or config.clip
         # request
-        order = Order(number, clients, clip, best=state.best_round, run=state.run)
+        noise = privatiser.open_release("rounds")
+        order = Order(number, clients, clip, best=state.best_round, run=state.run, noise=noise)
         ask = partial(request_updates, grid, wire.TRAIN, adapter=state.adapter, config=config)
         report = request_round(ask, roster, order, config)
         # aggregate, privatise, step

@@ -18,6 +18,7 @@ from flwr.app import RecordDict
 from fedrec.federation import wire
 from fedrec.federation.config import RunConfig
 from fedrec.federation.messages import Order, Update
+from fedrec.federation.privacy.shares import count_honest
 from fedrec.federation.secure_aggregation.collector import SEALED_BYTES, Collector
 from fedrec.federation.secure_aggregation.group import Advertisement, Group, Question
 from fedrec.federation.secure_aggregation.integers import Layout
@@ -31,6 +32,12 @@ ROOM_FOR_TEXT = SEALED_BYTES + 64
 """The bytes of a sealed share or a signature in a message, at most."""
 
 
+class Revealing(Protocol):
+    """What is needed of the account of an exchange."""
+
+    revealed: bool
+
+
 class Exchange(Protocol):
     """What is needed of a correspondence with nodes (federation/exchange.py, which imports this file)."""
 
@@ -38,8 +45,19 @@ class Exchange(Protocol):
     def orders(self) -> Mapping[int, Order]: ...
     @property
     def config(self) -> RunConfig: ...
+    @property
+    def tally(self) -> "Revealing": ...
     def ask(self, kind: str, contents: Mapping[int, RecordDict], room: int) -> dict[int, RecordDict]: ...
     def refusing(self, nodes: Sequence[int]) -> AbstractContextManager[None]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """An update, the nodes that it is of, and the variance of the nodes' noise in it over that of the order."""
+
+    nodes: list[int]
+    update: Update
+    excess: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +82,8 @@ class _Stage:
     answered: Callable[[_OpenGroup], Collection[int]]
 
 
-def request_sums(exchange: Exchange, kind: str, adapter: Adapter, layout: Layout) -> Iterator[tuple[list[int], Update]]:
-    """Request the sum of each group, and yield the nodes in it and the sum."""
+def request_sums(exchange: Exchange, kind: str, adapter: Adapter, layout: Layout) -> Iterator[Answer]:
+    """Request the sum of each group."""
     question = _question(exchange, kind)
     groups = list(_form_groups(exchange, question, _advertise(exchange, question)))
 
@@ -81,12 +99,23 @@ def request_sums(exchange: Exchange, kind: str, adapter: Adapter, layout: Layout
     )
     room = wire.ROOM_BESIDE + 8 * layout.size
     for stage in (_SHARE, masking, _ATTEST, _REVEAL):
+        exchange.tally.revealed |= stage is _REVEAL and bool(groups)
         groups = list(_run_stage(exchange, groups, stage, adapter, room))
     for opened in groups:
         survivors = opened.nodes_at(opened.collector.survivors)
         with exchange.refusing(survivors):
             clients = opened.collector.group.count_clients(opened.collector.survivors)
-            yield survivors, layout.from_integers(opened.collector.unmask(), question.round, clients)
+            update = layout.from_integers(opened.collector.unmask(), question.round, clients)
+            yield Answer(survivors, update, _excess(opened, exchange.config))
+
+
+def _excess(opened: _OpenGroup, config: RunConfig) -> float:
+    """Compute the variance of the noise in a group's sum over the noise that its fewest honest nodes add."""
+    if not config.privacy.by_nodes:
+        return 0.0
+    group, survivors = opened.collector.group, opened.collector.survivors
+    left = group.threshold(config.secure_aggregation)
+    return len(survivors) / count_honest(len(group), left, config.privacy.honest_nodes)
 
 
 def _question(exchange: Exchange, kind: str) -> Question:

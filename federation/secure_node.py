@@ -2,16 +2,20 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from flwr.app import RecordDict
 
 from fedrec.federation import wire
 from fedrec.federation.messages import Order, OrderRefused, Update
 from fedrec.federation.node import Node
+from fedrec.federation.privacy.shares import add_share, count_honest
 from fedrec.federation.secure_aggregation import node_session
 from fedrec.federation.secure_aggregation.group import Advertisement, Group, Question
-from fedrec.federation.secure_layout import METRICS, check_capacity, layout_of
+from fedrec.federation.secure_layout import METRICS, check_capacity, layout_of, sensitivity_of
+from fedrec.recsys.closed_form.norm_bounds import Bounds
 from fedrec.recsys.model.lora import Adapter
 
 REPEATABLE = {wire.EVALUATE}
@@ -84,11 +88,27 @@ def _mask(node: Node, fields: dict[str, Any], order: Order, adapter: Adapter) ->
     left = session.known_group.threshold(node.config.secure_aggregation)  # of its nodes are in the sum, at least
     update = _answer(node, question.kind, order, adapter, left)
     with _refusing():
-        numbers = layout_of(question.kind, update.deltas, bounds).to_integers(update)
+        numbers = _to_integers(node, order, update, bounds)
         sealed = dict(zip(fields["places"], fields["texts"], strict=True))
         session, masked = node_session.mask(session, sealed, numbers, node.config.secure_aggregation)
         node.memory.open_session(session)
     return wire.encode_masked(masked)
+
+
+def _to_integers(node: Node, order: Order, update: Update, bounds: Bounds | None) -> np.ndarray:
+    """Convert a sum to integers modulo 2⁶⁴ (P,), with the node's share of noise if the order has some.
+
+    Metrics are then zero: the noise is for the other numbers, and they would be exact.
+    """
+    kind, group, config = node.memory.session.question.kind, node.memory.session.known_group, node.config
+    if not order.noise:
+        return layout_of(kind, update.deltas, bounds).to_integers(update)
+    silent = replace(update, sums=dict.fromkeys(update.sums, 0.0))
+    numbers = layout_of(kind, update.deltas, bounds).to_integers(silent)
+    most = sensitivity_of(kind, order, update.deltas, bounds)
+    honest = count_honest(len(group), group.threshold(config.secure_aggregation), config.privacy.honest_nodes)
+    add_share(numbers[: most.numbers], most.variance(order.noise), honest, node.coins)
+    return numbers
 
 
 def _answer(node: Node, kind: str, order: Order, adapter: Adapter, nodes: int) -> Update:

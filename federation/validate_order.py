@@ -31,18 +31,20 @@ class OrderLimits:
     splits: tuple[str, ...]
     protocols: tuple[str, ...]
     held_out: int
+    noised: bool = False  # nodes add noise
 
     @classmethod
     def to_train(cls, config: RunConfig, users: int, template: Adapter) -> Self:
         """Build the limits of an order to train from an adapter."""
-        rounds = range(1, config.training_rounds + 1)
-        return cls(users, rounds, [template], config.clip, ("train",), PROTOCOLS[:1], config.held_out)
+        rounds, noised = range(1, config.training_rounds + 1), config.privacy.by_nodes
+        return cls(users, rounds, [template], config.clip, ("train",), PROTOCOLS[:1], config.held_out, noised)
 
     @classmethod
     def to_sum(cls, config: RunConfig, users: int) -> Self:
         """Build the limits of an order to sum statistics: it comes once, after the rounds of training, and once more at
         the end of a run with final sums."""
-        return cls(users, config.summing_rounds, [{}], 0.0, ("train",), PROTOCOLS[:1], config.held_out)
+        rounds, noised = config.summing_rounds, config.privacy.by_nodes
+        return cls(users, rounds, [{}], 0.0, ("train",), PROTOCOLS[:1], config.held_out, noised)
 
     @classmethod
     def to_evaluate(cls, config: RunConfig, users: int, templates: Sequence[Adapter]) -> Self:
@@ -73,6 +75,10 @@ def _numbers(order: Order, limits: OrderLimits) -> Iterator[str]:
         yield f"clip = {order.clip:g} is not above 0 and at most {most:g}, as this run promised"
     if not most and order.clip != 0:
         yield f"clip = {order.clip:g}, and such an order has none"
+    if limits.noised and not (math.isfinite(order.noise) and order.noise > 0):
+        yield f"noise = {order.noise:g} is not above 0, and with noise_by = 'nodes' this node adds some"
+    if not limits.noised and order.noise != 0:
+        yield f"noise = {order.noise:g}, and such an order has none"
 
 
 def _texts(order: Order, limits: OrderLimits) -> Iterator[str]:

@@ -9,7 +9,8 @@ import numpy as np
 from fedrec.federation.clipping import norms
 from fedrec.federation.config import RunConfig
 from fedrec.federation.messages import Order, Update
-from fedrec.recsys.closed_form.norm_bounds import Bounds
+from fedrec.federation.privacy.shares import Sensitivity
+from fedrec.recsys.closed_form.norm_bounds import Bounds, norm
 from fedrec.recsys.evaluation.ranking import CUTOFFS, metric_sums
 from fedrec.recsys.model.lora import Adapter
 
@@ -49,6 +50,24 @@ def validate_statistics(update: Update, order: Order, bounds: Bounds, config: Ru
         raise ValueError(f"a sum of {update.sums['learners']:g} for the metric learners of {users} users")
     _whole(update.sums, ("learners",))
     validate_sums(update.deltas, int(update.sums["learners"]), bounds, config)
+    return update
+
+
+def validate_noised(update: Update, order: Order, template: Adapter, sensitivity: Sensitivity, excess: float) -> Update:
+    """Return a sum to which the nodes have added noise, of `excess` times the order's variance, if it can be an answer
+    to the order. Raises `ValueError` that names the fault.
+
+    It has no metrics, which are exact otherwise, and the noise hides all that could be checked but its length.
+    """
+    users = len(order.users)
+    _answers(update, order, users)
+    _tensors(update.deltas, template)
+    if any(update.sums.values()):
+        raise ValueError(f"answered with metrics, which have no noise: {sorted(update.sums)[:5]}")
+    length = norm(update.deltas)
+    most = users * sensitivity.longest + sensitivity.length_of_noise(order.noise, excess)
+    if length > most:
+        raise ValueError(f"a sum of length {length:.3g} from {users} users, where {most:.3g} is the most with noise")
     return update
 
 

@@ -21,7 +21,9 @@ from fedrec.recsys.model.lora import Adapter
 ROOM_BESIDE, ROOM_FOR_TENSOR = 16_384, 1_024
 """Bytes for metrics, and for a tensor's name and header: several times what they take."""
 
-FIELDS: dict[str, type] = {"round": int, "clip": float, "split": str, "protocol": str, "best": int, "run": str}
+FIELDS: dict[str, type] = {
+    **{"round": int, "clip": float, "split": str, "protocol": str, "best": int, "run": str, "noise": float}
+}
 """The fields of an order beside its users, with their types."""
 
 CENSUS, TRAIN, STATISTICS, EVALUATE = "query.census", "train", "train.statistics", "evaluate"

@@ -33,6 +33,7 @@ from tests.support.real_node import FOR_TOYS, Ask, RealNode
 from tests.support.toy_world import small_config
 
 TRAIN, STATISTICS = Ask(wire.TRAIN, range(8)), Ask(wire.STATISTICS, range(8))
+KEYS = Ask(wire.SECURE, range(8))
 VALIDATE, TEST = Ask(wire.EVALUATE, range(8)), Ask(wire.EVALUATE, range(8), {"split": "test"})
 DAY = date(2026, 3, 1)
 
@@ -48,6 +49,7 @@ class Fault:
 
 
 CLOSED = {"method": "closed-form", "feature_width": 8}
+SECURE = {"secure": True, "secure_clients": 4, "nodes": 3}
 FAULTS = {
     "smallest_cohort": Fault("smallest_cohort = 9", [TRAIN], {}, "users are 8, and smallest_cohort = 9"),
     "questions": Fault('questions = ["train", "test"]', [TRAIN, TEST, VALIDATE], {}, "it asks for validation"),
@@ -84,6 +86,17 @@ FAULTS = {
     "largest_user_rank": Fault("largest_user_rank = 3", [TRAIN], {}, "user_rank = 4, and largest_user_rank = 3"),
     "largest_lora_rank": Fault("largest_lora_rank = 1", [TRAIN], {}, "lora_rank = 2, and largest_lora_rank = 1"),
     "largest_epsilon": Fault("largest_epsilon = 8", [TRAIN], {}, "no epsilon is claimed, and largest_epsilon = 8"),
+    "smallest_noise": Fault("smallest_noise = 1.0", [TRAIN], {}, "its nodes add no noise, and smallest_noise = 1"),
+    "require_secure": Fault("require_secure = true", [TRAIN], {}, "secure = False, and require_secure = True"),
+    "smallest_secure_threshold": Fault(
+        "smallest_secure_threshold = 0.9",
+        [KEYS],
+        SECURE | {"secure_threshold": 0.8},
+        "secure_threshold = 0.8, and smallest_secure_threshold = 0.9",
+    ),
+    "fewest_secure_clients": Fault(
+        "fewest_secure_clients = 5", [KEYS], SECURE, "secure_clients = 4, and fewest_secure_clients = 5"
+    ),
     "largest_leverage": Fault("largest_leverage = 0.1", [TRAIN], {}, "item.down singles out an item, by"),
     "largest_row_norm": Fault("largest_row_norm = 0.1", [TRAIN], {}, "and largest_row_norm = 0.1"),
 }
@@ -118,6 +131,22 @@ def test_a_plain_run_is_obeyed(toy: Path, tmp_path: Path) -> None:
     node = RealNode.of(toy, tmp_path / "node")
     assert node.obeys([TRAIN, VALIDATE, TRAIN, VALIDATE, TEST], small_config()) == [""] * 5
     assert node.obeys([STATISTICS], small_config(**CLOSED)) == [""]
+
+
+def test_a_run_with_secure_aggregation_is_obeyed_under_a_policy_that_requires_it(toy: Path, tmp_path: Path) -> None:
+    node = RealNode.of(toy, tmp_path / "node", with_field("require_secure", "require_secure = true"))
+    assert node.obeys([KEYS], small_config(**SECURE)) == [""]
+    (refusal,) = node.obeys([TRAIN], small_config(**SECURE))
+    assert "this node answers with masked sums alone" in refusal
+
+
+def test_an_owner_can_allow_counts_of_pairs(toy: Path, tmp_path: Path) -> None:
+    """They are not among the defaults: without noise, each count names two items of a user."""
+    config = small_config(method="closed-form", features="pairs", pair_neighbours=4)
+    (refusal,) = RealNode.of(toy, tmp_path / "a").obeys([STATISTICS], config)
+    assert "features = 'pairs', and statistic_features = ['text']" in refusal
+    allowed = with_field("statistic_features", 'statistic_features = ["text", "pairs"]')
+    assert RealNode.of(toy, tmp_path / "b", allowed).obeys([STATISTICS], config) == [""]
 
 
 def test_a_node_without_a_file_has_the_defaults(toy: Path, tmp_path: Path) -> None:

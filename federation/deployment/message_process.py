@@ -35,6 +35,7 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 
 from fedrec.federation.client_app import app, close_nodes
 from fedrec.federation.deployment import app_bundle
+from fedrec.federation.deployment.supernode import LOST
 
 OURS = app_bundle.installed()
 """Read when this process starts, as the code that it runs is: an update meanwhile is for the processes after it."""
@@ -129,8 +130,9 @@ def _client(address: str, *interceptors: ProtobufClientInterceptor, patient: boo
     )
 
 
-def main(address: str, secret: Path) -> None:
-    """Answer messages until none has come for a while, or one has failed.
+def main(address: str, secret: Path) -> int:
+    """Answer messages until none has come for a while, or one has failed; return the exit status, `LOST` if a message
+    has no answer.
 
     The process after this one starts from what is installed then: code that was updated meanwhile needs no restart.
     """
@@ -141,10 +143,11 @@ def main(address: str, secret: Path) -> None:
             run, patience = answer(address, token, run), IDLE
         except Exception:
             logger.exception("a message was not answered")
-            return
+            return LOST
         if run is None:
-            return
+            return 0
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    sys.exit(main(sys.argv[1], Path(sys.argv[2])))

@@ -1,5 +1,6 @@
 """A node that runs installed code only: Flower's SuperNode without its own executor, and ours in its place."""
 
+import logging
 import secrets
 import signal
 import socket
@@ -21,9 +22,18 @@ if TYPE_CHECKING:
 
 Process = subprocess.Popen[bytes]
 
+logger = logging.getLogger("fedrec")
+
 BIN = Path(sys.executable).parent
 EVERY = 0.1
 """Seconds between two polls of the processes."""
+
+LOST = 75
+"""The exit status of a process that could not answer a message: `EX_TEMPFAIL` of sysexits.h."""
+
+ABSENCE = 5.0
+"""Seconds for which a node is away after it has lost a message. A server's grid asks for answers every 3 s, and is told
+that the node is gone; a node that is back by then is waited for until the round's time is over."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +55,29 @@ def run_node(config: NodeConfig) -> int:
     with TemporaryDirectory(prefix="fedrec-node-") as folder:  # for this user's eyes only
         secret = Path(folder) / "secret"
         secret.write_bytes(secrets.token_bytes(32))
-        address = f"127.0.0.1:{free_port()}"
-        supernode = subprocess.Popen(tethered(_command(config, address, secret)))
         try:
-            _answer_messages(supernode, address, secret)
+            while (status := _run_supernode(config, secret)) is None:
+                time.sleep(ABSENCE)
         except KeyboardInterrupt:
             return 0
-        finally:
-            supernode.terminate()
-            status = supernode.wait()
         return status
+
+
+def _run_supernode(config: NodeConfig, secret: Path) -> int | None:
+    """Run a SuperNode and answer its messages until it ends; return its exit status, or None if a message was lost.
+
+    flwr 1.41 has a SuperNode wait without end for the answer to a message that a process has half fetched or half
+    answered (`_push_messages` of flwr/supernode/start_client_internal.py), and take in no other. So it is ended, and
+    the next one starts without the message.
+    """
+    address = f"127.0.0.1:{free_port()}"
+    supernode = subprocess.Popen(tethered(_command(config, address, secret)))
+    try:
+        lost = _answer_messages(supernode, address, secret)
+    finally:
+        supernode.terminate()
+        status = supernode.wait()
+    return None if lost else status
 
 
 def _command(config: NodeConfig, address: str, secret: Path) -> list[str]:
@@ -65,19 +88,24 @@ def _command(config: NodeConfig, address: str, secret: Path) -> list[str]:
     return [*command, "--node-config", key_values(config.told)]
 
 
-def _answer_messages(supernode: Process, address: str, secret: Path) -> None:
+def _answer_messages(supernode: Process, address: str, secret: Path) -> bool:
     """Keep a process that waits for messages and answers them: a SuperNode takes in one at a time.
 
-    It is started ahead of its first message, since its imports take longer than most answers.
+    It is started ahead of its first message, since its imports take longer than most answers. Returns whether it was
+    killed, or lost a message: True at once, and False if the SuperNode has ended.
     """
     process = _process(address, secret)
     try:
         while supernode.poll() is None:
             if (status := process.poll()) is not None:
-                if status > 0:
+                if status < 0 or status == LOST:
+                    logger.warning("the process of the messages has ended with %s; this node starts again", status)
+                    return True
+                if status:
                     raise InputError("this node cannot answer messages; the lines above say why: mend the installation")
-                process = _process(address, secret)  # it ended after an error or a long rest, or was killed
+                process = _process(address, secret)  # it ended after an error or a long rest
             time.sleep(EVERY)
+        return False
     finally:
         process.kill()
         process.wait()

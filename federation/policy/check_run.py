@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from itertools import chain
 
 from fedrec.federation.config import RunConfig, to_flat
 from fedrec.federation.messages import OrderRefused
@@ -16,6 +17,12 @@ LIMITS: Mapping[str, str] = {
 }
 """Settings of a run that a field of the policy bounds from above."""
 
+FLOORS: Mapping[str, str] = {
+    "secure_threshold": "smallest_secure_threshold",
+    "secure_clients": "fewest_secure_clients",
+}
+"""Settings of a run with secure aggregation that a field of the policy bounds from below."""
+
 CHOICES: Mapping[str, str] = {"method": "methods", "held_out": "held_out", "encoder": "encoders"}
 """Settings of a run that must be among the values of a field."""
 
@@ -25,7 +32,8 @@ def check_run(policy: NodePolicy, config: RunConfig, items: int) -> None:
 
     `items` is the number of items in the catalogue.
     """
-    for fault in (*_exceeded(policy, config), *_not_chosen(policy, config), *_weakened(policy, config, items)):
+    rules = _exceeded(policy, config), _not_chosen(policy, config), _weakened(policy, config, items)
+    for fault in chain(*rules, _unmasked(policy, config)):
         raise OrderRefused(f"this node's policy refuses the run: {fault}")
 
 
@@ -58,3 +66,16 @@ def _weakened(policy: NodePolicy, config: RunConfig, items: int) -> Iterator[str
     if policy.largest_epsilon and claimed > policy.largest_epsilon:
         claim = "no epsilon is claimed" if math.isinf(claimed) else f"epsilon = {claimed:g}"
         yield f"{claim}, and largest_epsilon = {policy.largest_epsilon:g}"
+    if policy.smallest_noise and not config.privacy.by_nodes:
+        yield f"its nodes add no noise, and smallest_noise = {policy.smallest_noise:g}"
+
+
+def _unmasked(policy: NodePolicy, config: RunConfig) -> Iterator[str]:
+    settings = to_flat(config)
+    if not settings["secure"]:
+        if policy.require_secure:
+            yield "secure = False, and require_secure = True"
+        return
+    for setting, field in FLOORS.items():
+        if settings[setting] < (floor := getattr(policy, field)):
+            yield f"{setting} = {settings[setting]}, and {field} = {floor}"

@@ -51,6 +51,7 @@ class NodeGuard:
         """
         with _logged():
             smallest = self._check_cohort(question, len(order.users), nodes)
+            self._check_noise(question, order)
             self.book.enter(self.policy, question, tickets[order.users], smallest, day or today())
 
     def _check_cohort(self, question: Question, users: int, nodes: int) -> int:
@@ -68,6 +69,12 @@ class NodeGuard:
                 f"and smallest_cohort = {policy.smallest_cohort}"
             )
         return max(1, policy.smallest_cohort - others)
+
+    def _check_noise(self, question: Question, order: Order) -> None:
+        if question in ("train", "statistics") and order.noise < (floor := self.policy.smallest_noise):
+            raise OrderRefused(
+                f"this node's policy refuses the order: noise = {order.noise:g}, and smallest_noise = {floor:g}"
+            )
 
 
 @contextmanager

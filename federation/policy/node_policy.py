@@ -48,9 +48,9 @@ class NodePolicy:
     methods: tuple[str, ...] = ("fedrec", "closed-form", "hybrid")
     """Methods of the runs that the node takes part in. A federated baseline sends a table with a row for each item: the
     rows that change name the items."""
-    statistic_features: tuple[Literal["text", "ids"], ...] = ("text",)
-    """Features over which the node sums the closed form's statistics. ids: each number other than zero names a pair of
-    items in the history of one of the users."""
+    statistic_features: tuple[Literal["text", "ids", "pairs"], ...] = ("text",)
+    """Features over which the node sums the closed form's statistics. ids, and pairs: each number other than zero names
+    a pair of items in the history of one of the users, unless the nodes add noise to it (`smallest_noise`)."""
     held_out: Annotated[tuple[Annotated[int, Interval(ge=0, le=2)], ...], MinLen(1)] = (2,)
     """Values of held_out that the node trains with. Two runs with different values tell, by their difference, about the
     last events: allow one value."""
@@ -73,6 +73,17 @@ class NodePolicy:
     largest_epsilon: Annotated[float, Ge(0)] = 0.0
     """Largest epsilon that a run may claim for a user; a run without a claim is then refused. 0: no claim is needed.
     The noise of a claim is the server's promise, unless the nodes add it."""
+    smallest_noise: Annotated[float, Ge(0)] = 0.0
+    """Smallest noise that the nodes add together to a sum of changes or of statistics (noise_by = nodes), as standard
+    deviation over the most that a user adds. A run in which the server adds it is then refused. 0: none is needed."""
+    require_secure: bool = False
+    """Whether the node takes part in runs with secure aggregation alone, so that a server sees no sum of this node's
+    own."""
+    smallest_secure_threshold: Annotated[float, Interval(gt=0.5, le=1)] = 0.66
+    """Smallest secure_threshold of a run with secure aggregation: the share of a group's nodes without which the server
+    cannot unmask the sum."""
+    fewest_secure_clients: Annotated[int, Ge(1)] = 16
+    """Smallest secure_clients of a run with secure aggregation: the fewest users in a sum that is unmasked."""
     largest_leverage: Annotated[float, Gt(0)] = 3.0
     """Largest leverage of an item over the item tower's neurons, in units of the largest one over as many random
     neurons. Honest runs have up to 1.8; a neuron that one item alone activates gives it 8 to 27 in the catalogues of

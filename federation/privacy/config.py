@@ -1,7 +1,7 @@
 """The settings of differential privacy."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval
 from pydantic import ConfigDict
@@ -26,6 +26,18 @@ class PrivacyConfig:
     pairs. With epsilon alone."""
     statistic_budget: Annotated[float, Interval(gt=0, lt=1)] = 0.5
     """Share of epsilon for the closed form's sums, in a hybrid; the rounds of the towers have the rest."""
+
+    noise_by: Literal["server", "nodes"] = "server"
+    """Who adds the noise. server: it adds it to a sum that it has seen without; nodes: each node adds a share before it
+    masks its sum, so that nobody sees a sum without noise. nodes needs secure. With epsilon alone."""
+    honest_nodes: Annotated[float, Interval(gt=0, le=1)] = 1.0
+    """Share of a group's nodes that add their noise, and keep it to themselves, with noise_by = nodes. The smaller, the
+    more noise each node adds."""
+
+    @property
+    def by_nodes(self) -> bool:
+        """Whether the nodes add the noise."""
+        return self.enabled and self.noise_by == "nodes"
 
     @property
     def enabled(self) -> bool:

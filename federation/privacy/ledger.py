@@ -20,6 +20,10 @@ from fedrec.federation.privacy.config import PrivacyConfig
 FILE = "privacy.json"
 SAMPLER = "Poisson: each user by an own coin, drawn from the operating system's generator"
 MECHANISM = "discrete Gaussian noise on a sum over users, each clipped in L2 norm"
+BY_NODES = (
+    f"{MECHANISM}: the sum of shares that nodes add before they mask their sums, enough if as few stay as a sum is "
+    "unmasked of, and if as many nodes are honest as honest_nodes says"
+)
 _REMEDY = "without it, what the run has spent is unknown; train again, into another folder"
 
 
@@ -47,6 +51,9 @@ class Ledger:
     relation: str = RELATION
     sampler: str = SAMPLER
     mechanism: str = MECHANISM
+    noise_by: str = "server"  # or "nodes"
+    honest_nodes: float = 1.0  # the share of a group's nodes that add their noise, and keep it to themselves
+    statistic_excess: float = 1.0  # the variance of the noise in the closed form's sums, over that of the plan
 
     @classmethod
     def plan_run(cls, config: PrivacyConfig, wanted: Releases, population: int, clip: float, start: Spent) -> Self:
@@ -58,13 +65,28 @@ class Ledger:
             )
         delta = config.delta or default_delta(population)
         plan = wanted.with_noise(config.epsilon - start.epsilon, delta, config.statistic_budget)
-        return cls(config.epsilon, delta + start.delta, population, plan, clip, config.statistic_clip, start=start)
+        ledger = cls(config.epsilon, delta + start.delta, population, plan, clip, config.statistic_clip, start=start)
+        if not config.by_nodes:
+            return ledger
+        return replace(ledger, mechanism=BY_NODES, noise_by=config.noise_by, honest_nodes=config.honest_nodes)
 
     @property
     def spent(self) -> Spent:
         """What all releases so far have spent, with those of the run that it started from."""
-        so_far = replace(self.plan, rounds=self.rounds, statistics=self.statistics)
-        epsilon = so_far.spent(self.delta - self.start.delta)
+        return self._spent(self._so_far)
+
+    @property
+    def spent_at_server(self) -> Spent | None:
+        """What they have spent against the server itself, if the nodes add the noise: it knows who was drawn, so that
+        sampling hides nobody. For a user who was drawn in all rounds. None if the server adds the noise."""
+        return self._spent(replace(self._so_far, sampling_rate=1.0)) if self.noise_by == "nodes" else None
+
+    @property
+    def _so_far(self) -> Releases:
+        return replace(self.plan, rounds=self.rounds, statistics=self.statistics)
+
+    def _spent(self, releases: Releases) -> Spent:
+        epsilon = releases.spent(self.delta - self.start.delta)
         return Spent(self.start.epsilon + epsilon, self.delta if epsilon else self.start.delta)
 
     @property
@@ -116,4 +138,6 @@ class Ledger:
 
     def as_record(self) -> dict[str, Any]:
         """Return the ledger as data for the card, with what is spent."""
-        return asdict(self) | {"spent": asdict(self.spent)}
+        at_server = self.spent_at_server
+        known = {"spent_at_server": asdict(at_server)} if at_server else {}
+        return asdict(self) | {"spent": asdict(self.spent)} | known

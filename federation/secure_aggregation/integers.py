@@ -44,7 +44,7 @@ class Layout:
         parts = [_multiples(name, update.deltas[name], self._unit(name)) for name in sorted(self.shapes)]
         metrics = torch.tensor([update.sums[name] for name in sorted(self.metrics)], dtype=torch.float64)
         parts.append(_multiples("metrics", (metrics / UNIT).round_() * UNIT, _UNIT))
-        return torch.cat(parts).numpy().view(np.uint64)
+        return np.concatenate(parts).view(np.uint64)
 
     def from_integers(self, numbers: np.ndarray, round: int, users: int) -> Update:
         """Convert integers modulo 2⁶⁴ (P,) to the sums over `users` users."""
@@ -60,14 +60,17 @@ class Layout:
         return self.units.get(name, _UNIT)
 
 
-def _multiples(name: str, sums: Tensor, units: Tensor) -> Tensor:
-    """Return sums in whole units, flat: (…) float64 to (p,) int64."""
-    multiples = (sums.double() / units).flatten()
-    if not torch.equal(multiples, multiples.round()) or (multiples.abs() >= LARGEST).any():
+def _multiples(name: str, sums: Tensor, units: Tensor) -> np.ndarray:
+    """Return sums in whole units, flat: (…) float64 to (p,) int64.
+
+    On one core, by numpy: torch's threads would wait for more work while the masks are added, and take their time.
+    """
+    multiples = (sums.double().numpy() / units.numpy()).ravel()
+    if not np.array_equal(multiples, np.rint(multiples)) or (np.abs(multiples) >= LARGEST).any():
         raise ValueError(
             f"{name} holds numbers that are not whole multiples of {float(units.min()):g}, or are too large"
         )
-    return multiples.to(torch.int64)
+    return multiples.astype(np.int64)
 
 
 def check_room(clients: int, most: float) -> None:

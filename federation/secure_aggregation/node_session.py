@@ -123,15 +123,15 @@ def reveal(session: Session, signatures: Mapping[int, bytes], config: SecureAggr
     A share that a node has sealed wrongly is left out. Raises `ValueError` unless as many survivors as the threshold
     asks for have signed the same list of survivors.
     """
-    group, survivors = session.known_group, session.survivors
+    group, place, survivors = session.known_group, session.place, session.survivors
     agreed, needed = _count_signatures(group, survivors, signatures), group.threshold(config)
     if not survivors or agreed < needed:
         raise ValueError(f"{agreed} nodes have signed these survivors, and {needed} are needed")
-    found = {session.place: session.own_share}
-    keys = _sealing_keys(session, group, [place for place, _ in session.sealed])
-    for place, sealed in session.sealed:
-        if shares := _open_shares(keys[place], sealed, _route(group, place, session.place)):
-            found[place] = shares[SHARE_BYTES:] if place in survivors else shares[:SHARE_BYTES]
+    found = {place: session.own_share}
+    keys = _sealing_keys(session, group, [sender for sender, _ in session.sealed])
+    for sender, sealed in session.sealed:
+        if shares := _open_shares(keys[sender], sealed, _route(group, sender, place)):
+            found[sender] = shares[SHARE_BYTES:] if sender in survivors else shares[:SHARE_BYTES]
     return found
 
 

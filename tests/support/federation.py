@@ -33,6 +33,7 @@ smallest_cohort = 1
 fewest_negatives = 16
 methods = ["fedrec", "closed-form", "hybrid", "fedmf", "pfedrec"]
 statistic_features = ["text", "ids"]
+fewest_secure_clients = 1
 """
 """The policy of a node of one user and 24 items, as its owner writes it."""
 

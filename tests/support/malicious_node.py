@@ -122,7 +122,7 @@ def main() -> None:
         cli.main()
     else:
         message_process.app, message_process.push_message = answer, push_message  # type: ignore[assignment]
-        message_process.main(sys.argv[1], Path(sys.argv[2]))
+        sys.exit(message_process.main(sys.argv[1], Path(sys.argv[2])))
 
 
 if __name__ == "__main__":

@@ -17,17 +17,27 @@ from fedrec.federation.setup import TrainingSetup
 from fedrec.recsys.model.lora import Adapter
 from tests.support.toy_world import small_config
 
-FOR_TOYS = "smallest_cohort = 4\nfewest_negatives = 16\n"
+FOR_TOYS = "smallest_cohort = 4\nfewest_negatives = 16\nfewest_secure_clients = 4\n"
 """A policy, as the owner of a node with few users and a tiny catalogue writes it into `node.toml`."""
 
 
 @dataclass(frozen=True)
 class Ask:
-    """A question to a node: the kind of message, its users, and what else differs from a plain order."""
+    """A question to a node: the kind of message, its users, and what else differs from a plain order.
+
+    Of the kind `SECURE` it is the first stage of secure aggregation: keys for a sum of changes.
+    """
 
     kind: str
     users: range
     changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def content(self, adapter: Adapter) -> RecordDict:
+        if self.kind != wire.SECURE:
+            return wire.encode_order(self.order(), adapter)
+        return wire.encode_fields(
+            wire.ADVERTISE, {"run": "ab" * 8, "round": 1, "kind": wire.TRAIN, "clients": len(self.users)}
+        )
 
     def order(self) -> Order:
         plain = {"clip": 1.0} if self.kind == wire.TRAIN else {}
@@ -52,12 +62,15 @@ class RealNode:
         return cls(folder)
 
     def answer(self, ask: Ask, config: RunConfig, adapter: Adapter) -> Update:
-        """Its answer to one message; raises what the server is told if it refuses."""
+        """Its answer to one order; raises what the server is told if it refuses."""
+        return wire.decode_update(self.reply(ask, config, adapter))
+
+    def reply(self, ask: Ask, config: RunConfig, adapter: Adapter) -> RecordDict:
+        """The content of its answer to one message; raises likewise."""
         LocalGrid(client_app.app, [], {})  # Flower's messages are of a run, which a grid sets
         where = {"data": str(self.folder), "persistent": False, "simulated": self.simulated}
-        message = Message(wire.encode_order(ask.order(), adapter), 1, ask.kind)
-        reply = client_app.app(message, Context(1, 1, where, RecordDict(), to_flat(config)))
-        return wire.decode_update(reply.content)
+        message = Message(ask.content(adapter), 1, ask.kind)
+        return client_app.app(message, Context(1, 1, where, RecordDict(), to_flat(config))).content
 
     def obeys(self, asks: list[Ask], config: RunConfig, adapter: Adapter | None = None) -> list[str]:
         """What comes of each question: nothing, or the reason of a refusal."""
@@ -65,7 +78,7 @@ class RealNode:
 
     def _outcome(self, ask: Ask, config: RunConfig, adapter: Adapter | None) -> str:
         try:
-            self.answer(ask, config, {} if ask.kind == wire.STATISTICS else adapter or start(self.folder, config))
+            self.reply(ask, config, {} if ask.kind == wire.STATISTICS else adapter or start(self.folder, config))
         except OrderRefused as refusal:
             return str(refusal)
         return ""
