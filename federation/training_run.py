@@ -24,6 +24,7 @@ from fedrec.federation.messages import Order
 from fedrec.federation.privacy.ledger import FILE as LEDGER
 from fedrec.federation.privacy.ledger import Ledger
 from fedrec.federation.privatise import enter_ledger
+from fedrec.federation.robust.exposure import correction_of
 from fedrec.federation.roster import Roster
 from fedrec.federation.round_log import Observer, RoundLog, ignore
 from fedrec.federation.rounds import run as run_rounds
@@ -174,7 +175,7 @@ def _train(grid: Grid, run: TrainingRun, observe: Observer) -> None:
     state = enter_ledger(out, config, state, len(roster))
     log = RoundLog(out, observe)
     if config.method_row.trained:
-        state = run_rounds(grid, roster, state, config, log)
+        state = run_rounds(grid, roster, state, config, log, correction_of(setup))
     if config.method_row.summed:
         state = closed_form_rounds.run(grid, roster, state, setup, log)
     if not state.best_round:

@@ -5,15 +5,28 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from benchmarks.attacks.attack import Attack, Bar, Case, Column
-from benchmarks.attacks.defences import FOUR_BITS, LARGE_NOISE, MANY_NEGATIVES, OFF, SMALL_NOISE, Defence
+from benchmarks.attacks.defences import (
+    FOUR_BITS,
+    LARGE_NOISE,
+    MANY_NEGATIVES,
+    OFF,
+    POLICY,
+    PRIVATE,
+    SMALL_NOISE,
+    Defence,
+)
 from benchmarks.attacks.history import ROUND, invent_users, items_of_round
 from benchmarks.attacks.matching import RIDGE, fisher_discriminant
 from benchmarks.attacks.scoring import Figures, auc
 from benchmarks.attacks.world import Size, World, observe, rounds_of
-from fedrec.federation.messages import Order
+from fedrec.federation.messages import Order, OrderRefused
 from fedrec.federation.node import Node
+from fedrec.federation.policy.node_policy import NodePolicy
+from fedrec.federation.policy.trap_neurons import check_adapter
+from fedrec.recsys.model.item_tower import GELU_INPUT_SCALE
 from fedrec.recsys.model.lora import Adapter
 
 KEY = 4
@@ -21,22 +34,29 @@ THRESHOLD = 0.5
 """How much of an item's own direction a text must have to set off its trap."""
 HEIGHT = 10.0
 """The activation of a trap by its own item; by other items it is 0."""
+READING_RIDGE = 1e-6
+"""The ridge with which combinations of neurons are found, as a share of their mean energy."""
+HALVINGS = 12
+"""The precision, in halvings, of the share of traps that the policy lets pass."""
 
 
 def measure(world: World, case: Case) -> Figures:
     """Tell which rare items occur in sums over cohorts, by the change of each item's trap."""
-    users = int(case.options["users"])
-    config = world.configure(case.defence, rounds_of(world.size.rounds) | {"negatives": 1})
-    node = world.node(config)
+    users, mild = int(case.options["users"]), bool(case.options["mild"])
+    negatives = NodePolicy.fewest_negatives if mild else 1
+    config = world.configure(case.defence, {"negatives": negatives} | rounds_of(world.size.rounds))
+    node = world.node(config, defence=case.defence)
     rare = rarest_items(world, config.model.item_rank)
     adapter, typical = craft_traps(world, node, rare), typical_direction(world)
-    count = max(2, world.size.victims // 8)
+    adapter = soften(world, node, adapter) if mild else adapter
+    count, readers = max(2, world.size.victims // 8), readers_of(world, adapter, rare)
 
     def look(asked: Node, cohorts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         features, truth = [], []
         for cohort in cohorts:
             change = observe(world, Order(ROUND, cohort, config.clip), adapter, case.defence, asked).deltas["item.up"]
-            features.append(torch.stack([change.norm(dim=0), typical @ change], dim=1)[: len(rare)].numpy())
+            told = change @ readers  # (E, n)
+            features.append(torch.stack([told.norm(dim=0), typical @ told], dim=1).numpy())
             truth.append(world.mark(items_of_round(asked, cohort))[rare])
         return np.concatenate(features), np.concatenate(truth)
 
@@ -88,14 +108,47 @@ def craft_traps(world: World, node: Node, items: np.ndarray) -> Adapter:
     return adapter
 
 
+def soften(world: World, node: Node, crafted: Adapter) -> Adapter:
+    """Mix traps with the neurons of an honest start, as little as makes the default policy let them pass."""
+    honest, least, most = node.setup.method.adapter()["item.down"], 0.0, 1.0
+    gelu = node.config.model.item_tower == "gelu"
+
+    def mix(share: float) -> Adapter:
+        return crafted | {"item.down": (1 - share) * honest + share * crafted["item.down"]}
+
+    for _ in range(HALVINGS):
+        middle = (least + most) / 2
+        try:
+            check_adapter(NodePolicy(), mix(middle), world.embeddings, gelu)
+            least = middle
+        except OrderRefused:
+            most = middle
+    return mix(least)
+
+
+def readers_of(world: World, adapter: Adapter, items: np.ndarray) -> Tensor:
+    """Compute the combinations of neurons that single each item out most: (R, n) float64.
+
+    The item tower's change is a sum over items of a direction times the item's activations a, so that (AᵀA)⁻¹ a is the
+    combination with most of its energy on the item. Of sharp traps it is one neuron.
+    """
+    active = F.gelu(GELU_INPUT_SCALE * world.embeddings.double() @ adapter["item.down"].double().T)  # (N, R)
+    gram = active.T @ active
+    ridge = READING_RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
+    return torch.linalg.solve(gram + ridge, active[torch.from_numpy(items)].T)
+
+
 def cases(size: Size) -> list[Case]:
     """List the sizes of sums, and the defences."""
 
-    def case(users: int, defence: Defence = OFF, control: bool = False) -> Case:
-        return Case(f"sum of {users} users", defence, {"users": users}, control)
+    def case(users: int, defence: Defence = OFF, mild: bool = False, control: bool = False) -> Case:
+        traps = ", traps that pass the policy" if mild else ""
+        return Case(f"sum of {users} users{traps}", defence, {"users": users, "mild": mild}, control)
 
     plain = [case(16, control=True), case(128)]
-    return [*plain, *(case(128, defence) for defence in (MANY_NEGATIVES, FOUR_BITS, SMALL_NOISE, LARGE_NOISE))]
+    defences = (MANY_NEGATIVES, FOUR_BITS, SMALL_NOISE, LARGE_NOISE, PRIVATE, POLICY)
+    mild = [case(128, defence, mild=True) for defence in (OFF, POLICY, POLICY | PRIVATE)]
+    return [*plain, *(case(128, defence) for defence in defences), *mild]
 
 
 TRAPS = Attack(
