@@ -20,11 +20,11 @@ from fedrec.federation.census import take_census
 from fedrec.federation.checkpoint import STATE, State
 from fedrec.federation.config import RunConfig
 from fedrec.federation.exchange import orders_per_node, request_updates
+from fedrec.federation.exposure import correction_of
 from fedrec.federation.messages import Order
 from fedrec.federation.privacy.ledger import FILE as LEDGER
 from fedrec.federation.privacy.ledger import Ledger
 from fedrec.federation.privatise import enter_ledger
-from fedrec.federation.robust.exposure import correction_of
 from fedrec.federation.roster import Roster
 from fedrec.federation.round_log import Observer, RoundLog, ignore
 from fedrec.federation.rounds import run as run_rounds

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.attacks.crafting import PROMOTIONS, forge, slope_of
+from benchmarks.attacks.crafting import forge, slope_of
 from benchmarks.attacks.intruder import intruder_beside, step_of
 from benchmarks.attacks.poisoned_run import measure_quality
 from benchmarks.attacks.promotion import CRAFTED, DISGUISED, lying_node

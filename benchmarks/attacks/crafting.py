@@ -15,9 +15,9 @@ from torch import Tensor
 from fedrec.data.randomness import salt_of
 from fedrec.data.shard import HELD_OUT, Shard
 from fedrec.federation.clipping import norms
+from fedrec.federation.exposure import ExposureBound, score_items
 from fedrec.federation.messages import Order
 from fedrec.federation.node import Node
-from fedrec.federation.robust.exposure import ExposureBound, score_items
 from fedrec.recsys.model.lora import Adapter
 
 BELOW = 1 - 1e-4

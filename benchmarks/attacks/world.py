@@ -19,6 +19,7 @@ from fedrec.federation.census import take_census
 from fedrec.federation.checkpoint import State
 from fedrec.federation.client_app import client_app
 from fedrec.federation.config import RunConfig, Scalar, from_flat, to_flat
+from fedrec.federation.exposure import correction_of
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.messages import Order, Update
 from fedrec.federation.node import Node
@@ -27,7 +28,6 @@ from fedrec.federation.policy.node_policy import NodePolicy
 from fedrec.federation.policy.order_book import OrderBook
 from fedrec.federation.privacy.accounting import Releases, default_delta
 from fedrec.federation.privatise import enter_ledger
-from fedrec.federation.robust.exposure import correction_of
 from fedrec.federation.round_log import RoundLog
 from fedrec.federation.rounds import run as run_rounds
 from fedrec.federation.setup import TrainingSetup
