@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.attacks.crafting import forge, slope_of
+from benchmarks.attacks.crafting import forge_histories, slope_of
 from benchmarks.attacks.intruder import intruder_beside, step_of
 from benchmarks.attacks.poisoned_run import measure_quality
 from benchmarks.attacks.promotion import CRAFTED, DISGUISED, lying_node
@@ -89,7 +89,7 @@ def test_forged_histories_by_hand(setup: TrainingSetup) -> None:
     """The last two events are held out, and another user's stay."""
     shard = setup.dataset.shard
     events = shard.items[shard.starts[0] : shard.ends[0]].tolist()
-    again, once = (forge(shard, np.array([0]), 23, repeats) for repeats in (True, False))
+    again, once = (forge_histories(shard, np.array([0]), 23, repeats) for repeats in (True, False))
     assert once.items[shard.starts[0] : shard.ends[0]].tolist() == [*events[:-3], 23, *events[-2:]]
     forged = again.items[shard.starts[0] : shard.ends[0]].tolist()
     assert forged == [23 if place % 2 == 0 and place < len(events) - 2 else row for place, row in enumerate(events)]

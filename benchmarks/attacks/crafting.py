@@ -45,7 +45,7 @@ def give_nothing(node: Node, order: Order, adapter: Adapter) -> Sequence[Adapter
     return repeat_for(order, {name: torch.zeros_like(tensor) for name, tensor in adapter.items()})
 
 
-def flip(node: Node, order: Order, adapter: Adapter) -> Sequence[Adapter]:
+def flip_signs(node: Node, order: Order, adapter: Adapter) -> Sequence[Adapter]:
     """Compute the opposite of what all users that the order names would have sent together."""
     honest = Node(node.shard, node.setup).train(order, adapter).deltas
     return repeat_for(order, {name: -tensor for name, tensor in honest.items()})
@@ -111,7 +111,7 @@ PROMOTIONS: dict[str, Callable[..., Sequence[Adapter]]] = {
 """The ways to promote an item by changes of the users' own making."""
 
 
-def forge(shard: Shard, liars: np.ndarray, target: int, repeats: bool) -> Shard:
+def forge_histories(shard: Shard, liars: np.ndarray, target: int, repeats: bool) -> Shard:
     """Forge the histories of some users, who then follow the protocol: the target is every second event or, without
     repeats, which preparing drops by default, the last event of those that are trained on."""
     items = np.array(shard.items)
@@ -121,7 +121,7 @@ def forge(shard: Shard, liars: np.ndarray, target: int, repeats: bool) -> Shard:
     return Shard(shard.starts, shard.ends, items, shard.salts)
 
 
-def invent(shard: Shard, users: int) -> Shard:
+def invent_crowd(shard: Shard, users: int) -> Shard:
     """Invent users, who share one history; their tickets are as good as any."""
     salts = np.array([salt_of(f"invented-{user}") for user in range(users)], dtype=np.uint64)
     return Shard(np.repeat(shard.starts[:1], users), np.repeat(shard.ends[:1], users), shard.items, salts)

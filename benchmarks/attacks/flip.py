@@ -1,7 +1,7 @@
 """Malicious users send the opposite of what they learn."""
 
 from benchmarks.attacks.attack import Attack, Bar, Case
-from benchmarks.attacks.crafting import flip
+from benchmarks.attacks.crafting import flip_signs
 from benchmarks.attacks.defences import EXPOSURE, MEDIAN, OFF, PRIVATE, Defence, over_users
 from benchmarks.attacks.poisoned_run import HARM, PHONES, Plot, PoisonedNode, draw_liars, measure_harm
 from benchmarks.attacks.scoring import Figures
@@ -15,7 +15,7 @@ def measure(world: World, case: Case) -> Figures:
         world,
         Plot(case, PHONES, liars),
         lambda config: [world.node(config)],
-        lambda config: [PoisonedNode(shard, world.setup(config), liars=liars, lie=flip)],
+        lambda config: [PoisonedNode(shard, world.setup(config), liars=liars, lie=flip_signs)],
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks.attacks.attack import Attack, Bar, Case
-from benchmarks.attacks.crafting import give_nothing, invent
+from benchmarks.attacks.crafting import give_nothing, invent_crowd
 from benchmarks.attacks.defences import GEOMETRIC_MEDIAN, OFF, PRIVATE, Defence
 from benchmarks.attacks.poisoned_run import HARM, Plot, PoisonedNode, measure_harm
 from benchmarks.attacks.scoring import Figures
@@ -20,16 +20,16 @@ BOUNDED_USERS = Defence("a bound on a node's users", {"node_users": 1000})
 
 def measure(world: World, case: Case) -> Figures:
     """Train beside a node that claims so many times all users, and sends changes of nothing for them."""
-    crowd = invent(world.dataset.shard, round(float(case.options["times"]) * world.users))
+    crowd = invent_crowd(world.dataset.shard, round(float(case.options["times"]) * world.users))
 
-    def build(config: RunConfig) -> Sequence[Node]:
+    def build_honest(config: RunConfig) -> Sequence[Node]:
         return [world.node(config)]
 
     def build_poisoned(config: RunConfig) -> Sequence[Node]:
         setup = world.setup(config)
-        return [*build(config), PoisonedNode(crowd, setup, liars=np.arange(len(crowd)), lie=give_nothing)]
+        return [*build_honest(config), PoisonedNode(crowd, setup, liars=np.arange(len(crowd)), lie=give_nothing)]
 
-    return measure_harm(world, Plot(case), build, build_poisoned)
+    return measure_harm(world, Plot(case), build_honest, build_poisoned)
 
 
 def cases(size: Size) -> list[Case]:

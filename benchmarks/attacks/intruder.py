@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.attacks.attack import Attack, Bar, Case, Column
-from benchmarks.attacks.crafting import flip, invent
+from benchmarks.attacks.crafting import flip_signs, invent_crowd
 from benchmarks.attacks.defences import GEOMETRIC_MEDIAN, MEDIAN, MULTI_KRUM, NORM_BOUND, OFF, TRIMMED_MEAN, Defence
 from benchmarks.attacks.poisoned_run import PHONES, PoisonedNode
 from benchmarks.attacks.scoring import Figures
@@ -43,9 +43,9 @@ def intruder_beside(honest: Sequence[Node], users: int) -> Node:
     first = honest[0]
 
     def opposite(node: Node, order: Order, adapter: Adapter) -> Sequence[Adapter]:
-        return flip(first, replace(order, users=np.arange(len(first.shard))), adapter)[:1] * len(order.users)
+        return flip_signs(first, replace(order, users=np.arange(len(first.shard))), adapter)[:1] * len(order.users)
 
-    crowd = invent(first.shard, users)
+    crowd = invent_crowd(first.shard, users)
     return PoisonedNode(crowd, first.setup, liars=np.arange(len(crowd)), lie=opposite)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from benchmarks.attacks.attack import Attack, Bar, Case, Column
 from benchmarks.attacks.breaches import craft_sharp_traps
 from benchmarks.attacks.scoring import Figures
-from benchmarks.attacks.traps import soften
+from benchmarks.attacks.traps import soften_traps
 from benchmarks.attacks.world import Size, World
 from fedrec.federation.node import Node
 from fedrec.federation.policy.node_policy import NodePolicy
@@ -14,7 +14,7 @@ from fedrec.recsys.model.lora import Adapter
 
 ADAPTERS: dict[str, Callable[[World, Node], Adapter]] = {
     "traps for rare items": craft_sharp_traps,
-    "traps that pass the policy": lambda world, node: soften(world, node, craft_sharp_traps(world, node)),
+    "traps that pass the policy": lambda world, node: soften_traps(world, node, craft_sharp_traps(world, node)),
     "an honest run's, at the start": lambda world, node: node.setup.method.adapter(),
     "an honest run's, trained": lambda world, node: world.trained(),
 }

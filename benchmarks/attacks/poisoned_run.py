@@ -90,13 +90,13 @@ def measure_harm(world: World, plot: Plot, honest: Build, poisoned: Build) -> Fi
     rounds = rounds_of(world.size.poisoned_rounds)
     plain, defended = (world.configure(defence, {**plot.settings, **rounds}) for defence in (OFF, plot.case.defence))
 
-    def train(config: RunConfig, build: Build, name: str) -> Figures:
+    def train_over(config: RunConfig, build: Build, name: str) -> Figures:
         nodes = build(config)
         adapter = world.train(nodes, config, f"{name}-{len(nodes)}").best
         return measure_quality(world.setup(config), adapter, plot.target, plot.liars)
 
-    before, after = train(plain, honest, HONEST), train(defended, honest, HONEST)
-    found = train(defended, poisoned, f"poisoned-{plot.case.digest}")
+    before, after = train_over(plain, honest, HONEST), train_over(defended, honest, HONEST)
+    found = train_over(defended, poisoned, f"poisoned-{plot.case.digest}")
     return {
         "shown": found["shown"],
         "shown_before": after["shown"],

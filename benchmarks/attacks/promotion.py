@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.attacks.attack import Attack, Bar, Case
-from benchmarks.attacks.crafting import PROMOTIONS, forge
+from benchmarks.attacks.crafting import PROMOTIONS, forge_histories
 from benchmarks.attacks.defences import (
     EXPOSURE,
     GEOMETRIC_MEDIAN,
@@ -47,21 +47,21 @@ def measure(world: World, case: Case) -> Figures:
     liars = draw_liars(users, share, world.seed) if nodes == 1 else gathered
     plot = Plot(case, PHONES if nodes == 1 else NODES, liars, target_of(world, str(case.options["target"])))
 
-    def build(config: RunConfig) -> Sequence[Node]:
+    def build_honest(config: RunConfig) -> Sequence[Node]:
         setup = world.setup(config)
         return [Node.host(setup, part, nodes) for part in range(nodes)]
 
     def build_poisoned(config: RunConfig) -> Sequence[Node]:
-        first, *others = build(config)
+        first, *others = build_honest(config)
         return [lying_node(first.setup, first.shard, liars // nodes, str(case.options["how"]), plot.target), *others]
 
-    return measure_harm(world, plot, build, build_poisoned)
+    return measure_harm(world, plot, build_honest, build_poisoned)
 
 
 def lying_node(setup: TrainingSetup, shard: Shard, liars: np.ndarray, how: str, target: int) -> Node:
     """Build the node of a shard of whose users some promote a target."""
     if how in FORGED:
-        return Node(forge(shard, liars, target, repeats=FORGED[how]), setup)
+        return Node(forge_histories(shard, liars, target, repeats=FORGED[how]), setup)
     known = [shard.history(user, "train")[-setup.config.model.history :] for user in liars]
     return PoisonedNode(shard, setup, liars=liars, lie=partial(PROMOTIONS[how], target=target, histories=known))
 

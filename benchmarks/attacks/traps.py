@@ -48,7 +48,7 @@ def measure(world: World, case: Case) -> Figures:
     node = world.node(config, defence=case.defence)
     rare = rarest_items(world, config.model.item_rank)
     adapter, typical = craft_traps(world, node, rare), typical_direction(world)
-    adapter = soften(world, node, adapter) if mild else adapter
+    adapter = soften_traps(world, node, adapter) if mild else adapter
     count, readers = max(2, world.size.victims // 8), readers_of(world, adapter, rare)
 
     def look(asked: Node, cohorts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -108,22 +108,22 @@ def craft_traps(world: World, node: Node, items: np.ndarray) -> Adapter:
     return adapter
 
 
-def soften(world: World, node: Node, crafted: Adapter) -> Adapter:
+def soften_traps(world: World, node: Node, crafted: Adapter) -> Adapter:
     """Mix traps with the neurons of an honest start, as little as makes the default policy let them pass."""
     honest, least, most = node.setup.method.adapter()["item.down"], 0.0, 1.0
     gelu = node.config.model.item_tower == "gelu"
 
-    def mix(share: float) -> Adapter:
+    def mix_in(share: float) -> Adapter:
         return crafted | {"item.down": (1 - share) * honest + share * crafted["item.down"]}
 
     for _ in range(HALVINGS):
         middle = (least + most) / 2
         try:
-            check_adapter(NodePolicy(), mix(middle), world.embeddings, gelu)
+            check_adapter(NodePolicy(), mix_in(middle), world.embeddings, gelu)
             least = middle
         except OrderRefused:
             most = middle
-    return mix(least)
+    return mix_in(least)
 
 
 def readers_of(world: World, adapter: Adapter, items: np.ndarray) -> Tensor:
