@@ -2,7 +2,7 @@
 
 from benchmarks.attacks.attack import Attack, Bar, Case
 from benchmarks.attacks.crafting import flip_signs
-from benchmarks.attacks.defences import EXPOSURE, MEDIAN, OFF, PRIVATE, Defence, over_users
+from benchmarks.attacks.defences import GEOMETRIC_MEDIAN, OFF, PRIVATE, Defence, over_users
 from benchmarks.attacks.poisoned_run import HARM, PHONES, Plot, PoisonedNode, draw_liars, measure_harm
 from benchmarks.attacks.scoring import Figures
 from benchmarks.attacks.world import Size, World
@@ -26,7 +26,7 @@ def cases(size: Size) -> list[Case]:
         return Case(f"{share:.0%} of the users".replace("%", " %"), defence, {"share": share}, control)
 
     plain = [case(0.01), case(0.05), case(0.5, control=True)]
-    return [*plain, *(case(0.05, defence) for defence in (PRIVATE, over_users(MEDIAN), EXPOSURE))]
+    return [*plain, *(case(0.05, defence) for defence in (PRIVATE, over_users(GEOMETRIC_MEDIAN)))]
 
 
 FLIP = Attack(

@@ -114,11 +114,11 @@ def cases(size: Size) -> list[Case]:
         return Case(about, defence, options, about == "sum of 1 user, at the start" and defence is OFF)
 
     single = [case(1), case(1, trained=False), case(1, after=True)]
-    sums = [case(users) for users in (2, 4, 16, 64, 128)] + [case(users, after=True) for users in (16, 128)]
-    of_one = [case(users, after, of_one=True) for users in (16, 128) for after in (False, True)]
-    coded = [case(1, after, bits) for bits in (FOUR_BITS, ONE_BIT) for after in (False, True)]
+    sums = [case(users) for users in (2, 4, 16, 64, 128)] + [case(16, after=True)]
+    of_one = [case(users, of_one=True) for users in (16, 128)]
+    coded = [case(1, defence=bits) for bits in (FOUR_BITS, ONE_BIT)]
     noisy = [case(1, defence=SMALL_NOISE), case(16, defence=SMALL_NOISE), case(16, defence=LARGE_NOISE)]
-    private = [case(1, defence=PRIVATE), *(case(users, defence=PRIVATE, of_one=True) for users in (16, 128))]
+    private = [case(1, defence=PRIVATE), case(128, defence=PRIVATE, of_one=True)]
     refusing = [case(1, defence=POLICY), case(16, defence=POLICY, of_one=True)]
     return [*single, *sums, *of_one, *coded, *noisy, *private, *refusing]
 

@@ -200,10 +200,10 @@ ROWS = (
         MEMBERS,
         "auc",
         (
-            Measured("towers after 16 rounds"),
+            Measured("towers after 40 rounds"),
             "as without: it bounds no model",
             "as without: the sum is exact",
-            Measured("towers after 16 rounds", "noise, ε = 8"),
+            Measured("towers after 40 rounds", "noise, ε = 8"),
             "as without: a centre is no noise",
         ),
     ),
@@ -242,7 +242,7 @@ ROWS = (
             NOT_SENT,
             ONE_SUM,
             Measured("5 % of the users", "noise, ε = 8"),
-            Measured("5 % of the users", "median over users"),
+            Measured("5 % of the users", "geometric median over users"),
         ),
     ),
     Row(

@@ -29,7 +29,7 @@ PHONES: Mapping[str, Scalar] = {
     "negatives": 128,
     "history": 12,
     "layers": 1,
-    "server_rate": 0.01,
+    "server_rate": 0.004,
     "clients_per_round": 64,
 }
 """Settings of a run that takes a minute; these attacks need no longer one."""

@@ -10,10 +10,8 @@ from benchmarks.attacks.crafting import PROMOTIONS, forge_histories
 from benchmarks.attacks.defences import (
     EXPOSURE,
     GEOMETRIC_MEDIAN,
-    MEDIAN,
     OFF,
     PRIVATE,
-    SMALL_CLIP,
     Defence,
     over_users,
 )
@@ -78,18 +76,10 @@ def cases(size: Size) -> list[Case]:
         options = {"share": share, "how": how, "target": target, "nodes": nodes}
         return Case(f"{who}{where}, {how}, a {target} item", defence, options, control)
 
-    plain = [case(), case(share=0.001), case(share=0.01), case(share=0.02), case(target="middling")]
-    forged = [case(how=how) for how in FORGED]
-    rules = [case(over_users(rule)) for rule in (MEDIAN, GEOMETRIC_MEDIAN)]
+    plain = [case(), case(share=0.01), case(share=0.02), case(target="middling"), *(case(how=how) for how in FORGED)]
+    bounded = [case(EXPOSURE), case(EXPOSURE, how=UNSEEN), case(EXPOSURE, target="middling"), case(EXPOSURE, share=0.2)]
     one_node = [case(defence, nodes=MANY) for defence in (OFF, GEOMETRIC_MEDIAN)]
-    bounded = [
-        case(EXPOSURE),
-        case(EXPOSURE, target="middling"),
-        case(EXPOSURE, share=0.2),
-        case(EXPOSURE, how=UNSEEN),
-        case(EXPOSURE, nodes=MANY),
-    ]
-    return [*plain, *forged, case(SMALL_CLIP), case(PRIVATE), *rules, *one_node, *bounded]
+    return [*plain, *bounded, case(PRIVATE), *one_node, case(over_users(GEOMETRIC_MEDIAN))]
 
 
 PROMOTION = Attack(

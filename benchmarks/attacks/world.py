@@ -50,7 +50,7 @@ class Size:
 
 
 QUICK = Size(victims=3, rounds=3, poisoned_rounds=3, shadows=4, guesses=1_000)
-FULL = Size(victims=24, rounds=30, poisoned_rounds=16, shadows=8, guesses=1_000_000)
+FULL = Size(victims=24, rounds=30, poisoned_rounds=40, shadows=8, guesses=1_000_000)
 
 HONEST = "honest"
 """The name of a training without an attacker."""
