@@ -26,7 +26,6 @@ class Stream(IntEnum):
     HEAD_DROPOUT = 9
     PARTITION = 10
     GROUPS = 11
-    INVENTED_USERS = 12
 
 
 def random_stream(stream: Stream, *key: int) -> np.random.Generator:

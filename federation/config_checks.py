@@ -56,11 +56,6 @@ def _check_aggregation(config: RunConfig) -> None:
         raise InputError(f"setting aggregation = {rule!r}: the sums of {config.method} are added; use 'sum'")
     if rule != "sum" and config.mode == "central":
         raise InputError(f"setting aggregation = {rule!r}: in central mode the pooled users are one client; use 'sum'")
-    if config.server.exposure and not (row.trained and row.servable):
-        raise InputError(
-            f"setting exposure = {config.server.exposure:g}: it bounds what the towers show, and {config.method} "
-            "has none; set exposure = 0"
-        )
     if groups == 1:
         return
     if rule == "sum":

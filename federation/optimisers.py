@@ -93,7 +93,3 @@ class ServerConfig:
     groups: Annotated[int, Ge(1)] = 1
     """Groups of a round's users, each of which answers with a sum of its own to a robust rule. 1: each node is one
     answer. A node with users in several groups answers once for each, with as many times the bytes."""
-    exposure: Annotated[float, Interval(ge=0, le=1)] = 0.0
-    """Bound on the share of users who are shown an item that is not popular: after each round the server ranks for
-    invented users, and moves the adapter until no item is over its bound. 0: no bound. It needs the catalogue's
-    popularity."""

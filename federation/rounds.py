@@ -5,7 +5,6 @@ There is no other loop: a test in one process, a simulation and a network of nod
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -27,7 +26,6 @@ from fedrec.federation.roster import Roster
 from fedrec.federation.round_log import RoundLog
 from fedrec.federation.sampling import sample_clients
 from fedrec.federation.server_step import server_step
-from fedrec.recsys.model.lora import Adapter
 
 SCORE = "ndcg@10"
 """The validation metric that selects the round to keep."""
@@ -35,18 +33,7 @@ SCORE = "ndcg@10"
 logger = logging.getLogger("fedrec")
 
 
-Correction = Callable[[Adapter, int], Adapter]
-"""A function of the adapter after a round, and of the round, to the adapter that the run goes on with."""
-
-
-def keep(adapter: Adapter, round: int) -> Adapter:
-    """Return the adapter as it is."""
-    return adapter
-
-
-def run(
-    grid: Grid, roster: Roster, state: State, config: RunConfig, log: RoundLog, correct: Correction = keep
-) -> State:
+def run(grid: Grid, roster: Roster, state: State, config: RunConfig, log: RoundLog) -> State:
     """Train from `state` to the last round, and return the state after it.
 
     Every round ends with a line in the log and a checkpoint beside it. Late nodes take part from the next round on;
@@ -72,7 +59,6 @@ def run(
             total, next_clip = privatiser.release_round(total, clip, state.adapter)
             state = replace(state, clip=next_clip)
         state = replace(server_step(state, total, config), roster=privatiser.remember(roster))
-        state = replace(state, adapter=correct(state.adapter, number))
         _check_finite(state, config)
         speed = report.clients_answered / watch.seconds
         # validate

@@ -20,7 +20,6 @@ from fedrec.federation.census import take_census
 from fedrec.federation.checkpoint import STATE, State
 from fedrec.federation.config import RunConfig
 from fedrec.federation.exchange import orders_per_node, request_updates
-from fedrec.federation.exposure import correction_of
 from fedrec.federation.messages import Order
 from fedrec.federation.privacy.ledger import FILE as LEDGER
 from fedrec.federation.privacy.ledger import Ledger
@@ -175,7 +174,7 @@ def _train(grid: Grid, run: TrainingRun, observe: Observer) -> None:
     state = enter_ledger(out, config, state, len(roster))
     log = RoundLog(out, observe)
     if config.method_row.trained:
-        state = run_rounds(grid, roster, state, config, log, correction_of(setup))
+        state = run_rounds(grid, roster, state, config, log)
     if config.method_row.summed:
         state = closed_form_rounds.run(grid, roster, state, setup, log)
     if not state.best_round:

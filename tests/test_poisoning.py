@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.attacks.crafting import forge_histories, slope_of
+from benchmarks.attacks.crafting import PROMOTIONS, forge_histories, slope_of
 from benchmarks.attacks.intruder import intruder_beside, step_of
 from benchmarks.attacks.poisoned_run import measure_quality
 from benchmarks.attacks.promotion import CRAFTED, DISGUISED, lying_node
@@ -57,7 +57,7 @@ def lies_of(setup: TrainingSetup, how: str, target: int) -> Sequence[Adapter]:
     return lies
 
 
-@pytest.mark.parametrize("how", [CRAFTED, DISGUISED])  # the bound on exposure needs popularity, which toys lack
+@pytest.mark.parametrize("how", PROMOTIONS)
 def test_a_lie_is_an_answer_that_the_server_accepts(setup: TrainingSetup, dead: int, how: str) -> None:
     """Two liars of five users: the node's sum is that of three honest changes, and of two lies, each at the clip."""
     for lie in lies_of(setup, how, dead):

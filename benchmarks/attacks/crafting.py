@@ -15,10 +15,10 @@ from torch import Tensor
 from fedrec.data.randomness import salt_of
 from fedrec.data.shard import HELD_OUT, Shard
 from fedrec.federation.clipping import norms
-from fedrec.federation.exposure import ExposureBound, score_items
 from fedrec.federation.messages import Order
 from fedrec.federation.node import Node
 from fedrec.recsys.model.lora import Adapter
+from fedrec.recsys.model.two_tower import TwoTowerModel
 
 BELOW = 1 - 1e-4
 """The length of a lie, relative to the clip: the server refuses a longer one."""
@@ -75,20 +75,6 @@ def promote_in_disguise(
     return changes
 
 
-def promote_unseen(node: Node, order: Order, adapter: Adapter, target: int, histories: Histories) -> Sequence[Adapter]:
-    """Promote a target for users with such histories, but not for those whom a bound on exposure looks at.
-
-    The liars know whom the server invents: the draw is from the run's seed. Of their step they leave out the direction
-    that raises the target's probability for these, to first order.
-    """
-    watched = ExposureBound.of(node.setup).histories
-    step = slope_of(node, adapter, target, histories)
-    seen = slope_of(node, adapter, target, list(watched.cpu().numpy()))
-    share = sum(float((step[name] * seen[name]).sum()) for name in step)
-    share /= sum(float(tensor.square().sum()) for tensor in seen.values())
-    return repeat_for(order, {name: step[name] - share * seen[name] for name in step})
-
-
 def slope_of(node: Node, adapter: Adapter, target: int, histories: Histories) -> Adapter:
     """Compute the gradient of the mean of log softmax(scores of all items)[target] over histories, by both towers."""
     setup, longest = node.setup, max(map(len, histories))
@@ -103,10 +89,16 @@ def slope_of(node: Node, adapter: Adapter, target: int, histories: Histories) ->
     return dict(zip(trained, torch.autograd.grad(chance, list(trained.values())), strict=True))
 
 
+def score_items(model: TwoTowerModel, adapter: Adapter, embeddings: Tensor, histories: Tensor, mask: Tensor) -> Tensor:
+    """Score all items for right-aligned histories, with gradients by the adapter: (N, E), (B, L) twice → (B, N)."""
+    stack = {name: tensor.unsqueeze(0) for name, tensor in adapter.items()}
+    vectors = model.functional_forward(stack, "item", embeddings.unsqueeze(0))[0]  # (N, E)
+    return model.functional_forward(stack, "user", vectors[histories], mask)[:, -1] @ vectors.T
+
+
 PROMOTIONS: dict[str, Callable[..., Sequence[Adapter]]] = {
     "crafted changes": promote,
     "disguised changes": partial(promote_in_disguise, likeness=0.1),
-    "changes that the bound does not see": promote_unseen,
 }
 """The ways to promote an item by changes of the users' own making."""
 

@@ -50,4 +50,3 @@ TRIMMED_MEAN = Defence("trimmed mean", {"aggregation": "trimmed-mean", "liars": 
 MULTI_KRUM = Defence("multi-Krum", {"aggregation": "multi-krum", "liars": 0.2})
 MEDIAN = Defence("median", {"aggregation": "median"})
 GEOMETRIC_MEDIAN = Defence("geometric median", {"aggregation": "geometric-median"})
-EXPOSURE = Defence("bound on exposure", {"exposure": 0.02})

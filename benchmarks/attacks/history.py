@@ -120,7 +120,7 @@ def cases(size: Size) -> list[Case]:
     noisy = [case(1, defence=SMALL_NOISE), case(16, defence=SMALL_NOISE), case(16, defence=LARGE_NOISE)]
     private = [case(1, defence=PRIVATE), case(128, defence=PRIVATE, of_one=True)]
     refusing = [case(1, defence=POLICY), case(16, defence=POLICY, of_one=True)]
-    return [*single, *sums, *of_one, *coded, *noisy, *private, *refusing]
+    return [*single, *refusing, *of_one, *private, *sums, *coded, *noisy]
 
 
 HISTORY = Attack(

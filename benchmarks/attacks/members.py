@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.attacks.attack import Attack, Bar, Case, Column
-from benchmarks.attacks.defences import LARGE_NOISE, OFF, PRIVATE, SMALL_NOISE, Defence
+from benchmarks.attacks.defences import LARGE_NOISE, OFF, PRIVATE, Defence
 from benchmarks.attacks.poisoned_run import PHONES
 from benchmarks.attacks.scoring import Figures, auc, found_at_one_percent
 from benchmarks.attacks.sums import NoiseOnSums, sums_of
@@ -140,7 +140,7 @@ def cases(size: Size) -> list[Case]:
         options = {"part": "towers", "shadows": size.shadows // 2}
         return Case(f"towers after {size.poisoned_rounds} rounds", defence, options)
 
-    closed_forms = [case(512, defence) for defence in (OFF, SMALL_NOISE, LARGE_NOISE, PRIVATE)]
+    closed_forms = [case(512, defence) for defence in (OFF, PRIVATE, LARGE_NOISE)]
     return [*closed_forms, towers(OFF), towers(PRIVATE)]
 
 

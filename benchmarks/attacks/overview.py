@@ -216,7 +216,7 @@ ROWS = (
             NOT_SENT,
             ONE_SUM,
             Measured(PROMOTED, "noise, ε = 8"),
-            Measured(PROMOTED, "bound on exposure"),
+            Measured(PROMOTED, "geometric median over users"),
         ),
         "shown_before",
     ),

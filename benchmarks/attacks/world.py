@@ -19,7 +19,6 @@ from fedrec.federation.census import take_census
 from fedrec.federation.checkpoint import State
 from fedrec.federation.client_app import client_app
 from fedrec.federation.config import RunConfig, Scalar, from_flat, to_flat
-from fedrec.federation.exposure import correction_of
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.messages import Order, Update
 from fedrec.federation.node import Node
@@ -138,7 +137,7 @@ class World:
         if not (folder / CARD).exists():  # by which the ledger of a private run is begun
             save_json(folder / CARD, new_card(config, self.dataset.manifest, setup.encoder, None))
         state = enter_ledger(folder, config, state, len(roster))
-        return run_rounds(grid, roster, state, config, RoundLog(folder), correction_of(setup))
+        return run_rounds(grid, roster, state, config, RoundLog(folder))
 
     def multiplier(self, config: RunConfig) -> float:
         """Find the noise of a run's guarantee, in what one user may add: of a round's sum, or of a closed form's."""
