@@ -75,9 +75,10 @@ def cases(size: Size) -> list[Case]:
         options = {"share": share, "how": how, "target": target, "nodes": nodes}
         return Case(f"{who}{where}, {how}, a {target} item", defence, options, control)
 
-    plain = [case(), case(share=0.01), case(share=0.02), case(target="middling"), *(case(how=how) for how in FORGED)]
+    plain = [case(), case(how=DISGUISED)]
+    milder = [case(share=0.01), case(share=0.02), case(target="middling"), *(case(how=how) for how in FORGED)]
     one_node = [case(defence, nodes=MANY) for defence in (OFF, GEOMETRIC_MEDIAN)]
-    return [*plain[:1], *one_node, case(PRIVATE), *plain[1:], case(over_users(GEOMETRIC_MEDIAN))]
+    return [*plain, *one_node, case(PRIVATE), *milder, case(over_users(GEOMETRIC_MEDIAN))]
 
 
 PROMOTION = Attack(
@@ -86,7 +87,9 @@ PROMOTION = Attack(
     attacker="Some users who work together, on phones of their own or on one node. They receive the adapter like "
     "everyone, know histories of their own, and send what they like within the clip.",
     does="They compute the gradient of their target's probability, by both towers, scale it to the clip, and send it "
-    "whenever they are asked. Or they follow the protocol, over histories with the target in them.",
+    "whenever they are asked. In disguise, each mixes it with a direction of its own, so that their changes are no more "
+    "alike (cosine 0.1) than honest ones often are. Or they follow the protocol, over histories with the target in "
+    "them.",
     conclusion="A clip bounds what one user does to a round. It does not bound what many do in the same direction, "
     "since honest changes point many ways and cancel out. Crafted changes are far stronger than forged histories.",
     columns=HARM,
