@@ -87,9 +87,8 @@ PROMOTION = Attack(
     attacker="Some users who work together, on phones of their own or on one node. They receive the adapter like "
     "everyone, know histories of their own, and send what they like within the clip.",
     does="They compute the gradient of their target's probability, by both towers, scale it to the clip, and send it "
-    "whenever they are asked. In disguise, each mixes it with a direction of its own, so that their changes are no more "
-    "alike (cosine 0.1) than honest ones often are. Or they follow the protocol, over histories with the target in "
-    "them.",
+    "whenever they are asked. In disguise, each mixes it with a direction of its own, so that their changes are hardly "
+    "alike (cosine 0.1). Or they follow the protocol, over histories with the target in them.",
     conclusion="A clip bounds what one user does to a round. It does not bound what many do in the same direction, "
     "since honest changes point many ways and cancel out. Crafted changes are far stronger than forged histories.",
     columns=HARM,
