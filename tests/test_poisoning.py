@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.attacks.crafting import PROMOTIONS, forge_histories, slope_of
 from benchmarks.attacks.intruder import intruder_beside, step_of
-from benchmarks.attacks.poisoned_run import measure_quality
+from benchmarks.attacks.poisoned_run import PoisonedNode, measure_quality
 from benchmarks.attacks.promotion import CRAFTED, DISGUISED, lying_node
 from fedrec.data.dataset import Dataset
 from fedrec.federation.aggregate import AGGREGATIONS
@@ -49,6 +49,7 @@ def lies_of(setup: TrainingSetup, how: str, target: int) -> Sequence[Adapter]:
     """What two liars send; a node's answer with three honest users is checked as the server does."""
     liars, order, adapter = np.array([1, 4]), Order(1, np.array([0, 1, 2, 4, 7]), 1.0), setup.method.adapter()
     node = lying_node(setup, setup.dataset.shard, liars, how, target)
+    assert isinstance(node, PoisonedNode)
     told = validate_update(node.train(order, adapter), order, adapter, setup.config)
     honest = Node(setup.dataset.shard, setup).train(replace(order, users=np.array([0, 2, 7])), adapter)
     lies = node.lie(node, replace(order, users=liars), adapter)

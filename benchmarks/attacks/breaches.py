@@ -75,7 +75,7 @@ def craft_sharp_traps(world: World, node: Node) -> Adapter:
 class Breach:
     """What a server asks beyond one field of the default policy."""
 
-    field: str
+    limit: str  # the field
     ask: Ask = field(default_factory=order_training)
     settings: Mapping[str, Scalar] = field(default_factory=dict)
 

@@ -43,7 +43,8 @@ def intruder_beside(honest: Sequence[Node], users: int) -> Node:
     first = honest[0]
 
     def opposite(node: Node, order: Order, adapter: Adapter) -> Sequence[Adapter]:
-        return flip_signs(first, replace(order, users=np.arange(len(first.shard))), adapter)[:1] * len(order.users)
+        told, *_ = flip_signs(first, replace(order, users=np.arange(len(first.shard))), adapter)
+        return [told] * len(order.users)
 
     crowd = invent_crowd(first.shard, users)
     return PoisonedNode(crowd, first.setup, liars=np.arange(len(crowd)), lie=opposite)
