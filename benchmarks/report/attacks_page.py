@@ -92,7 +92,7 @@ def _figures(attack: Attack, result: AttackResult) -> str:
 
 def _size(size: Mapping[str, object]) -> str:
     known = [item.name for item in fields(Size) if item.name in size]
-    return ", ".join(f"{size[name]:,} {name}" for name in known)
+    return ", ".join(f"{size[name]:,} {name.replace('_', ' ')}" for name in known)
 
 
 def pictures(root: Path) -> list[Picture]:
