@@ -90,7 +90,8 @@ PROMOTION = Attack(
     "whenever they are asked. In disguise, each mixes it with a direction of its own, so that their changes are hardly "
     "alike (cosine 0.1). Or they follow the protocol, over histories with the target in them.",
     conclusion="A clip bounds what one user does to a round. It does not bound what many do in the same direction, "
-    "since honest changes point many ways and cancel out. Crafted changes are far stronger than forged histories.",
+    "since honest changes point many ways and cancel out. Of changes that are made to look unlike each other, little "
+    "of the effect is left.",
     columns=HARM,
     bar=Bar("shown", 0.1),
     cases=cases,
