@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +11,19 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.attacks import laboratory, run
 from benchmarks.attacks.attack import Attack, Bar, Case, Column
+from benchmarks.attacks.breaches import BREACHED, BREACHES
+from benchmarks.attacks.crafting import PROMOTIONS
 from benchmarks.attacks.defences import OFF, SMALL_NOISE
 from benchmarks.attacks.flip import FLIP
 from benchmarks.attacks.free_riders import FREE_RIDERS
 from benchmarks.attacks.history import HISTORY
+from benchmarks.attacks.intruder import INTRUDER
+from benchmarks.attacks.leverage import ADAPTERS, LEVERAGE
 from benchmarks.attacks.matching import Dictionary, fisher_discriminant, pursue, soft_span_share
 from benchmarks.attacks.members import MEMBERS, likelihood_ratios
 from benchmarks.attacks.orders import ORDERS
-from benchmarks.attacks.poisoned_run import MaliciousNode, harm_of, scale_to_clip, target_of
-from benchmarks.attacks.promotion import PROMOTION, craft_promotion, crafted_updates
+from benchmarks.attacks.overview import DEFENCES, ROWS, Measured
+from benchmarks.attacks.promotion import FORGED, PROMOTION
 from benchmarks.attacks.registry import ATTACKS, EVERY
 from benchmarks.attacks.results import CaseResult, load_results
 from benchmarks.attacks.scoring import auc, average, found_at_one_percent, precision
@@ -28,10 +31,11 @@ from benchmarks.attacks.sums import SUMS
 from benchmarks.attacks.tickets import TICKETS
 from benchmarks.attacks.traps import TRAPS, craft_traps, rarest_items
 from benchmarks.attacks.vector import VECTOR
-from benchmarks.attacks.world import World, with_noise
+from benchmarks.attacks.world import FULL, World, with_noise
 from benchmarks.report import attacks_page
 from fedrec.data.errors import InputError
-from fedrec.federation.messages import Order, OrderRefused, Update
+from fedrec.federation.messages import OrderRefused, Update
+from fedrec.federation.policy.node_policy import NodePolicy
 from tests.support.cli import Fedrec, is_refused
 from tests.support.lab import SETTINGS, case_of, measured, small_world
 from tests.support.toy_world import SMALL
@@ -165,29 +169,26 @@ def test_the_likelihood_ratio_uses_what_shadow_models_saw() -> None:
     assert member > 0 > other
 
 
-def test_a_crafted_change_is_as_long_as_the_clip_and_promotes_its_target(world: World) -> None:
-    node, target = world.node(world.config), target_of(world, "middling")
-    adapter = node.setup.method.adapter()
-    change = craft_promotion(world, world.config, adapter, 0.5, target)
-    length = torch.stack([tensor.norm() for tensor in change.values()]).norm()
-    assert 0.49 < float(length) < 0.5
-    moved = {name: (tensor + 20 * change[name]).float() for name, tensor in adapter.items()}
-    score = node.setup.method.scorer
-    before, after = (score(some, node.shard, "test", {})(range(50))[:, target].mean() for some in (adapter, moved))
-    assert after > before
+def promotion_case(how: str, share: float = 0.5, nodes: int = 1) -> Case:
+    return Case(how, OFF, {"share": share, "how": how, "target": "dead", "nodes": nodes})
 
 
-def test_promotion_by_crafted_changes_shows_the_target(tmp_path: Path, world: World) -> None:
-    longer = replace(world, size=replace(world.size, rounds=15), folder=tmp_path)
-    config, target = world.configure(settings={"rounds": 15, "validate_every": 15}), target_of(world, "dead")
-    found = harm_of(longer, config, crafted_updates(longer, config, target, 60), target)
-    assert found["shown"] > 0.2 > found["shown_before"]
+def test_promotion_by_crafted_changes_shows_the_target(world: World) -> None:
+    longer = replace(world, size=replace(world.size, poisoned_rounds=8))
+    found = PROMOTION.measure(longer, promotion_case("crafted changes"))
+    assert found["shown"] > 0.3 > 0.1 > found["shown_before"]
+
+
+@pytest.mark.parametrize(("how", "nodes"), [*((how, 1) for how in (*PROMOTIONS, *FORGED)), ("crafted changes", 3)])
+def test_every_way_to_promote_is_measured(world: World, how: str, nodes: int) -> None:
+    short = replace(world, size=replace(world.size, poisoned_rounds=1))
+    assert 0 <= PROMOTION.measure(short, promotion_case(how, 0.2, nodes))["shown"] <= 1
 
 
 @pytest.mark.parametrize("attack", [PROMOTION, FLIP, FREE_RIDERS], ids=lambda attack: attack.name)
 def test_poisoned_runs_are_measured_against_an_honest_one(world: World, attack: Attack) -> None:
     found = attack.measure(world, attack.cases(world.size)[0])
-    assert found.keys() == {"shown", "shown_before", "ndcg", "ndcg_lost"}
+    assert found.keys() == {"shown", "shown_before", "ndcg", "ndcg_lost", "cost"}
 
 
 def test_invented_users_are_left_out_by_a_bound_on_a_nodes_users(world: World) -> None:
@@ -196,11 +197,22 @@ def test_invented_users_are_left_out_by_a_bound_on_a_nodes_users(world: World) -
     assert measured(FREE_RIDERS, world, about)["ndcg_lost"] != 0
 
 
-def test_a_malicious_node_answers_within_what_the_server_checks(world: World) -> None:
-    node = MaliciousNode(world.dataset.shard, world.setup(world.config))
-    update = node.train(Order(1, np.arange(3), 1.0), node.setup.method.adapter())
-    assert update.sums["learners"] == 3
-    assert scale_to_clip({"a": torch.ones(4)}, 2.0)["a"].norm() == pytest.approx(1.998)
+def test_an_intruder_turns_a_round_and_a_rule_over_nodes_stops_it(world: World) -> None:
+    about = INTRUDER.cases(world.size)[0].about
+    assert measured(INTRUDER, world, about)["cosine"] < 0
+    defence = "a quarter of a round from one node, geometric median"
+    assert measured(INTRUDER, world, about, defence)["cosine"] > 0.3
+
+
+def test_a_node_with_a_policy_obeys_nothing_beyond_it(world: World) -> None:
+    about = "requests beyond the policy"
+    assert measured(BREACHED, world, about)["obeyed"] == len(BREACHES)
+    assert measured(BREACHED, world, about, "policy")["obeyed"] == 0
+
+
+def test_traps_that_pass_the_policy_are_milder(world: World) -> None:
+    sharp, mild = (measured(LEVERAGE, world, about)["leverage"] for about in list(ADAPTERS)[:2])
+    assert mild <= NodePolicy.largest_leverage < sharp
 
 
 # The laboratory
@@ -305,7 +317,10 @@ def test_the_plot_is_of_the_plain_cases(world: World, fresh: World) -> None:
     assert case_of(HISTORY, world, "sum of 1 user, at the start").control
 
 
-def test_crafting_is_repeatable(world: World) -> None:
-    craft = partial(craft_promotion, world, world.config, world.setup(world.config).method.adapter(), 1.0, 3)
-    once, again = craft(), craft()
-    assert all(torch.equal(once[name], again[name]) for name in once)
+def test_every_cell_of_the_overview_is_a_case_or_says_why_not(world: World) -> None:
+    for row in ROWS:
+        assert len(row.cells) == len(DEFENCES), row.title
+        known = {(case.about, case.defence.name) for case in row.attack.cases(FULL)}
+        assert {cell for cell in row.cells if isinstance(cell, Measured)} <= known, row.title
+        assert all(cell for cell in row.cells)
+    assert {row.attack.name for row in ROWS} == ATTACKS.keys() - {"intruder", "leverage"}

@@ -1,5 +1,6 @@
 """Poisoning on the toy world: lies that the server's checks let through, and what stops some of them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,31 +8,22 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.attacks.poisoning import (
-    Liars,
-    PoisonedNode,
-    dead_item,
-    flip,
-    forge,
-    invent,
-    measure_harm,
-    measure_promotion,
-    promoting_node,
-)
+from benchmarks.attacks.crafting import PROMOTIONS, forge_histories, slope_of
+from benchmarks.attacks.intruder import intruder_beside, step_of
+from benchmarks.attacks.poisoned_run import PoisonedNode, measure_quality
+from benchmarks.attacks.promotion import CRAFTED, DISGUISED, lying_node
 from fedrec.data.dataset import Dataset
-from fedrec.federation.aggregate import AGGREGATIONS, aggregate
+from fedrec.federation.aggregate import AGGREGATIONS
 from fedrec.federation.census import take_census
 from fedrec.federation.client_app import client_app
 from fedrec.federation.clipping import norms
 from fedrec.federation.config import from_flat, to_flat
-from fedrec.federation.exchange import orders_per_node
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.messages import Order
 from fedrec.federation.node import Node
-from fedrec.federation.roster import Roster
-from fedrec.federation.sampling import sample_clients
 from fedrec.federation.setup import TrainingSetup
 from fedrec.federation.validate_update import validate_update
+from fedrec.recsys.evaluation.groups import count_events
 from fedrec.recsys.model.lora import Adapter
 from tests.support.toy_world import small_config
 
@@ -41,39 +33,64 @@ def setup(toy: Path) -> TrainingSetup:
     return TrainingSetup(Dataset.open(toy), small_config(clients_per_round=12))
 
 
+LIARS = np.array([0, 1, 6, 7])
+
+
+@pytest.fixture(scope="module")
+def dead(setup: TrainingSetup) -> int:
+    """The first of the items with the fewest training events."""
+    return int(count_events(setup.dataset).argmin())
+
+
 # ---- lies that pass the checks
 
 
-def test_a_lie_is_an_answer_that_the_server_accepts(setup: TrainingSetup) -> None:
-    """Two liars of five users: the node's sum is that of three honest changes, and of twice the lie, at the clip."""
+def lies_of(setup: TrainingSetup, how: str, target: int) -> Sequence[Adapter]:
+    """What two liars send; a node's answer with three honest users is checked as the server does."""
     liars, order, adapter = np.array([1, 4]), Order(1, np.array([0, 1, 2, 4, 7]), 1.0), setup.method.adapter()
-    shard = setup.dataset.shard
-    node = promoting_node(setup, shard, liars, dead_item(setup.dataset))
+    node = lying_node(setup, setup.dataset.shard, liars, how, target)
+    assert isinstance(node, PoisonedNode)
     told = validate_update(node.train(order, adapter), order, adapter, setup.config)
-    honest = Node(shard, setup).train(replace(order, users=np.array([0, 2, 7])), adapter)
-    lies = {name: (told.deltas[name] - honest.deltas[name]).unsqueeze(0) for name in adapter}
-    assert float(norms(lies)) == pytest.approx(2.0, rel=1e-3)
+    honest = Node(setup.dataset.shard, setup).train(replace(order, users=np.array([0, 2, 7])), adapter)
+    lies = node.lie(node, replace(order, users=liars), adapter)
+    for name in adapter:
+        assert torch.allclose(told.deltas[name], honest.deltas[name] + lies[0][name] + lies[1][name])
+    return lies
 
 
-def test_a_promoting_step_raises_the_targets_score(setup: TrainingSetup) -> None:
+@pytest.mark.parametrize("how", PROMOTIONS)
+def test_a_lie_is_an_answer_that_the_server_accepts(setup: TrainingSetup, dead: int, how: str) -> None:
+    """Two liars of five users: the node's sum is that of three honest changes, and of two lies, each at the clip."""
+    for lie in lies_of(setup, how, dead):
+        assert float(norms({name: tensor.unsqueeze(0) for name, tensor in lie.items()})) == pytest.approx(1, rel=1e-3)
+
+
+@pytest.mark.parametrize(("how", "alike"), [(CRAFTED, 1.0), (DISGUISED, 0.1)])
+def test_lies_in_disguise_are_as_alike_as_they_are_told_to_be(
+    setup: TrainingSetup, dead: int, how: str, alike: float
+) -> None:
+    lies = [torch.cat([tensor.flatten() for tensor in lie.values()]) for lie in lies_of(setup, how, dead)]
+    assert cosine(lies[0], lies[1]) == pytest.approx(alike, abs=0.05)
+
+
+def test_a_promoting_step_raises_the_targets_score(setup: TrainingSetup, dead: int) -> None:
     """Followed by itself, it brings the target before most others for a user whose history the liars do not know."""
-    shard, target = setup.dataset.shard, dead_item(setup.dataset)
-    node = promoting_node(setup, shard, np.array([0, 1, 6, 7]), target)
-    adapter: Adapter = setup.method.adapter()
+    shard, adapter = setup.dataset.shard, setup.method.adapter()
+    node = Node(shard, setup)
     for _ in range(10):
-        step = node.lie(node, Order(1, np.array([0]), 1.0), adapter)
+        step = slope_of(node, adapter, dead, [shard.history(user, "train") for user in LIARS])
         adapter = {name: tensor + 0.05 * step[name] / float(norms({k: v.unsqueeze(0) for k, v in step.items()}))
                    for name, tensor in adapter.items()}  # fmt: skip
-    before, after = (measure_harm(setup, a, target, np.array([0, 1, 6, 7])) for a in (setup.method.adapter(), adapter))
-    assert after.shown == 1.0
-    assert before.shown < 1.0
+    before, after = (measure_quality(setup, one, dead, LIARS)["shown"] for one in (setup.method.adapter(), adapter))
+    assert after == 1.0
+    assert before < 1.0
 
 
 def test_forged_histories_by_hand(setup: TrainingSetup) -> None:
     """The last two events are held out, and another user's stay."""
     shard = setup.dataset.shard
     events = shard.items[shard.starts[0] : shard.ends[0]].tolist()
-    again, once = (forge(shard, np.array([0]), 23, repeats) for repeats in (True, False))
+    again, once = (forge_histories(shard, np.array([0]), 23, repeats) for repeats in (True, False))
     assert once.items[shard.starts[0] : shard.ends[0]].tolist() == [*events[:-3], 23, *events[-2:]]
     forged = again.items[shard.starts[0] : shard.ends[0]].tolist()
     assert forged == [23 if place % 2 == 0 and place < len(events) - 2 else row for place, row in enumerate(events)]
@@ -81,12 +98,6 @@ def test_forged_histories_by_hand(setup: TrainingSetup) -> None:
         assert np.array_equal(
             changed.items[shard.starts[1] : shard.ends[1]], shard.items[shard.starts[1] : shard.ends[1]]
         )
-
-
-def test_the_harness_runs_every_way_to_lie(toy: Path) -> None:
-    config = small_config(rounds=1, validate_every=1)
-    for liars in (Liars(0.0), Liars(0.25), Liars(0.25, nodes=3), Liars(0.25, "repeated"), Liars(0.25, "once", nodes=3)):
-        assert 0 <= measure_promotion(toy, config, liars).shown <= 1
 
 
 # ---- a node that invents users
@@ -103,29 +114,15 @@ def honest(setup: TrainingSetup) -> list[Node]:
 
 
 @pytest.fixture(scope="module")
-def intruder(setup: TrainingSetup, honest: list[Node]) -> Node:
+def intruder(honest: list[Node]) -> Node:
     """A node of invented users, all of whom send the opposite of what the users of an honest node do."""
-
-    def opposite(node: Node, order: Order, adapter: Adapter) -> Adapter:
-        return flip(honest[0], replace(order, users=np.arange(len(honest[0].shard))), adapter)
-
-    crowd = invent(setup.dataset.shard, INVENTED)
-    return PoisonedNode(crowd, setup, liars=np.arange(INVENTED), lie=opposite)
+    return intruder_beside(honest, INVENTED)
 
 
 def direction(setup: TrainingSetup, nodes: list[Node], share: float = 1.0, rule: str = "sum") -> torch.Tensor:
     """Compute the aggregate of one round of twelve users, of answers that the server accepts: (P,)."""
-    roster, adapter = Roster.empty({}), setup.method.adapter()
-    for number, node in enumerate(nodes):
-        roster = roster.with_node(number, node.shard.tickets())
-    order = Order(1, sample_clients(roster, 12, 0, 1, share), 1.0)
-    updates = [
-        validate_update(nodes[number].train(part, adapter), part, adapter, setup.config)
-        for number, part in orders_per_node(roster, order).items()
-    ]
-    total = aggregate(updates, rule, 0.2)
-    assert total
-    return torch.cat([total.deltas[name].flatten() for name in sorted(adapter)])
+    server = replace(setup.config.server, aggregation=rule, liars=0.2)
+    return step_of(nodes, replace(setup.config, server=server, node_share=share))
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float:

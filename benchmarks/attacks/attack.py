@@ -1,5 +1,7 @@
 """The interface of an attack: what the attacker sees, what it guesses, and the score."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
@@ -23,6 +25,11 @@ class Case:
     def key(self) -> dict[str, Any]:
         """What decides the outcome, beside the data, the seed and the size of the experiment."""
         return {"about": self.about, "defence": asdict(self.defence), "options": dict(self.options)}
+
+    @property
+    def digest(self) -> str:
+        """A short hash of the key, for names of folders."""
+        return hashlib.blake2b(json.dumps(self.key, sort_keys=True).encode(), digest_size=6).hexdigest()
 
 
 class Column(NamedTuple):

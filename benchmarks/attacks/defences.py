@@ -16,6 +16,8 @@ class Defence:
     """The standard deviation of simulated noise on each number of a sum, in units of what one user may add to it."""
     random_salts: bool = False
     """Whether users' salts are drawn at random instead of derived from their ids."""
+    policy: bool = False
+    """Whether nodes have the default policy: else they answer whatever they are asked."""
 
     def __or__(self, other: "Defence") -> "Defence":
         """Put two defences up together."""
@@ -24,15 +26,27 @@ class Defence:
             {**self.settings, **other.settings},
             max(self.noise, other.noise),
             self.random_salts or other.random_salts,
+            self.policy or other.policy,
         )
+
+
+def over_users(rule: Defence, users: int = 64) -> Defence:
+    """Let a rule see the change of each user of a round apart."""
+    return Defence(f"{rule.name} over users", {**rule.settings, "groups": users})
 
 
 OFF = Defence("none")
 """No defence beside the clip, which every run has."""
+POLICY = Defence("policy", policy=True)
+PRIVATE = Defence("noise, ε = 8", {"epsilon": 8.0})
 FOUR_BITS = Defence("4 bits", {"bits": 4})
 ONE_BIT = Defence("1 bit", {"bits": 1})
 SMALL_NOISE = Defence("noise 0.1", noise=0.1)
 LARGE_NOISE = Defence("noise 1.0", noise=1.0)
-SMALL_CLIP = Defence("clip 0.1", {"clip": 0.1})
 MANY_NEGATIVES = Defence("512 negatives", {"negatives": 512})
 RANDOM_SALTS = Defence("random salts", random_salts=True)
+NORM_BOUND = Defence("norm bound", {"aggregation": "norm-bound"})
+TRIMMED_MEAN = Defence("trimmed mean", {"aggregation": "trimmed-mean", "liars": 0.2})
+MULTI_KRUM = Defence("multi-Krum", {"aggregation": "multi-krum", "liars": 0.2})
+MEDIAN = Defence("median", {"aggregation": "median"})
+GEOMETRIC_MEDIAN = Defence("geometric median", {"aggregation": "geometric-median"})

@@ -1,14 +1,18 @@
 """Nodes take the model and give nothing, or invent the users that they answer for."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from benchmarks.attacks.attack import Attack, Bar, Case
-from benchmarks.attacks.defences import OFF, Defence
-from benchmarks.attacks.poisoned_run import HARM, MaliciousNode, config_of, harm_of
+from benchmarks.attacks.crafting import give_nothing, invent_crowd
+from benchmarks.attacks.defences import GEOMETRIC_MEDIAN, OFF, PRIVATE, Defence
+from benchmarks.attacks.poisoned_run import HARM, Plot, PoisonedNode, measure_harm
 from benchmarks.attacks.scoring import Figures
-from benchmarks.attacks.world import Size, World, forge_shard
+from benchmarks.attacks.world import Size, World
+from fedrec.federation.config import RunConfig
+from fedrec.federation.node import Node
 
-KEY = 9
 BOUNDED_SHARE = Defence("half a cohort from one node", {"node_share": 0.5})
 BOUNDED_USERS = Defence("a bound on a node's users", {"node_users": 1000})
 """The largest number of users that one node may bring; a node that claims more is left out."""
@@ -16,14 +20,20 @@ BOUNDED_USERS = Defence("a bound on a node's users", {"node_users": 1000})
 
 def measure(world: World, case: Case) -> Figures:
     """Train beside a node that claims so many times all users, and sends changes of nothing for them."""
-    config = config_of(world, case.defence)
-    users = round(float(case.options["times"]) * world.users)
-    shard = forge_shard([np.zeros(2, dtype=np.int64)] * users, world.generator(KEY))
-    return harm_of(world, config, MaliciousNode(shard, world.setup(config)), 0)
+    crowd = invent_crowd(world.dataset.shard, round(float(case.options["times"]) * world.users))
+
+    def build_honest(config: RunConfig) -> Sequence[Node]:
+        return [world.node(config)]
+
+    def build_poisoned(config: RunConfig) -> Sequence[Node]:
+        setup = world.setup(config)
+        return [*build_honest(config), PoisonedNode(crowd, setup, liars=np.arange(len(crowd)), lie=give_nothing)]
+
+    return measure_harm(world, Plot(case), build_honest, build_poisoned)
 
 
 def cases(size: Size) -> list[Case]:
-    """List the numbers of invented users."""
+    """List the numbers of invented users, and the defences."""
 
     def case(times: float, defence: Defence = OFF, control: bool = False) -> Case:
         who = (
@@ -31,7 +41,8 @@ def cases(size: Size) -> list[Case]:
         )
         return Case(who, defence, {"times": times}, control)
 
-    return [case(0.1), case(10, control=True), case(10, BOUNDED_SHARE), case(10, BOUNDED_USERS)]
+    plain = [case(0.1), case(10, control=True)]
+    return [*plain, *(case(10, d) for d in (PRIVATE, GEOMETRIC_MEDIAN, BOUNDED_SHARE, BOUNDED_USERS))]
 
 
 FREE_RIDERS = Attack(

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.attacks.attack import RECOVERY, Attack, Bar, Case
-from benchmarks.attacks.defences import FOUR_BITS, LARGE_NOISE, OFF, ONE_BIT, SMALL_NOISE, Defence
+from benchmarks.attacks.defences import FOUR_BITS, LARGE_NOISE, OFF, ONE_BIT, POLICY, PRIVATE, SMALL_NOISE, Defence
 from benchmarks.attacks.matching import Dictionary, fisher_discriminant, leading_direction, standardise
 from benchmarks.attacks.scoring import Figures, average, compare_to_popularity
 from benchmarks.attacks.world import Size, World, forge_shard, observe, rounds_of
@@ -67,7 +67,9 @@ def measure(world: World, case: Case) -> Figures:
         seen = []
         for cohort in cohorts:
             update = observe(world, Order(ROUND, cohort, config.clip), adapter, case.defence, node)
-            seen.append((reader.features(update.deltas), world.mark(items_of_round(node, cohort))))
+            found = reader.features(update.deltas)
+            victims = cohort.reshape(-1, 1) if case.options["of one"] else [cohort]
+            seen += [(found, world.mark(items_of_round(node, some))) for some in victims]
         return seen
 
     # The attacker learns how to weigh its evidence from users that it invents
@@ -78,7 +80,7 @@ def measure(world: World, case: Case) -> Figures:
         features, truth = (np.concatenate(part) for part in zip(*look(world.node(config, invented), own), strict=True))
         weights = fisher_discriminant(features, truth)
     # and attacks real ones
-    seen = look(world.node(config), world.draw_cohorts(users, count, KEY))
+    seen = look(world.node(config, defence=case.defence), world.draw_cohorts(users, count, KEY))
     return average([compare_to_popularity(found.numpy() @ weights, world.popularity, truth) for found, truth in seen])
 
 
@@ -102,18 +104,23 @@ def cases(size: Size) -> list[Case]:
     """List the sums, the moments, and the defences."""
 
     def case(
-        users: int, after: bool = False, defence: Defence = OFF, trained: bool = True, control: bool = False
+        users: int, after: bool = False, defence: Defence = OFF, trained: bool = True, of_one: bool = False
     ) -> Case:
         moment = f"after {size.rounds} rounds" if after else "at the start"
         how = "" if trained else ", untrained attack"
-        about = f"sum of {users:,} {'users' if users > 1 else 'user'}, {moment}{how}"
-        return Case(about, defence, {"users": users, "after": after, "trained": trained}, control)
+        whose = "one user in a " if of_one else ""
+        about = f"{whose}sum of {users:,} {'users' if users > 1 else 'user'}, {moment}{how}"
+        options = {"users": users, "after": after, "trained": trained, "of one": of_one}
+        return Case(about, defence, options, about == "sum of 1 user, at the start" and defence is OFF)
 
-    single = [case(1, control=True), case(1, trained=False), case(1, after=True)]
-    sums = [case(users) for users in (2, 4, 16, 64, 128)] + [case(users, after=True) for users in (16, 128)]
-    coded = [case(1, after, bits) for bits in (FOUR_BITS, ONE_BIT) for after in (False, True)]
+    single = [case(1), case(1, trained=False), case(1, after=True)]
+    sums = [case(users) for users in (2, 4, 16, 64, 128)] + [case(16, after=True)]
+    of_one = [case(users, of_one=True) for users in (16, 128)]
+    coded = [case(1, defence=bits) for bits in (FOUR_BITS, ONE_BIT)]
     noisy = [case(1, defence=SMALL_NOISE), case(16, defence=SMALL_NOISE), case(16, defence=LARGE_NOISE)]
-    return [*single, *sums, *coded, *noisy]
+    private = [case(1, defence=PRIVATE), case(128, defence=PRIVATE, of_one=True)]
+    refusing = [case(1, defence=POLICY), case(16, defence=POLICY, of_one=True)]
+    return [*single, *refusing, *of_one, *private, *sums, *coded, *noisy]
 
 
 HISTORY = Attack(

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.attacks.attack import Attack, Bar, Case, Column
-from benchmarks.attacks.defences import LARGE_NOISE, OFF, SMALL_NOISE, Defence
+from benchmarks.attacks.defences import LARGE_NOISE, OFF, PRIVATE, Defence
+from benchmarks.attacks.poisoned_run import PHONES
 from benchmarks.attacks.scoring import Figures, auc, found_at_one_percent
-from benchmarks.attacks.sums import sums_norm, sums_of
-from benchmarks.attacks.world import Size, World, rounds_of, towers_of, with_noise
+from benchmarks.attacks.sums import NoiseOnSums, sums_of
+from benchmarks.attacks.world import Size, World, rounds_of, towers_of
 from fedrec.data.randomness import DrawKey
 from fedrec.federation.node import Node
 from fedrec.recsys.model.lora import stacked
@@ -63,7 +64,7 @@ def likelihood_ratios(signals: np.ndarray, members: np.ndarray) -> np.ndarray:
 
 def signals_of_towers(world: World, case: Case, sets: Sequence[np.ndarray]) -> np.ndarray:
     """Train towers on each set of users; the signal of a user is the negative loss of a window of the history."""
-    config = world.configure(case.defence, rounds_of(world.size.rounds))
+    config = world.configure(case.defence, {**PHONES, **rounds_of(world.size.poisoned_rounds)})
     setup = world.setup(config)
     towers, shard = towers_of(setup), world.dataset.shard
     trainer = LocalTrainer(towers.model, world.embeddings, config.fit)
@@ -87,12 +88,11 @@ def signals_of_closed_form(world: World, case: Case, sets: Sequence[np.ndarray])
     options = {name: value for name, value in case.options.items() if name not in ("part", "shadows")}
     config = world.configure(case.defence, {"method": "closed-form"} | options)
     node = Node(world.dataset.shard, world.setup(config))
-    unit = sums_norm(world, node) if case.defence.noise else 0.0
-    probes = draw_probes(world, node)
+    noise, probes = NoiseOnSums.of(world, node, case.defence), draw_probes(world, node)
     signals = np.zeros((len(sets), world.users))
     for number, users in enumerate(sets):
-        total = with_noise(sums_of(node, users), unit, case.defence.noise, world.generator(KEY, number)).deltas
-        solution = node.setup.closed_form.solver(total).solve(config.search_space.middle)
+        total = noise.add(sums_of(node, users), world.generator(KEY, number)).deltas
+        solution = node.setup.closed_form.solver(total, noise.deviation).solve(config.search_space.middle)
         vectors_of = node.setup.closed_form.user_vectors(solution)
         signals[number] = probes.mean_scores(vectors_of, node.setup.closed_form.candidates)
     return signals
@@ -136,8 +136,12 @@ def cases(size: Size) -> list[Case]:
         options = {"part": "closed form", "shadows": size.shadows, "feature_width": width}
         return Case(f"closed form, {width} features", defence, options, defence is OFF)
 
-    towers = Case(f"towers after {size.rounds} rounds", OFF, {"part": "towers", "shadows": size.shadows // 2})
-    return [*(case(512, defence) for defence in (OFF, SMALL_NOISE, LARGE_NOISE)), towers]
+    def towers(defence: Defence) -> Case:
+        options = {"part": "towers", "shadows": size.shadows // 2}
+        return Case(f"towers after {size.poisoned_rounds} rounds", defence, options)
+
+    closed_forms = [case(512, defence) for defence in (OFF, PRIVATE, LARGE_NOISE)]
+    return [*closed_forms, towers(OFF), towers(PRIVATE)]
 
 
 MEMBERS = Attack(

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.attacks.attack import Attack, Bar, Case, Column
-from benchmarks.attacks.defences import OFF, SMALL_NOISE, Defence
+from benchmarks.attacks.defences import OFF, POLICY, PRIVATE, SMALL_NOISE, Defence
 from benchmarks.attacks.history import invent_users
 from benchmarks.attacks.scoring import Figures, auc, average
 from benchmarks.attacks.world import Size, World, towers_of
@@ -31,7 +31,7 @@ Rank = Callable[[Adapter], float]
 def measure(world: World, case: Case) -> Figures:
     """Ask about victims by some orders, and compare the guesses with their held-out items."""
     orders, differencing = int(case.options["orders"]), bool(case.options["differencing"])
-    node = world.node(world.configure(case.defence))
+    node = world.node(world.configure(case.defence), defence=case.defence)
     adapters = [craft_order(world, node, number) for number in range(orders)]
     places = np.stack([places_of(world, node, adapter) for adapter in adapters])  # (orders, N)
     rows = []
@@ -133,7 +133,8 @@ def cases(size: Size) -> list[Case]:
         return Case(f"{orders} orders {how}", defence, {"orders": orders, "differencing": differencing}, control)
 
     alone = [case(3), case(6), case(12, control=True)]
-    return [*alone, case(12, differencing=True), case(12, defence=SMALL_NOISE)]
+    defended = [case(12, defence=defence) for defence in (SMALL_NOISE, POLICY, PRIVATE)]
+    return [*alone, case(12, differencing=True), case(12, True, POLICY), *defended]
 
 
 ORDERS = Attack(

@@ -1,53 +1,69 @@
-"""A run with malicious users in it, and the harm that they did."""
+"""A run with malicious users in it, and the harm that they did.
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
+Their lies are told by a node of honest and lying users, through the round loop and the server's checks. On which node a
+user is makes no difference to a sum, so that one node stands for a thousand phones; the setting `groups` says how
+finely the server sees them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import add
 
 import numpy as np
-import torch
 
-from benchmarks.attacks.attack import Column
-from benchmarks.attacks.defences import Defence
+from benchmarks.attacks.attack import Case, Column
+from benchmarks.attacks.crafting import Lie, give_nothing
+from benchmarks.attacks.defences import OFF
 from benchmarks.attacks.scoring import Figures
 from benchmarks.attacks.world import HONEST, World, rounds_of, towers_of
-from fedrec.federation.config import RunConfig
+from fedrec.federation.config import RunConfig, Scalar
 from fedrec.federation.messages import Order, Update
 from fedrec.federation.node import Node
-from fedrec.recsys.evaluation.ranking import mask_seen, metric_means, metric_sums, rank_users
+from fedrec.federation.setup import TrainingSetup
+from fedrec.recsys.evaluation.ranking import RankingConfig, metric_means, metric_sums, rank_users
 from fedrec.recsys.model.lora import Adapter
-from fedrec.recsys.training.method import TwoTowerMethod
 
-LISTED = 10
+PHONES: Mapping[str, Scalar] = {
+    "method": "fedrec",
+    "negatives": 128,
+    "history": 12,
+    "layers": 1,
+    "server_rate": 0.004,
+    "clients_per_round": 64,
+}
+"""Settings of a run that takes a minute; these attacks need no longer one."""
+NODES: Mapping[str, Scalar] = {**PHONES, "clients_per_round": 160}
+"""The same, for 8 users of a round on each of 20 nodes."""
 
-Craft = Callable[[Adapter, float, int], Adapter]
-"""A function of the adapter, the clip and the target item that returns the change of one malicious user."""
-
-
-def zero_change(adapter: Adapter, clip: float, target: int) -> Adapter:
-    """Return a change of nothing: that of a free rider."""
-    return {name: torch.zeros_like(tensor) for name, tensor in adapter.items()}
+Build = Callable[[RunConfig], Sequence[Node]]
+"""A function of a run's settings that builds its nodes."""
 
 
 @dataclass(frozen=True, eq=False)
-class MaliciousNode(Node):
-    """A node whose users all send the same crafted change, within what the server can check."""
+class PoisonedNode(Node):
+    """A node of honest users, and of some who lie."""
 
-    craft: Craft = zero_change
-    target: int = 0
+    liars: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    lie: Lie = give_nothing
 
-    def train(self, order: Order, adapter: Adapter) -> Update:
-        """Answer with as many crafted changes as users were asked for."""
-        users = len(order.users)
-        change = self.craft(adapter, order.clip, self.target)
-        sums = {"loss": float(users), "learners": float(users), "clipped": 0.0, "diverged": 0.0}
-        return Update(order.round, users, {name: users * tensor.double() for name, tensor in change.items()}, sums)
+    def train(self, order: Order, adapter: Adapter, nodes: int = 1) -> Update:
+        """Answer with the sum of honest changes and of lies, with metrics that raise no suspicion."""
+        lying = np.isin(order.users, self.liars)
+        answers = [super().train(replace(order, users=order.users[~lying]), adapter)] if (~lying).any() else []
+        if lying.any():
+            told = self.lie(self, replace(order, users=order.users[lying]), adapter)
+            learners = float(len(told))
+            sums = {"loss": learners, "learners": learners, "clipped": learners, "diverged": 0.0}
+            deltas = {name: reduce(add, (change[name].double() for change in told)) for name in adapter}
+            answers.append(Update(order.round, len(told), deltas, sums))
+        return reduce(add, answers)
 
 
-def scale_to_clip(change: Adapter, clip: float) -> Adapter:
-    """Scale a change to the length of the clip, a hair below it."""
-    length = float(torch.stack([tensor.double().norm() for tensor in change.values()]).norm())
-    return {name: tensor.double() * (0.999 * clip / max(length, 1e-12)) for name, tensor in change.items()}
+def draw_liars(users: int, share: float, seed: int = 0) -> np.ndarray:
+    """Draw the users who lie: a share of U, rounded down but one at least, rising."""
+    count = max(1, int(share * users))
+    return np.sort(np.random.default_rng(seed).choice(users, count, replace=False))
 
 
 def target_of(world: World, kind: str) -> int:
@@ -56,50 +72,49 @@ def target_of(world: World, kind: str) -> int:
     return int(order[0] if kind == "dead" else order[len(order) // 2])
 
 
-def config_of(world: World, defence: Defence) -> RunConfig:
-    """Return the settings of a poisoned run."""
-    return world.configure(defence, rounds_of(world.size.rounds))
+@dataclass(frozen=True)
+class Plot:
+    """The malicious users of a case: with what settings they meet, who they are, and which item they push."""
+
+    case: Case
+    settings: Mapping[str, Scalar] = field(default_factory=lambda: PHONES)
+    liars: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # of the dataset's users
+    target: int = 0
 
 
-def harm_of(world: World, config: RunConfig, intruders: Node, target: int) -> Figures:
-    """Train with intruders beside the honest users, and without; measure what those are shown, and the quality lost."""
-    clean = _train_and_measure(world, config, [world.node(config)], target)
-    found = _train_and_measure(world, config, [world.node(config), intruders], target)
-    lost = 1 - found["ndcg"] / clean["ndcg"] if clean["ndcg"] else 0.0
-    return found | {"shown_before": clean["shown"], "ndcg_lost": lost}
+def measure_harm(world: World, plot: Plot, honest: Build, poisoned: Build) -> Figures:
+    """Train with malicious users and without, and measure what the honest ones are shown, and the quality lost.
+
+    Quality is lost against a run without liars and without the defence; `cost` is what the defence alone takes.
+    """
+    rounds = rounds_of(world.size.poisoned_rounds)
+    plain, defended = (world.configure(defence, {**plot.settings, **rounds}) for defence in (OFF, plot.case.defence))
+
+    def train_over(config: RunConfig, build: Build, name: str) -> Figures:
+        nodes = build(config)
+        adapter = world.train(nodes, config, f"{name}-{len(nodes)}").best
+        return measure_quality(world.setup(config), adapter, plot.target, plot.liars)
+
+    before, after = train_over(plain, honest, HONEST), train_over(defended, honest, HONEST)
+    found = train_over(defended, poisoned, f"poisoned-{plot.case.digest}")
+    return {
+        "shown": found["shown"],
+        "shown_before": after["shown"],
+        "ndcg": found["ndcg"],
+        "ndcg_lost": 1 - found["ndcg"] / before["ndcg"] if before["ndcg"] else 0.0,
+        "cost": 1 - after["ndcg"] / before["ndcg"] if before["ndcg"] else 0.0,
+    }
 
 
-def _train_and_measure(world: World, config: RunConfig, nodes: Sequence[Node], target: int) -> Figures:
-    """Train over nodes in a folder of their own: an interrupted training resumes, and a clean one is done once."""
-    about = [describe_intruders(node) for node in nodes[1:]]
-    name = f"poisoned-{blake2b(repr(about).encode(), digest_size=6).hexdigest()}" if about else HONEST
-    return measure_quality(world, towers_of(world.setup(config)), world.train(nodes, config, name).adapter, target)
-
-
-def describe_intruders(node: Node) -> tuple[object, ...]:
-    """Return what tells one node of intruders from another."""
-    craft = getattr(node.craft, "func", node.craft) if isinstance(node, MaliciousNode) else None
-    target = node.target if isinstance(node, MaliciousNode) else 0
-    return len(node.shard), node.shard.items.tobytes(), getattr(craft, "__name__", ""), target
-
-
-def measure_quality(world: World, towers: TwoTowerMethod, adapter: Adapter, target: int) -> Figures:
-    """Compute the share of users who are shown the target in their top ten, and NDCG@10 on the test items."""
-    shard, score = world.dataset.shard, towers.scorer(adapter, world.dataset.shard, "test", {})
-    shown = asked = 0
-    for users in np.array_split(np.arange(world.users), -(-world.users // 256)):
-        histories = [shard.history(user, "test") for user in users]
-        top = mask_seen(score(users), histories).topk(LISTED).indices
-        unseen = torch.tensor([target not in history for history in histories])
-        shown += int(((top == target).any(1) & unseen).sum())
-        asked += int(unseen.sum())
-    ranking = rank_users(score, shard, range(world.users), "test")
-    return {"shown": shown / max(asked, 1), "ndcg": metric_means(metric_sums(ranking.ranks))["ndcg@10"]}
-
-
-def count_intruders(world: World, share: float) -> int:
-    """Return how many malicious users are a share of all users, at least one."""
-    return max(1, round(share * world.users / (1 - share)))
+def measure_quality(setup: TrainingSetup, adapter: Adapter, target: int, liars: np.ndarray) -> Figures:
+    """Compute the share of honest users who are shown the target in their top ten, of those who have not had it, and
+    NDCG@10 on their test items."""
+    shard, towers = setup.dataset.shard, towers_of(setup)
+    honest = np.setdiff1d(np.arange(len(shard)), liars).tolist()
+    ranking = rank_users(towers.scorer(adapter, shard, "test", {}), shard, honest, "test", RankingConfig(coverage=True))
+    unseen = sum(target not in shard.history(user, "test") for user in honest)
+    shown = float(ranking.listed[target]) / max(1, unseen)
+    return {"shown": shown, "ndcg": metric_means(metric_sums(ranking.ranks))["ndcg@10"]}
 
 
 HARM = (
@@ -107,5 +122,6 @@ HARM = (
     Column("shown_before", "without the attack", percent=True),
     Column("ndcg", "NDCG@10"),
     Column("ndcg_lost", "NDCG@10 lost", percent=True),
+    Column("cost", "lost by the defence alone", percent=True),
 )
 """The columns of attacks on what a run learns."""

@@ -6,103 +6,94 @@ from functools import partial
 import numpy as np
 
 from benchmarks.attacks.attack import Attack, Bar, Case
-from benchmarks.attacks.defences import OFF, SMALL_CLIP, Defence
+from benchmarks.attacks.crafting import PROMOTIONS, forge_histories
+from benchmarks.attacks.defences import (
+    GEOMETRIC_MEDIAN,
+    OFF,
+    PRIVATE,
+    Defence,
+    over_users,
+)
 from benchmarks.attacks.poisoned_run import (
     HARM,
-    MaliciousNode,
-    config_of,
-    count_intruders,
-    harm_of,
-    scale_to_clip,
+    NODES,
+    PHONES,
+    Plot,
+    PoisonedNode,
+    draw_liars,
+    measure_harm,
     target_of,
 )
 from benchmarks.attacks.scoring import Figures
-from benchmarks.attacks.world import Size, World, forge_shard, towers_of
-from fedrec.data.randomness import DrawKey
-from fedrec.data.shard import Cohort
+from benchmarks.attacks.world import Size, World
+from fedrec.data.shard import Shard
 from fedrec.federation.config import RunConfig
 from fedrec.federation.node import Node
-from fedrec.recsys.model.lora import Adapter
-from fedrec.recsys.training.local_training import LocalTrainer
+from fedrec.federation.setup import TrainingSetup
 
-KEY = 8
-EXAMPLES = 64
-"""Invented contexts that the target is to follow, in the computation of a crafted change."""
-LENGTH = 20
-"""Events of a forged history."""
+CRAFTED, DISGUISED = PROMOTIONS
+FORGED = {"forged histories": True, "histories forged once": False}
+"""Ways to lie about a history: with the target as every second event, which preparing would drop, or as the last."""
+MANY = 20
 
 
 def measure(world: World, case: Case) -> Figures:
     """Train with so many malicious users who promote a target, and measure who is shown it."""
-    config = config_of(world, case.defence)
-    target = target_of(world, str(case.options["target"]))
-    users = count_intruders(world, float(case.options["share"]))
-    intruders = INTRUDERS[str(case.options["how"])](world, config, target, users)
-    return harm_of(world, config, intruders, target)
+    nodes, share, users = int(case.options["nodes"]), float(case.options["share"]), world.users
+    gathered = np.arange(0, users, nodes)[: int(share * users)]  # those of the first node
+    liars = draw_liars(users, share, world.seed) if nodes == 1 else gathered
+    plot = Plot(case, PHONES if nodes == 1 else NODES, liars, target_of(world, str(case.options["target"])))
+
+    def build_honest(config: RunConfig) -> Sequence[Node]:
+        setup = world.setup(config)
+        return [Node.host(setup, part, nodes) for part in range(nodes)]
+
+    def build_poisoned(config: RunConfig) -> Sequence[Node]:
+        first, *others = build_honest(config)
+        return [lying_node(first.setup, first.shard, liars // nodes, str(case.options["how"]), plot.target), *others]
+
+    return measure_harm(world, plot, build_honest, build_poisoned)
 
 
-def crafted_updates(world: World, config: RunConfig, target: int, users: int) -> Node:
-    """Build a node whose users send the change that promotes the target most, as long as the clip allows."""
-    craft = partial(craft_promotion, world, config)
-    shard = forge_shard(forge_histories(world, target, users), world.generator(KEY, users))
-    return MaliciousNode(shard, world.setup(config), craft=craft, target=target)
-
-
-def craft_promotion(world: World, config: RunConfig, adapter: Adapter, clip: float, target: int) -> Adapter:
-    """Compute the step by which the target follows any popular item, scaled to the clip.
-
-    The examples are those of one client with many short histories: (popular item, target).
-    """
-    trainer = LocalTrainer(towers_of(world.setup(config)).model, world.embeddings, config.fit)
-    before = popular_items(world, world.generator(KEY, 1), EXAMPLES)
-    items = np.stack([before, np.full(EXAMPLES, target)], axis=1)[None]  # (1, B, 2)
-    there = np.ones(items.shape, dtype=bool)
-    update = trainer.train_clients(adapter, Cohort(items, there, there, np.zeros(1, dtype=np.uint64)), DrawKey(0, 0))
-    return scale_to_clip({name: tensor[0] for name, tensor in update.deltas.items()}, clip)
-
-
-def forged_histories(world: World, config: RunConfig, target: int, users: int) -> Node:
-    """Build an honest node over forged histories: the protocol is followed, the data are lies."""
-    return world.node(config, forge_shard(forge_histories(world, target, users), world.generator(KEY, users)))
-
-
-def forge_histories(world: World, target: int, users: int) -> Sequence[np.ndarray]:
-    """Forge histories in which the target follows popular items: every second event."""
-    drawn = [popular_items(world, world.generator(KEY, 2, user), LENGTH // 2) for user in range(users)]
-    return [np.stack([some, np.full(len(some), target)], axis=1).ravel() for some in drawn]
-
-
-def popular_items(world: World, rng: np.random.Generator, count: int) -> np.ndarray:
-    """Draw items by popularity."""
-    return rng.choice(len(world.popularity), count, p=world.popularity / world.popularity.sum())
-
-
-INTRUDERS = {"crafted changes": crafted_updates, "forged histories": forged_histories}
+def lying_node(setup: TrainingSetup, shard: Shard, liars: np.ndarray, how: str, target: int) -> Node:
+    """Build the node of a shard of whose users some promote a target."""
+    if how in FORGED:
+        return Node(forge_histories(shard, liars, target, repeats=FORGED[how]), setup)
+    known = [shard.history(user, "train")[-setup.config.model.history :] for user in liars]
+    return PoisonedNode(shard, setup, liars=liars, lie=partial(PROMOTIONS[how], target=target, histories=known))
 
 
 def cases(size: Size) -> list[Case]:
-    """List the shares of malicious users, the targets, and the defences."""
+    """List the shares of malicious users, the ways to promote, the targets, and the defences."""
 
-    def case(share: float, how: str, target: str = "dead", defence: Defence = OFF, control: bool = False) -> Case:
-        about = f"{share:.1%} of the users, {how}, a {target} item".replace("%", " %").replace(".0 ", " ")
-        return Case(about, defence, {"share": share, "how": how, "target": target}, control)
+    def case(
+        defence: Defence = OFF, share: float = 0.05, how: str = CRAFTED, target: str = "dead", nodes: int = 1
+    ) -> Case:
+        who = f"{share:.1%} of the users".replace("%", " %").replace(".0 ", " ")
+        where = "" if nodes == 1 else f" on one node of {nodes}"
+        control = (defence, share, how, target, nodes) == (OFF, 0.05, CRAFTED, "dead", 1)
+        options = {"share": share, "how": how, "target": target, "nodes": nodes}
+        return Case(f"{who}{where}, {how}, a {target} item", defence, options, control)
 
-    crafted, forged = INTRUDERS
-    shares = [case(share, crafted, control=share == 0.05) for share in (0.001, 0.01, 0.05)]
-    return [*shares, case(0.05, crafted, "middling"), case(0.05, forged), case(0.05, crafted, "dead", SMALL_CLIP)]
+    plain = [case(), case(how=DISGUISED)]
+    milder = [case(share=0.01), case(share=0.02), case(target="middling"), *(case(how=how) for how in FORGED)]
+    one_node = [case(defence, nodes=MANY) for defence in (OFF, GEOMETRIC_MEDIAN)]
+    return [*plain, *one_node, case(PRIVATE), *milder, case(over_users(GEOMETRIC_MEDIAN))]
 
 
 PROMOTION = Attack(
     name="promotion",
     title="One item in everybody's top ten",
-    attacker="Some users who work together. They receive the adapter like everyone, and send what they like within the "
-    "clip.",
-    does="They compute the step by which their target would follow any popular item, scale it to the clip, and send it "
-    "whenever they are asked. Or they follow the protocol, over histories in which the target is every second event.",
+    attacker="Some users who work together, on phones of their own or on one node. They receive the adapter like "
+    "everyone, know histories of their own, and send what they like within the clip.",
+    does="They compute the gradient of their target's probability, by both towers, scale it to the clip, and send it "
+    "whenever they are asked. In disguise, each mixes it with a direction of its own, so that their changes are hardly "
+    "alike (cosine 0.1). Or they follow the protocol, over histories with the target in them.",
     conclusion="A clip bounds what one user does to a round. It does not bound what many do in the same direction, "
-    "since honest changes point many ways and cancel out. Crafted changes are far stronger than forged histories.",
+    "since honest changes point many ways and cancel out. Of changes that are made to look unlike each other, little "
+    "of the effect is left.",
     columns=HARM,
-    bar=Bar("shown", 0.02),
+    bar=Bar("shown", 0.1),
     cases=cases,
     measure=measure,
 )

@@ -1,9 +1,12 @@
 """The attacks by name."""
 
 from benchmarks.attacks.attack import Attack
+from benchmarks.attacks.breaches import BREACHED
 from benchmarks.attacks.flip import FLIP
 from benchmarks.attacks.free_riders import FREE_RIDERS
 from benchmarks.attacks.history import HISTORY
+from benchmarks.attacks.intruder import INTRUDER
+from benchmarks.attacks.leverage import LEVERAGE
 from benchmarks.attacks.members import MEMBERS
 from benchmarks.attacks.orders import ORDERS
 from benchmarks.attacks.promotion import PROMOTION
@@ -15,7 +18,10 @@ from fedrec.data.errors import InputError
 
 ATTACKS: dict[str, Attack] = {
     attack.name: attack
-    for attack in (HISTORY, SUMS, VECTOR, TRAPS, ORDERS, TICKETS, MEMBERS, PROMOTION, FLIP, FREE_RIDERS)
+    for attack in (
+        *(HISTORY, SUMS, VECTOR, TRAPS, ORDERS, BREACHED, TICKETS),
+        *(MEMBERS, PROMOTION, FLIP, FREE_RIDERS, INTRUDER, LEVERAGE),
+    )
 }
 EVERY = "all"
 """The name that stands for all attacks."""

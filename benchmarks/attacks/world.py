@@ -1,9 +1,10 @@
 """The federation that is attacked: its settings, its nodes, and what an attacker at the server can ask of them."""
 
 import hashlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from benchmarks.attacks.defences import OFF, Defence
 from fedrec.data.dataset import Dataset
 from fedrec.data.shard import HELD_OUT, NO_ITEM, Shard
+from fedrec.data.storage.json_file import save_json
 from fedrec.federation.census import take_census
 from fedrec.federation.checkpoint import State
 from fedrec.federation.client_app import client_app
@@ -20,9 +22,16 @@ from fedrec.federation.config import RunConfig, Scalar, from_flat, to_flat
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.messages import Order, Update
 from fedrec.federation.node import Node
+from fedrec.federation.policy.guard import NodeGuard
+from fedrec.federation.policy.node_policy import NodePolicy
+from fedrec.federation.policy.order_book import OrderBook
+from fedrec.federation.privacy.accounting import Releases, default_delta
+from fedrec.federation.privatise import enter_ledger
 from fedrec.federation.round_log import RoundLog
 from fedrec.federation.rounds import run as run_rounds
 from fedrec.federation.setup import TrainingSetup
+from fedrec.federation.training_run import new_card
+from fedrec.recsys.card import CARD
 from fedrec.recsys.model.lora import Adapter
 from fedrec.recsys.training.hybrid import HybridMethod
 from fedrec.recsys.training.method import TwoTowerMethod
@@ -33,13 +42,14 @@ class Size:
     """The size of an experiment: quick in a test, full for the published table."""
 
     victims: int  # users, or sums of users, that an attack is averaged over
-    rounds: int  # of training, before or while an attack runs
+    rounds: int  # of training before an attack
+    poisoned_rounds: int  # of training while an attack runs
     shadows: int  # models that an attacker trains on users of its own
     guesses: int  # ids that it tries
 
 
-QUICK = Size(victims=3, rounds=3, shadows=4, guesses=1_000)
-FULL = Size(victims=24, rounds=30, shadows=8, guesses=1_000_000)
+QUICK = Size(victims=3, rounds=3, poisoned_rounds=3, shadows=4, guesses=1_000)
+FULL = Size(victims=24, rounds=30, poisoned_rounds=40, shadows=8, guesses=1_000_000)
 
 HONEST = "honest"
 """The name of a training without an attacker."""
@@ -70,9 +80,16 @@ class World:
             self._setups[config] = TrainingSetup(self.dataset, config)
         return self._setups[config]
 
-    def node(self, config: RunConfig, shard: Shard | None = None) -> Node:
-        """Build a node of such a run that hosts the dataset's users, or others."""
-        return Node(shard or self.dataset.shard, self.setup(config))
+    def node(self, config: RunConfig, shard: Shard | None = None, defence: Defence = OFF) -> Node:
+        """Build a node of such a run that hosts the dataset's users, or others, under the defence's policy.
+
+        Raises `OrderRefused` if the policy refuses the run.
+        """
+        guard = None
+        if defence.policy:
+            guard = NodeGuard(NodePolicy(), OrderBook(Path(tempfile.mkdtemp()) / "orders.db"))
+            guard.check_run(config, len(self.dataset.catalogue))
+        return Node(shard or self.dataset.shard, self.setup(config), guard=guard)
 
     @cached_property
     def popularity(self) -> np.ndarray:
@@ -115,9 +132,25 @@ class World:
         folder.mkdir(parents=True, exist_ok=True)
         setup, settings = self.setup(config), to_flat(replace(config, nodes=len(nodes)))
         grid = LocalGrid(client_app(lambda context: nodes[context.node_id - 1]), [{}] * len(nodes), settings)
-        start = State.load(folder) or State.start(setup.method.adapter(), config.server)
         roster = take_census(grid, replace(config, nodes=len(nodes)), setup.embeddings.provenance)
-        return run_rounds(grid, roster, start, config, RoundLog(folder))
+        state = State.load(folder) or State.start(setup.method.adapter(), config.server)
+        if not (folder / CARD).exists():  # by which the ledger of a private run is begun
+            save_json(folder / CARD, new_card(config, self.dataset.manifest, setup.encoder, None))
+        state = enter_ledger(folder, config, state, len(roster))
+        return run_rounds(grid, roster, state, config, RoundLog(folder))
+
+    def multiplier(self, config: RunConfig) -> float:
+        """Find the noise of a run's guarantee, in what one user may add: of a round's sum, or of a closed form's."""
+        return _multiplier(config, self.users) if config.privacy.enabled else 0.0
+
+
+@cache
+def _multiplier(config: RunConfig, users: int) -> float:
+    rounds, rate = config.training_rounds, min(1.0, config.clients_per_round / users)
+    wanted = Releases(rounds, rate if rounds else 0.0, 0.0, int(config.method_row.summed), 0.0)
+    delta, budget = config.privacy.delta or default_delta(users), config.privacy.statistic_budget
+    plan = wanted.with_noise(config.privacy.epsilon, delta, budget)
+    return plan.round_noise or plan.statistic_noise
 
 
 def rounds_of(rounds: int) -> dict[str, Scalar]:
@@ -149,7 +182,8 @@ def observe(world: World, order: Order, adapter: Adapter, defence: Defence, node
     """Return what the server sees of an order to train: the node's answer, with the defence's noise."""
     update = node.train(order, adapter)
     key = node.shard.salts[order.users].tolist()  # each sum has noise of its own
-    return with_noise(update, order.clip, defence.noise, world.generator(order.round, *key))
+    noise = max(defence.noise, world.multiplier(node.config))
+    return with_noise(update, order.clip, noise, world.generator(order.round, *key))
 
 
 def forge_shard(histories: Sequence[np.ndarray], generator: np.random.Generator) -> Shard:

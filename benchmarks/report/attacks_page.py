@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.attacks.attack import Attack
+from benchmarks.attacks.overview import DEFENCES, ROWS
+from benchmarks.attacks.overview import cells_of as cells_of_row
 from benchmarks.attacks.printing import cells_of
 from benchmarks.attacks.registry import ATTACKS
 from benchmarks.attacks.results import FILE, AttackResult, CaseResult, load_results
@@ -43,6 +45,16 @@ them stands a guesser that knows nothing but which items are popular: an attack 
 anybody. A defence *noise z* adds normal noise with a standard deviation of z times what one user may add (the clip, or
 the typical length of a user's sums), to each number of a sum. *Refused* means that the nodes did not answer.
 """
+OVERVIEW = """\
+## Every attack, with every defence on and off
+
+One row for each attack, one figure for each defence: the AUC of the attacker's guesses, or what the row says.
+*Guesser*: popularity alone, or, of what users are shown, a run without liars. Defences that do not apply say why.
+*Policy*: the default one. *Secure aggregation*: the server sees the sum over the whole cohort alone (128 users, or all
+users for a closed form). *Noise*: of ε = 8, in what the server sees if the nodes add it together under secure
+aggregation; a server that adds it by itself sees what is under *none*. *Robust rules*: the best of those that were
+tried.
+"""
 ABSENT = "Not measured yet: `fedrec attack {name}`.\n"
 
 
@@ -50,7 +62,12 @@ def render_page(root: Path) -> str:
     """Render docs/attacks.md."""
     results = load_results(root / FILE)
     sections = (_section(attack, results.get(attack.name)) for attack in ATTACKS.values())
-    return "\n".join([OPENING, *sections])
+    return "\n".join([OPENING, _overview(results), *sections])
+
+
+def _overview(results: Mapping[str, AttackResult]) -> str:
+    header = ["attack", "guesser", *DEFENCES]
+    return f"{OVERVIEW}\n{table(header, [cells_of_row(row, results) for row in ROWS])}\n"
 
 
 def _section(attack: Attack, result: AttackResult | None) -> str:
@@ -75,7 +92,7 @@ def _figures(attack: Attack, result: AttackResult) -> str:
 
 def _size(size: Mapping[str, object]) -> str:
     known = [item.name for item in fields(Size) if item.name in size]
-    return ", ".join(f"{size[name]:,} {name}" for name in known)
+    return ", ".join(f"{size[name]:,} {name.replace('_', ' ')}" for name in known)
 
 
 def pictures(root: Path) -> list[Picture]:

@@ -86,10 +86,10 @@ class NodePolicy:
     """Smallest secure_clients of a run with secure aggregation: the fewest users in a sum that is unmasked."""
     largest_leverage: Annotated[float, Gt(0)] = 3.0
     """Largest leverage of an item over the item tower's neurons, in units of the largest one over as many random
-    neurons. Honest runs have up to 1.8; a neuron that one item alone activates gives it 8 to 27 in the catalogues of
-    MovieLens and Amazon Scientific. inf: off."""
+    neurons. Honest runs stay well below it, and a neuron that one item alone activates is far above it; docs/attacks.md
+    has both. inf: off."""
     largest_row_norm: Annotated[float, Gt(0)] = 10.0
-    """Largest L2 norm of a row or column of a tower's matrix. Honest runs have at most 1.4. inf: off."""
+    """Largest L2 norm of a row or column of a tower's matrix. Honest runs stay well below it. inf: off."""
 
 
 @dataclass(frozen=True)

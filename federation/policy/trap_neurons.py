@@ -8,7 +8,7 @@ arXiv:2110.13057). The catalogue is public and known to the node, so that it can
 single out an item: the item's leverage ℓᵢ = aᵢᵀ (AᵀA)⁻¹ aᵢ over the activations A, (N, R), is the largest share of the
 energy of any combination that lies on item i. It is 1 for a trap. Over R random neurons, N·ℓ is distributed as χ² with
 R degrees of freedom, and its largest value among N items is about R + 2√(R ln N) + 2 ln N (Laurent and Massart 2000,
-doi:10.1214/aos/1015957395). Adapters of honest runs have up to 1.8 times that, from their start to their end.
+doi:10.1214/aos/1015957395). Adapters of honest runs have little more than that (docs/attacks.md).
 
 Not found, and left to the size of the sum and to noise: a combination singles out an item by up to the square root of
 N·ℓ times the root mean square over all items, at the default limit, rank 64 and 1,682 items by 19 times, where
