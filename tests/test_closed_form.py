@@ -206,11 +206,13 @@ def test_random_features_are_cosines_on_a_grid() -> None:
     assert feature.item() == round(cos(2 * 1 + 0.5) * 128) / 128  # 3 is the unit vector 1
 
 
-def test_the_dot_product_of_random_features_is_the_kernel() -> None:
+@pytest.mark.parametrize("bandwidths", [(1.5,), (0.5, 3.0)])
+def test_the_dot_product_of_random_features_is_the_kernel(bandwidths: tuple[float, ...]) -> None:
     points = torch.nn.functional.normalize(torch.randn(6, 5, generator=torch.Generator().manual_seed(0)), dim=-1)
     whitening = Whitening(torch.zeros(5), torch.eye(5))
-    found = FourierFeatures.draw(whitening, 20_000, 1.5, seed=0)(points)
-    kernel = torch.exp(-(1.5**2) * torch.cdist(points, points).square() / 2)
+    found = FourierFeatures.draw(whitening, 20_000, bandwidths, seed=0)(points)
+    squares = torch.cdist(points, points).square()
+    kernel = torch.stack([torch.exp(-(bandwidth**2) * squares / 2) for bandwidth in bandwidths]).mean(0)
     assert torch.allclose(2 / 20_000 * found @ found.T, kernel, atol=0.05)
 
 

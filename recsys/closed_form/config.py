@@ -8,6 +8,7 @@ from pydantic import ConfigDict
 
 from fedrec.recsys.closed_form.contexts import KernelStack
 
+Bandwidth = Annotated[float, Gt(0)]
 Decay = Annotated[float, Interval(ge=0, lt=1)]
 LARGEST_PENALTY = 1e12
 Penalty = Annotated[float, Interval(gt=0, le=LARGEST_PENALTY)]
@@ -27,8 +28,9 @@ class ClosedFormConfig:
     with alike texts, the smallest sums, which noise hurts least."""
     feature_width: Annotated[int, Ge(1)] = 1024
     """Random Fourier features of an item."""
-    feature_bandwidth: Annotated[float, Gt(0)] = 4.0
-    """Frequencies of the random features: the larger, the more alike two texts must be to count as alike."""
+    feature_bandwidths: Annotated[tuple[Bandwidth, ...], MinLen(1)] = (1.0, 4.0)
+    """Frequencies of the random features, in turns: the larger, the more alike two texts must be to count as alike. A
+    large one tells items apart; by a small one, an item without any event is scored as those with texts of its kind."""
     whitening: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """Whitening of the text embeddings before the random features. 0: variances as they are, 1: all equal."""
     decays: Annotated[tuple[Decay, ...], MinLen(1)] = (0.8,)
