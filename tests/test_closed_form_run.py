@@ -23,7 +23,7 @@ from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
 from fedrec.federation import round_log, run_statistics, wire
 from fedrec.federation.checkpoint import STATE
-from fedrec.federation.config import RunConfig, from_flat, from_nested, to_flat
+from fedrec.federation.config import from_flat, from_nested, to_flat
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.messages import Order, OrderRefused, Update
 from fedrec.federation.node import Node
@@ -48,7 +48,7 @@ CLOSED: dict[str, Any] = {
     "refinements": 0,
 }
 HYBRID: dict[str, Any] = CLOSED | {"method": "hybrid", "rounds": 2, "validate_every": 1, "blend_shares": "0.3,0.6"}
-TEXT: dict[str, Any] = {"features": "text"}
+TEXT: dict[str, Any] = {"features": "text", "feature_width": 64}
 IDS: dict[str, Any] = {"features": "ids"}
 STACKED: dict[str, Any] = {"decays": "0.5,0.9"}
 
@@ -447,7 +447,7 @@ def test_the_last_round_counts_candidates() -> None:
     def last_round(**settings: Any) -> int:
         return small_config(**settings).last_round
 
-    assert RunConfig().last_round == RunConfig().rounds
+    assert last_round(method="fedrec", rounds=3) == 3
     assert last_round(**CLOSED) == 1 + 3 + 1
     assert last_round(**CLOSED, features="ids") == 1 + 3
     assert last_round(**HYBRID) == 2 + 1 + 3 + 1 + 1

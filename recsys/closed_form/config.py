@@ -36,8 +36,9 @@ class ClosedFormConfig:
     decays: Annotated[tuple[Decay, ...], MinLen(1)] = (0.8,)
     """Weight of an event in a context, relative to the event after it. With several, an event has a context of each in
     one regression: short ones for what follows what, long ones for taste. The sums grow with their number, squared."""
-    reverse: Annotated[float, Interval(ge=0, le=1)] = 0.0
-    """Weight of the events after a target, relative to those before it, while fitting. Above 0 for short histories."""
+    reverse: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    """Weight of the events after a target, relative to those before it, while fitting. The longer histories are, the
+    less it needs to be."""
     pair_neighbours: Annotated[int, Ge(1)] = 20
     """Of features pairs: the neighbours by text with which an item is counted."""
     pair_priors: Annotated[tuple[Pull, ...], MinLen(1)] = (0.0, 3.0, 10.0)
