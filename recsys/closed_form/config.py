@@ -46,7 +46,7 @@ class ClosedFormConfig:
     validation, the middle one is taken."""
     statistic_events: Annotated[int, Ge(2)] = 4096
     """Most recent training events of a user that count in the sums: it bounds what one user adds."""
-    ridges: Annotated[tuple[Penalty, ...], MinLen(1)] = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+    ridges: Annotated[tuple[Penalty, ...], MinLen(1)] = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
     """Ridge penalties to choose from on validation, in events of one item. Without validation, the middle one is
     taken."""
     priors: Annotated[tuple[Pull, ...], MinLen(1)] = (0.0,)
