@@ -46,13 +46,13 @@ class EncodedTowers(NamedTuple):
     def user_vectors(self, histories: Sequence[np.ndarray]) -> Tensor:
         """Compute the user vectors of histories, or remember them: (B, E)."""
         keys = [history.tobytes() for history in histories]
-        fresh = [place for place, key in enumerate(keys) if key not in self.users]
-        known = torch.stack([self.users.get(key, self.vectors.new_zeros(self.vectors.shape[1])) for key in keys])
+        known = {key: self.users[key] for key in keys if key in self.users}
+        fresh = {key: history for key, history in zip(keys, histories, strict=True) if key not in known}
         if fresh:
-            known[fresh] = self.encode([histories[place] for place in fresh]).cpu()
-            if len(self.users) < REMEMBERED:
-                self.users.update((keys[place], known[place].clone()) for place in fresh)
-        return known
+            known |= zip(fresh, self.encode(list(fresh.values())).cpu(), strict=True)
+        if len(self.users) < REMEMBERED:
+            self.users.update((key, known[key].clone()) for key in fresh)
+        return torch.stack([known[key] for key in keys])
 
 
 @dataclass(frozen=True, eq=False)
