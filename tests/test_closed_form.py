@@ -240,7 +240,7 @@ def test_the_sums_of_more_decays_are_of_fewer_items() -> None:
 def toy_sums(features: str, *decays: float) -> tuple[SumBounds, Statistics]:
     """The packed sums of one user of three events, over three ids or two features."""
     kind = "ids" if features == "ids" else "text"
-    config = ClosedFormConfig(kind, feature_width=2, decays=decays or (0.8,), statistic_events=3)
+    config = ClosedFormConfig(kind, feature_width=2, decays=decays or (0.8,), reverse=0.0, statistic_events=3)
     table = torch.tensor([[1.0, 0.5], [-1.0, 0.25], [0.0, 1.0]])
     accumulator = ItemSums(3, config.stack) if features == "ids" else FeatureSums(table, table, config.stack)
     return SumBounds.of(config, 3), pack(sum_statistics(accumulator, [np.array([0, 1, 2])]))
