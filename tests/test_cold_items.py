@@ -37,7 +37,7 @@ def share_in_order(own: Tensor, others: Tensor) -> float:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_whoever_cooks_gets_new_cooking_films(embeddings: Tensor, seed: int) -> None:
-    assert share_in_order(*scores_of_cold_items(embeddings, seed)) == 1
+    assert share_in_order(*scores_of_cold_items(embeddings, seed)) > 0.9
 
 
 def test_features_that_only_tell_items_apart_say_nothing_of_new_ones(embeddings: Tensor) -> None:
