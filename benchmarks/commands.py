@@ -23,6 +23,10 @@ class Part(StrEnum):
     nodes = "nodes"
 
 
+TOWERS = ("method=fedrec",)
+"""Settings before those of a caller who measures rounds: a closed form has none."""
+
+
 @bench_app.command("engine")
 def bench_engine(
     part: Annotated[list[Part] | None, typer.Option(help="Measure only this part.", show_default="all")] = None,
@@ -38,7 +42,7 @@ def bench_engine(
     from fedrec.federation.config import RunConfig
     from fedrec.settings_file import read_settings
 
-    config = read_settings(None, settings or []) or RunConfig()
+    config = read_settings(None, [*TOWERS, *(settings or [])]) or RunConfig()
     if profile:
         rows = profile_block(config)
         print(json.dumps(rows)) if as_json else printing.show_profile(rows)
@@ -87,7 +91,7 @@ def bench_secure(
     from fedrec.federation.config import RunConfig
     from fedrec.settings_file import read_settings
 
-    config = read_settings(None, settings or []) or RunConfig()
+    config = read_settings(None, [*TOWERS, *(settings or [])]) or RunConfig()
     rows = secure_aggregation.measure(config, console.status, clients or secure_aggregation.CLIENTS)
     found = {"rounds": rows, "groups": measure_groups()}
     figures = printing.with_origin(found, config, " ".join(["fedrec", *sys.argv[1:]]))

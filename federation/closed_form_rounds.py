@@ -92,6 +92,11 @@ def _request_sums(
     report = request_updates(grid, wire.STATISTICS, orders_per_node(everyone, order), {}, config, bounds)
     privatiser.close_statistics(report.revealed, report.excess)
     total = aggregate(report.updates)
+    if total is None and report.refusals:
+        raise InputError(
+            f"no node answered with its sums ({report.refusals[0]}); settle that and resume, or train with "
+            "method = 'fedrec', which asks for none"
+        )
     if total is None:
         raise InputError("no node answered with its sums; bring the nodes back and resume")
     sums = Sums.of(privatiser.release_statistics(total, setup.closed_form.clipped))

@@ -32,9 +32,10 @@ class RunConfig:
 
     __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
 
-    method: Annotated[str, KeyOf(METHODS)] = "fedrec"
-    """The model. fedrec: two towers, trained in rounds; closed-form: ridge regressions, from one exchange of sums;
-    hybrid: both, with their scores blended; or a federated baseline that they are compared with."""
+    method: Annotated[str, KeyOf(METHODS)] = "hybrid"
+    """The model. hybrid: two towers and a closed form, with their scores blended; fedrec: the towers alone, trained in
+    rounds; closed-form: ridge regressions alone, from one exchange of sums; or a federated baseline that they are
+    compared with."""
     mode: Literal["federated", "central"] = "federated"
     """Each user is a client, or (central) the users of a round are pooled into one client."""
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0

@@ -8,7 +8,7 @@ A baseline reads everybody's histories, which a federation could not.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -258,9 +258,9 @@ class FittedBaseline:
         return rank_held_out(self.scorer(split), dataset, protocol, split)
 
 
-def tune_all(dataset: Dataset, encoder: str) -> Iterator[FittedBaseline]:
-    """Tune each baseline that needs no training in epochs, and report it as it begins."""
-    baselines: tuple[Baseline, ...] = (
+def quick_baselines(encoder: str) -> tuple[Baseline, ...]:
+    """Return the baselines that need no training in epochs; an encoder reads the texts for some."""
+    return (
         Random(),
         Popularity(),
         TextNeighbours(encoder=encoder),
@@ -273,6 +273,10 @@ def tune_all(dataset: Dataset, encoder: str) -> Iterator[FittedBaseline]:
         NextItemRidge(),
         ClosedFormsTogether(encoder=encoder),
     )
+
+
+def tune_all(dataset: Dataset, baselines: Iterable[Baseline]) -> Iterator[FittedBaseline]:
+    """Tune each baseline, and report it as it begins; one that cannot hold so many items is left out."""
     for baseline in baselines:
         tried = len(tuning.grid_configs(BASELINES[baseline.title], {}))
         chosen = f", {tried} settings, chosen on validation" if tried > 1 else ""
@@ -285,12 +289,12 @@ def tune_all(dataset: Dataset, encoder: str) -> Iterator[FittedBaseline]:
             yield fitted
 
 
-def measure_all(dataset: Dataset, encoder: str, protocol: str = "full") -> dict[str, dict[str, Any]]:
-    """Return name → `settings`, and under `test` the metrics by protocol, of the baselines of `tune_all`."""
+def measure_all(dataset: Dataset, baselines: Iterable[Baseline], protocol: str = "full") -> dict[str, dict[str, Any]]:
+    """Return name → `settings`, and under `test` the metrics by protocol, of tuned baselines."""
     return {
         fitted.baseline.title: {
             "settings": fitted.baseline.settings,
             "test": {protocol: fitted.evaluate(dataset, protocol)},
         }
-        for fitted in tune_all(dataset, encoder)
+        for fitted in tune_all(dataset, baselines)
     }

@@ -52,10 +52,11 @@ RENAMED_SETTINGS = {
     "peer_leak": "baseline_leak",
     "peer": "baseline",  # the section of a card that holds them
     "decay": "decays",
+    "feature_bandwidth": "feature_bandwidths",
 }
 """Settings that earlier versions called otherwise: old name → present name."""
 
-LISTS = {"decay"}
+LISTS = {"decay", "feature_bandwidth"}
 """Earlier names of settings that were one value, and are lists now."""
 
 RENAMED_VALUES = {("item_tower", "curved"): "gelu"}

@@ -24,7 +24,7 @@ from tests.support.toy_world import SMALL, toy_interactions, toy_items, write_to
 TEN_LINES = """
 films = fedrec.load_dataset("ml-100k")                         # a Dataset: .catalogue, .users, .split
 run = fedrec.train(films, rounds=60, nodes=8, out="runs/try")   # a Run; progress bar, resumable
-run.metrics["test"]["ndcg@10"]                                  # 0.0651
+run.metrics["test"]["ndcg@10"]                                  # about 0.11
 run.rounds                                                      # a frame: round, loss, validation, bytes…
 run.recommend(history=["50", "181"], k=5)                       # a frame: item_id, title, score
 run.recommend(query="a heist that goes wrong", k=5)
@@ -104,7 +104,7 @@ def test_the_ten_lines_run_as_they_are(real_data: Path, tmp_path: Path) -> None:
     code = "\n".join([prepared, *lines, "print(run.metrics['test']['ndcg@10'])", f"try:\n {last}"])
     code += "\nexcept fedrec.InputError as error:\n print(error)"
     ndcg, refusal = run_python(code, tmp_path, timeout=3600).splitlines()  # 60 rounds, however slow the machine is
-    assert 0.06 < float(ndcg) < 0.07
+    assert 0.1 < float(ndcg) < 0.125
     assert "has no cold items" in refusal
 
 

@@ -153,6 +153,7 @@ def test_the_endpoint_is_measured_whole(
 def test_a_mixed_answer_is_seen(method: str, run: Path, toy: Path, tmp_path: Path) -> None:
     """The two versions that take turns under load answer every question differently."""
     bench = endpoint.Bench.of(run if method == "fedrec" else hybrid_of(run, toy, tmp_path / "hybrid"))
+    assert (endpoint.describe_run(bench)["rank"] > 0) == (method == "hybrid")
     one, other = (
         Engine.from_recommender(version) for version in (bench.recommender, endpoint.rolled_copy(bench.recommender))
     )

@@ -113,7 +113,10 @@ NOT_PREPARED = ["is not a prepared dataset", "manifest.json", "fedrec data prepa
         ("train {toy} --out {broken}", ["--out", "broken.toml", "choose another folder"]),
         ("train {toy} --out new --resume", ["new is not a run", "card.json is missing"]),
         ("train {toy} --out new --other-histories", ["--other-histories goes with --resume"]),
-        ("train {toy} --out {run} --resume --set rounds=9", ["rounds = 4, not 9", "resume without changing"]),
+        (
+            "train {toy} --out {run} --resume --set method=fedrec --set rounds=9",
+            ["rounds = 4, not 9", "resume without changing"],
+        ),
         ("train {other} --out {run} --resume", ["trained on other items", "resume with the data it began with"]),
         ("train {cold} --out {run} --resume", ["began in another split than", "resume with the data it began with"]),
         ("train {toy} --out new --start {absent}", ["absent is not a run", "fedrec train"]),

@@ -206,11 +206,13 @@ def test_random_features_are_cosines_on_a_grid() -> None:
     assert feature.item() == round(cos(2 * 1 + 0.5) * 128) / 128  # 3 is the unit vector 1
 
 
-def test_the_dot_product_of_random_features_is_the_kernel() -> None:
+@pytest.mark.parametrize("bandwidths", [(1.5,), (0.5, 3.0)])
+def test_the_dot_product_of_random_features_is_the_kernel(bandwidths: tuple[float, ...]) -> None:
     points = torch.nn.functional.normalize(torch.randn(6, 5, generator=torch.Generator().manual_seed(0)), dim=-1)
     whitening = Whitening(torch.zeros(5), torch.eye(5))
-    found = FourierFeatures.draw(whitening, 20_000, 1.5, seed=0)(points)
-    kernel = torch.exp(-(1.5**2) * torch.cdist(points, points).square() / 2)
+    found = FourierFeatures.draw(whitening, 20_000, bandwidths, seed=0)(points)
+    squares = torch.cdist(points, points).square()
+    kernel = torch.stack([torch.exp(-(bandwidth**2) * squares / 2) for bandwidth in bandwidths]).mean(0)
     assert torch.allclose(2 / 20_000 * found @ found.T, kernel, atol=0.05)
 
 
@@ -238,7 +240,7 @@ def test_the_sums_of_more_decays_are_of_fewer_items() -> None:
 def toy_sums(features: str, *decays: float) -> tuple[SumBounds, Statistics]:
     """The packed sums of one user of three events, over three ids or two features."""
     kind = "ids" if features == "ids" else "text"
-    config = ClosedFormConfig(kind, feature_width=2, decays=decays or (0.8,), statistic_events=3)
+    config = ClosedFormConfig(kind, feature_width=2, decays=decays or (0.8,), reverse=0.0, statistic_events=3)
     table = torch.tensor([[1.0, 0.5], [-1.0, 0.25], [0.0, 1.0]])
     accumulator = ItemSums(3, config.stack) if features == "ids" else FeatureSums(table, table, config.stack)
     return SumBounds.of(config, 3), pack(sum_statistics(accumulator, [np.array([0, 1, 2])]))

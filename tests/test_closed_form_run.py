@@ -21,9 +21,10 @@ from torch import Tensor
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
-from fedrec.federation import round_log, run_statistics, wire
+from fedrec.federation import closed_form_rounds, round_log, run_statistics, wire
 from fedrec.federation.checkpoint import STATE
-from fedrec.federation.config import RunConfig, from_flat, from_nested, to_flat
+from fedrec.federation.config import from_flat, from_nested, to_flat
+from fedrec.federation.exchange import RoundReport
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.messages import Order, OrderRefused, Update
 from fedrec.federation.node import Node
@@ -31,9 +32,12 @@ from fedrec.federation.run_statistics import FOLDER, load_nodes, load_total
 from fedrec.federation.setup import TrainingSetup
 from fedrec.federation.training_run import METRICS, open_run, train
 from fedrec.recsys.closed_form.statistics import GRAM
+from fedrec.recsys.model.lora import Adapter
+from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.recommender import PEFT_WEIGHTS, TOWERS, VECTORS
 from fedrec.recsys.training.closed_form import SHARE, WEIGHTS, ClosedFormMethod
 from fedrec.recsys.training.hybrid import split_adapter
+from fedrec.recsys.training.method import FederatedMethod
 from fedrec.settings_file import read_settings
 from tests.support.closed_form_runs import finished
 from tests.support.federation import trial
@@ -48,7 +52,7 @@ CLOSED: dict[str, Any] = {
     "refinements": 0,
 }
 HYBRID: dict[str, Any] = CLOSED | {"method": "hybrid", "rounds": 2, "validate_every": 1, "blend_shares": "0.3,0.6"}
-TEXT: dict[str, Any] = {"features": "text"}
+TEXT: dict[str, Any] = {"features": "text", "feature_width": 64}
 IDS: dict[str, Any] = {"features": "ids"}
 STACKED: dict[str, Any] = {"decays": "0.5,0.9"}
 
@@ -115,6 +119,35 @@ def test_a_blend_of_one_is_the_closed_form_and_of_none_the_towers(toy: Path, tmp
     assert ranked(0.0) == towers.argsort(-1, descending=True)[:, :5].tolist()
     assert ranked(1.0) == ranked(0.999_999)
     assert ranked(0.0) != ranked(1.0)
+
+
+def test_candidates_beside_the_same_towers_encode_no_history_again(
+    toy: Path, tmp_path: Path, shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = finished(toy, tmp_path / "run", **HYBRID).best
+    encoded: list[int] = []
+    encode = TwoTowerModel.user_vectors
+
+    def counted(model: TwoTowerModel, adapter: Adapter, vectors: Tensor, mask: Tensor) -> Tensor:
+        encoded.append(len(vectors))
+        return encode(model, adapter, vectors, mask)
+
+    monkeypatch.setattr(TwoTowerModel, "user_vectors", counted)
+
+    def scores(adapter: Adapter, method: FederatedMethod) -> Tensor:
+        return method.scorer(adapter, shard, "validation", {})(range(12))
+
+    def fresh() -> FederatedMethod:
+        return TrainingSetup(Dataset.open(toy), small_config(**HYBRID)).method
+
+    method, candidate = fresh(), best | {SHARE: torch.tensor([0.9])}
+    first, second = scores(best, method), scores(candidate, method)
+    assert sum(encoded) == 12
+    others = {name: tensor * (1 if name.startswith("closed.") else 1.5) for name, tensor in best.items()}
+    third = scores(others, method)
+    assert sum(encoded) == 24
+    for adapter, found in ((best, first), (candidate, second), (others, third)):
+        assert torch.equal(found, scores(adapter, fresh()))
 
 
 def test_the_kept_sums_give_the_solution_again_and_a_node_can_be_subtracted(toy: Path, tmp_path: Path) -> None:
@@ -331,6 +364,13 @@ def test_in_few_bits_a_size_is_checked(toy: Path, tmp_path: Path) -> None:
     assert "users have at most" in round_log.read(tmp_path / "run")[0]["refusals"][0]
 
 
+def test_a_run_whose_sums_are_refused_says_why(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = RoundReport(refusals=["node 1: this node's policy refuses the order"])
+    monkeypatch.setattr(closed_form_rounds, "request_updates", lambda *_: refused)
+    with pytest.raises(InputError, match=r"its sums \(node 1: this node's policy .* method = 'fedrec'"):
+        finished(toy, tmp_path / "run", **CLOSED)
+
+
 def test_a_run_that_nobody_answers_says_so_and_goes_on_later(toy: Path, tmp_path: Path) -> None:
     config = small_config(**HYBRID, nodes=2)
     run = open_run(tmp_path / "run", Dataset.open(toy), config, resume=False)
@@ -447,7 +487,7 @@ def test_the_last_round_counts_candidates() -> None:
     def last_round(**settings: Any) -> int:
         return small_config(**settings).last_round
 
-    assert RunConfig().last_round == RunConfig().rounds
+    assert last_round(method="fedrec", rounds=3) == 3
     assert last_round(**CLOSED) == 1 + 3 + 1
     assert last_round(**CLOSED, features="ids") == 1 + 3
     assert last_round(**HYBRID) == 2 + 1 + 3 + 1 + 1

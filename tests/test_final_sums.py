@@ -211,7 +211,10 @@ def test_a_node_sums_twice_if_the_run_says_so(toy: Path) -> None:
     ("settings", "said"),
     [
         ({"final_held_out": 3}, "setting final_held_out"),
-        ({"final_held_out": 1}, "final_held_out = 1: fedrec exchanges no sums; leave final_held_out at 2"),
+        (
+            {"method": "fedrec", "final_held_out": 1},
+            "final_held_out = 1: fedrec exchanges no sums; leave final_held_out at 2",
+        ),
         (CLOSED | {"final_held_out": 0, "held_out": 1}, "with held_out = 1 validation chooses nothing"),
         (CLOSED | {"final_held_out": 1, "held_out": 1}, "with held_out = 1 validation chooses nothing"),
     ],

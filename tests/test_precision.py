@@ -23,7 +23,9 @@ def test_both_precisions_agree_on_the_demo(tmp_path: Path) -> None:
     found = {}
     for precision in ("float32", "bfloat16"):
         settings = {"rounds": 10, "clients_per_round": 32, "history": 16, "negatives": 128, "validate_every": 10}
-        config = from_flat(settings | {"layers": 1, "validation_users": 240, "precision": precision})
+        config = from_flat(
+            settings | {"method": "fedrec", "layers": 1, "validation_users": 240, "precision": precision}
+        )
         out = tmp_path / precision
         run = open_run(out, dataset, config, resume=False)
         train(LocalGrid.over(run.setup), run)

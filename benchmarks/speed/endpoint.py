@@ -118,11 +118,17 @@ def compare_with_bars(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def describe_run(bench: Bench) -> dict[str, Any]:
-    """Identify the run: version, dataset, size and model."""
-    card = bench.recommender.card
-    items, width = bench.recommender.items.searched.shape
-    return {"version": bench.recommender.version, "data": card["data"]["name"], "items": items, "width": width} | {
-        "model": card["config"]["model"]
+    """Identify the run: version, dataset, method, size and model; `rank` is the closed form's share of the width."""
+    recommender, card = bench.recommender, bench.recommender.card
+    items, width = recommender.items.searched.shape
+    return {
+        "version": recommender.version,
+        "data": card["data"]["name"],
+        "method": card["config"]["method"],
+        "items": items,
+        "width": width,
+        "rank": width - recommender.tower_width,
+        "model": card["config"]["model"],
     }
 
 

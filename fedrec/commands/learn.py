@@ -158,7 +158,7 @@ def evaluate(
 ) -> None:
     """Rank every held-out item with a trained run: NDCG, Recall, HR, MRR and catalogue coverage."""
     from fedrec import console, fairness_tables
-    from fedrec.baselines import measure_all
+    from fedrec.baselines import measure_all, quick_baselines
     from fedrec.data.errors import InputError
     from fedrec.evaluation import refuse_ranks_in_run, save_ranks
     from fedrec.fairness import measure_fairness
@@ -175,7 +175,8 @@ def evaluate(
     if ranks:
         save_ranks(ranks, rankings["test"].ranks)
     found = {split: {protocol.value: ranking_metrics(ranking)} for split, ranking in rankings.items()}
-    others = measure_all(dataset, trained.config.model.encoder, protocol.value) if baselines else {}
+    rivals = quick_baselines(trained.config.model.encoder) if baselines else ()
+    others = measure_all(dataset, rivals, protocol.value)
     rival = load(against) if against else None
     fairness = measure_fairness(rankings["test"], rival, dataset, protocol.value, other_histories) if groups else None
     if as_json:

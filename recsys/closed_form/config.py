@@ -8,6 +8,7 @@ from pydantic import ConfigDict
 
 from fedrec.recsys.closed_form.contexts import KernelStack
 
+Bandwidth = Annotated[float, Gt(0)]
 Decay = Annotated[float, Interval(ge=0, lt=1)]
 LARGEST_PENALTY = 1e12
 Penalty = Annotated[float, Interval(gt=0, le=LARGEST_PENALTY)]
@@ -27,15 +28,17 @@ class ClosedFormConfig:
     with alike texts, the smallest sums, which noise hurts least."""
     feature_width: Annotated[int, Ge(1)] = 1024
     """Random Fourier features of an item."""
-    feature_bandwidth: Annotated[float, Gt(0)] = 4.0
-    """Frequencies of the random features: the larger, the more alike two texts must be to count as alike."""
+    feature_bandwidths: Annotated[tuple[Bandwidth, ...], MinLen(1)] = (1.0, 4.0)
+    """Frequencies of the random features, in turns: the larger, the more alike two texts must be to count as alike. A
+    large one tells items apart; by a small one, an item without any event is scored as those with texts of its kind."""
     whitening: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """Whitening of the text embeddings before the random features. 0: variances as they are, 1: all equal."""
     decays: Annotated[tuple[Decay, ...], MinLen(1)] = (0.8,)
     """Weight of an event in a context, relative to the event after it. With several, an event has a context of each in
     one regression: short ones for what follows what, long ones for taste. The sums grow with their number, squared."""
-    reverse: Annotated[float, Interval(ge=0, le=1)] = 0.0
-    """Weight of the events after a target, relative to those before it, while fitting. Above 0 for short histories."""
+    reverse: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    """Weight of the events after a target, relative to those before it, while fitting. The longer histories are, the
+    less it needs to be."""
     pair_neighbours: Annotated[int, Ge(1)] = 20
     """Of features pairs: the neighbours by text with which an item is counted."""
     pair_priors: Annotated[tuple[Pull, ...], MinLen(1)] = (0.0, 3.0, 10.0)
@@ -43,7 +46,7 @@ class ClosedFormConfig:
     validation, the middle one is taken."""
     statistic_events: Annotated[int, Ge(2)] = 4096
     """Most recent training events of a user that count in the sums: it bounds what one user adds."""
-    ridges: Annotated[tuple[Penalty, ...], MinLen(1)] = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+    ridges: Annotated[tuple[Penalty, ...], MinLen(1)] = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
     """Ridge penalties to choose from on validation, in events of one item. Without validation, the middle one is
     taken."""
     priors: Annotated[tuple[Pull, ...], MinLen(1)] = (0.0,)

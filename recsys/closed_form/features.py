@@ -5,6 +5,7 @@ grow with the catalogue, and nothing in a sum of them names an item.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,7 +55,9 @@ class Whitening:
 class FourierFeatures:
     """Random Fourier features of whitened embeddings: cos(w · z + b), for random frequencies w and phases b.
 
-    The dot product of two items' features approximates M/2 · exp(-bandwidth² |z - z'|² / 2).
+    The dot product of two items' features approximates M/2 times the mean of exp(-bandwidth² |z - z'|² / 2) over the
+    bandwidths. A narrow one (large) tells each item from all others; by a wide one, an item is like those with texts
+    of the same kind, so that an item without any event is scored as they are.
     """
 
     whitening: Whitening
@@ -62,10 +65,11 @@ class FourierFeatures:
     phases: Tensor  # (M,)
 
     @classmethod
-    def draw(cls, whitening: Whitening, width: int, bandwidth: float, seed: int) -> "FourierFeatures":
-        """Draw M = `width` features with a seed."""
+    def draw(cls, whitening: Whitening, width: int, bandwidths: Sequence[float], seed: int) -> "FourierFeatures":
+        """Draw M = `width` features with a seed; the bandwidths take turns."""
         generator = torch.Generator().manual_seed(seed)
-        frequencies = bandwidth * torch.randn(len(whitening.mean), width, generator=generator)
+        scales = torch.tensor(bandwidths)[torch.arange(width) % len(bandwidths)]  # (M,)
+        frequencies = scales * torch.randn(len(whitening.mean), width, generator=generator)
         return cls(whitening, frequencies, 2 * math.pi * torch.rand(width, generator=generator))
 
     def __call__(self, embeddings: Tensor) -> Tensor:

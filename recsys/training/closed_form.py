@@ -79,8 +79,8 @@ class ClosedFormMethod:
         """The random features of text embeddings; their whitening is fitted to the items that training may use."""
         if self.fitted:
             return self.fitted
-        width, bandwidth = self.config.feature_width, self.config.feature_bandwidth
-        return FourierFeatures.draw(self._whitening, width, bandwidth, self.seed)
+        width, bandwidths = self.config.feature_width, self.config.feature_bandwidths
+        return FourierFeatures.draw(self._whitening, width, bandwidths, self.seed)
 
     @cached_property
     def _whitening(self) -> Whitening:

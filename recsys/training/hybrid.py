@@ -1,19 +1,58 @@
 """The two towers and the closed form in one run, with their scores blended."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fedrec.data.shard import Shard
 from fedrec.recsys.closed_form.features import FourierFeatures
-from fedrec.recsys.closed_form.fusion import Fusion, covariance
+from fedrec.recsys.closed_form.fusion import Encoder, Fusion, covariance
 from fedrec.recsys.model.lora import Adapter
 from fedrec.recsys.model.scoring import Scorer, UserScorer
 from fedrec.recsys.training.closed_form import SHARE, ClosedFormMethod
 from fedrec.recsys.training.local_training import ClientUpdates
 from fedrec.recsys.training.method import Histories, TwoTowerMethod, UserStates
+
+REMEMBERED = 10_000
+"""User vectors of the towers that are kept while candidates of the closed form are ranked beside them: 15 MB."""
+
+
+class EncodedTowers(NamedTuple):
+    """The towers of one adapter, with what ranking by them has computed."""
+
+    adapter: Adapter
+    encode: Encoder
+    vectors: Tensor  # (N, E) item vectors, on the processor
+    spread: Tensor  # (E, E) their covariance
+    users: dict[bytes, Tensor]  # by history: (E,)
+
+    @classmethod
+    def of(cls, towers: TwoTowerMethod, adapter: Adapter) -> "EncodedTowers":
+        """Compute the item vectors of an adapter."""
+        encode, vectors = towers.encoder(adapter)
+        vectors = vectors.cpu()
+        return cls(adapter, encode, vectors, covariance(vectors), {})
+
+    def has(self, adapter: Adapter) -> bool:
+        """Tell whether an adapter is this one, to the bit."""
+        return adapter.keys() == self.adapter.keys() and all(
+            torch.equal(tensor, self.adapter[name]) for name, tensor in adapter.items()
+        )
+
+    def user_vectors(self, histories: Sequence[np.ndarray]) -> Tensor:
+        """Compute the user vectors of histories, or remember them: (B, E)."""
+        keys = [history.tobytes() for history in histories]
+        known = {key: self.users[key] for key in keys if key in self.users}
+        fresh = {key: history for key, history in zip(keys, histories, strict=True) if key not in known}
+        if fresh:
+            known |= zip(fresh, self.encode(list(fresh.values())).cpu(), strict=True)
+        if len(self.users) < REMEMBERED:
+            self.users.update((key, known[key].clone()) for key in fresh)
+        return torch.stack([known[key] for key in keys])
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +65,7 @@ class HybridMethod:
 
     towers: TwoTowerMethod
     closed_form: ClosedFormMethod
+    _last: list[EncodedTowers] = field(default_factory=list, repr=False)  # at most one: a search ranks by the same
 
     def with_feature_map(self, fitted: FourierFeatures) -> "HybridMethod":
         """Return the method with features that were fitted before, to another catalogue."""
@@ -53,17 +93,23 @@ class HybridMethod:
 
     def _blend(self, adapter: Adapter, closed_form: Adapter) -> Scorer:
         """Return a scorer by the weighted sum of both parts' z-scores."""
-        encode, vectors = self.towers.encoder(adapter)
-        vectors, candidates = vectors.cpu(), self.closed_form.candidates
-        contexts = self.closed_form.user_vectors(closed_form)
-        fusion = Fusion(float(closed_form[SHARE]), covariance(vectors), self.closed_form.candidate_covariance)
+        towers, candidates = self._encoded(adapter), self.closed_form.candidates
+        vectors, contexts = towers.vectors, self.closed_form.user_vectors(closed_form)
+        fusion = Fusion(float(closed_form[SHARE]), towers.spread, self.closed_form.candidate_covariance)
 
         def score(histories: Sequence[np.ndarray]) -> Tensor:
-            joined = fusion.join_users(encode, histories, contexts(histories))  # (B, E + M')
+            joined = fusion.join_users(towers.user_vectors, histories, contexts(histories))  # (B, E + M')
             halves = joined.split([vectors.shape[1], candidates.shape[1]], dim=-1)
             return halves[0] @ vectors.T + halves[1] @ candidates.T
 
         return score
+
+    def _encoded(self, adapter: Adapter) -> EncodedTowers:
+        """Return the towers of an adapter: those of the last ranking, if they are the same."""
+        last = self._last[:]
+        if not (last and last[0].has(adapter)):
+            self._last[:] = last = [EncodedTowers.of(self.towers, adapter)]
+        return last[0]
 
 
 def split_adapter(adapter: Adapter) -> tuple[Adapter, Adapter]:

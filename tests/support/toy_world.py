@@ -26,6 +26,7 @@ COOKING = "bread soup butter pasta cake oven kitchen chef salad cheese baker fea
 SPACE = "rocket moon orbit comet galaxy star astronaut planet shuttle nebula meteor alien".split()  # noqa: SIM905
 
 SMALL = {
+    "method": "fedrec",
     "layers": 1,
     "lora_rank": 2,
     "item_rank": 4,
