@@ -119,7 +119,10 @@ def open_node(place: NodePlace, config: RunConfig) -> Node:
     guard = None if place.simulated else NodeGuard.of_folder(folder, Path(place.policy) if place.policy else None)
     if guard:
         guard.check_run(config, len(setup.dataset.catalogue))
-    return replace(Node.host(setup, place.part, place.parts, place.persistent), guard=guard)
+    node = Node.host(setup, place.part, place.parts, place.persistent)
+    if guard:
+        guard.check_population(config, len(node.shard))
+    return replace(node, guard=guard)
 
 
 @lru_cache(maxsize=4)

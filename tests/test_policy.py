@@ -52,6 +52,12 @@ CLOSED = {"method": "closed-form", "feature_width": 8}
 SECURE = {"secure": True, "secure_clients": 4, "nodes": 3}
 FAULTS = {
     "smallest_cohort": Fault("smallest_cohort = 9", [TRAIN], {}, "users are 8, and smallest_cohort = 9"),
+    "smallest_open_statistics": Fault(
+        "smallest_open_statistics = 9",
+        [STATISTICS],
+        CLOSED,
+        "statistics of 8 users without secure aggregation, and smallest_open_statistics = 9",
+    ),
     "questions": Fault('questions = ["train", "test"]', [TRAIN, TEST, VALIDATE], {}, "it asks for validation"),
     "orders_per_user_and_day": Fault(
         "orders_per_user_and_day = 2",
@@ -138,6 +144,16 @@ def test_a_run_with_secure_aggregation_is_obeyed_under_a_policy_that_requires_it
     assert node.obeys([KEYS], small_config(**SECURE)) == [""]
     (refusal,) = node.obeys([TRAIN], small_config(**SECURE))
     assert "this node answers with masked sums alone" in refusal
+
+
+def test_a_small_node_takes_no_part_in_open_statistics(toy: Path, tmp_path: Path) -> None:
+    """It says so at the run's first message: a hybrid would ask for them after hundreds of rounds."""
+    node = RealNode.of(toy, tmp_path / "node", with_field("smallest_open_statistics", "smallest_open_statistics = 13"))
+    for config in (small_config(**CLOSED), small_config(method="hybrid", feature_width=8)):
+        (refusal,) = node.obeys([TRAIN], config)
+        assert "refuses the run: statistics of 12 users without secure aggregation" in refusal
+    assert node.obeys([TRAIN], small_config()) == [""], "no sums, no refusal"
+    assert node.obeys([KEYS], small_config(**CLOSED, **SECURE)) == [""], "masked sums"
 
 
 def test_an_owner_can_allow_counts_of_pairs(toy: Path, tmp_path: Path) -> None:

@@ -38,6 +38,13 @@ class NodeGuard:
         with _logged():
             check_run(self.policy, config, items)
 
+    def check_population(self, config: RunConfig, users: int) -> None:
+        """Raise `OrderRefused` if a run asks this node, of `users` users, for open statistics of too few: before the
+        rounds that come before its statistics."""
+        with _logged():
+            if config.method_row.summed and not config.secure_aggregation.secure:
+                self._check_open_statistics("run", users)
+
     def check_adapter(self, adapter: Adapter, embeddings: Tensor, config: RunConfig) -> None:
         """Raise `OrderRefused` if an adapter is made to read histories; embeddings: (N, E) of the catalogue."""
         with _logged():
@@ -68,7 +75,16 @@ class NodeGuard:
                 f"this node's policy refuses the order: users are {users}{among}, "
                 f"and smallest_cohort = {policy.smallest_cohort}"
             )
+        if question == "statistics" and not others:
+            self._check_open_statistics("order", users)
         return max(1, policy.smallest_cohort - others)
+
+    def _check_open_statistics(self, what: str, users: int) -> None:
+        if users < (floor := self.policy.smallest_open_statistics):
+            raise OrderRefused(
+                f"this node's policy refuses the {what}: statistics of {users} users without secure aggregation, and "
+                f"smallest_open_statistics = {floor}; set secure = true, or method = fedrec"
+            )
 
     def _check_noise(self, question: Question, order: Order) -> None:
         if question in ("train", "statistics") and order.noise < (floor := self.policy.smallest_noise):

@@ -33,6 +33,9 @@ class NodePolicy:
     smallest_cohort: Annotated[int, Ge(1)] = 16
     """Fewest users in a sum that the server sees. Without secure aggregation this is the sum of this node alone, so
     that an order for fewer users is refused; under it, each node of the sum counts as one more user."""
+    smallest_open_statistics: Annotated[int, Ge(1)] = 512
+    """Fewest users in a sum of a closed form's statistics that leaves this node without secure aggregation: the items
+    of 128 users can be told from their sum (docs/attacks.md). A node with fewer users takes no part in such a run."""
     questions: tuple[Question, ...] = ("train", "statistics", "validation", "test")
     """Questions that the node answers: train, statistics (the sums of a closed form), and the metrics of the held-out
     items of validation and of test."""
@@ -62,8 +65,8 @@ class NodePolicy:
     most_local_steps: Annotated[int, Ge(1)] = 4
     """Most local steps of a user in a round."""
     fewest_negatives: Annotated[int, Ge(1)] = 256
-    """Fewest negatives of a local step; a smaller catalogue needs no more than it has items. An item that
-    changes the adapter may be a negative; yet a server that knows the run's seed can compute each sample."""
+    """Fewest negatives of a local step; a smaller catalogue needs no more than it has items. An item that changes the
+    adapter may be a negative; yet a server that knows the run's seed can compute each sample."""
     largest_item_rank: Annotated[int, Ge(1)] = 256
     """Largest rank of the item tower's adapter."""
     largest_user_rank: Annotated[int, Ge(1)] = 64

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from fedrec import console
 from fedrec.data.dataset import Dataset
+from fedrec.data.manifest import NODE_POLICY
 from fedrec.data.node_folders import SERVER, partition_dataset
 from fedrec.data.partition import UserPartition, partition_evenly
 from fedrec.data.storage.contents import refuse_occupied
@@ -18,6 +19,11 @@ from fedrec.local_federation.processes import LINK, Federation, federation
 from fedrec.recsys.hardware import cores
 
 DATA = "data"
+FOR_A_TRY = """\
+# For a try: all histories are of the person who starts the federation.
+smallest_open_statistics = 1
+"""
+"""The policy of a node of this federation."""
 EVERY = 1.0
 """Seconds between two looks at the processes."""
 
@@ -37,6 +43,8 @@ def up(data: Path, nodes: int, folder: Path) -> None:
 def _run_processes(dataset: Dataset, partitions: list[UserPartition], folder: Path) -> None:
     nodes = len(partitions)
     folders = partition_dataset(dataset, folder / DATA, partitions, keep_salts=True)  # the model of `fedrec train`
+    for path in folders:
+        (path / NODE_POLICY).write_text(FOR_A_TRY, encoding="utf-8")
     console.status(
         f"Dealt the users to {nodes} nodes; starting a SuperLink, then the nodes, each with a key of its own"
     )

@@ -30,6 +30,7 @@ PATIENCE = 240.0
 
 POLICY = """\
 smallest_cohort = 1
+smallest_open_statistics = 1
 fewest_negatives = 16
 methods = ["fedrec", "closed-form", "hybrid", "fedmf", "pfedrec"]
 statistic_features = ["text", "ids"]

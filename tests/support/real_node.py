@@ -17,7 +17,7 @@ from fedrec.federation.setup import TrainingSetup
 from fedrec.recsys.model.lora import Adapter
 from tests.support.toy_world import small_config
 
-FOR_TOYS = "smallest_cohort = 4\nfewest_negatives = 16\nfewest_secure_clients = 4\n"
+FOR_TOYS = "smallest_cohort = 4\nsmallest_open_statistics = 4\nfewest_negatives = 16\nfewest_secure_clients = 4\n"
 """A policy, as the owner of a node with few users and a tiny catalogue writes it into `node.toml`."""
 
 
