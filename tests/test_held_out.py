@@ -64,7 +64,7 @@ def test_the_last_round_is_kept_and_what_was_trained_on_is_not_measured(
 
 
 def test_the_command_says_what_it_could_measure(fedrec: Fedrec, toy: Path, tmp_path: Path) -> None:
-    small = [part for name in ("rounds=3", "validate_every=2", "layers=1") for part in ("--set", name)]
+    small = [part for name in ("method=fedrec", "rounds=3", "validate_every=2", "layers=1") for part in ("--set", name)]
     told = {
         held_out: fedrec("train", toy, "--out", tmp_path / str(held_out), *small, "--set", f"held_out={held_out}")
         for held_out in (1, 0)

@@ -281,11 +281,11 @@ def test_sums_that_nobody_revealed_can_be_asked_for_again(toy: Path, tmp_path: P
     run = open_run(tmp_path / "run", Dataset.open(toy), small_config(**settings), resume=False)
     grid = StagedGrid.of(toy, run.config)
     grid.lost_answers, grid.until_round = {wire.MASK: {1, 2, 3}}, 1
-    with pytest.raises(InputError, match="3 of 6 nodes are left, .*; settle that and resume"):
+    with pytest.raises(InputError, match=r"3 of 6 nodes are left, .*; settle that and resume"):
         train(grid, run)
     assert Ledger.load(run.out).statistics == 0
     grid.lost_answers = {wire.REVEAL: {1, 2, 3}}
-    with pytest.raises(InputError, match="3 of 6 nodes are left, .*; settle that and resume"):
+    with pytest.raises(InputError, match=r"3 of 6 nodes are left, .*; settle that and resume"):
         train(grid, run)
     assert Ledger.load(run.out).statistics == 1, "three nodes have revealed their shares"
     with pytest.raises(InputError, match="a second release would overspend"):

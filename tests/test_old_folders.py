@@ -167,7 +167,18 @@ def test_an_old_run_of_one_decay_resumes(old: Path, fedrec: Fedrec) -> None:
     """It had summed, and validated one of two solutions; its sums and its first solution are today's."""
     data, run, new = old / "data/leave-one-out", old / "runs/one-decay", old / "new"
     assert json.loads((run / "card.json").read_text("utf-8"))["config"]["closed_form"]["decay"] == 0.7
-    names = ("method", "features", "ridges", "decays", *SMALL, "negatives", "clients_per_round", "precision")
+    names = (
+        "method",
+        "features",
+        "feature_bandwidths",
+        "reverse",
+        "ridges",
+        "decays",
+        *SMALL,
+        "negatives",
+        "clients_per_round",
+        "precision",
+    )
     settings = to_flat(from_nested(load_card(run)["config"]))
     assert settings["decays"] == "0.7"
     assert fedrec("train", data, "--out", run, "--resume").code == 0
