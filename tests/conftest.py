@@ -21,7 +21,19 @@ from tests.support.toy_world import begun, small_config, write_toy
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-MINUTES = ("test_faults.py", "test_flower.py", "test_notebooks.py")
+SLOW_FILES = (
+    *("test_faults.py", "test_flower.py", "test_notebooks.py", "test_bench.py", "test_closed_form_run.py"),
+    *(
+        "test_attacks.py",
+        "test_page.py",
+        "test_reproduce.py",
+        "test_privacy_runs.py",
+        "test_resume.py",
+        "test_story.py",
+    ),
+    "test_wheel.py",
+)
+"""Files that take longer than half a minute."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,8 +49,8 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take minutes first, so that nobody waits for them alone."""
-    items.sort(key=lambda item: item.path.name not in MINUTES)
+    """The slow files first, so that nobody waits for them alone."""
+    items.sort(key=lambda item: item.path.name not in SLOW_FILES)
 
 
 @pytest.fixture(autouse=True)

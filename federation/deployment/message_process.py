@@ -43,8 +43,8 @@ OURS = app_bundle.installed()
 APPS = [TaskType.CLIENT_APP, TaskType.AGENT_APP]
 """Every kind of task that a SuperNode makes of a message. All are answered by the installed ClientApp, or refused."""
 
-POLL = 0.1
-"""Seconds between two polls for a message."""
+POLL = 0.25
+"""Seconds between two polls for a message: short beside a round, and a node that waits is nearly idle."""
 RECEIVE = 180.0
 """Seconds to wait for the parts of a message that the SuperNode has announced. If a run ends in that moment, flwr 1.41
 never fetches them, and would have this process wait for 80 minutes."""

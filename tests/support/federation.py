@@ -38,7 +38,7 @@ fewest_secure_clients = 1
 """
 """The policy of a node of one user and 24 items, as its owner writes it."""
 
-RESTART = 10.0
+RESTART = 20.0
 """Seconds between two starts of a node that is refused: each start costs seconds of processor time."""
 
 WHOLE = 900.0
