@@ -39,7 +39,7 @@ from fedrec.recsys.evaluation.ranking import metric_sums
 from fedrec.recsys.recommender import Recommender
 from tests.support import foreign_app
 from tests.support.cli import Fedrec, is_refused
-from tests.support.federation import Trial, trial
+from tests.support.federation import Trial, command_line, trial
 from tests.support.nginx import NGINX, front_door, reached
 from tests.support.tls_proxy import Body, Line
 from tests.support.toy_world import small_config
@@ -123,7 +123,7 @@ def take_a_message(here: Federation, name: str) -> int:
     (supernode,) = [
         child
         for child in psutil.Process(here.running[name].pid).children()
-        if "flower-supernode" in str(child.cmdline())
+        if "flower-supernode" in command_line(child)
     ]
     words = supernode.cmdline()
     address = f"127.0.0.1:{words[words.index('--port') + 1]}"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedrec.federation.checkpoint import State
 from fedrec.federation.secure_aggregation.node_memory import NodeMemory
-from tests.support.federation import Trial, trial
+from tests.support.federation import Trial, command_line, trial
 from tests.support.toy_world import begun, small_config
 
 SECURE: dict[str, Any] = {"secure": True, "secure_clients": 4, "nodes": 4, "clients_per_round": 12, "rounds": 4}
@@ -19,7 +19,7 @@ SIZES = [3, 3, 3, 3]
 def message_process(made: Trial, name: str) -> psutil.Process:
     """The process that answers a node's messages."""
     children = psutil.Process(made.here.running[name].pid).children(recursive=True)
-    return next(child for child in children if "message_process" in " ".join(child.cmdline()))
+    return next(child for child in children if "message_process" in command_line(child))
 
 
 @pytest.mark.long

@@ -38,7 +38,7 @@ fewest_secure_clients = 1
 """
 """The policy of a node of one user and 24 items, as its owner writes it."""
 
-RESTART = 20.0
+RESTART = 5.0
 """Seconds between two starts of a node that is refused: each start costs seconds of processor time."""
 
 WHOLE = 900.0
@@ -127,7 +127,7 @@ class Trial:
     def server_app(self) -> psutil.Process:
         """Find the process in which the rounds are run."""
         children = psutil.Process(self.here.running[LINK].pid).children(recursive=True)
-        (found,) = [child for child in children if SERVER_APP in " ".join(child.cmdline())]
+        (found,) = [child for child in children if SERVER_APP in command_line(child)]
         return found
 
     def story(self) -> str:
@@ -153,6 +153,14 @@ def trial(toy: Path, folder: Path, sizes: list[int], start: int, **knobs: Any) -
         for part in range(start):
             made.join(part)
         yield made
+
+
+def command_line(process: psutil.Process) -> str:
+    """Return the command of a process; empty if it has just ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # a zombie, too
+        return ""
 
 
 def _after(round_log: Path, heading: str, said: str) -> bool:
