@@ -11,19 +11,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.federation.aggregate import AGGREGATIONS, aggregate, sum_updates
-from fedrec.federation.checkpoint import State
 from fedrec.federation.config import from_flat
 from fedrec.federation.exchange import RoundReport
 from fedrec.federation.groups import deal_groups, request_round
-from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.messages import Order, Update
 from fedrec.federation.robust.rules import coordinate_median, geometric_median, multi_krum, trimmed_mean
 from fedrec.federation.roster import Roster
-from fedrec.federation.training_run import open_run, train
-from tests.support.toy_world import small_config
+from tests.support.toy_world import finished
 
 ROBUST = [name for name in AGGREGATIONS if name != "sum"]
 
@@ -251,21 +247,13 @@ def test_without_groups_each_node_is_one_answer() -> None:
     ]
 
 
-def trained(toy: Path, out: Path, **changes: object) -> State:
-    run = open_run(out, Dataset.open(toy), small_config(**changes), resume=False)
-    train(LocalGrid.over(run.setup), run)
-    state = State.load(out)
-    assert state
-    return state
-
-
 def test_anywhere_holds_for_groups_and_not_for_nodes(toy: Path, tmp_path: Path) -> None:
     """A robust rule over groups gives the same model, to the bit, on any nodes. Over nodes it cannot."""
     shared = {"rounds": 2, "clients_per_round": 12, "aggregation": "trimmed-mean", "liars": 0.3}
-    grouped = [trained(toy, tmp_path / f"g{n}", **shared, groups=4, nodes=n).adapter for n in (1, 3, 12)]
+    grouped = [finished(toy, tmp_path / f"g{n}", **shared, groups=4, nodes=n).adapter for n in (1, 3, 12)]
     for other in grouped[1:]:
         assert all(torch.equal(tensor, other[name]) for name, tensor in grouped[0].items())
-    plain = [trained(toy, tmp_path / f"n{n}", **shared, nodes=n).adapter for n in (3, 12)]
+    plain = [finished(toy, tmp_path / f"n{n}", **shared, nodes=n).adapter for n in (3, 12)]
     assert not all(torch.equal(tensor, plain[1][name]) for name, tensor in plain[0].items())
 
 
@@ -273,7 +261,7 @@ def test_a_hybrid_adds_its_sums_by_any_rule(toy: Path, tmp_path: Path) -> None:
     """The rule is the towers'; the equations are those of the sums over all users."""
     shared = {"method": "hybrid", "features": "ids", "held_out": 0, "rounds": 1, "nodes": 4, "clients_per_round": 12}
     for rule in ("sum", "median"):
-        trained(toy, tmp_path / rule, **shared, aggregation=rule)
+        finished(toy, tmp_path / rule, **shared, aggregation=rule)
     totals = [(tmp_path / rule / "statistics/total.safetensors").read_bytes() for rule in ("sum", "median")]
     assert totals[0] == totals[1]
 

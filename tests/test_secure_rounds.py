@@ -28,12 +28,12 @@ from fedrec.federation.run_statistics import load_nodes, load_total
 from fedrec.federation.secure_exchange import GROUP, deal_groups
 from fedrec.federation.secure_node import answer_stage
 from fedrec.federation.setup import TrainingSetup
-from fedrec.federation.training_run import METRICS, open_run, train
+from fedrec.federation.training_run import METRICS
 from fedrec.recsys.closed_form.packing import unpack
 from fedrec.recsys.closed_form.statistics import CROSS, GRAM
 from fedrec.recsys.model.two_tower import TwoTowerModel
 from tests.support.staged_grid import StagedGrid
-from tests.support.toy_world import shard_of, small_config
+from tests.support.toy_world import finished, shard_of, small_config
 from tests.support.unreliable_grid import trained
 
 SECURE: dict[str, Any] = {"secure": True, "secure_clients": 4, "nodes": 4}
@@ -46,14 +46,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "hybrid": HYBRID,
     "FedMF": {"method": "fedmf", "rounds": 2, "baseline_dim": 4},
 }
-
-
-def finished(data: Path, out: Path, **settings: Any) -> State:
-    run = open_run(out, Dataset.open(data), small_config(**settings), resume=False)
-    train(LocalGrid.over(run.setup), run)
-    state = State.load(out)
-    assert state
-    return state
 
 
 # ---- the same to the bit

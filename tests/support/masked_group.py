@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -87,8 +88,8 @@ class MaskedGroup:
         return np.stack([self.numbers[place] for place in places]).sum(axis=0, dtype=np.uint64)
 
 
-def group_of(nodes: int, size: int = 5, **changes: float) -> MaskedGroup:
+def group_of(nodes: int, size: int = 5, **changes: Any) -> MaskedGroup:
     """A group whose nodes have numbers of 64 random bits."""
     rng = np.random.default_rng(7)
     numbers = [rng.integers(0, 2**64, size, dtype=np.uint64) for _ in range(nodes)]
-    return MaskedGroup.of(numbers, replace(CONFIG, **changes))  # type: ignore[arg-type]
+    return MaskedGroup.of(numbers, replace(CONFIG, **changes))

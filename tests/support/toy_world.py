@@ -1,6 +1,7 @@
 """A toy world where the right answer is obvious: 12 users, 24 films; half cook, half fly."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,7 @@ from fedrec.data.readers.film_text import add_text
 from fedrec.data.readers.raw import Frames
 from fedrec.data.readers.rules import Rules
 from fedrec.data.shard import Shard
+from fedrec.federation.checkpoint import State
 from fedrec.federation.config import RunConfig, from_flat
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.run_checks import TrainedOn
@@ -51,6 +53,15 @@ def begun(out: Path, data: Path, config: RunConfig, start: Path | None = None, r
     run = open_run(out, Dataset.open(data), config, resume, start, TrainedOn.of(data))
     train(LocalGrid.over(run.setup), run)
     return Recommender.load(out)
+
+
+def finished(data: Path, out: Path, **settings: Any) -> State:
+    """Train a small run over a prepared folder to its end, and return the state that it leaves."""
+    run = open_run(out, Dataset.open(data), small_config(**settings), resume=False)
+    train(LocalGrid.over(run.setup), run)
+    state = State.load(out)
+    assert state
+    return state
 
 
 def toy_items() -> pl.DataFrame:
