@@ -11,9 +11,9 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.attacks import laboratory, run
 from benchmarks.attacks.attack import Attack, Bar, Case, Column
-from benchmarks.attacks.breaches import BREACHED, BREACHES
+from benchmarks.attacks.breaches import BREACHED, BREACHES, Breach, refusal
 from benchmarks.attacks.crafting import PROMOTIONS
-from benchmarks.attacks.defences import OFF, SMALL_NOISE
+from benchmarks.attacks.defences import OFF, POLICY, SMALL_NOISE
 from benchmarks.attacks.flip import FLIP
 from benchmarks.attacks.free_riders import FREE_RIDERS
 from benchmarks.attacks.history import HISTORY
@@ -208,6 +208,11 @@ def test_a_node_with_a_policy_obeys_nothing_beyond_it(world: World) -> None:
     about = "requests beyond the policy"
     assert measured(BREACHED, world, about)["obeyed"] == len(BREACHES)
     assert measured(BREACHED, world, about, "policy")["obeyed"] == 0
+
+
+@pytest.mark.parametrize("breach", BREACHES, ids=lambda breach: breach.limit)
+def test_a_refusal_names_the_field_that_was_to_be_breached(world: World, breach: Breach) -> None:
+    assert breach.limit in (refusal(world, POLICY, breach) or "obeyed")
 
 
 def test_traps_that_pass_the_policy_are_milder(world: World) -> None:

@@ -1,5 +1,6 @@
 """A malicious server asks for what a node's policy does not allow, once for each field of it."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -19,6 +20,9 @@ from fedrec.recsys.model.lora import Adapter
 
 ENOUGH = NodePolicy.smallest_cohort
 CLOSED: Mapping[str, Scalar] = {"method": "closed-form", "feature_width": 16}
+
+ALLOWED: Mapping[str, Scalar] = {"negatives": NodePolicy.fewest_negatives}
+"""What the other settings of a world may be beyond, so that a node refuses the breach, and nothing before it."""
 
 Ask = Callable[[World, Node], object]
 """A function that sends a node orders."""
@@ -73,18 +77,26 @@ def craft_sharp_traps(world: World, node: Node) -> Adapter:
 
 @dataclass(frozen=True)
 class Breach:
-    """What a server asks beyond one field of the default policy."""
+    """What a server asks beyond one field of a node's policy."""
 
     limit: str  # the field
     ask: Ask = field(default_factory=order_training)
     settings: Mapping[str, Scalar] = field(default_factory=dict)
+    policy: NodePolicy = field(default_factory=NodePolicy)
 
+
+SUMS_OF_FEW = NodePolicy(smallest_open_statistics=1)
+"""The policy of an owner who lets the sums of few users go."""
+
+LONG_ROWS = NodePolicy(largest_row_norm=math.inf)
+"""The policy of an owner who looks at the leverage alone."""
 
 BREACHES = (
     Breach("smallest_cohort", order_training(ENOUGH - 1)),
     Breach("smallest_cohort", order_ranking(ENOUGH - 1)),
     Breach("smallest_cohort", order_sums(ENOUGH - 1), CLOSED),
-    Breach("orders_per_user_and_day", order_sums(times=NodePolicy.orders_per_user_and_day + 1), CLOSED),
+    Breach("smallest_open_statistics", order_sums(), CLOSED),
+    Breach("orders_per_user_and_day", order_sums(times=NodePolicy.orders_per_user_and_day + 1), CLOSED, SUMS_OF_FEW),
     Breach("rankings_per_user_and_day", order_ranking(*[ENOUGH] * (NodePolicy.rankings_per_user_and_day + 1))),
     Breach("memory_days", order_ranking(ENOUGH, ENOUGH + 1)),
     Breach("methods", settings={"method": "fedmf"}),
@@ -96,25 +108,30 @@ BREACHES = (
     Breach("largest_item_rank", settings={"item_rank": 300}),
     Breach("largest_user_rank", settings={"user_rank": 100}),
     Breach("largest_lora_rank", settings={"lora_rank": 32}),
-    Breach("largest_leverage", order_training_from(craft_sharp_traps)),
+    Breach("largest_leverage", order_training_from(craft_sharp_traps), policy=LONG_ROWS),
     Breach("largest_row_norm", order_training_from(craft_long_rows)),
 )
-"""Requests beyond the fields whose default refuses something; an encoder of other weights is not at hand here."""
+"""Requests beyond the fields whose default refuses something, each to a node that refuses nothing else of it.
+
+An encoder of other weights is not at hand here.
+"""
 
 
 def measure(world: World, case: Case) -> Figures:
     """Count the requests that a node obeys."""
-    obeyed = [is_obeyed(world, case.defence, breach) for breach in BREACHES]
-    return {"obeyed": float(sum(obeyed)), "asked": float(len(obeyed))}
+    refusals = [refusal(world, case.defence, breach) for breach in BREACHES]
+    return {"obeyed": float(sum(reason is None for reason in refusals)), "asked": float(len(BREACHES))}
 
 
-def is_obeyed(world: World, defence: Defence, breach: Breach) -> bool:
-    """Tell whether a node does what it is asked; it has answered nothing before."""
+def refusal(world: World, defence: Defence, breach: Breach) -> str | None:
+    """Return why a node refuses what it is asked, or None if it does it; it has answered nothing before."""
     try:
-        breach.ask(world, world.node(world.configure(OFF, breach.settings), defence=defence))
-    except OrderRefused:
-        return False
-    return True
+        breach.ask(
+            world, world.node(world.configure(OFF, {**ALLOWED, **breach.settings}), None, defence, breach.policy)
+        )
+    except OrderRefused as refused:
+        return str(refused)
+    return None
 
 
 def cases(size: Size) -> list[Case]:

@@ -80,14 +80,17 @@ class World:
             self._setups[config] = TrainingSetup(self.dataset, config)
         return self._setups[config]
 
-    def node(self, config: RunConfig, shard: Shard | None = None, defence: Defence = OFF) -> Node:
-        """Build a node of such a run that hosts the dataset's users, or others, under the defence's policy.
+    def node(
+        self, config: RunConfig, shard: Shard | None = None, defence: Defence = OFF, policy: NodePolicy | None = None
+    ) -> Node:
+        """Build a node of such a run that hosts the dataset's users, or others. Its policy, if the defence is one, is
+        the default or another.
 
         Raises `OrderRefused` if the policy refuses the run.
         """
         guard = None
         if defence.policy:
-            guard = NodeGuard(NodePolicy(), OrderBook(Path(tempfile.mkdtemp()) / "orders.db"))
+            guard = NodeGuard(policy or NodePolicy(), OrderBook(Path(tempfile.mkdtemp()) / "orders.db"))
             guard.check_run(config, len(self.dataset.catalogue))
         return Node(shard or self.dataset.shard, self.setup(config), guard=guard)
 

@@ -42,8 +42,9 @@ class NodePolicy:
     orders_per_user_and_day: Annotated[int, Ge(0)] = 256
     """Orders that may name a user on one day, in UTC. 200 rounds with all users in each, and their validations, are
     211."""
-    rankings_per_user_and_day: Annotated[int, Ge(0)] = 64
-    """Orders that may rank a user's held-out items on one day; they count as orders, too."""
+    rankings_per_user_and_day: Annotated[int, Ge(0)] = 128
+    """Orders that may rank a user's held-out items on one day; they count as orders, too. A default run has at most
+    36."""
     memory_days: Annotated[int, Ge(1)] = 7
     """Days for which the node remembers whom it has answered for together. The metrics and the statistics of two groups
     that differ in few users tell about these few, so that within this time they are answered only for the same groups,
