@@ -30,6 +30,11 @@ def check_combination(config: RunConfig) -> None:
             "setting priors: texts give weights between items, to which only features = 'ids' are pulled; "
             "leave priors at 0, or use features = 'ids'"
         )
+    if any(config.closed_form.discounts) and config.closed_form.features != "ids":
+        raise InputError(
+            "setting discounts: only sums over features = 'ids' tell an item's popularity; leave discounts at 0, or "
+            "use features = 'ids'"
+        )
     if config.closed_form.features == "pairs" and len(config.closed_form.decays) > 1:
         raise InputError(
             f"setting decays = {config.closed_form.decays}: a pair is counted with one decay; give one with "

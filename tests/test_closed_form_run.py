@@ -179,7 +179,7 @@ def test_the_sums_of_very_many_nodes_are_not_kept_apart(
 def test_without_validation_the_middle_is_taken(toy: Path, tmp_path: Path, held_out: int) -> None:
     state = finished(toy, tmp_path / "run", **HYBRID, held_out=held_out)
     assert state.chosen
-    assert state.chosen.as_record() == {"ridge": 1.0, "decode": 0.1, "share": 0.6, "prior": 0.0}
+    assert state.chosen.as_record() == {"ridge": 1.0, "decode": 0.1, "share": 0.6, "prior": 0.0, "discount": 0.0}
     assert (state.round, state.best_round) == (3, 3)
     assert WEIGHTS in state.best
     assert list(json.loads((tmp_path / "run" / METRICS).read_text())) == ["test"] * held_out

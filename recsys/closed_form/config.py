@@ -13,6 +13,8 @@ Decay = Annotated[float, Interval(ge=0, lt=1)]
 LARGEST_PENALTY = 1e12
 Penalty = Annotated[float, Interval(gt=0, le=LARGEST_PENALTY)]
 Pull = Annotated[float, Interval(ge=0, le=LARGEST_PENALTY)]
+LARGEST_DISCOUNT = 2.0
+Discount = Annotated[float, Interval(ge=0, le=LARGEST_DISCOUNT)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 
 
@@ -52,6 +54,9 @@ class ClosedFormConfig:
     priors: Annotated[tuple[Pull, ...], MinLen(1)] = (0.0,)
     """Strengths of the pull towards the weights that the items' texts give, in events of one item, to choose from in
     the same way. 0: none. For features = ids alone."""
+    discounts: Annotated[tuple[Discount, ...], MinLen(1)] = (0.0,)
+    """Exponents of an item's popularity by which its scores are divided, to choose from in the same way. 0: none. For
+    features = ids alone."""
     decodes: Annotated[tuple[Penalty, ...], MinLen(1)] = (0.01, 0.1, 1.0)
     """Ridge penalties of the decoding from features to items, in items, to choose from in the same way; ids need
     none."""

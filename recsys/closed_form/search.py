@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
-from fedrec.recsys.closed_form.config import LARGEST_PENALTY, ClosedFormConfig
+from fedrec.recsys.closed_form.config import LARGEST_DISCOUNT, LARGEST_PENALTY, ClosedFormConfig
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Hyperparameters:
     decode: float  # μ; of effect with features `text` alone
     share: float  # of the closed form in a blend; 1 without towers
     prior: float = 0.0  # κ; earlier runs had none
+    discount: float = 0.0  # δ; earlier runs had none
 
     def as_record(self) -> dict[str, float]:
         """Return the choices as data, for the log and the card."""
@@ -54,8 +55,8 @@ class SearchSpace:
         decodes = config.decodes if config.features == "text" else (config.decodes[len(config.decodes) // 2],)
         ridges = config.pair_priors if config.features == "pairs" else config.ridges
         shares = config.blend_shares if blended else (1.0,)
-        values = {"ridge": ridges, "prior": config.priors, "decode": decodes, "share": shares}
-        return cls(values, config.refinements)
+        penalties = {"ridge": ridges, "prior": config.priors, "discount": config.discounts, "decode": decodes}
+        return cls(penalties | {"share": shares}, config.refinements)
 
     @property
     def middle(self) -> Hyperparameters:
@@ -104,6 +105,12 @@ def _next_penalty(before: float, last: float) -> float | None:
     return _rounded(value) if 0 < value <= LARGEST_PENALTY else None
 
 
+def _next_discount(before: float, last: float) -> float | None:
+    """Go on from two exponents by their difference; None beyond the bounds."""
+    value = _rounded(2 * last - before)
+    return value if 0 <= value <= LARGEST_DISCOUNT else None
+
+
 def _next_share(before: float, last: float) -> float | None:
     """Go on from two shares by the same factor of their odds; None at 0 and 1, from where there is no further step."""
     if not 0 < last < 1 or not 0 < before < 1:
@@ -117,5 +124,11 @@ def _rounded(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-STEPS = {"ridge": _next_penalty, "prior": _next_penalty, "decode": _next_penalty, "share": _next_share}
+STEPS = {
+    "ridge": _next_penalty,
+    "prior": _next_penalty,
+    "discount": _next_discount,
+    "decode": _next_penalty,
+    "share": _next_share,
+}
 """The step beyond the end of a list: a function of the last two values."""

@@ -56,6 +56,14 @@ class RidgePath:
         return self.vectors @ (projected / (self.eigenvalues + penalty).unsqueeze(1))
 
 
+def item_popularity(gram: Tensor, items: int) -> Tensor:
+    """Compute how often each item is an event of a context, by its squared weights: (N,), at least 1.
+
+    `gram` is that of one-hot features, of which the first N = `items` belong to the first decay.
+    """
+    return gram.diagonal()[:items].clamp(min=1)
+
+
 def target_gram(targets: Tensor, rows: Tensor) -> Tensor:
     """Compute ΨᵀΨ for some rows (n,) of the target vectors Ψ (N, M') of a catalogue, in blocks: (M', M') float64."""
     gram = torch.zeros(targets.shape[1], targets.shape[1], dtype=torch.float64)

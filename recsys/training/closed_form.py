@@ -32,7 +32,7 @@ from fedrec.recsys.closed_form.norm_bounds import Bounds, NormBounds
 from fedrec.recsys.closed_form.packing import SCALE, pack, packed_shapes, place_items, unpack
 from fedrec.recsys.closed_form.pairs import PAIRS, PairGate, PairSums, PairWeights, pair_bounds
 from fedrec.recsys.closed_form.search import Hyperparameters
-from fedrec.recsys.closed_form.solve import RidgePath, decoding, target_gram
+from fedrec.recsys.closed_form.solve import RidgePath, decoding, item_popularity, target_gram
 from fedrec.recsys.closed_form.statistics import GRAM, Accumulator, FeatureSums, ItemSums, Statistics, sum_statistics
 from fedrec.recsys.closed_form.text_prior import text_weights
 from fedrec.recsys.hardware import workers
@@ -188,7 +188,9 @@ class ClosedFormMethod:
         # the largest eigenvalue of the noise in `gram` (Wigner)
         floor = 2 * deviation * SCALE * self.context_width**0.5
         scale = 1.0 if self.features is None else self.width / 2
-        return Solver(RidgePath.of(unpack(total), self.text_weights), gram, scale, floor)
+        sums = unpack(total)
+        popularity = item_popularity(sums[GRAM], self.width) if self.features is None else None
+        return Solver(RidgePath.of(sums, self.text_weights), gram, scale, floor, popularity)
 
     def cut(self, solution: Adapter, total: Statistics, chosen: Hyperparameters) -> CutSolution:
         """Cut a solution of sums, as they travel, to the rank that is served.
@@ -239,12 +241,16 @@ class Solver:
     target_gram: Tensor | None  # (M', M'); None for one-hot targets, which need no decoding
     scale: float  # the mean of |φ|² over items: the unit of the penalties, so that they mean the same at any width
     floor: float = 0.0  # the least penalty: below it, noise in the sums would be taken for signal
+    popularity: Tensor | None = None  # (N,) of the items; None for features of texts, whose sums do not tell it
 
     def solve(self, chosen: Hyperparameters) -> Adapter:
         """Solve for one choice: `closed.weights` and `closed.share`, float32."""
         weights = self.path.weights(max(chosen.ridge * self.scale, self.floor), chosen.prior * self.scale)
         if self.target_gram is not None:
             weights = weights @ decoding(self.target_gram, chosen.decode * self.scale)
+        if chosen.discount:
+            assert self.popularity is not None, "sums over texts do not tell the popularity of an item"
+            weights = weights / self.popularity**chosen.discount
         return {WEIGHTS: weights.float(), SHARE: torch.tensor([chosen.share])}
 
 
