@@ -297,12 +297,13 @@ def test_a_warm_start_from_another_benchmark(
 
 def test_models_are_compared_user_by_user(made: tuple[Path, dict[str, Any]]) -> None:
     out, results = made
-    pairs = {(one["b"], one["metric"]): one for one in results["comparisons"]}
-    others = ["central", "alone", "personal", *CLOSED_FORMS, *FEDERATED_BASELINES, *BASELINES]
-    assert pairs.keys() == {(model, metric) for model in others for metric in ("ndcg@10", "recall@10")}
+    pairs = {(one["a"], one["b"], one["metric"]): one for one in results["comparisons"]}
+    others = {"central", "alone", "personal", *CLOSED_FORMS, *FEDERATED_BASELINES, *BASELINES} - {"hybrid"}
+    named = {("federated", other) for other in others} | {("hybrid", other) for other in {"federated", *others}}
+    assert pairs.keys() == {(*pair, metric) for pair in named for metric in ("ndcg@10", "recall@10")}
     ours = np.mean([np.load(out / f"federated-{seed}" / "ranks.npy") < 10 for seed in (0, 1)], axis=0)
     theirs = np.load(out / "baseline-random" / "ranks.npy") < 10
-    entry = pairs["random", "recall@10"]
+    entry = pairs["federated", "random", "recall@10"]
     assert entry["difference"] == pytest.approx(ours.mean() - theirs.mean(), abs=1e-6)
     assert entry["interval"][0] <= entry["difference"] <= entry["interval"][1]
 
@@ -310,7 +311,8 @@ def test_models_are_compared_user_by_user(made: tuple[Path, dict[str, Any]]) -> 
 def test_personalisation_is_compared_with_the_run_that_it_starts_from(made: tuple[Path, dict[str, Any]]) -> None:
     out, results = made
     ours, theirs = (np.load(out / part / "ranks.npy") < 10 for part in ("federated-0", "personal-0"))
-    (entry,) = [one for one in results["comparisons"] if (one["b"], one["metric"]) == ("personal", "recall@10")]
+    named = ("federated", "personal", "recall@10")
+    (entry,) = [one for one in results["comparisons"] if (one["a"], one["b"], one["metric"]) == named]
     assert entry["difference"] == pytest.approx(ours.mean() - theirs.mean(), abs=1e-6)
 
 

@@ -51,10 +51,12 @@ def render_page(results: Results) -> str:
     return environment.get_template(TEMPLATE).render(results=results)
 
 
-def comparisons_by_model(result: BenchmarkResult) -> dict[str, dict[str, Comparison]]:
-    """Group the comparisons: the other model → metric → comparison."""
-    models = dict.fromkeys(one.b for one in result.comparisons)
-    return {model: {one.metric: one for one in result.comparisons if one.b == model} for model in models}
+def comparisons_by_model(result: BenchmarkResult) -> dict[str, dict[str, dict[str, Comparison]]]:
+    """Group the comparisons: our model → the other model → metric → comparison."""
+    grouped: dict[str, dict[str, dict[str, Comparison]]] = {}
+    for one in result.comparisons:
+        grouped.setdefault(one.a, {}).setdefault(one.b, {})[one.metric] = one
+    return grouped
 
 
 def best_in_group(group: UserGroup) -> float | None:

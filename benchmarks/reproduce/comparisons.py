@@ -19,6 +19,9 @@ from fedrec.recsys.evaluation.significance import compare
 METRIC = "ndcg@10"
 COMPARED = (METRIC, "recall@10")
 
+HEADLINES = ("hybrid", OURS)
+"""Our models, of which each is compared with every other model."""
+
 FROM_FIRST_SEED = ("personal",)
 """Models that start from the first seed's federated run, and are compared with that run alone."""
 
@@ -36,17 +39,18 @@ def load_all_ranks(records: Records, out: Path) -> Ranks:
 
 
 def compare_models(ranks: Ranks) -> tuple[Comparison, ...]:
-    """Compare ours with each other model: paired over users, on each user's mean over the seeds."""
-    others = [model for model in ranks if model != OURS] if OURS in ranks else []
-    return tuple(_compare_with(ranks, other, metric) for other in others for metric in COMPARED)
+    """Compare each of ours with each other model: paired over users, on each user's mean over the seeds."""
+    present = [model for model in HEADLINES if model in ranks]
+    pairs = [(ours, other) for ours in present for other in ranks if other not in present[: present.index(ours) + 1]]
+    return tuple(_compare(ranks, ours, other, metric) for ours, other in pairs for metric in COMPARED)
 
 
-def _compare_with(ranks: Ranks, other: str, metric: str) -> Comparison:
-    pair = (ranks[OURS][: 1 if other in FROM_FIRST_SEED else None], ranks[other])
+def _compare(ranks: Ranks, model: str, other: str, metric: str) -> Comparison:
+    pair = (ranks[model][: 1 if other in FROM_FIRST_SEED else None], ranks[other])
     ours, theirs = (np.mean([per_user(seed, metric) for seed in seeds], axis=0) for seeds in pair)
     bootstrap = compare(ours, theirs, np.random.default_rng(0))
     return Comparison(
-        a=OURS,
+        a=model,
         b=other,
         metric=metric,
         difference=round_figure(bootstrap.difference),
