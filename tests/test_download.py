@@ -279,7 +279,7 @@ def test_a_redirection_is_followed(host: Host, tmp_path: Path) -> None:
 
 def test_more_than_any_dataset_has_is_not_fetched(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither where the server says how much it is nor where it goes on without end."""
-    monkeypatch.setattr(downloads, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(downloads, "MOST_UNPACKED", 100_000)
     for host.says_length in (True, False):
         with pytest.raises(InputError, match=r"could not be fetched \(it has more than the 100,000 bytes of any"):
             fetch(host.source(), tmp_path)

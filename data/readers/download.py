@@ -9,7 +9,7 @@ import httpx
 
 from fedrec.data.errors import InputError
 from fedrec.data.progress import Progress
-from fedrec.data.readers.raw import MOST_BYTES
+from fedrec.data.readers.raw import MOST_UNPACKED
 from fedrec.data.readers.sources import Source
 from fedrec.data.storage.locks import lock_beside, locked
 from fedrec.data.storage.reading import regular
@@ -93,5 +93,5 @@ def _fetch(url: str, part: Path, progress: Progress) -> None:
 
 
 def _check_size(size: int) -> None:
-    if size > MOST_BYTES:
-        raise OSError(f"it has more than the {MOST_BYTES:,} bytes of any dataset here")
+    if size > MOST_UNPACKED:
+        raise OSError(f"it has more than the {MOST_UNPACKED:,} bytes of any dataset here")

@@ -21,6 +21,15 @@ def join_names(names: list[str], most: int = 30) -> str:
     return ", ".join(shown) + f" and {len(names) - most:,} more" * (len(names) > most)
 
 
+@dataclass(frozen=True)
+class BadRows:
+    """The number of bad rows among all rows of a file, and the place and the fault of the first one."""
+
+    count: int
+    total: int
+    first: str = ""
+
+
 @dataclass
 class ReadingReport:
     """Counts for the manifest, and lines for the terminal of the data's owner; only the lines hold examples."""
@@ -39,6 +48,15 @@ class ReadingReport:
         self._lines.append(line)
         if not requested:
             self._objections.append(line)
+
+    def add_bad_rows(self, step: str, bad: "BadRows", allowed: float) -> None:
+        """Add the bad rows of a file. Raises `InputError` if their share is larger than the allowed one."""
+        if bad.count > allowed * bad.total:
+            limit = f", and `bad_rows` allows a share of {allowed:g}" * (allowed > 0)
+            raise InputError(
+                f"{bad.first}; mend or remove the row ({bad.count:,} of {bad.total:,} rows are bad{limit})"
+            )
+        self.add_step(step, bad.count, f"bad rows, left out: {bad.count:,} of {bad.total:,}; the first is {bad.first}")
 
     def add_remark(self, line: str) -> None:
         """Add a line that counts nothing."""

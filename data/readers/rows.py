@@ -10,7 +10,7 @@ from fedrec.data.ids import id_fault, id_faults
 from fedrec.data.readers.columns import as_text
 from fedrec.data.readers.formats import Rows, TableFile
 from fedrec.data.readers.lines import line_label
-from fedrec.data.readers.reading_report import ReadingReport, join_names, shorten
+from fedrec.data.readers.reading_report import BadRows, ReadingReport, join_names, shorten
 from fedrec.data.readers.times import can_be_times, has_zone, parse_times
 
 OPTIONS = {
@@ -91,10 +91,7 @@ def drop_bad_rows(
         bad |= table["timestamp"].is_null()
     count, total = rows.broken + int(bad.sum()), rows.broken + len(table)
     first = _first_fault(file, rows, columns, bad) if count else ""
-    if count > file.text_format.bad_rows * total:
-        allowed = f", and `bad_rows` allows a share of {file.text_format.bad_rows:g}" * (file.text_format.bad_rows > 0)
-        raise InputError(f"{first}; mend or remove the row ({count:,} of {total:,} rows are bad{allowed})")
-    report.add_step(step, count, f"bad rows, left out: {count:,} of {total:,}; the first is {first}")
+    report.add_bad_rows(step, BadRows(count, total, first), file.text_format.bad_rows)
     return table.filter(~bad) if bad.any() else table
 
 
