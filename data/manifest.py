@@ -10,7 +10,7 @@ from typing import Any
 from fedrec.data.catalogue import FILE as CATALOGUE
 from fedrec.data.errors import InputError
 from fedrec.data.fingerprint import FILE as KEY
-from fedrec.data.shard import FILES, Shard
+from fedrec.data.shard import FILES, HELD, Shard
 from fedrec.data.split import Split
 from fedrec.data.storage.contents import Contents
 from fedrec.data.storage.reading import read_json, require
@@ -31,7 +31,7 @@ PREPARED = Contents(
     "prepared dataset",
     MANIFEST,
     (
-        *(MANIFEST, CATALOGUE, "embeddings-*.safetensors", *FILES, USER_IDS, KEY, NODE_POLICY),
+        *(MANIFEST, CATALOGUE, "embeddings-*.safetensors", *FILES, HELD, USER_IDS, KEY, NODE_POLICY),
         *(f"{CLIENT_STATE}/part-*-of-*.pt", f"{CLIENT_STATE}/orders.db*"),
         *(f"{NODE_KEYS}/part-*-of-*.json", f"{NODE_KEYS}/{KNOWN_NODES}"),
     ),

@@ -107,18 +107,19 @@ def prepare_node(
     """Prepare a node's folder from its own table, by the rules of the public folder; returns the node's manifest.
 
     The users' salts are random, and are kept if the folder is prepared again with later events. Raises `InputError`
-    if the table has no usable history, or if the public folder's split is not leave-one-out.
+    if the table has no usable history, or if the public folder's split is by cold items.
     """
     dataset, report = Dataset.open(public), ReadingReport(warn, strict)
-    split, rules = _leave_one_out(dataset), Rules.from_manifest(dataset.manifest)
+    split, rules = _split_by_own_events(dataset), Rules.from_manifest(dataset.manifest)
     check_place(out, NODE_FOLDER.check)
     # events → histories
     events = read_tables(tables, rules, report).interactions
     events = _with_known_items(events, dataset.catalogue, tables.interactions, report)
     rows = catalogue_rows(events["item_id"], dataset.catalogue.frame["item_id"])
-    histories = build_histories(events, rows, split.repeats)
+    histories = build_histories(events, rows, split.repeats, times=split.time_cuts is not None)
     report_repeats(events, histories, report)
-    selected = select_users(histories, histories, rules, report)
+    cut = split.cut_histories(histories, dataset.catalogue.frame)
+    selected = select_users(histories, cut, rules, report)
     report.finish()
     if not selected.any():
         raise InputError(
@@ -126,7 +127,7 @@ def prepare_node(
             "there is nothing to train on"
         )
     # histories → folder
-    ids, shard = build_shard(histories, selected, salt_source("random", out, warn))
+    ids, shard = build_shard(cut, selected, salt_source("random", out, warn))
     with replaced_folder(out, NODE_FOLDER.check) as folder:
         write_node_folder(dataset, folder, shard, ids, report.counts, before=out)
         copy_node_files(out, folder)
@@ -145,10 +146,11 @@ def _with_known_items(events: pl.DataFrame, catalogue: Catalogue, path: Path, re
     return events.filter(known)
 
 
-def _leave_one_out(public: Dataset) -> Split:
+def _split_by_own_events(public: Dataset) -> Split:
     """Return the split of a federation's data. Raises `InputError` if a node cannot cut its own table by it."""
     if public.split.cold_share:
         raise InputError(
-            f"a node's own table is split leave-one-out; the catalogue's data are split by {public.split.description}"
+            f"a node's own table is split by its users' events alone; the catalogue's data are split by "
+            f"{public.split.description}"
         )
     return public.split
