@@ -19,7 +19,7 @@ from fedrec.data.readers.raw import Frames, Root, open_root
 from fedrec.data.readers.reading_report import ReadingReport, shorten
 from fedrec.data.readers.recbole import holds_atomic
 from fedrec.data.readers.rules import DEFAULT_RULES, Rules
-from fedrec.data.readers.sources import Source
+from fedrec.data.readers.source import Size, Source
 from fedrec.data.readers.tables import Tables, read_tables
 from fedrec.data.shard import Shard
 from fedrec.data.split import LEAVE_ONE_OUT, Split
@@ -52,10 +52,14 @@ def prepare(source: Source, out: Path, given: Path | None, progress: Progress, w
     """
     check_place(out, PREPARED.check)
     if source.by_hand and not given:
-        raise InputError(f"{source.name} cannot be fetched: {source.by_hand}; pass your zip or folder with `source`")
+        raise InputError(
+            f"{source.name} cannot be fetched: {source.by_hand} ({source.publisher.citation}); pass your zip or folder "
+            "with `source`"
+        )
     path = given or (download(source, RAW, progress) if source.url else Path())
     md5 = compute_md5(path) if path.is_file() else None
-    root = open_root(path, warn)
+    report = ReadingReport(warn, source.rules.strict)
+    root = open_root(path, warn, report)
     published = source.name
     if given and source.md5 and md5 and md5 != source.md5:
         published = published if holds_atomic(root, source.name) else None
@@ -63,16 +67,19 @@ def prepare(source: Source, out: Path, given: Path | None, progress: Progress, w
     frames = source.read(root)
     if source.texts:
         frames = _rebuild_text(frames, source.texts)
-    return write_dataset(
+    manifest = write_dataset(
         frames,
         out,
         name=source.name + source.split.suffix,
-        origin=Origin(given.name if given else source.url or "generated", md5, source.citation, published),
+        origin=Origin(given.name if given else source.url or "generated", md5, source.publisher.citation, published),
         split=source.split,
         texts=source.texts,
         rules=source.rules,
-        report=ReadingReport(warn, source.rules.strict),
+        report=report,
     )
+    if warning := source.check_size(Size(manifest.users, manifest.items, manifest.interactions)):
+        warn(warning)
+    return manifest
 
 
 def _rebuild_text(frames: Frames, columns: tuple[str, ...]) -> Frames:

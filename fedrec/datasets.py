@@ -18,7 +18,8 @@ from fedrec.data.prepare import prepare, prepare_tables
 from fedrec.data.readers.download import compute_md5
 from fedrec.data.readers.lines import TextFormat
 from fedrec.data.readers.rules import Rules
-from fedrec.data.readers.sources import SOURCES, Source, source_named
+from fedrec.data.readers.source import Source
+from fedrec.data.readers.sources import SOURCES, source_named
 from fedrec.data.readers.tables import Tables
 from fedrec.data.split import LEAVE_ONE_OUT, RULES, Split, named_split
 from fedrec.data.storage.names import plain_name
@@ -59,10 +60,10 @@ def load_dataset(
     """
     if not rebuild and _is_path(name):
         return Dataset.open(Path(name))
-    rules = Rules(popularity=popularity, strict=strict)
     wanted = source_named(str(name))
+    rules = replace(wanted.rules, popularity=popularity, strict=strict)
     wanted = replace(wanted, split=_split(split, cold_share, wanted.split), texts=tuple(text), rules=rules)
-    folder = Path(out or PREPARED / f"{name}{wanted.split.suffix}")
+    folder = Path(out or PREPARED / f"{wanted.folder_name}{wanted.split.suffix}")
     copy = Path(source) if source else None
     if not rebuild and (dataset := _prepared_before(folder, wanted, copy)):
         console.status(f"{folder} was prepared before, with these settings")

@@ -21,7 +21,8 @@ from fedrec.data.manifest import read_manifest
 from fedrec.data.prepare import RAW, prepare
 from fedrec.data.readers import download as downloads
 from fedrec.data.readers.download import compute_md5, download
-from fedrec.data.readers.sources import Source, source_named
+from fedrec.data.readers.source import Source
+from fedrec.data.readers.sources import source_named
 
 
 def _zip_of(size: int) -> bytes:

@@ -26,7 +26,8 @@ from fedrec.data.prepare import Origin, prepare, prepare_tables, write_dataset
 from fedrec.data.randomness import salt_of
 from fedrec.data.readers.raw import Frames, open_root
 from fedrec.data.readers.rules import Rules
-from fedrec.data.readers.sources import Source, source_named
+from fedrec.data.readers.source import Source
+from fedrec.data.readers.sources import source_named
 from fedrec.data.readers.tables import Tables
 from fedrec.data.shard import Shard
 from fedrec.data.split import Split

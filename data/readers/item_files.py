@@ -47,7 +47,9 @@ class ItemFields:
         return [text for text in texts if text not in self.blanks and not (self.code and self.code in text)]
 
 
-def read_items(file: File, form: RecordFormat, fields: ItemFields, needed: Set[str], report: ReadingReport) -> pl.DataFrame:
+def read_items(
+    file: File, form: RecordFormat, fields: ItemFields, needed: Set[str], report: ReadingReport
+) -> pl.DataFrame:
     """Read the items that are needed and have a text, in file order; an item may occur twice.
 
     Raises `InputError` if the file cannot be read, or if too many lines are broken.

@@ -17,7 +17,7 @@ from fedrec.data.errors import InputError
 from fedrec.data.readers.lines import Record, parse_csv_records, unreadable_error
 from fedrec.data.readers.raw import File
 from fedrec.data.readers.reading_report import shorten
-from fedrec.data.readers.streams import LineBatch, read_line_batches
+from fedrec.data.readers.streams import read_line_batches
 
 PARQUET = ".parquet"
 

@@ -19,8 +19,6 @@ Histories = dict[str, list[str]]
 """Each user's events, oldest first. Users and items are the files' own numbers."""
 
 
-
-
 def read_unisrec(root: Root, name: str, department: str) -> Frames:
     """Read the histories and the items. `department` is the first of all categories: a title ends before it."""
     test = find_file(root, f"{name}.test.inter")

@@ -33,26 +33,24 @@ Popularity = Annotated[
 
 @app.command("list")
 def data_list(as_json: Json = False) -> None:
-    """List the datasets that can be prepared by name."""
-
-    from fedrec import console
-    from fedrec.data.readers.sources import SOURCES
+    """List the datasets that can be prepared by name: size, terms, citation, and where they come from."""
+    from fedrec.commands.dataset_list import as_records, show_datasets
 
     if as_json:
-        print(json.dumps([{"name": s.name, "about": s.about, "url": s.url, "md5": s.md5} for s in SOURCES.values()]))
-        return
-    table = console.table("name", "what", "from")
-    for source in SOURCES.values():
-        table.add_row(
-            source.name, source.about, source.url or ("your copy, by --source" if source.by_hand else "this package")
-        )
-    console.show(table)
+        print(json.dumps(as_records()))
+    else:
+        show_datasets()
 
 
 @app.command("prepare")
 def data_prepare(
     name: Annotated[str, typer.Argument(help="One of `fedrec data list`.")],
-    source: Annotated[Path | None, typer.Option(help="Your zip or folder of it; without it, it is downloaded.")] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            help="Your copy: a zip, a folder, or one file of it, .gz or parquet too; without it, it is downloaded."
+        ),
+    ] = None,
     text: Annotated[
         str,
         typer.Option(
