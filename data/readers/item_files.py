@@ -32,10 +32,11 @@ class ItemFields:
     def describe(self, record: Mapping[str, Any]) -> dict[str, str | None]:
         """Describe an item: its id, title and text, then its columns; None for what it lacks."""
         texts = {key: self._texts(record.get(key)) for key in (*self.titles, *self.texts)}
-        title = next((", ".join(texts[key]) for key in self.titles if texts[key]), None)
-        parts = [title, *(", ".join(texts[key]) for key in self.texts)]
+        titled = next((key for key in self.titles if texts[key]), None)
+        parts = [", ".join(texts[key]) for key in dict.fromkeys([titled, *self.texts]) if key]
         columns = {name: "|".join(self._texts(record.get(key))) or None for name, key in self.columns.items()}
         text = ". ".join(part for part in parts if part)
+        title = parts[0] if titled else None
         return {"item_id": str(record[self.id]), "title": title, "text": text or None} | columns
 
     def count_code(self, record: Mapping[str, Any]) -> int:

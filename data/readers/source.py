@@ -54,11 +54,6 @@ class Source:
         """The name as a folder's."""
         return self.name.replace(":", "-")
 
-    @property
-    def origin(self) -> str:
-        """Where the files come from, in words."""
-        return self.url or self.by_hand or "this package"
-
     def check_size(self, found: Size) -> str | None:
         """Return a warning if a benchmark has another size than papers report."""
         if not self.benchmark or self.size is None or found == self.size:
