@@ -203,8 +203,8 @@ _MIND = Publisher(
     "Microsoft Research License: non-commercial research",
     "https://msnews.github.io",
 )
-_MIND_FILES = "accept the terms of https://msnews.github.io and unpack the zips of training and development into one folder"
-    "accept the terms of https://msnews.github.io and take the zips of training and development, as one folder"
+_MIND_FILES = (
+    "accept the terms of https://msnews.github.io and unpack the zips of training and development into one folder"
 )
 
 OTHERS = (
