@@ -28,6 +28,27 @@ class Histories:
     times: np.ndarray | None = None  # (t,) if the split needs them
     held: np.ndarray | None = None  # (U, 2) as `Shard.held`, once a split has cut them
 
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """The numbers of users, of items that occur, and of events; empty held-out places do not count."""
+        items = self.items[self.items >= 0] if self.items.dtype.kind == "i" else self.items
+        return len(self.lengths), int(np.count_nonzero(np.bincount(items))), len(items)
+
+    def user_of_each(self) -> np.ndarray:
+        """Return the place of each event's user: (t,)."""
+        return np.repeat(np.arange(len(self.lengths)), self.lengths)
+
+    def keep(self, kept: np.ndarray) -> "Histories":
+        """Return the histories of some events (t,) of bool, without the users who have none of them."""
+        lengths = np.bincount(self.user_of_each()[kept], minlength=len(self.lengths))
+        times = None if self.times is None else self.times[kept]
+        there = lengths > 0
+        return Histories(self.users.filter(pl.Series(there)), lengths[there], self.items[kept], times=times)
+
+    def keep_users(self, kept: np.ndarray) -> "Histories":
+        """Return the histories of some users (U,) of bool."""
+        return self if kept.all() else self.keep(np.repeat(kept, self.lengths))
+
 
 @dataclass(frozen=True, eq=False)
 class Events:

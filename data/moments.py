@@ -8,6 +8,7 @@ Moment = str | float
 """An ISO date, in UTC if it names no zone, or a number as in the table of events."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 UNITS = ((10**8, 1), (10**11, 10**3), (10**14, 10**6), (10**17, 10**9))
 """The latest time of a table from which its numbers are seconds, or parts of one: these many a second, since 1970."""
 
@@ -23,25 +24,31 @@ def as_number(moment: Moment, latest: float, parameter: str) -> float:
     Raises `InputError`, which names `parameter`, if it is neither a number nor an ISO date, or if the table's times
     are no dates.
     """
-    if not isinstance(moment, str):
-        return moment
+    unit, number = units_per_second(latest), _parse_number(moment)
+    if number is not None:
+        if unit and 0 < number < UNITS[0][0]:
+            raise InputError(f"`{parameter}` = {moment}: the times of these events are dates; give one, as 2024-12-31")
+        return number
     try:
-        return float(moment) if "." in moment or "e" in moment.lower() else int(moment)
-    except ValueError:
-        pass
-    try:
-        date = datetime.fromisoformat(moment)
+        date = datetime.fromisoformat(str(moment))
     except ValueError as error:
         raise InputError(f"`{parameter}` = {moment!r} is no number and no ISO date; give one, as 2024-12-31") from error
-    if (unit := units_per_second(latest)) is None:
+    if unit is None:
         raise InputError(
-            f"`{parameter}` = {moment!r}: the times of these events are no dates, the latest is {latest:,}; give a number"
+            f"`{parameter}` = {moment!r}: these events have numbers for times, the latest is {latest:,}; give a number"
         )
     parts, rest = divmod(((date if date.tzinfo else date.replace(tzinfo=UTC)) - EPOCH) // MICROSECOND * unit, 10**6)
     return parts + rest / 10**6 if rest else parts
 
 
-MICROSECOND = timedelta(microseconds=1)
+def _parse_number(moment: Moment) -> float | None:
+    """Return a moment that is a number, without loss of a digit if it is a whole one; None for any other text."""
+    for parse in (int, float):
+        try:
+            return parse(moment) if isinstance(moment, str) else moment
+        except ValueError:
+            continue
+    return None
 
 
 def as_moment(number: float, latest: float) -> Moment:

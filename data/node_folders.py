@@ -20,7 +20,7 @@ from fedrec.data.histories import build_histories, build_shard, catalogue_rows
 from fedrec.data.manifest import PREPARED, copy_node_files, read_manifest, shard_counts, write_manifest
 from fedrec.data.partition import UserPartition
 from fedrec.data.popularity import COUNTED, NONE, POPULARITY
-from fedrec.data.readers.filter import report_repeats, select_users
+from fedrec.data.readers.filter import drop_long_users, filter_events, report_repeats, select_users
 from fedrec.data.readers.reading_report import ReadingReport, shorten
 from fedrec.data.readers.rules import Rules
 from fedrec.data.readers.tables import Tables, read_tables
@@ -37,7 +37,8 @@ NODE_FOLDER = replace(PREPARED, kind="node's folder", mark=USER_IDS)
 
 USER_COUNTS = (
     *("users", "interactions", "training_only_users", "events_read", "bad_rows", "other_events_dropped"),
-    *("repeats_dropped", "short_users_dropped", "long_users_dropped", "split_dropped"),
+    *("rating_dropped", "dates_dropped", "repeats_dropped", "short_users_dropped", "long_users_dropped"),
+    *("core_dropped", "split_dropped", "ranked_users", "steps"),
 )
 """The counts over all users in a dataset's manifest, which its federation's folders do not repeat."""
 
@@ -111,13 +112,15 @@ def prepare_node(
     """
     dataset, report = Dataset.open(public), ReadingReport(warn, strict)
     split, rules = _split_by_own_events(dataset), Rules.from_manifest(dataset.manifest)
+    rules = replace(rules, min_events=max(rules.min_events, rules.user_core))  # a core of items takes all nodes' events
     check_place(out, NODE_FOLDER.check)
     # events → histories
-    events = read_tables(tables, rules, report).interactions
+    events = filter_events(read_tables(tables, rules, report).interactions, rules, report)
     events = _with_known_items(events, dataset.catalogue, tables.interactions, report)
     rows = catalogue_rows(events["item_id"], dataset.catalogue.frame["item_id"])
     histories = build_histories(events, rows, split.repeats, times=split.time_cuts is not None)
     report_repeats(events, histories, report)
+    histories = drop_long_users(histories, rules, report)
     cut = split.cut_histories(histories, dataset.catalogue.frame)
     selected = select_users(histories, cut, rules, report)
     report.finish()

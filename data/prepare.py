@@ -14,7 +14,14 @@ from fedrec.data.manifest import PREPARED, Manifest, copy_node_files, shard_coun
 from fedrec.data.popularity import COUNTED, count_users_per_item, popularity_source
 from fedrec.data.progress import Progress
 from fedrec.data.readers.download import compute_md5, download
-from fedrec.data.readers.filter import report_repeats, report_undescribed, select_users
+from fedrec.data.readers.filter import (
+    drop_long_users,
+    filter_events,
+    keep_core,
+    report_repeats,
+    report_undescribed,
+    select_users,
+)
 from fedrec.data.readers.raw import Frames, Root, open_root
 from fedrec.data.readers.reading_report import ReadingReport, shorten
 from fedrec.data.readers.recbole import holds_atomic
@@ -136,10 +143,12 @@ def write_dataset(
     """
     report = report or ReadingReport(strict=rules.strict)
     # histories
-    items = split.mark_cold_items(_add_undescribed(frames, report))
-    catalogue = Catalogue(items)
+    frames = frames._replace(interactions=filter_events(frames.interactions, rules, report))
+    asked, split = split, split.at_moments_of(frames.interactions["timestamp"])
+    frames = frames._replace(items=split.mark_cold_items(_add_undescribed(frames, report)))
     salt = salt_source("by-id" if origin.published else rules.salts, out, report.add_remark)
-    ids, shard = _build_histories(frames._replace(items=items), split, rules, report, salt)
+    ids, shard, items = _build_histories(frames, split, rules, report, salt)
+    catalogue = Catalogue(items)
     report.finish()
     _check_ranked(name, shard, split, rules)
     # the catalogue
@@ -150,7 +159,8 @@ def write_dataset(
     manifest = Manifest(
         name=name,
         **shard_counts(shard),
-        **_NOTHING_READ | {"events_read": len(frames.interactions)} | report.counts,
+        **_NOTHING_READ | {"events_read": report.states[0]["events"]} | report.counts,
+        steps=report.states,
         items=len(catalogue),
         popularity=popularity,
         cold_items=int(items["cold"].sum()) if split.cold_share else 0,
@@ -158,6 +168,7 @@ def write_dataset(
         rules=rules.as_record(),
         split=split.description,
         split_rule=split.as_record(),
+        split_asked=asked.as_record(),
         catalogue_fingerprint=catalogue.fingerprint,
         source=origin.source,
         source_md5=origin.md5,
@@ -175,32 +186,45 @@ def write_dataset(
 
 
 _NOTHING_READ = dict.fromkeys(
-    ("bad_rows", "other_events_dropped", "items_without_text", "bad_item_rows", "item_columns_dropped"), 0
+    (
+        *("bad_rows", "other_events_dropped", "rating_dropped", "dates_dropped"),
+        *("items_without_text", "bad_item_rows", "item_columns_dropped"),
+    ),
+    0,
 )
-"""Counts of reading tables, which published datasets do not need."""
+"""Counts of steps that not every dataset needs."""
 
 
 def _build_histories(
     frames: Frames, split: Split, rules: Rules, report: ReadingReport, salt: Callable[[str], int]
-) -> tuple[pl.Series, Shard]:
-    """Build the histories that the rules select, cut by the split: the users' ids, and their shard."""
+) -> tuple[pl.Series, Shard, pl.DataFrame]:
+    """Build the histories that the rules select, cut by the split: the users' ids, their shard, and the items."""
+    # repeats, bots, the core
     events, items = frames.interactions, frames.items
-    histories = build_histories(events, catalogue_rows(events["item_id"], items["item_id"]), split.repeats)
+    rows = catalogue_rows(events["item_id"], items["item_id"])
+    histories = build_histories(events, rows, split.repeats, times=split.time_cuts is not None)
     report_repeats(events, histories, report)
+    histories, items = keep_core(drop_long_users(histories, rules, report), items, rules, report)
+    # the split, and the users who have enough events for it
     cut = split.cut_histories(histories, items)
     selected = select_users(histories, cut, rules, report)
+    report.add_state(f"users of at least {rules.min_events} events", *histories.keep_users(selected).counts)
     ids, shard = build_shard(cut, selected, salt)
     dropped = int(histories.lengths[selected].sum()) - shard_counts(shard)["interactions"]
     line = f"events that the split leaves out: {dropped:,} of {len(events):,}"
     report.add_step("split_dropped", dropped, line, requested=True)
-    return ids, shard
+    report.add_state(f"split: {split.rule}", *cut.keep_users(selected).counts)
+    return ids, shard, items
 
 
 def _check_ranked(name: str, shard: Shard, split: Split, rules: Rules) -> None:
-    """Raise `InputError` if no user of a shard has held-out items."""
-    if len(shard.ranked(range(len(shard)))):
+    """Raise `InputError` if a split has no user with a held-out item."""
+    empty = [part for part in ("validation", "test") if not len(shard.ranked(range(len(shard)), part))]
+    if not empty:
         return
     needed = "events with two cold items after a training event" if split.cold_share else f"{rules.min_events} events"
+    if split.time_cuts and len(shard):
+        needed = f"a {empty[0]} event by {vars(split.time_cuts)} after one to train on"
     raise InputError(f"{name}: no user has {needed}; there is nothing to train and test on")
 
 

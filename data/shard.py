@@ -190,8 +190,8 @@ class Shard:
     ) -> Cohort:
         """Return a window of `length` training events of each user, drawn for this round from longer histories.
 
-        Training events are all but the last `held_out` parts. The draw depends on the user's salt, the round and the seed
-        alone, so it is the same on any node.
+        Training events are all but the last `held_out` parts. The draw depends on the user's salt, the round and the
+        seed alone, so it is the same on any node.
         """
         users = np.fromiter(users, dtype=np.int64)
         starts, ends, salts = self.starts[users], self.ends[users] - self._held_out(users, held_out), self.salts[users]

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, get_args
 
-import numpy as np
 import polars as pl
 
 from fedrec.data.cut import cut_around_cold, cut_by_ratio, cut_by_time
 from fedrec.data.errors import InputError
 from fedrec.data.histories import Histories
-from fedrec.data.moments import Moment
+from fedrec.data.moments import Moment, as_moment, as_number
 
 Rule = Literal["leave-one-out", "ratio", "global-time", "cold-items"]
 RULES: tuple[str, ...] = get_args(Rule)

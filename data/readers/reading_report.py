@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 from fedrec.data.errors import InputError
 
@@ -30,6 +31,15 @@ class BadRows:
     first: str = ""
 
 
+class State(TypedDict):
+    """What is left after a step of a preparation."""
+
+    step: str
+    users: int
+    items: int
+    events: int
+
+
 @dataclass
 class ReadingReport:
     """Counts for the manifest, and lines for the terminal of the data's owner; only the lines hold examples."""
@@ -37,6 +47,7 @@ class ReadingReport:
     emit: Callable[[str], None] = lambda line: None
     strict: bool = False  # refuse a step that leaves out or replaces anything without an option that requests it
     counts: dict[str, int] = field(default_factory=dict)
+    states: list[State] = field(default_factory=list)
     _lines: list[str] = field(default_factory=list)
     _objections: list[str] = field(default_factory=list)
 
@@ -57,6 +68,10 @@ class ReadingReport:
                 f"{bad.first}; mend or remove the row ({bad.count:,} of {bad.total:,} rows are bad{limit})"
             )
         self.add_step(step, bad.count, f"bad rows, left out: {bad.count:,} of {bad.total:,}; the first is {bad.first}")
+
+    def add_state(self, step: str, users: int, items: int, events: int) -> None:
+        """Add what is left after a step."""
+        self.states.append({"step": step, "users": users, "items": items, "events": events})
 
     def add_remark(self, line: str) -> None:
         """Add a line that counts nothing."""

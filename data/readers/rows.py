@@ -18,6 +18,7 @@ OPTIONS = {
     "item_id": "`item_column`",
     "timestamp": "`time_column`, or pass `no_times` if the rows are in the order of time",
     "event": "`event_column`",
+    "rating": "`rating_column`",
     "group": "`column`",
 }
 """Our columns, and the parameters that name them in the file."""
@@ -33,7 +34,9 @@ def read_table(file: TableFile, columns: dict[str, str], report: ReadingReport) 
     table = rows.frame
     if "timestamp" in columns:
         table = table.with_columns(_parse_times(file, table["timestamp"], report), given=pl.col("timestamp"))
-    table = ids_as_text(file, table, [column for column in columns if column != "timestamp"])
+    if "rating" in columns:
+        table = table.with_columns(_parse_ratings(file, table["rating"]))
+    table = ids_as_text(file, table, [column for column in columns if column not in ("timestamp", "rating")])
     return drop_bad_rows(file, rows._replace(frame=table), columns, report, "bad_rows")
 
 
@@ -47,6 +50,15 @@ def _parse_times(file: TableFile, raw: pl.Series, report: ReadingReport) -> pl.S
                 f"times without a time zone, read as UTC beside others with one: {without:,} of {dated:,}"
             )
     return parse_times(raw).alias("timestamp")
+
+
+def _parse_ratings(file: TableFile, raw: pl.Series) -> pl.Series:
+    """Parse ratings as numbers; null for none. Raises `InputError` if no row has one."""
+    text = raw.str.strip_chars() if raw.dtype == pl.String else raw
+    ratings = text.cast(pl.Float64, strict=False).fill_nan(None).alias("rating")
+    if len(raw) and ratings.null_count() == len(ratings):
+        raise InputError(f"{file.path}: no rating is a number; one is {shorten(raw[0])}: name another `rating_column`")
+    return ratings
 
 
 def ids_as_text(file: TableFile, table: pl.DataFrame, columns: list[str]) -> pl.DataFrame:

@@ -12,7 +12,7 @@ FEWEST = 3
 """The minimum number of events per user: one each for training, validation and test."""
 
 
-FILTERS = ("min_rating", "since", "until", "user_core", "item_core")
+FILTERS = ("min_rating", "rating_column", "since", "until", "user_core", "item_core")
 """The fields that version 0.1 did not record."""
 
 
@@ -29,7 +29,8 @@ class Rules:
     event_column: str | None = None
     keep_events: tuple[str, ...] = ()  # values of `event_column` that count; empty: all
     times: bool = True  # False: the file is in the order of time
-    min_rating: float | None = None  # events with a lower rating are left out
+    min_rating: float | None = None  # events with a lower rating, or with none, are left out
+    rating_column: str = "rating"
     since: Moment | None = None  # events before it are left out
     until: Moment | None = None  # events at or after it are left out
     user_core: int = 0  # users with fewer events are left out, again and again with the items

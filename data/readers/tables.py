@@ -27,6 +27,7 @@ class Tables:
     texts: tuple[str, ...]  # of the items, the title first; empty: all but the id
     items_id: str | None = None
     event: str | None = None  # the column of kinds of events, if the rules do not name it
+    rating: str | None = None  # the column of ratings, if the rules do not name it
     text_format: TextFormat = DEFAULT_TEXT_FORMAT
 
 
@@ -41,6 +42,7 @@ def _read_events(tables: Tables, rules: Rules, report: ReadingReport) -> pl.Data
     file = TableFile(tables.interactions, tables.text_format)
     columns = {"user_id": tables.user, "item_id": tables.item}
     columns |= {"timestamp": tables.time} if rules.times else {}
+    columns |= {"rating": tables.rating or rules.rating_column} if rules.min_rating is not None else {}
     if rules.keep_events and (kind := tables.event or rules.event_column):
         columns |= {"event": kind}
     events = read_table(file, columns, report)
@@ -49,7 +51,7 @@ def _read_events(tables: Tables, rules: Rules, report: ReadingReport) -> pl.Data
         events = events.with_columns(timestamp=pl.lit(0, pl.Int64))
     if rules.keep_events:
         events = _keep_kinds(events, rules, report, tables.interactions)
-    return events.select("user_id", "item_id", "timestamp")
+    return events.select("user_id", "item_id", "timestamp", *({"rating"} & set(columns)))
 
 
 def _keep_kinds(events: pl.DataFrame, rules: Rules, report: ReadingReport, path: Path) -> pl.DataFrame:

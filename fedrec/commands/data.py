@@ -6,6 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from fedrec.commands.data_options import (
+    ColdShare,
+    HeldOutShare,
+    ItemCore,
+    MaxEvents,
+    MinRating,
+    Rule,
+    Since,
+    TestFrom,
+    Until,
+    UserCore,
+    ValidationFrom,
+)
 from fedrec.commands.options import BadRows, Encoding, EventColumn, Json, Quote, Separator, Strict
 
 if TYPE_CHECKING:
@@ -14,14 +27,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Datasets: list them, prepare one, or import your own.")
 
 
-Rule = Annotated[
-    Literal["leave-one-out", "cold-items"],
-    typer.Option("--split", help="Hold out each user's last items, or some items altogether."),
-]
-ColdShare = Annotated[
-    float | None,
-    typer.Option(help="Share of the items that is cold, with --split cold-items.", show_default="0.1", min=0, max=1),
-]
 Popularity = Annotated[
     bool,
     typer.Option(
@@ -57,8 +62,20 @@ def data_prepare(
             metavar="COLUMN,…", help="Columns that make up the text of an item.", show_default="all that describe it"
         ),
     ] = "",
-    split: Rule = "leave-one-out",
+    split: Rule = "published",
     cold_share: ColdShare = None,
+    held_out_share: HeldOutShare = None,
+    validation_from: ValidationFrom = None,
+    test_from: TestFrom = None,
+    min_rating: MinRating = None,
+    since: Since = None,
+    until: Until = None,
+    min_events: Annotated[
+        int | None, typer.Option(min=3, help="Leave out users with fewer events.", show_default="3")
+    ] = None,
+    max_events: MaxEvents = None,
+    user_core: UserCore = None,
+    item_core: ItemCore = None,
     out: Annotated[
         Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/NAME[-cold-items]")
     ] = None,
@@ -75,6 +92,16 @@ def data_prepare(
         text=_names(text),
         split=split,
         cold_share=cold_share,
+        held_out_share=held_out_share,
+        validation_from=validation_from,
+        test_from=test_from,
+        min_rating=min_rating,
+        since=since,
+        until=until,
+        min_events=min_events,
+        max_events=max_events,
+        user_core=user_core,
+        item_core=item_core,
         popularity=popularity,
         strict=strict,
         out=out,
@@ -106,15 +133,22 @@ def data_import(
     keep_events: Annotated[
         str, typer.Option(metavar="KIND,…", help="The kinds of events to keep.", show_default="all")
     ] = "",
+    rating_column: Annotated[str, typer.Option(help="In INTERACTIONS, for --min-rating.")] = "rating",
+    min_rating: MinRating = None,
+    since: Since = None,
+    until: Until = None,
     keep_repeats: Annotated[
         bool, typer.Option("--keep-repeats", help="Keep later events of a user with the same item, too.")
     ] = False,
     min_events: Annotated[int, typer.Option(min=3, help="Leave out users with fewer events.")] = 3,
-    max_events: Annotated[
-        int | None, typer.Option(help="Leave out users with more events, such as bots.", show_default="any number")
-    ] = None,
+    max_events: MaxEvents = None,
+    user_core: UserCore = 0,
+    item_core: ItemCore = 0,
     split: Rule = "leave-one-out",
     cold_share: ColdShare = None,
+    held_out_share: HeldOutShare = None,
+    validation_from: ValidationFrom = None,
+    test_from: TestFrom = None,
     separator: Separator = None,
     encoding: Encoding = "utf-8",
     quote: Quote = '"',
@@ -147,11 +181,20 @@ def data_import(
         text_columns=_names(text_columns),
         event_column=event_column,
         keep_events=_names(keep_events),
+        rating_column=rating_column,
+        min_rating=min_rating,
+        since=since,
+        until=until,
         keep_repeats=keep_repeats,
         min_events=min_events,
         max_events=max_events,
+        user_core=user_core or 0,
+        item_core=item_core or 0,
         split=split,
         cold_share=cold_share,
+        held_out_share=held_out_share,
+        validation_from=validation_from,
+        test_from=test_from,
         separator=separator,
         encoding=encoding,
         quote=quote,
@@ -203,11 +246,18 @@ def _report(dataset: "Dataset", as_json: bool) -> None:
     if as_json:
         print(json.dumps({**manifest, "out": str(out)}))
         return
-    cold = (
-        f"cold: {manifest['cold_items']:,} items; {manifest['training_only_users']:,} users train and are not ranked\n"
+    ranked = manifest["ranked_users"]
+    cold = f"cold: {manifest['cold_items']:,} items\n" if manifest["cold_items"] else ""
+    unranked = (
+        f"ranked: {ranked['validation']:,} users for validation, {ranked['test']:,} for test; "
+        f"{manifest['training_only_users']:,} train only\n"
     )
     console.out.print(
         f"{out}: {manifest['users']:,} users, {manifest['items']:,} items, {manifest['interactions']:,} interactions\n"
-        f"{cold if manifest['cold_items'] else ''}split: {manifest['split']}",
+        f"{cold}{unranked if min(ranked.values()) < manifest['users'] else ''}split: {manifest['split']}",
         soft_wrap=True,
     )
+    steps = console.table("left after", "users", "items", "events")
+    for step in manifest["steps"]:
+        steps.add_row(step["step"], *(f"{step[column]:,}" for column in ("users", "items", "events")))
+    console.show(steps)
