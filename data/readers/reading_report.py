@@ -40,7 +40,8 @@ class ReadingReport:
     counts: dict[str, int] = field(default_factory=dict)
     states: list[State] = field(default_factory=list)
     _lines: list[str] = field(default_factory=list)
-    _objections: list[str] = field(default_factory=list)
+    objections: list[str] = field(default_factory=list)
+    """The lines of the steps that no option requests."""
 
     def add_step(self, step: str, count: int, line: str, requested: bool = False) -> None:
         """Add a step. `line` begins with the thing counted; `requested` if an option requests the step."""
@@ -49,7 +50,7 @@ class ReadingReport:
             return
         self._lines.append(line)
         if not requested:
-            self._objections.append(line)
+            self.objections.append(line)
 
     def add_state(self, step: str, users: int, items: int, events: int) -> None:
         """Add what is left after a step."""
@@ -62,7 +63,7 @@ class ReadingReport:
     def finish(self) -> None:
         """Emit the lines of all steps so far. Raises `InputError` if `strict` and a step was not requested."""
         lines, self._lines = self._lines, []
-        if self.strict and self._objections:
-            raise InputError(f"`strict`: nothing is written. {'. '.join(self._objections)}")
+        if self.strict and self.objections:
+            raise InputError(f"`strict`: nothing is written. {'. '.join(self.objections)}")
         for line in lines:
             self.emit(line)
