@@ -12,6 +12,7 @@ import numpy as np
 from fedrec.data.catalogue import FILE as CATALOGUE
 from fedrec.data.errors import InputError
 from fedrec.data.fingerprint import FILE as KEY
+from fedrec.data.moments import Moment
 from fedrec.data.readers.reading_report import State
 from fedrec.data.shard import FILES, HELD, Shard
 from fedrec.data.split import Split
@@ -61,6 +62,7 @@ class Manifest:
     split_dropped: int  # events of the remaining users that the split leaves out
     training_only_users: int  # users without held-out items
     ranked_users: dict[str, int]  # users with a held-out item, by split
+    time_range: list[Moment] | None  # of the first and the last event that the filters leave
     steps: list[State]  # what is left after each filter, in their order
     items_without_description: int  # items that occur and are known by their id alone
     items_without_text: int  # items described by nothing but an id

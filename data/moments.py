@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
+import polars as pl
+
 from fedrec.data.errors import InputError
 
 Moment = str | float
@@ -58,3 +60,11 @@ def as_moment(number: float, latest: float) -> Moment:
     if unit is None or rest or number != int(number):
         return number
     return (EPOCH + micros * MICROSECOND).isoformat()
+
+
+def find_range(times: pl.Series) -> list[Moment] | None:
+    """Return the first and the last time of a table as moments; None for a table without rows."""
+    first, last = times.min(), times.max()
+    if not isinstance(first, int | float) or not isinstance(last, int | float):
+        return None
+    return [as_moment(first, last), as_moment(last, last)]

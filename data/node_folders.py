@@ -38,7 +38,7 @@ NODE_FOLDER = replace(PREPARED, kind="node's folder", mark=USER_IDS)
 USER_COUNTS = (
     *("users", "interactions", "training_only_users", "events_read", "bad_rows", "other_events_dropped"),
     *("rating_dropped", "dates_dropped", "repeats_dropped", "short_users_dropped", "long_users_dropped"),
-    *("core_dropped", "split_dropped", "ranked_users", "steps"),
+    *("core_dropped", "split_dropped", "ranked_users", "time_range", "steps"),
 )
 """The counts over all users in a dataset's manifest, which its federation's folders do not repeat."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
@@ -11,6 +12,7 @@ from fedrec.data.errors import InputError
 from fedrec.data.fingerprint import save_key
 from fedrec.data.histories import build_histories, build_shard, catalogue_rows
 from fedrec.data.manifest import PREPARED, Manifest, copy_node_files, shard_counts, write_manifest
+from fedrec.data.moments import find_range
 from fedrec.data.popularity import COUNTED, count_users_per_item, popularity_source
 from fedrec.data.progress import Progress
 from fedrec.data.readers.download import compute_md5, download
@@ -142,11 +144,46 @@ def write_dataset(
     user to train and test on.
     """
     report = report or ReadingReport(strict=rules.strict)
+    salt = salt_source("by-id" if origin.published else rules.salts, out, report.add_remark)
+    built = build_dataset(
+        frames, name=name, origin=origin, split=split, texts=texts, rules=rules, report=report, salt=salt
+    )
+    with replaced_folder(out, PREPARED.check) as folder:
+        Catalogue(built.items).save(folder)
+        built.shard.save(folder)
+        save_user_ids(folder, built.users)
+        save_key(folder, origin.published, before=out)
+        copy_node_files(out, folder)
+        write_manifest(folder, built.manifest)
+    return built.manifest
+
+
+class BuiltDataset(NamedTuple):
+    """The parts of a prepared folder, before they are written."""
+
+    manifest: Manifest
+    items: pl.DataFrame
+    users: pl.Series
+    shard: Shard
+
+
+def build_dataset(
+    frames: Frames,
+    *,
+    name: str,
+    origin: Origin = UNKNOWN_ORIGIN,
+    split: Split,
+    texts: tuple[str, ...] = (),
+    rules: Rules,
+    report: ReadingReport,
+    salt: Callable[[str], int],
+) -> BuiltDataset:
+    """Build histories and catalogue from frames. Raises `InputError` as `write_dataset` does."""
     # histories
+    read = len(frames.interactions)
     frames = frames._replace(interactions=filter_events(frames.interactions, rules, report))
     asked, split = split, split.at_moments_of(frames.interactions["timestamp"])
     frames = frames._replace(items=split.mark_cold_items(_add_undescribed(frames, report)))
-    salt = salt_source("by-id" if origin.published else rules.salts, out, report.add_remark)
     ids, shard, items = _build_histories(frames, split, rules, report, salt)
     catalogue = Catalogue(items)
     report.finish()
@@ -155,11 +192,11 @@ def write_dataset(
     popularity = popularity_source(items, rules.popularity)
     if popularity == COUNTED:
         items = items.with_columns(count_users_per_item(shard, len(items), split.repeats))
-    # the folder
     manifest = Manifest(
         name=name,
         **shard_counts(shard),
-        **_NOTHING_READ | {"events_read": report.states[0]["events"]} | report.counts,
+        **_NOTHING_READ | {"events_read": read} | report.counts,
+        time_range=find_range(frames.interactions["timestamp"]) if rules.times else None,
         steps=report.states,
         items=len(catalogue),
         popularity=popularity,
@@ -175,14 +212,7 @@ def write_dataset(
         citation=origin.citation,
         text_columns=list(texts),
     )
-    with replaced_folder(out, PREPARED.check) as folder:
-        Catalogue(items).save(folder)
-        shard.save(folder)
-        save_user_ids(folder, ids)
-        save_key(folder, origin.published, before=out)
-        copy_node_files(out, folder)
-        write_manifest(folder, manifest)
-    return manifest
+    return BuiltDataset(manifest, items, ids, shard)
 
 
 _NOTHING_READ = dict.fromkeys(

@@ -1,15 +1,16 @@
 """Datasets by name, and from tables of your own: prepared once, then opened."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
 from fedrec import console
+from fedrec.data.check import Check, check_tables
 from fedrec.data.dataset import Dataset
 from fedrec.data.manifest import MANIFEST
 from fedrec.data.moments import Moment
@@ -21,7 +22,7 @@ from fedrec.data.readers.rules import Rules
 from fedrec.data.readers.source import Source
 from fedrec.data.readers.sources import SOURCES, source_named
 from fedrec.data.readers.tables import Tables
-from fedrec.data.split import LEAVE_ONE_OUT, PUBLISHED, SplitOptions
+from fedrec.data.split import LEAVE_ONE_OUT, PUBLISHED, Split, SplitOptions
 from fedrec.data.storage.names import plain_name
 from fedrec.data.user_salts import SaltRule
 
@@ -135,32 +136,59 @@ def import_dataset(
     docs/your-data.md explains them. The dataset is written to `out`, by default `var/prepared/NAME`, in place of an
     earlier one. Raises `InputError`.
     """
-    folder = Path(out or PREPARED / plain_name(name, "`name`"))
-    text_format = TextFormat(separator, encoding, quote, bad_rows)
-    rules = Rules(
-        *(min_events, max_events, event_column, tuple(keep_events)),
-        times=not no_times,
-        min_rating=min_rating,
-        rating_column=rating_column,
-        since=since,
-        until=until,
-        user_core=user_core,
-        item_core=item_core,
-        popularity=popularity,
-        strict=strict,
-        salts=salts,
-    )
-    options = SplitOptions(split, cold_share, held_out_share, validation_from, test_from)
-    rule = options.choose(LEAVE_ONE_OUT).with_repeats(keep_repeats)
+    plan = _plan_import(locals())
     with _as_file(interactions, "interactions") as events, _as_file(items, "items") as described:
         assert events
-        tables = Tables(
-            *(events, described, user_column, item_column, time_column, tuple(text_columns)),
-            items_id=items_id_column,
-            text_format=text_format,
-        )
-        prepare_tables(tables, folder, name, rule, rules, console.warn)
-    return Dataset.open(folder)
+        tables = replace(plan.tables, interactions=events, items=described)
+        prepare_tables(tables, plan.folder, name, plan.split, plan.rules, console.warn)
+    return Dataset.open(plan.folder)
+
+
+def check_import(interactions: Table, items: Table | None = None, **settings: Any) -> Check:
+    """Check your own tables and write nothing: what `import_dataset` with the same settings would refuse or leave out.
+
+    Raises `InputError` for settings that no table can have.
+    """
+    if unknown := settings.keys() - _import_defaults().keys() - {"name"}:
+        raise TypeError(f"import_dataset() has no setting {sorted(unknown)[0]!r}")
+    plan = _plan_import({"name": "shop"} | _import_defaults() | settings)
+    with _as_file(interactions, "interactions") as events, _as_file(items, "items") as described:
+        assert events
+        tables = replace(plan.tables, interactions=events, items=described)
+        return check_tables(tables, plan.name, plan.split, plan.rules)
+
+
+def _import_defaults() -> dict[str, Any]:
+    """Return the settings of `import_dataset` that have a default."""
+    return import_dataset.__kwdefaults__ or {}
+
+
+@dataclass(frozen=True)
+class _ImportPlan:
+    """An import without its files: where to, and by which columns, split and rules."""
+
+    name: str
+    folder: Path
+    tables: Tables
+    split: Split
+    rules: Rules
+
+
+def _plan_import(settings: Mapping[str, Any]) -> _ImportPlan:
+    """Sort the settings of `import_dataset`. Raises `InputError` for one that is not possible."""
+    name = plain_name(settings["name"], "`name`")
+    text_format = TextFormat(*(settings[name] for name in ("separator", "encoding", "quote", "bad_rows")))
+    columns = (settings[f"{column}_column"] for column in ("user", "item", "time"))
+    tables = Tables(
+        *(Path(), None, *columns, tuple(settings["text_columns"])),
+        items_id=settings["items_id_column"],
+        text_format=text_format,
+    )
+    same = {field.name: settings[field.name] for field in fields(Rules) if field.name in settings}
+    rules = Rules(**same | {"keep_events": tuple(settings["keep_events"]), "times": not settings["no_times"]})
+    options = SplitOptions(settings["split"], *(settings[field.name] for field in fields(SplitOptions)[1:]))
+    split = options.choose(LEAVE_ONE_OUT).with_repeats(settings["keep_repeats"])
+    return _ImportPlan(name, Path(settings["out"] or PREPARED / name), tables, split, rules)
 
 
 def _is_path(name: str | Path) -> bool:

@@ -218,6 +218,7 @@ def test_manifest_says_how_it_was_made(tmp_path: Path) -> None:
         "split_dropped": 0,
         "training_only_users": 0,
         "ranked_users": {"validation": 1, "test": 1},
+        "time_range": [0, 3],
         "steps": [
             {"step": "usable rows", "users": 2, "items": 3, "events": 5},
             {"step": "without repeats", "users": 2, "items": 3, "events": 4},

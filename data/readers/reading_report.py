@@ -49,7 +49,8 @@ class ReadingReport:
     counts: dict[str, int] = field(default_factory=dict)
     states: list[State] = field(default_factory=list)
     _lines: list[str] = field(default_factory=list)
-    _objections: list[str] = field(default_factory=list)
+    objections: list[str] = field(default_factory=list)
+    """The lines of the steps that no option requests."""
 
     def add_step(self, step: str, count: int, line: str, requested: bool = False) -> None:
         """Add a step. `line` begins with the thing counted; `requested` if an option requests the step."""
@@ -58,7 +59,7 @@ class ReadingReport:
             return
         self._lines.append(line)
         if not requested:
-            self._objections.append(line)
+            self.objections.append(line)
 
     def add_bad_rows(self, step: str, bad: "BadRows", allowed: float) -> None:
         """Add the bad rows of a file. Raises `InputError` if their share is larger than the allowed one."""
@@ -80,7 +81,7 @@ class ReadingReport:
     def finish(self) -> None:
         """Emit the lines of all steps so far. Raises `InputError` if `strict` and a step was not requested."""
         lines, self._lines = self._lines, []
-        if self.strict and self._objections:
-            raise InputError(f"`strict`: nothing is written. {'. '.join(self._objections)}")
+        if self.strict and self.objections:
+            raise InputError(f"`strict`: nothing is written. {'. '.join(self.objections)}")
         for line in lines:
             self.emit(line)

@@ -52,10 +52,15 @@ def _parse_times(file: TableFile, raw: pl.Series, report: ReadingReport) -> pl.S
     return parse_times(raw).alias("timestamp")
 
 
+def parse_ratings(raw: pl.Series) -> pl.Series:
+    """Parse ratings as numbers (T,); null for a value that is none."""
+    text = raw.str.strip_chars() if raw.dtype == pl.String else raw
+    return text.cast(pl.Float64, strict=False).fill_nan(None).alias("rating")
+
+
 def _parse_ratings(file: TableFile, raw: pl.Series) -> pl.Series:
     """Parse ratings as numbers; null for none. Raises `InputError` if no row has one."""
-    text = raw.str.strip_chars() if raw.dtype == pl.String else raw
-    ratings = text.cast(pl.Float64, strict=False).fill_nan(None).alias("rating")
+    ratings = parse_ratings(raw)
     if len(raw) and ratings.null_count() == len(ratings):
         raise InputError(f"{file.path}: no rating is a number; one is {shorten(raw[0])}: name another `rating_column`")
     return ratings

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,10 +19,8 @@ from fedrec.commands.data_options import (
     UserCore,
     ValidationFrom,
 )
+from fedrec.commands.data_reports import report_check, report_prepared
 from fedrec.commands.options import BadRows, Encoding, EventColumn, Json, Quote, Separator, Strict
-
-if TYPE_CHECKING:
-    from fedrec.data.dataset import Dataset
 
 app = typer.Typer(no_args_is_help=True, help="Datasets: list them, prepare one, or import your own.")
 
@@ -107,7 +105,7 @@ def data_prepare(
         out=out,
         rebuild=True,
     )
-    _report(dataset, as_json)
+    report_prepared(dataset, as_json)
 
 
 @app.command("import")
@@ -163,48 +161,80 @@ def data_import(
         ),
     ] = "random",
     strict: Strict = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; report what would be refused or left out, with examples.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/NAME")] = None,
     as_json: Json = False,
 ) -> None:
-    """Prepare your own tables, as `data prepare` does with published datasets."""
-    from fedrec.datasets import import_dataset
+    """Prepare your own tables, as `data prepare` does with published datasets.
 
-    dataset = import_dataset(
-        interactions,
-        items,
-        name=name,
-        user_column=user_column,
-        item_column=item_column,
-        items_id_column=items_id_column,
-        time_column=time_column,
-        no_times=no_times,
-        text_columns=_names(text_columns),
-        event_column=event_column,
-        keep_events=_names(keep_events),
-        rating_column=rating_column,
-        min_rating=min_rating,
-        since=since,
-        until=until,
-        keep_repeats=keep_repeats,
-        min_events=min_events,
-        max_events=max_events,
-        user_core=user_core or 0,
-        item_core=item_core or 0,
-        split=split,
-        cold_share=cold_share,
-        held_out_share=held_out_share,
-        validation_from=validation_from,
-        test_from=test_from,
-        separator=separator,
-        encoding=encoding,
-        quote=quote,
-        bad_rows=bad_rows,
-        popularity=popularity,
-        salts=salts,
-        strict=strict,
-        out=out,
-    )
-    _report(dataset, as_json)
+    With --check nothing is written; exit status 1 says that something would be refused.
+    """
+    from fedrec.datasets import check_import, import_dataset
+
+    settings = {
+        "name": name,
+        "user_column": user_column,
+        "item_column": item_column,
+        "items_id_column": items_id_column,
+        "time_column": time_column,
+        "no_times": no_times,
+        "text_columns": _names(text_columns),
+        "event_column": event_column,
+        "keep_events": _names(keep_events),
+        "rating_column": rating_column,
+        "min_rating": min_rating,
+        "since": since,
+        "until": until,
+        "keep_repeats": keep_repeats,
+        "min_events": min_events,
+        "max_events": max_events,
+        "user_core": user_core or 0,
+        "item_core": item_core or 0,
+        "split": split,
+        "cold_share": cold_share,
+        "held_out_share": held_out_share,
+        "validation_from": validation_from,
+        "test_from": test_from,
+        "separator": separator,
+        "encoding": encoding,
+        "quote": quote,
+        "bad_rows": bad_rows,
+        "popularity": popularity,
+        "salts": salts,
+        "strict": strict,
+        "out": out,
+    }
+    if check:
+        report_check(check_import(interactions, items, **settings), as_json)
+        return
+    report_prepared(import_dataset(interactions, items, **settings), as_json)
+
+
+@app.command("describe")
+def data_describe(
+    prepared: Annotated[Path, typer.Argument(help="A prepared folder.")],
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw the distributions, too.", show_default="no picture")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Describe a prepared dataset: counts by split, lengths of histories, popularity, texts and times."""
+    from fedrec import console
+    from fedrec.data.dataset import Dataset
+    from fedrec.describe import description_lines, description_tables, plot_description
+
+    about = Dataset.open(prepared).describe()
+    if as_json:
+        print(json.dumps(about.as_record()))
+    else:
+        console.out.print("\n".join(description_lines(about)), soft_wrap=True)
+        for shown in description_tables(about):
+            console.show(shown)
+    if plot:
+        plot_description(about, plot)
+        console.status(f"{plot} shows the distributions")
 
 
 @app.command("synthesise")
@@ -236,28 +266,3 @@ def data_synthesise(
 
 def _names(columns: str) -> tuple[str, ...]:
     return tuple(column.strip() for column in columns.split(",") if column.strip())
-
-
-def _report(dataset: "Dataset", as_json: bool) -> None:
-    """Print what was prepared: the manifest and the folder, or their figures in words."""
-    from fedrec import console
-
-    manifest, out = dataset.manifest, dataset.folder
-    if as_json:
-        print(json.dumps({**manifest, "out": str(out)}))
-        return
-    ranked = manifest["ranked_users"]
-    cold = f"cold: {manifest['cold_items']:,} items\n" if manifest["cold_items"] else ""
-    unranked = (
-        f"ranked: {ranked['validation']:,} users for validation, {ranked['test']:,} for test; "
-        f"{manifest['training_only_users']:,} train only\n"
-    )
-    console.out.print(
-        f"{out}: {manifest['users']:,} users, {manifest['items']:,} items, {manifest['interactions']:,} interactions\n"
-        f"{cold}{unranked if min(ranked.values()) < manifest['users'] else ''}split: {manifest['split']}",
-        soft_wrap=True,
-    )
-    steps = console.table("left after", "users", "items", "events")
-    for step in manifest["steps"]:
-        steps.add_row(step["step"], *(f"{step[column]:,}" for column in ("users", "items", "events")))
-    console.show(steps)
