@@ -309,6 +309,20 @@ def test_a_literal_is_never_run(tmp_path: Path) -> None:
     assert (tmp_path / "trap").exists()
 
 
+def test_the_5_core_of_all_ratings_is_the_benchmark(tmp_path: Path) -> None:
+    """Five users with five products each, and around them a user, a product and a chain of both that fall away."""
+    core = [(f"A{user}BEN0000000", f"B00000000{item}", item + 1) for user in range(5) for item in range(5)]
+    outer = [("A9BEN0000000", f"B00000000{item}", 9) for item in range(4)] + [("A1BEN0000000", "B000000009", 9)]
+    ratings = "".join(f"{user},{asin},5.0,{time}\n" for user, asin, time in [*core, *outer])
+    prepared(
+        "amazon-2014-beauty", write(tmp_path / "given", {"ratings_Beauty.csv": ratings.encode()}), tmp_path / "out"
+    )
+    catalogue = Catalogue.load(tmp_path / "out")
+    assert sorted(catalogue.ids) == [f"B00000000{item}" for item in range(5)]
+    assert Shard.load(tmp_path / "out").history(4, "test").tolist() == [0, 1, 2, 3]
+    assert len(Shard.load(tmp_path / "out")) == 5
+
+
 def test_a_benchmark_of_another_size_is_noted(tmp_path: Path) -> None:
     users = [(f"A{user}BEN0000000", f"B00000000{item}", item) for user in range(5) for item in range(5)]
     reviews = json_lines(

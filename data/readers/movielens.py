@@ -12,11 +12,11 @@ from fedrec.data.readers.times import parse_times
 
 
 def read_interactions(file: File, layout: Layout) -> pl.DataFrame:
-    """Read users, items and times of a ratings file, in file order. Raises `InputError`, which names a bad row."""
+    """Read users, items, times and ratings, in file order. Raises `InputError`, which names a bad row."""
     table = read_table(file, layout)
-    parse_numbers(table["rating"], file, layout.header)
+    rating = parse_numbers(table["rating"], file, layout.header)
     parse_numbers(table["timestamp"], file, layout.header)
-    return table.select("user_id", "item_id", parse_times(table["timestamp"]))
+    return table.select("user_id", "item_id", parse_times(table["timestamp"]), rating)
 
 
 def read_ml_100k(root: Root) -> Frames:
