@@ -4,8 +4,9 @@ Polars parses a batch of lines at once. Only a batch that it refuses is parsed l
 that line alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -47,10 +48,10 @@ class EventFields:
 
 
 class Rows(NamedTuple):
-    """Rows of text, the numbers of their lines, and the broken lines."""
+    """Rows of text, a function from a row to the number of its line, and the broken lines."""
 
     frame: pl.DataFrame
-    lines: Sequence[int]
+    line_of: Callable[[int], int]
     broken: list[Record]
 
 
@@ -105,7 +106,7 @@ def _first_fault(file: File, rows: Rows, bad: pl.Series) -> str:
     if bad.any():
         row = int(bad.arg_max() or 0)
         found = ", ".join(f"{name} {shorten(value)}" for name, value in rows.frame.row(row, named=True).items())
-        faults.append((rows.lines[row], f"an id or the time is missing or wrong ({found})"))
+        faults.append((rows.line_of(row), f"an id or the time is missing or wrong ({found})"))
     line, fault = min(faults)
     return f"{line_label(file.name, line)}: {fault}"
 
@@ -131,7 +132,7 @@ def _scan_rows(file: File, names: dict[str, str]) -> Rows:
         frame = scan_parquet(file).select(**columns).collect(engine="streaming")
     except pl.exceptions.PolarsError as error:
         raise unreadable_error(file.name, error) from error
-    return Rows(frame, range(1, len(frame) + 1), [])
+    return Rows(frame, lambda row: row + 1, [])
 
 
 def _take_header(
@@ -170,20 +171,12 @@ def _parse_batch(batch: LineBatch, form: RecordFormat, names: dict[str, str]) ->
             infer_schema=False,
         )
         frame = rows.filter(~pl.all_horizontal(pl.all().is_null()))
-    return Rows(frame.select(**{ours: pl.col(name) for ours, name in names.items()}), _LineNumbers(batch), [])
+    return Rows(frame.select(**{ours: pl.col(name) for ours, name in names.items()}), partial(_line_number, batch), [])
 
 
-class _LineNumbers(Sequence[int]):
-    """The numbers of a batch's lines, which are counted only for a row in question."""
-
-    def __init__(self, batch: LineBatch) -> None:
-        self.batch = batch
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self.batch.numbered_lines())
-
-    def __getitem__(self, row: int) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return next(islice(self.batch.numbered_lines(), row, None))[0]
+def _line_number(batch: LineBatch, row: int) -> int:
+    """Count the lines of a batch up to a row; only for a row in question."""
+    return next(islice(batch.numbered_lines(), row, None))[0]
 
 
 def _parse_by_line(batch: LineBatch, form: RecordFormat, names: dict[str, str]) -> Rows:
@@ -191,7 +184,7 @@ def _parse_by_line(batch: LineBatch, form: RecordFormat, names: dict[str, str]) 
     sound = [record for record in records if not record.fault]
     values = {ours: [_to_text(record.fields.get(name)) for record in sound] for ours, name in names.items()}
     frame = pl.DataFrame(values, schema=dict.fromkeys(values, pl.String))
-    return Rows(frame, [record.line for record in sound], [record for record in records if record.fault])
+    return Rows(frame, [record.line for record in sound].__getitem__, [record for record in records if record.fault])
 
 
 def _parse_line(number: int, line: bytes, form: RecordFormat) -> Record:

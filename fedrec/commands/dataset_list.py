@@ -34,7 +34,7 @@ def _as_record(name: str, source: Source, family: Family | None) -> dict[str, An
 
 def _entries() -> Iterator[tuple[str, Source, Family | None]]:
     """Iterate over the datasets by publisher: names, sources (of a family, a member's), and families."""
-    entries = [(source.name, source, None) for source in SOURCES.values()]
+    entries: list[tuple[str, Source, Family | None]] = [(source.name, source, None) for source in SOURCES.values()]
     entries += [(f"{each.name}:{each.member_word}", each.source(each.members[0]), each) for each in FAMILIES.values()]
     return iter(sorted(entries, key=lambda entry: (entry[1].publisher.title, entry[2] is None)))
 

@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ class Published:
     """The files of a dataset, its events (user, item, time), and its items (id, title, text) that occur."""
 
     files: Files
-    events: list[Event]
-    items: list[Item]
+    events: Sequence[Event]
+    items: Sequence[Item]
 
 
 def write(folder: Path, files: Files) -> Path:
@@ -45,7 +45,7 @@ def literals(*records: Mapping[str, Any]) -> bytes:
 
 # ---- Amazon
 
-OLD_EVENTS = [
+OLD_EVENTS: list[Event] = [
     ("A1ANN0000000", "B000000001", 1_400_000_000),
     ("A1ANN0000000", "0000013714", 1_400_000_000),  # equal times, ties in file order
     ("A1ANN0000000", "B000000003", 1_300_000_000),
@@ -120,7 +120,7 @@ def amazon_2018(category: str) -> Published:
     )
 
 
-NEW_EVENTS = [
+NEW_EVENTS: list[Event] = [
     ("AEANN", "B0A", 1_600_000_000_000),
     ("AEANN", "B0B", 1_630_000_000_123),
     ("AEANN", "B0C", 1_660_000_000_000),
@@ -131,7 +131,7 @@ NEW_EVENTS = [
 NEW_HEADER = b"user_id,parent_asin,rating,timestamp\n"
 
 
-def new_ratings(events: list[Event], header: bytes = NEW_HEADER) -> bytes:
+def new_ratings(events: Sequence[Event], header: bytes = NEW_HEADER) -> bytes:
     return header + "".join(f"{user},{asin},4.0,{time}\n" for user, asin, time in events).encode()
 
 
@@ -157,7 +157,7 @@ def new_meta() -> bytes:
 
 def amazon_2023(category: str) -> Published:
     return Published(
-        {f"{category}.csv": new_ratings(list(NEW_EVENTS)), f"meta_{category}.jsonl": new_meta()},
+        {f"{category}.csv": new_ratings(NEW_EVENTS), f"meta_{category}.jsonl": new_meta()},
         list(NEW_EVENTS),
         [
             ("B0A", "Serum No. 5", "Serum No. 5. Light, Fast. Beauty, Face. One., Two."),
