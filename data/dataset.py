@@ -9,6 +9,7 @@ from typing import Any, Self
 import polars as pl
 
 from fedrec.data.catalogue import Catalogue
+from fedrec.data.description import Description, describe
 from fedrec.data.errors import InputError
 from fedrec.data.manifest import read_manifest
 from fedrec.data.shard import Shard
@@ -55,6 +56,10 @@ class Dataset:
         if read_manifest(self.folder) != self.manifest:
             raise InputError(f"{self.folder} was replaced while it was read; run the command again")
         return shard
+
+    def describe(self) -> Description:
+        """Compute the figures that describe the dataset. Raises `InputError` as `shard` does."""
+        return describe(self.catalogue, self.shard, self.manifest)
 
     @cached_property
     def users(self) -> pl.Series:

@@ -44,7 +44,8 @@ def fingerprint_of(folder: Path) -> str | None:
         return None
     key, shard = _parse_key(*line, folder / FILE), Shard.load(folder)
     digest = hmac.new(key, digestmod=hashlib.sha256)
-    for column in (shard.starts, shard.ends, shard.items, shard.salts):
+    held = () if shard.held is None else (shard.held,)
+    for column in (shard.starts, shard.ends, shard.items, shard.salts, *held):
         digest.update(f"{column.dtype.str} {len(column)} ".encode())
         digest.update(np.ascontiguousarray(column).data)
     return f"{hmac.digest(key, b'key', 'sha256').hex()[:16]}:{digest.hexdigest()}"

@@ -25,6 +25,29 @@ class Histories:
     lengths: np.ndarray  # (U,)
     items: np.ndarray  # (t,) rows of the catalogue
     repeat: int | None = None  # the row of the first repeat that was left out
+    times: np.ndarray | None = None  # (t,) if the split needs them
+    held: np.ndarray | None = None  # (U, 2) as `Shard.held`, once a split has cut them
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """The numbers of users, of items that occur, and of events; empty held-out places do not count."""
+        items = self.items[self.items >= 0] if self.items.dtype.kind == "i" else self.items
+        return len(self.lengths), int(np.count_nonzero(np.bincount(items))), len(items)
+
+    def user_of_each(self) -> np.ndarray:
+        """Return the place of each event's user: (t,)."""
+        return np.repeat(np.arange(len(self.lengths)), self.lengths)
+
+    def keep(self, kept: np.ndarray) -> "Histories":
+        """Return the histories of some events (t,) of bool, without the users who have none of them."""
+        lengths = np.bincount(self.user_of_each()[kept], minlength=len(self.lengths))
+        times = None if self.times is None else self.times[kept]
+        there = lengths > 0
+        return Histories(self.users.filter(pl.Series(there)), lengths[there], self.items[kept], times=times)
+
+    def keep_users(self, kept: np.ndarray) -> "Histories":
+        """Return the histories of some users (U,) of bool."""
+        return self if kept.all() else self.keep(np.repeat(kept, self.lengths))
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +58,7 @@ class Events:
     times: np.ndarray  # (T,)
     items: np.ndarray  # (T,) rows of the catalogue
     repeats: bool  # whether a user's later events with an item are kept
+    keep_times: bool = False
 
     def user_blocks(self) -> list[np.ndarray]:
         """Divide the events into blocks, as arrays of their rows; a user's events are all in one block."""
@@ -43,11 +67,11 @@ class Events:
         ends = np.cumsum(np.bincount(block, minlength=1 << bits))
         return np.split(np.argsort(block, kind="stable"), ends[:-1])
 
-    def sort_block(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def sort_block(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
         """Sort a block (b,) into histories.
 
-        Returns each history's first row and its length, then the items of all histories, and the row of the first
-        repeat (none or one).
+        Returns each history's first row and its length, then the items of all histories, their times if they are
+        kept, and the row of the first repeat (none or one).
         """
         users = self.users[rows]
         order = np.lexsort((dense_ranks(self.times[rows]), *radix_digits(users)))  # stable: ties keep the file order
@@ -55,17 +79,21 @@ class Events:
         first = starts_new_value(users)
         users, items = as_narrowest(np.cumsum(first) - 1), self.items[rows]
         kept = np.ones(len(items), dtype=bool) if self.repeats else is_first_of_pair(users, items)
-        return rows[first], np.bincount(users[kept]), items[kept], np.sort(rows[~kept])[:1]
+        times = self.times[rows[kept]] if self.keep_times else self.times[:0]
+        return rows[first], np.bincount(users[kept]), items[kept], times, np.sort(rows[~kept])[:1]
 
 
-def build_histories(interactions: pl.DataFrame, items: np.ndarray, repeats: bool = False) -> Histories:
+def build_histories(
+    interactions: pl.DataFrame, items: np.ndarray, repeats: bool = False, times: bool = False
+) -> Histories:
     """Build the histories from interactions in file order, whose items are these rows of the catalogue (T,)."""
     ids = interactions["user_id"]
-    events = Events(ids.hash().to_numpy(), interactions["timestamp"].to_numpy(), items, repeats)
+    events = Events(ids.hash().to_numpy(), interactions["timestamp"].to_numpy(), items, repeats, times)
     with ThreadPoolExecutor() as pool:  # numpy releases the interpreter lock while it sorts
         columns = zip(*pool.map(events.sort_block, events.user_blocks()), strict=True)
-    firsts, lengths, kept, repeated = (np.concatenate(column) for column in columns)
-    return Histories(ids[firsts], lengths, kept, int(repeated.min()) if len(repeated) else None)
+    firsts, lengths, kept, kept_times, repeated = (np.concatenate(column) for column in columns)
+    first_repeat = int(repeated.min()) if len(repeated) else None
+    return Histories(ids[firsts], lengths, kept, first_repeat, kept_times if times else None)
 
 
 def catalogue_rows(ids: pl.Series, catalogue: pl.Series) -> np.ndarray:
@@ -81,7 +109,8 @@ def build_shard(histories: Histories, selected: np.ndarray, salt: Callable[[str]
     ids = histories.users[users]
     salts = np.fromiter(map(salt, ids.to_list()), dtype=np.uint64, count=len(users))
     ends = np.cumsum(histories.lengths)[users]
-    return ids, Shard(ends - histories.lengths[users], ends, histories.items, salts)
+    held = None if histories.held is None else histories.held[users]
+    return ids, Shard(ends - histories.lengths[users], ends, histories.items, salts, held)
 
 
 def dense_ranks(values: np.ndarray) -> np.ndarray:

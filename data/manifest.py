@@ -7,10 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fedrec.data.catalogue import FILE as CATALOGUE
 from fedrec.data.errors import InputError
 from fedrec.data.fingerprint import FILE as KEY
-from fedrec.data.shard import FILES, Shard
+from fedrec.data.moments import Moment
+from fedrec.data.readers.reading_report import State
+from fedrec.data.shard import FILES, HELD, Shard
 from fedrec.data.split import Split
 from fedrec.data.storage.contents import Contents
 from fedrec.data.storage.reading import read_json, require
@@ -31,7 +35,7 @@ PREPARED = Contents(
     "prepared dataset",
     MANIFEST,
     (
-        *(MANIFEST, CATALOGUE, "embeddings-*.safetensors", *FILES, USER_IDS, KEY, NODE_POLICY),
+        *(MANIFEST, CATALOGUE, "embeddings-*.safetensors", *FILES, HELD, USER_IDS, KEY, NODE_POLICY),
         *(f"{CLIENT_STATE}/part-*-of-*.pt", f"{CLIENT_STATE}/orders.db*"),
         *(f"{NODE_KEYS}/part-*-of-*.json", f"{NODE_KEYS}/{KNOWN_NODES}"),
     ),
@@ -49,11 +53,17 @@ class Manifest:
     events_read: int  # rows of interactions, bad rows included
     bad_rows: int  # rows without an id, without a time, or broken
     other_events_dropped: int  # events of kinds that do not count
+    rating_dropped: int  # events with a rating below `min_rating`, or with none
+    dates_dropped: int  # events before `since`, or not before `until`
     repeats_dropped: int  # later events of a user with an item that the user already has
     short_users_dropped: int  # users with fewer than `min_events` events, or none to train on
     long_users_dropped: int  # users with more than `max_events`
-    split_dropped: int  # events of the remaining users that a split by cold items leaves out
+    core_dropped: int  # events outside the k-core
+    split_dropped: int  # events of the remaining users that the split leaves out
     training_only_users: int  # users without held-out items
+    ranked_users: dict[str, int]  # users with a held-out item, by split
+    time_range: list[Moment] | None  # of the first and the last event that the filters leave
+    steps: list[State]  # what is left after each filter, in their order
     items_without_description: int  # items that occur and are known by their id alone
     items_without_text: int  # items described by nothing but an id
     items_described_twice: int  # later rows of an item that is already described
@@ -65,6 +75,7 @@ class Manifest:
     rules: dict[str, Any]  # a node reads its own table by them, too
     split: str  # in words
     split_rule: dict[str, Any]  # as data
+    split_asked: dict[str, Any]  # as it was asked for: moments of a global time split may be left to the events
     catalogue_fingerprint: str
     source: str
     source_md5: str | None
@@ -102,11 +113,18 @@ def write_manifest(folder: Path, manifest: Manifest | Mapping[str, Any]) -> None
     (folder / MANIFEST).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
 
 
-def shard_counts(shard: Shard) -> dict[str, int]:
+def shard_counts(shard: Shard) -> dict[str, Any]:
     """Count the users and events of a shard, for a manifest."""
-    training_only = len(shard) - len(shard.ranked(range(len(shard))))
-    events = int((shard.ends - shard.starts).sum()) - 2 * training_only  # their two held-out places are empty
-    return {"users": len(shard), "interactions": events, "training_only_users": training_only}
+    users = range(len(shard))
+    ranked = {split: shard.ranked(users, split) for split in ("validation", "test")}
+    training_only = len(shard) - len(np.union1d(*ranked.values()))
+    empty = 2 * training_only if shard.held is None else 0  # held-out places
+    return {
+        "users": len(shard),
+        "interactions": int(shard.lengths().sum()) - empty,
+        "training_only_users": training_only,
+        "ranked_users": {split: len(some) for split, some in ranked.items()},
+    }
 
 
 def copy_node_files(old: Path, new: Path) -> None:

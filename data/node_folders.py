@@ -20,7 +20,7 @@ from fedrec.data.histories import build_histories, build_shard, catalogue_rows
 from fedrec.data.manifest import PREPARED, copy_node_files, read_manifest, shard_counts, write_manifest
 from fedrec.data.partition import UserPartition
 from fedrec.data.popularity import COUNTED, NONE, POPULARITY
-from fedrec.data.readers.filter import report_repeats, select_users
+from fedrec.data.readers.filter import drop_long_users, filter_events, report_repeats, select_users
 from fedrec.data.readers.reading_report import ReadingReport, shorten
 from fedrec.data.readers.rules import Rules
 from fedrec.data.readers.tables import Tables, read_tables
@@ -37,7 +37,8 @@ NODE_FOLDER = replace(PREPARED, kind="node's folder", mark=USER_IDS)
 
 USER_COUNTS = (
     *("users", "interactions", "training_only_users", "events_read", "bad_rows", "other_events_dropped"),
-    *("repeats_dropped", "short_users_dropped", "long_users_dropped", "split_dropped"),
+    *("rating_dropped", "dates_dropped", "repeats_dropped", "short_users_dropped", "long_users_dropped"),
+    *("core_dropped", "split_dropped", "ranked_users", "time_range", "steps"),
 )
 """The counts over all users in a dataset's manifest, which its federation's folders do not repeat."""
 
@@ -107,18 +108,21 @@ def prepare_node(
     """Prepare a node's folder from its own table, by the rules of the public folder; returns the node's manifest.
 
     The users' salts are random, and are kept if the folder is prepared again with later events. Raises `InputError`
-    if the table has no usable history, or if the public folder's split is not leave-one-out.
+    if the table has no usable history, or if the public folder's split is by cold items.
     """
     dataset, report = Dataset.open(public), ReadingReport(warn, strict)
-    split, rules = _leave_one_out(dataset), Rules.from_manifest(dataset.manifest)
+    split, rules = _split_by_own_events(dataset), Rules.from_manifest(dataset.manifest)
+    rules = replace(rules, min_events=max(rules.min_events, rules.user_core))  # a core of items takes all nodes' events
     check_place(out, NODE_FOLDER.check)
     # events → histories
-    events = read_tables(tables, rules, report).interactions
+    events = filter_events(read_tables(tables, rules, report).interactions, rules, report)
     events = _with_known_items(events, dataset.catalogue, tables.interactions, report)
     rows = catalogue_rows(events["item_id"], dataset.catalogue.frame["item_id"])
-    histories = build_histories(events, rows, split.repeats)
+    histories = build_histories(events, rows, split.repeats, times=split.time_cuts is not None)
     report_repeats(events, histories, report)
-    selected = select_users(histories, histories, rules, report)
+    histories = drop_long_users(histories, rules, report)
+    cut = split.cut_histories(histories, dataset.catalogue.frame)
+    selected = select_users(histories, cut, rules, report)
     report.finish()
     if not selected.any():
         raise InputError(
@@ -126,7 +130,7 @@ def prepare_node(
             "there is nothing to train on"
         )
     # histories → folder
-    ids, shard = build_shard(histories, selected, salt_source("random", out, warn))
+    ids, shard = build_shard(cut, selected, salt_source("random", out, warn))
     with replaced_folder(out, NODE_FOLDER.check) as folder:
         write_node_folder(dataset, folder, shard, ids, report.counts, before=out)
         copy_node_files(out, folder)
@@ -145,10 +149,11 @@ def _with_known_items(events: pl.DataFrame, catalogue: Catalogue, path: Path, re
     return events.filter(known)
 
 
-def _leave_one_out(public: Dataset) -> Split:
+def _split_by_own_events(public: Dataset) -> Split:
     """Return the split of a federation's data. Raises `InputError` if a node cannot cut its own table by it."""
     if public.split.cold_share:
         raise InputError(
-            f"a node's own table is split leave-one-out; the catalogue's data are split by {public.split.description}"
+            f"a node's own table is split by its users' events alone; the catalogue's data are split by "
+            f"{public.split.description}"
         )
     return public.split

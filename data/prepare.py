@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
@@ -11,15 +12,23 @@ from fedrec.data.errors import InputError
 from fedrec.data.fingerprint import save_key
 from fedrec.data.histories import build_histories, build_shard, catalogue_rows
 from fedrec.data.manifest import PREPARED, Manifest, copy_node_files, shard_counts, write_manifest
+from fedrec.data.moments import find_range
 from fedrec.data.popularity import COUNTED, count_users_per_item, popularity_source
 from fedrec.data.progress import Progress
 from fedrec.data.readers.download import compute_md5, download
-from fedrec.data.readers.filter import report_repeats, report_undescribed, select_users
+from fedrec.data.readers.filter import (
+    drop_long_users,
+    filter_events,
+    keep_core,
+    report_repeats,
+    report_undescribed,
+    select_users,
+)
 from fedrec.data.readers.raw import Frames, Root, open_root
 from fedrec.data.readers.reading_report import ReadingReport, shorten
 from fedrec.data.readers.recbole import holds_atomic
 from fedrec.data.readers.rules import DEFAULT_RULES, Rules
-from fedrec.data.readers.sources import Source
+from fedrec.data.readers.source import Size, Source
 from fedrec.data.readers.tables import Tables, read_tables
 from fedrec.data.shard import Shard
 from fedrec.data.split import LEAVE_ONE_OUT, Split
@@ -52,10 +61,14 @@ def prepare(source: Source, out: Path, given: Path | None, progress: Progress, w
     """
     check_place(out, PREPARED.check)
     if source.by_hand and not given:
-        raise InputError(f"{source.name} cannot be fetched: {source.by_hand}; pass your zip or folder with `source`")
+        raise InputError(
+            f"{source.name} cannot be fetched: {source.by_hand} ({source.publisher.citation}); pass your zip or folder "
+            "with `source`"
+        )
     path = given or (download(source, RAW, progress) if source.url else Path())
     md5 = compute_md5(path) if path.is_file() else None
-    root = open_root(path, warn)
+    report = ReadingReport(warn, source.rules.strict)
+    root = open_root(path, warn, report)
     published = source.name
     if given and source.md5 and md5 and md5 != source.md5:
         published = published if holds_atomic(root, source.name) else None
@@ -63,16 +76,19 @@ def prepare(source: Source, out: Path, given: Path | None, progress: Progress, w
     frames = source.read(root)
     if source.texts:
         frames = _rebuild_text(frames, source.texts)
-    return write_dataset(
+    manifest = write_dataset(
         frames,
         out,
         name=source.name + source.split.suffix,
-        origin=Origin(given.name if given else source.url or "generated", md5, source.citation, published),
+        origin=Origin(given.name if given else source.url or "generated", md5, source.publisher.citation, published),
         split=source.split,
         texts=source.texts,
         rules=source.rules,
-        report=ReadingReport(warn, source.rules.strict),
+        report=report,
     )
+    if warning := source.check_size(Size(manifest.users, manifest.items, manifest.interactions)):
+        warn(warning)
+    return manifest
 
 
 def _rebuild_text(frames: Frames, columns: tuple[str, ...]) -> Frames:
@@ -128,22 +144,60 @@ def write_dataset(
     user to train and test on.
     """
     report = report or ReadingReport(strict=rules.strict)
-    # histories
-    items = split.mark_cold_items(_add_undescribed(frames, report))
-    catalogue = Catalogue(items)
     salt = salt_source("by-id" if origin.published else rules.salts, out, report.add_remark)
-    ids, shard = _build_histories(frames._replace(items=items), split, rules, report, salt)
+    built = build_dataset(
+        frames, name=name, origin=origin, split=split, texts=texts, rules=rules, report=report, salt=salt
+    )
+    with replaced_folder(out, PREPARED.check) as folder:
+        Catalogue(built.items).save(folder)
+        built.shard.save(folder)
+        save_user_ids(folder, built.users)
+        save_key(folder, origin.published, before=out)
+        copy_node_files(out, folder)
+        write_manifest(folder, built.manifest)
+    return built.manifest
+
+
+class BuiltDataset(NamedTuple):
+    """The parts of a prepared folder, before they are written."""
+
+    manifest: Manifest
+    items: pl.DataFrame
+    users: pl.Series
+    shard: Shard
+
+
+def build_dataset(
+    frames: Frames,
+    *,
+    name: str,
+    origin: Origin = UNKNOWN_ORIGIN,
+    split: Split,
+    texts: tuple[str, ...] = (),
+    rules: Rules,
+    report: ReadingReport,
+    salt: Callable[[str], int],
+) -> BuiltDataset:
+    """Build histories and catalogue from frames. Raises `InputError` as `write_dataset` does."""
+    # histories
+    read = len(frames.interactions)
+    frames = frames._replace(interactions=filter_events(frames.interactions, rules, report))
+    asked, split = split, split.at_moments_of(frames.interactions["timestamp"])
+    frames = frames._replace(items=split.mark_cold_items(_add_undescribed(frames, report)))
+    ids, shard, items = _build_histories(frames, split, rules, report, salt)
+    catalogue = Catalogue(items)
     report.finish()
     _check_ranked(name, shard, split, rules)
     # the catalogue
     popularity = popularity_source(items, rules.popularity)
     if popularity == COUNTED:
         items = items.with_columns(count_users_per_item(shard, len(items), split.repeats))
-    # the folder
     manifest = Manifest(
         name=name,
         **shard_counts(shard),
-        **_NOTHING_READ | {"events_read": len(frames.interactions)} | report.counts,
+        **_NOTHING_READ | {"events_read": read} | report.counts,
+        time_range=find_range(frames.interactions["timestamp"]) if rules.times else None,
+        steps=report.states,
         items=len(catalogue),
         popularity=popularity,
         cold_items=int(items["cold"].sum()) if split.cold_share else 0,
@@ -151,49 +205,56 @@ def write_dataset(
         rules=rules.as_record(),
         split=split.description,
         split_rule=split.as_record(),
+        split_asked=asked.as_record(),
         catalogue_fingerprint=catalogue.fingerprint,
         source=origin.source,
         source_md5=origin.md5,
         citation=origin.citation,
         text_columns=list(texts),
     )
-    with replaced_folder(out, PREPARED.check) as folder:
-        Catalogue(items).save(folder)
-        shard.save(folder)
-        save_user_ids(folder, ids)
-        save_key(folder, origin.published, before=out)
-        copy_node_files(out, folder)
-        write_manifest(folder, manifest)
-    return manifest
+    return BuiltDataset(manifest, items, ids, shard)
 
 
 _NOTHING_READ = dict.fromkeys(
-    ("bad_rows", "other_events_dropped", "items_without_text", "bad_item_rows", "item_columns_dropped"), 0
+    (
+        *("bad_rows", "other_events_dropped", "rating_dropped", "dates_dropped"),
+        *("items_without_text", "bad_item_rows", "item_columns_dropped"),
+    ),
+    0,
 )
-"""Counts of reading tables, which published datasets do not need."""
+"""Counts of steps that not every dataset needs."""
 
 
 def _build_histories(
     frames: Frames, split: Split, rules: Rules, report: ReadingReport, salt: Callable[[str], int]
-) -> tuple[pl.Series, Shard]:
-    """Build the histories that the rules select, cut by the split: the users' ids, and their shard."""
+) -> tuple[pl.Series, Shard, pl.DataFrame]:
+    """Build the histories that the rules select, cut by the split: the users' ids, their shard, and the items."""
+    # repeats, bots, the core
     events, items = frames.interactions, frames.items
-    histories = build_histories(events, catalogue_rows(events["item_id"], items["item_id"]), split.repeats)
+    rows = catalogue_rows(events["item_id"], items["item_id"])
+    histories = build_histories(events, rows, split.repeats, times=split.time_cuts is not None)
     report_repeats(events, histories, report)
+    histories, items = keep_core(drop_long_users(histories, rules, report), items, rules, report)
+    # the split, and the users who have enough events for it
     cut = split.cut_histories(histories, items)
     selected = select_users(histories, cut, rules, report)
+    report.add_state(f"users of at least {rules.min_events} events", *histories.keep_users(selected).counts)
     ids, shard = build_shard(cut, selected, salt)
     dropped = int(histories.lengths[selected].sum()) - shard_counts(shard)["interactions"]
     line = f"events that the split leaves out: {dropped:,} of {len(events):,}"
     report.add_step("split_dropped", dropped, line, requested=True)
-    return ids, shard
+    report.add_state(f"split: {split.rule}", *cut.keep_users(selected).counts)
+    return ids, shard, items
 
 
 def _check_ranked(name: str, shard: Shard, split: Split, rules: Rules) -> None:
-    """Raise `InputError` if no user of a shard has held-out items."""
-    if len(shard.ranked(range(len(shard)))):
+    """Raise `InputError` if a split has no user with a held-out item."""
+    empty = [part for part in ("validation", "test") if not len(shard.ranked(range(len(shard)), part))]
+    if not empty:
         return
     needed = "events with two cold items after a training event" if split.cold_share else f"{rules.min_events} events"
+    if split.time_cuts and len(shard):
+        needed = f"a {empty[0]} event by {vars(split.time_cuts)} after one to train on"
     raise InputError(f"{name}: no user has {needed}; there is nothing to train and test on")
 
 

@@ -17,12 +17,15 @@ from fedrec.data.storage.reading import open_array
 
 FOLDER = "shard"
 FILES = tuple(f"{FOLDER}/{name}.npy" for name in ("starts", "items", "salts"))
+HELD = f"{FOLDER}/held.npy"
+"""The file of `Shard.held`, if the split is not leave-one-out."""
+
 LENGTH_STEP = 8
 """Histories are padded to a multiple of this, plus one: the event that is only predicted."""
 
 HELD_OUT = {"train": 2, "validation": 2, "test": 1}
-"""The number of events at a history's end that a split may not read. The last event is the test item, and the event
-before it the validation item; a split ranks the first event that it may not read."""
+"""The number of events at a history's end that a split may not read, by leave-one-out: the last event is the test item,
+and the event before it the validation item. A split ranks the first event that it may not read."""
 
 NO_ITEM = -1
 """The marker in both held-out places of a user without held-out items (in a split by cold items only)."""
@@ -125,6 +128,10 @@ class Shard:
     ends: np.ndarray = field(repr=False)  # (U,) the end
     items: np.ndarray = field(repr=False)  # (T,) rows of the catalogue
     salts: np.ndarray = field(repr=False)  # (U,)
+    held: np.ndarray | None = field(default=None, repr=False)
+    """(U, 2) events at each history's end from the validation item on, and from the test item on; None: leave-one-out.
+
+    A user with equal numbers has no validation item, and one with a zero no test item."""
 
     def __len__(self) -> int:
         return len(self.salts)
@@ -134,27 +141,46 @@ class Shard:
 
     def history(self, user: int, split: str = "test") -> np.ndarray:
         """Return the events of a user that `split` may read, oldest first: rows of the catalogue."""
-        events = self.items[self.starts[user] : self.ends[user] - HELD_OUT[split]]
+        events = self.items[self.starts[user] : self.ends[user] - self._held_out(user, HELD_OUT[split])]
         return events[:-1] if len(events) and events[-1] == NO_ITEM else events
 
     def training_events(self, user: int, held_out: int) -> np.ndarray:
-        """Return all events of a user but the last `held_out`, oldest first: rows of the catalogue."""
-        events = self.items[self.starts[user] : self.ends[user] - held_out]
+        """Return a user's events without the `held_out` last parts, oldest first: rows of the catalogue.
+
+        2 leaves out validation and test, 1 test, 0 nothing.
+        """
+        events = self.items[self.starts[user] : self.ends[user] - self._held_out(user, held_out)]
         return events[events != NO_ITEM]
+
+    def lengths(self, held_out: int = 0) -> np.ndarray:
+        """Count each user's events without the `held_out` last parts, as `training_events` has them: (U,).
+
+        The empty held-out places of a split by cold items count.
+        """
+        return self.ends - self.starts - self._held_out(slice(None), held_out)
+
+    def _held_out(self, users: int | slice | np.ndarray, parts: int) -> np.ndarray | int:
+        """Return the number of events in the last `parts` parts of some users' histories."""
+        if self.held is None or not parts:
+            return parts
+        return self.held[users, HELD_OUT["train"] - parts]
 
     def full_history(self, user: int) -> np.ndarray:
         """Return all events of a user, held-out events included: to recommend from, never to measure with."""
         events = self.items[self.starts[user] : self.ends[user]]
         return events[events != NO_ITEM]
 
-    def ranked(self, users: Iterable[int]) -> np.ndarray:
-        """Return the users who have held-out items, of the given ones."""
+    def ranked(self, users: Iterable[int], split: str = "test") -> np.ndarray:
+        """Return the users who have a held-out item in `split`, of the given ones."""
         users = np.fromiter(users, dtype=np.int64)
-        return users[self.items[self.ends[users] - 1] != NO_ITEM]
+        if self.held is None:
+            return users[self.items[self.ends[users] - 1] != NO_ITEM]
+        held = self.held[users]
+        return users[held[:, 1] > 0 if split == "test" else held[:, 0] > held[:, 1]]
 
     def events(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Return all events that `split` may read, user by user: the user and the item of each, (T,) both."""
-        lengths = self.ends - self.starts - HELD_OUT[split]
+        lengths = self.lengths(HELD_OUT[split])
         users, items = np.repeat(np.arange(len(self)), lengths), self.items[_places(self.starts, lengths)]
         there = items != NO_ITEM
         return users[there], items[there]
@@ -164,11 +190,11 @@ class Shard:
     ) -> Cohort:
         """Return a window of `length` training events of each user, drawn for this round from longer histories.
 
-        Training events are all but the last `held_out`. The draw depends on the user's salt, the round and the seed
-        alone, so it is the same on any node.
+        Training events are all but the last `held_out` parts. The draw depends on the user's salt, the round and the
+        seed alone, so it is the same on any node.
         """
         users = np.fromiter(users, dtype=np.int64)
-        starts, ends, salts = self.starts[users], self.ends[users] - held_out, self.salts[users]
+        starts, ends, salts = self.starts[users], self.ends[users] - self._held_out(users, held_out), self.salts[users]
         spare = ends - starts - length
         for client in np.flatnonzero(spare > 0):
             rng = random_stream(Stream.TRAINING_WINDOWS, seed, round, salts[client])
@@ -176,9 +202,9 @@ class Shard:
         return Cohort.from_spans(self.items, starts, ends, salts, length)
 
     def held_out(self, users: Iterable[int], split: str) -> np.ndarray:
-        """Return the held-out item of each user in `split`; the users must be `ranked`."""
+        """Return the held-out item of each user in `split`; the users must be `ranked` in it."""
         users = np.fromiter(users, dtype=np.int64)
-        return self.items[self.ends[users] - HELD_OUT[split]].astype(np.int64)
+        return self.items[self.ends[users] - self._held_out(users, HELD_OUT[split])].astype(np.int64)
 
     def tickets(self) -> np.ndarray:
         """Derive the users' tickets: (U,)."""
@@ -192,7 +218,8 @@ class Shard:
 
     def select(self, users: np.ndarray | slice) -> "Shard":
         """Return a shard of some of the users, in their order. It is a view: no event is read."""
-        return Shard(self.starts[users], self.ends[users], self.items, self.salts[users])
+        held = None if self.held is None else self.held[users]
+        return Shard(self.starts[users], self.ends[users], self.items, self.salts[users], held)
 
     def save(self, folder: Path) -> None:
         """Write the events of these users as plain `.npy` files, which can be memory-mapped."""
@@ -203,6 +230,8 @@ class Shard:
         np.save(target / "starts.npy", bounds.astype(np.int64), allow_pickle=False)
         np.save(target / "items.npy", self.items[_places(self.starts, lengths)].astype(np.int32), allow_pickle=False)
         np.save(target / "salts.npy", self.salts.astype(np.uint64), allow_pickle=False)
+        if self.held is not None:
+            np.save(folder / HELD, self.held.astype(np.int32).ravel(), allow_pickle=False)
 
     @classmethod
     def load(cls, folder: Path) -> "Shard":
@@ -213,11 +242,20 @@ class Shard:
         files, remedy = [folder / file for file in FILES], "prepare the data again with `fedrec data prepare`"
         with unreplaced(folder / FOLDER):
             bounds, items, salts = (open_array(file, remedy) for file in files)
-        if len(bounds) != len(salts) + 1 or bounds[-1] != len(items):
+            held = open_array(folder / HELD, remedy) if (folder / HELD).exists() else None
+        if len(bounds) != len(salts) + 1 or bounds[-1] != len(items) or not _fits(held, len(salts)):
             raise InputError(f"the files under {folder / FOLDER} do not belong together; prepare the data again")
-        if bounds[0] != 0 or (len(salts) and np.diff(bounds).min() <= HELD_OUT["train"]):
+        shard = cls(bounds[:-1], bounds[1:], items, salts, None if held is None else held.reshape(-1, 2))
+        if bounds[0] != 0 or (len(salts) and shard.lengths(HELD_OUT["train"]).min() <= 0):
             raise InputError(f"{files[0]}: a history has no event to train on; prepare the data again")
-        return cls(bounds[:-1], bounds[1:], items, salts)
+        return shard
+
+
+def _fits(held: np.ndarray | None, users: int) -> bool:
+    """Check that counts of held-out events (2U,) are those of this many users, and are possible."""
+    if held is None:
+        return True
+    return len(held) == 2 * users and bool(((held[1::2] >= 0) & (held[::2] >= held[1::2])).all())
 
 
 def _places(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fedrec.comparison import compare, evaluate
     from fedrec.data.dataset import Dataset
     from fedrec.data.errors import InputError
-    from fedrec.datasets import import_dataset, load_dataset
+    from fedrec.datasets import check_import, import_dataset, load_dataset
     from fedrec.run import Run, load
     from fedrec.training import train
 
@@ -30,6 +30,7 @@ _MODULES = {
     "InputError": "fedrec.data.errors",
     "Run": "fedrec.run",
     "baselines": "fedrec.baselines",
+    "check_import": "fedrec.datasets",
     "compare": "fedrec.comparison",
     "evaluate": "fedrec.comparison",
     "import_dataset": "fedrec.datasets",
@@ -45,6 +46,7 @@ __all__ = [
     "InputError",
     "Run",
     "baselines",
+    "check_import",
     "compare",
     "evaluate",
     "import_dataset",

@@ -1,34 +1,37 @@
 """Datasets by name, and from tables of your own: prepared once, then opened."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
 from fedrec import console
+from fedrec.data.check import Check, check_tables
 from fedrec.data.dataset import Dataset
-from fedrec.data.errors import InputError
 from fedrec.data.manifest import MANIFEST
+from fedrec.data.moments import Moment
 from fedrec.data.popularity import COUNTED
 from fedrec.data.prepare import prepare, prepare_tables
 from fedrec.data.readers.download import compute_md5
 from fedrec.data.readers.lines import TextFormat
 from fedrec.data.readers.rules import Rules
-from fedrec.data.readers.sources import SOURCES, Source, source_named
+from fedrec.data.readers.source import Source
+from fedrec.data.readers.sources import SOURCES, source_named
 from fedrec.data.readers.tables import Tables
-from fedrec.data.split import LEAVE_ONE_OUT, RULES, Split, named_split
+from fedrec.data.split import LEAVE_ONE_OUT, PUBLISHED, Split, SplitOptions
 from fedrec.data.storage.names import plain_name
 from fedrec.data.user_salts import SaltRule
 
 PREPARED = Path("var/prepared")
 """The folder of prepared datasets, below the working folder."""
 
-SplitName = Literal["leave-one-out", "cold-items"]
-"""What is held out: each user's last two events, or some items altogether."""
+SplitName = Literal["published", "leave-one-out", "ratio", "global-time", "cold-items"]
+"""What is held out: each user's last two events, a share of them, the events after two moments, or some items
+altogether. `published`: as the dataset's publisher holds out; leave-one-out if nobody published a split."""
 
 Table = str | Path | pl.DataFrame
 """A CSV, JSON lines or parquet file, or a frame."""
@@ -39,8 +42,18 @@ def load_dataset(
     source: str | Path | None = None,
     *,
     text: Sequence[str] = (),
-    split: SplitName = "leave-one-out",
+    split: SplitName = PUBLISHED,
     cold_share: float | None = None,
+    held_out_share: float | None = None,
+    validation_from: Moment | None = None,
+    test_from: Moment | None = None,
+    min_rating: float | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
+    min_events: int | None = None,
+    max_events: int | None = None,
+    user_core: int | None = None,
+    item_core: int | None = None,
     popularity: bool = True,
     strict: bool = False,
     out: str | Path | None = None,
@@ -49,20 +62,27 @@ def load_dataset(
     """Open a dataset, and prepare it first if that was not done before.
 
         films = fedrec.load_dataset("ml-100k")
-        cold = fedrec.load_dataset("ml-100k", split="cold-items")
+        later = fedrec.load_dataset("ml-100k", split="global-time")
+        liked = fedrec.load_dataset("ml-1m", min_rating=4, user_core=5, item_core=5)
         mine = fedrec.load_dataset("var/prepared/mine")
 
     `name` is one of `fedrec data list`, or the path of a prepared folder. A dataset by name is downloaded, or read from
     `source`, your zip or folder of it, and written to `out`, by default `var/prepared/NAME`. A folder there that was
     prepared with the same settings is opened as it is, unless `rebuild` is true. The other settings are those of
-    `fedrec data prepare`. Raises `InputError`.
+    `fedrec data prepare`; filters that are not given are the dataset's own. Raises `InputError`.
     """
     if not rebuild and _is_path(name):
         return Dataset.open(Path(name))
-    rules = Rules(popularity=popularity, strict=strict)
+    options = SplitOptions(split, cold_share, held_out_share, validation_from, test_from)
+    filters = {
+        **{"min_rating": min_rating, "since": since, "until": until, "min_events": min_events},
+        **{"max_events": max_events, "user_core": user_core, "item_core": item_core},
+    }
+    given = {field: value for field, value in filters.items() if value is not None}
     wanted = source_named(str(name))
-    wanted = replace(wanted, split=_split(split, cold_share, wanted.split), texts=tuple(text), rules=rules)
-    folder = Path(out or PREPARED / f"{name}{wanted.split.suffix}")
+    rules = replace(wanted.rules, popularity=popularity, strict=strict, **given)
+    wanted = replace(wanted, split=options.choose(wanted.split), texts=tuple(text), rules=rules)
+    folder = Path(out or PREPARED / f"{wanted.folder_name}{wanted.split.suffix}")
     copy = Path(source) if source else None
     if not rebuild and (dataset := _prepared_before(folder, wanted, copy)):
         console.status(f"{folder} was prepared before, with these settings")
@@ -85,11 +105,20 @@ def import_dataset(
     text_columns: Sequence[str] = (),
     event_column: str | None = None,
     keep_events: Sequence[str] = (),
+    rating_column: str = "rating",
+    min_rating: float | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
     keep_repeats: bool = False,
     min_events: int = 3,
     max_events: int | None = None,
+    user_core: int = 0,
+    item_core: int = 0,
     split: SplitName = "leave-one-out",
     cold_share: float | None = None,
+    held_out_share: float | None = None,
+    validation_from: Moment | None = None,
+    test_from: Moment | None = None,
     separator: str | None = None,
     encoding: str = "utf-8",
     quote: str = '"',
@@ -107,36 +136,64 @@ def import_dataset(
     docs/your-data.md explains them. The dataset is written to `out`, by default `var/prepared/NAME`, in place of an
     earlier one. Raises `InputError`.
     """
-    folder = Path(out or PREPARED / plain_name(name, "`name`"))
-    text_format = TextFormat(separator, encoding, quote, bad_rows)
-    rules = Rules(
-        *(min_events, max_events, event_column, tuple(keep_events)),
-        times=not no_times,
-        popularity=popularity,
-        strict=strict,
-        salts=salts,
-    )
-    rule = _split(split, cold_share, LEAVE_ONE_OUT).with_repeats(keep_repeats)
+    plan = _plan_import(locals())
     with _as_file(interactions, "interactions") as events, _as_file(items, "items") as described:
         assert events
-        tables = Tables(
-            *(events, described, user_column, item_column, time_column, tuple(text_columns)),
-            items_id=items_id_column,
-            text_format=text_format,
-        )
-        prepare_tables(tables, folder, name, rule, rules, console.warn)
-    return Dataset.open(folder)
+        tables = replace(plan.tables, interactions=events, items=described)
+        prepare_tables(tables, plan.folder, name, plan.split, plan.rules, console.warn)
+    return Dataset.open(plan.folder)
+
+
+def check_import(interactions: Table, items: Table | None = None, **settings: Any) -> Check:
+    """Check your own tables and write nothing: what `import_dataset` with the same settings would refuse or leave out.
+
+    Raises `InputError` for settings that no table can have.
+    """
+    if unknown := settings.keys() - _import_defaults().keys() - {"name"}:
+        raise TypeError(f"import_dataset() has no setting {sorted(unknown)[0]!r}")
+    plan = _plan_import({"name": "shop"} | _import_defaults() | settings)
+    with _as_file(interactions, "interactions") as events, _as_file(items, "items") as described:
+        assert events
+        tables = replace(plan.tables, interactions=events, items=described)
+        return check_tables(tables, plan.name, plan.split, plan.rules)
+
+
+def _import_defaults() -> dict[str, Any]:
+    """Return the settings of `import_dataset` that have a default."""
+    return import_dataset.__kwdefaults__ or {}
+
+
+@dataclass(frozen=True)
+class _ImportPlan:
+    """An import without its files: where to, and by which columns, split and rules."""
+
+    name: str
+    folder: Path
+    tables: Tables
+    split: Split
+    rules: Rules
+
+
+def _plan_import(settings: Mapping[str, Any]) -> _ImportPlan:
+    """Sort the settings of `import_dataset`. Raises `InputError` for one that is not possible."""
+    name = plain_name(settings["name"], "`name`")
+    text_format = TextFormat(*(settings[name] for name in ("separator", "encoding", "quote", "bad_rows")))
+    columns = (settings[f"{column}_column"] for column in ("user", "item", "time"))
+    tables = Tables(
+        *(Path(), None, *columns, tuple(settings["text_columns"])),
+        items_id=settings["items_id_column"],
+        text_format=text_format,
+    )
+    same = {field.name: settings[field.name] for field in fields(Rules) if field.name in settings}
+    rules = Rules(**same | {"keep_events": tuple(settings["keep_events"]), "times": not settings["no_times"]})
+    options = SplitOptions(settings["split"], *(settings[field.name] for field in fields(SplitOptions)[1:]))
+    split = options.choose(LEAVE_ONE_OUT).with_repeats(settings["keep_repeats"])
+    return _ImportPlan(name, Path(settings["out"] or PREPARED / name), tables, split, rules)
 
 
 def _is_path(name: str | Path) -> bool:
     """Return whether `name` is a prepared folder's path, and no dataset's name."""
     return isinstance(name, Path) or (name not in SOURCES and ("/" in name or Path(name).is_dir()))
-
-
-def _split(split: str, cold_share: float | None, published: Split) -> Split:
-    if split not in RULES:
-        raise InputError(f"`split` = {split!r} is not known; choose {' or '.join(RULES)}")
-    return named_split(split, cold_share, published)
 
 
 def _prepared_before(folder: Path, wanted: Source, copy: Path | None) -> Dataset | None:
@@ -147,7 +204,9 @@ def _prepared_before(folder: Path, wanted: Source, copy: Path | None) -> Dataset
     manifest = dataset.manifest
     same = (
         manifest["name"] == wanted.name + wanted.split.suffix
-        and dataset.split == wanted.split
+        and manifest.get("split_asked", manifest["split_rule"]) == wanted.split.as_record()
+        and Rules.from_manifest(manifest).as_record() == wanted.rules.as_record()
+        and manifest["min_events"] == wanted.rules.min_events
         and tuple(manifest.get("text_columns", ())) == wanted.texts
         and (manifest.get("popularity") == COUNTED) == wanted.rules.popularity
         and (copy is None or manifest.get("source_md5") == compute_md5(copy))

@@ -81,7 +81,7 @@ def _what_is_saved(run: TrainingRun) -> str:
 
 def _check_examples(shard: Shard, config: RunConfig) -> None:
     """Raise `InputError` if no user has an example to learn from."""
-    longest, least = int((shard.ends - shard.starts).max(initial=0)), config.min_events
+    longest, least = int(shard.lengths(config.held_out).max(initial=0)) + config.held_out, config.min_events
     if longest < least:
         raise InputError(
             f"nobody has anything to learn from: with held_out = {config.held_out} a user needs {least} events, and "

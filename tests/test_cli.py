@@ -22,7 +22,7 @@ from fedrec.commands.parameters import invoked_command, with_options
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.prepare import write_dataset
 from fedrec.data.readers.raw import Frames
-from fedrec.data.readers.sources import SOURCES
+from fedrec.data.readers.sources import FAMILIES, SOURCES
 from fedrec.data.shard import Shard
 from fedrec.data.split import Split
 from fedrec.federation.config import RunConfig, to_flat
@@ -300,8 +300,11 @@ def test_the_version_is_that_of_the_project(fedrec: Fedrec, monkeypatch: pytest.
 
 def test_data_list(fedrec: Fedrec) -> None:
     listed = {entry["name"]: entry for entry in fedrec("data", "list", "--json").answer}
-    assert listed.keys() == SOURCES.keys()
-    assert listed["demo"]["url"] is None
+    assert listed.keys() == SOURCES.keys() | {f"{name}:{family.member_word}" for name, family in FAMILIES.items()}
+    assert listed["demo"]["urls"] == []
+    assert (listed["ml-1m"]["users"], listed["ml-1m"]["events"]) == (6_040, 1_000_209)
+    assert listed["amazon-2023:CATEGORY"]["urls"][0].endswith("/benchmark/5core/rating_only/CATEGORY.csv")
+    assert "Video_Games" in listed["amazon-2023:CATEGORY"]["members"]
     assert listed["ml-100k"]["md5"] == "0e33842e24a9c977be4e0107933c0723"
     table = fedrec("data", "list")
     assert all(name in table.out for name in listed)

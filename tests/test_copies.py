@@ -162,7 +162,7 @@ def test_a_name_that_stands_twice_in_a_zip_is_refused(tmp_path: Path) -> None:
 def test_a_zip_that_unpacks_to_more_than_any_dataset_is_not_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(raw, "MOST_BYTES", 1_000_000)
+    monkeypatch.setattr(raw, "MOST_UNPACKED", 1_000_000)
     half = bytes(600_000)
     path = packed(tmp_path / "given.zip", ("a", half), ("b", half))
     assert path.stat().st_size < 3000

@@ -1,5 +1,6 @@
 """Fetching, from a real server on this machine: whole, continued, refused."""
 
+import gzip
 import hashlib
 import re
 import resource
@@ -21,7 +22,9 @@ from fedrec.data.manifest import read_manifest
 from fedrec.data.prepare import RAW, prepare
 from fedrec.data.readers import download as downloads
 from fedrec.data.readers.download import compute_md5, download
-from fedrec.data.readers.sources import Source, source_named
+from fedrec.data.readers.source import Source
+from fedrec.data.readers.sources import source_named
+from tests.support.published_files import amazon_2014
 
 
 def _zip_of(size: int) -> bytes:
@@ -243,6 +246,27 @@ def test_prepare_fetches_once_into_raw(host: Host, tmp_path: Path, monkeypatch: 
     assert (manifest["users"], manifest["source_md5"]) == (1, source.md5)
 
 
+def test_a_dataset_of_several_files_is_fetched_into_a_folder_of_its_own(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file once; a page in place of one is refused, and the files before it are kept."""
+    monkeypatch.chdir(tmp_path)
+    case = amazon_2014("Baby")
+    host.files |= {f"/{name}": gzip.compress(content) for name, content in case.files.items()}
+    urls = [f"http://127.0.0.1:{host.server_port}/{name}" for name in case.files]
+    source = replace(source_named("amazon-2014:Baby"), url=urls[0], more_urls=tuple(urls[1:]))
+    meta, host.files["/meta_Baby.json.gz"] = host.files["/meta_Baby.json.gz"], b"<html>busy"
+    with pytest.raises(
+        InputError, match=r"/meta_Baby\.json\.gz is no gz but begins with b'<html>busy'; it was removed"
+    ):
+        prepare(source, tmp_path / "baby", None, lambda done, total: None, print)
+    host.files["/meta_Baby.json.gz"] = meta
+    manifest = prepare(source, tmp_path / "baby", None, lambda done, total: None, print)
+    assert (manifest.items, manifest.source, manifest.source_md5) == (4, urls[0], None)
+    assert names(tmp_path / RAW / "amazon-2014-Baby") == sorted(case.files)
+    assert len(host.asked) == 3
+
+
 # ---- servers that answer something else
 
 
@@ -279,7 +303,7 @@ def test_a_redirection_is_followed(host: Host, tmp_path: Path) -> None:
 
 def test_more_than_any_dataset_has_is_not_fetched(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither where the server says how much it is nor where it goes on without end."""
-    monkeypatch.setattr(downloads, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(downloads, "MOST_UNPACKED", 100_000)
     for host.says_length in (True, False):
         with pytest.raises(InputError, match=r"could not be fetched \(it has more than the 100,000 bytes of any"):
             fetch(host.source(), tmp_path)

@@ -26,7 +26,8 @@ from fedrec.data.prepare import Origin, prepare, prepare_tables, write_dataset
 from fedrec.data.randomness import salt_of
 from fedrec.data.readers.raw import Frames, open_root
 from fedrec.data.readers.rules import Rules
-from fedrec.data.readers.sources import Source, source_named
+from fedrec.data.readers.source import Source
+from fedrec.data.readers.sources import source_named
 from fedrec.data.readers.tables import Tables
 from fedrec.data.shard import Shard
 from fedrec.data.split import Split
@@ -208,11 +209,22 @@ def test_manifest_says_how_it_was_made(tmp_path: Path) -> None:
         "events_read": 5,
         "bad_rows": 0,
         "other_events_dropped": 0,
+        "rating_dropped": 0,
+        "dates_dropped": 0,
         "repeats_dropped": 1,
         "short_users_dropped": 1,
         "long_users_dropped": 0,
+        "core_dropped": 0,
         "split_dropped": 0,
         "training_only_users": 0,
+        "ranked_users": {"validation": 1, "test": 1},
+        "time_range": [0, 3],
+        "steps": [
+            {"step": "usable rows", "users": 2, "items": 3, "events": 5},
+            {"step": "without repeats", "users": 2, "items": 3, "events": 4},
+            {"step": "users of at least 3 events", "users": 1, "items": 3, "events": 3},
+            {"step": "split: leave-one-out", "users": 1, "items": 3, "events": 3},
+        ],
         "items_without_description": 1,
         "items_without_text": 0,
         "items_described_twice": 0,
@@ -221,9 +233,14 @@ def test_manifest_says_how_it_was_made(tmp_path: Path) -> None:
         "popularity": "counted",
         "cold_items": 0,
         "min_events": 3,
-        "rules": {"max_events": None, "times": True, "event_column": None, "keep_events": []},
+        "rules": {
+            **{"max_events": None, "times": True, "event_column": None, "keep_events": []},
+            **{"min_rating": None, "rating_column": "rating", "since": None, "until": None},
+            **{"user_core": 0, "item_core": 0},
+        },
         "split": Split().description,
         "split_rule": {"rule": "leave-one-out", "repeats": False},
+        "split_asked": {"rule": "leave-one-out", "repeats": False},
         "catalogue_fingerprint": hashlib.sha256(texts).hexdigest(),
         "source": "a shelf",
         "source_md5": "0" * 32,

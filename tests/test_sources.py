@@ -40,8 +40,9 @@ def unzipped(place: Path, files: Files) -> Path:
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_reads(case: Case, pack: Pack, tmp_path: Path) -> None:
     interactions, items = source_named(case.name).read(open_root(pack(tmp_path, case.files)))
-    assert interactions.columns == ["user_id", "item_id", "timestamp"]
-    assert interactions.rows() == case.interactions
+    assert interactions.columns == ["user_id", "item_id", "timestamp", "rating"]
+    assert interactions.drop("rating").rows() == case.interactions
+    assert interactions["rating"].is_between(0.5, 5).all()
     assert items.columns == ["item_id", "title", "year", "genres", "text"]
     assert items.rows() == case.items
 

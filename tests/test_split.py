@@ -19,7 +19,7 @@ from fedrec.data.readers.raw import Frames
 from fedrec.data.readers.sources import source_named
 from fedrec.data.readers.tables import Tables
 from fedrec.data.shard import NO_ITEM, Shard
-from fedrec.data.split import LEAVE_ONE_OUT, Split, named_split
+from fedrec.data.split import LEAVE_ONE_OUT, Split, SplitOptions
 from fedrec.federation.messages import Order
 from fedrec.federation.node import Node
 from fedrec.recsys.model.two_tower import TwoTowerModel
@@ -151,7 +151,7 @@ def test_nobody_to_rank_is_refused(tmp_path: Path) -> None:
 
 def test_a_source_is_prepared_by_cold_items_under_a_name_of_its_own(tmp_path: Path) -> None:
     source = source_named("demo")
-    asked = replace(source, split=named_split("cold-items", None, source.split))
+    asked = replace(source, split=SplitOptions("cold-items").choose(source.split))
     manifest = prepare(asked, tmp_path / "out", None, lambda done, total: None, print)
     assert (manifest.name, manifest.source) == ("demo-cold-items", "generated")
     assert "0.1 of the items" in manifest.split
@@ -167,15 +167,15 @@ def test_own_tables_are_prepared_by_cold_items(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, float("nan")])
 def test_a_share_of_all_or_nothing_is_refused(share: float) -> None:
-    with pytest.raises(InputError, match=r"`cold_share=.*`: some items are cold, not all"):
-        named_split("cold-items", share, LEAVE_ONE_OUT)
+    with pytest.raises(InputError, match=r"`cold_share=.*`: some are held out, not all"):
+        SplitOptions("cold-items", share)
 
 
 def test_a_share_without_its_split_is_refused() -> None:
     published = Split(repeats=True)
-    assert named_split("leave-one-out", None, published) is published
+    assert SplitOptions("leave-one-out").choose(published) is published
     with pytest.raises(InputError, match=r"`cold_share=0\.2` has no effect without `split=cold-items`"):
-        named_split("leave-one-out", 0.2, published)
+        SplitOptions("leave-one-out", 0.2)
 
 
 def test_cold_items_of_ml_100k(real_data: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.prepare import write_dataset
-from fedrec.data.readers.sources import Frames
+from fedrec.data.readers.raw import Frames
 from fedrec.federation.checkpoint import State
 from fedrec.federation.training_run import open_run
 from fedrec.recsys.card import load_card

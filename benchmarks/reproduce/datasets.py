@@ -11,7 +11,8 @@ from fedrec.data.fingerprint import fingerprint_of
 from fedrec.data.manifest import MANIFEST, read_manifest
 from fedrec.data.prepare import prepare
 from fedrec.data.readers.download import compute_md5
-from fedrec.data.readers.sources import Source, source_named
+from fedrec.data.readers.source import Source
+from fedrec.data.readers.sources import source_named
 from fedrec.data.split import Split
 from fedrec.data.storage.names import plain_name
 

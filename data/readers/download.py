@@ -3,14 +3,17 @@
 import hashlib
 import shutil
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from fedrec.data.errors import InputError
 from fedrec.data.progress import Progress
-from fedrec.data.readers.raw import MOST_BYTES
-from fedrec.data.readers.sources import Source
+from fedrec.data.readers.lines import starts_with
+from fedrec.data.readers.raw import MOST_UNPACKED
+from fedrec.data.readers.source import Source
+from fedrec.data.readers.streams import GZIP
 from fedrec.data.storage.locks import lock_beside, locked
 from fedrec.data.storage.reading import regular
 
@@ -21,52 +24,73 @@ def compute_md5(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
-def download(source: Source, folder: Path, progress: Progress) -> Path:
-    """Download a source's zip into `folder`, unless it is there; returns its path.
+@dataclass(frozen=True)
+class _Address:
+    """The address of a file, and the checksum that its publisher gives, if any."""
 
-    An interrupted download is kept as `.part` and resumed, if the source's MD5 is known. Raises `InputError` if the
-    file cannot be fetched, has another MD5 or is no zip; it is then removed.
+    url: str
+    md5: str | None = None
+
+    def is_whole(self, path: Path) -> bool:
+        """Check a file by its MD5, or else by how it begins."""
+        return path.is_file() and (compute_md5(path) == self.md5 if self.md5 else self.begins_well(path))
+
+    def begins_well(self, path: Path) -> bool:
+        """Check whether a file begins as one of its suffix: a web page, as of an error, does not."""
+        if self.url.endswith(".zip"):
+            return zipfile.is_zipfile(path)
+        return starts_with(path, GZIP) if self.url.endswith(".gz") else not starts_with(path, b"<")
+
+
+def download(source: Source, folder: Path, progress: Progress) -> Path:
+    """Download a source's zip into `folder`, or its files into a folder in it, unless they are there; returns the path.
+
+    An interrupted download is kept as `.part` and resumed, if the source's MD5 is known. Raises `InputError` if a
+    file cannot be fetched, has another MD5 or is of another kind; it is then removed.
     """
     if source.url is None:
         raise InputError(f"{source.name} has nothing to download")
-    target = folder / source.url.rsplit("/", 1)[-1]
-    if _is_whole(target, source):
+    if not source.more_urls:
+        return _download_file(_Address(source.url, source.md5), folder, progress)
+    for url in (source.url, *source.more_urls):
+        _download_file(_Address(url), folder / source.folder_name, progress)
+    return folder / source.folder_name
+
+
+def _download_file(address: _Address, folder: Path, progress: Progress) -> Path:
+    target = folder / address.url.rsplit("/", 1)[-1]
+    if address.is_whole(target):
         return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(lock_beside(target)):
-            return target if _is_whole(target, source) else _download_whole(source, target, progress)
+            return target if address.is_whole(target) else _download_whole(address, target, progress)
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
-            f"{source.url} could not be fetched ({reason}); try again to continue where it stopped, "
+            f"{address.url} could not be fetched ({reason}); try again to continue where it stopped, "
             f"or get it by other means and pass `source`"
         ) from error
 
 
-def _is_whole(target: Path, source: Source) -> bool:
-    return target.is_file() and (compute_md5(target) == source.md5 if source.md5 else zipfile.is_zipfile(target))
-
-
-def _download_whole(source: Source, target: Path, progress: Progress) -> Path:
-    assert source.url, "a source that is downloaded has a place"
+def _download_whole(address: _Address, target: Path, progress: Progress) -> Path:
     part = target.with_name(f"{target.name}.part")
-    if not source.md5:
+    if not address.md5:
         part.unlink(missing_ok=True)
-    _fetch(source.url, part, progress)
-    if source.md5 and (md5 := compute_md5(part)) != source.md5:
+    _fetch(address.url, part, progress)
+    if address.md5 and (md5 := compute_md5(part)) != address.md5:
         part.unlink()
         raise InputError(
-            f"{source.url} came with MD5 {md5}, but {source.md5} was published; it was removed. "
+            f"{address.url} came with MD5 {md5}, but {address.md5} was published; it was removed. "
             "Try again, or pass a copy you trust with `source`"
         )
-    if not zipfile.is_zipfile(part):
+    if not address.begins_well(part):
         with part.open("rb") as file:
-            start = file.read(40)
+            start, suffix = file.read(40), target.suffix[1:]
         part.unlink()
         raise InputError(
-            f"{source.url} is no zip but begins with {start!r}; it was removed. Try again, or get it otherwise and "
-            "pass `source`"
+            f"{address.url} is no {suffix} but begins with {start!r}; it was removed. Try again, or get it otherwise "
+            "and pass `source`"
         )
     shutil.move(part, target)
     return target
@@ -93,5 +117,5 @@ def _fetch(url: str, part: Path, progress: Progress) -> None:
 
 
 def _check_size(size: int) -> None:
-    if size > MOST_BYTES:
-        raise OSError(f"it has more than the {MOST_BYTES:,} bytes of any dataset here")
+    if size > MOST_UNPACKED:
+        raise OSError(f"it has more than the {MOST_UNPACKED:,} bytes of any dataset here")

@@ -70,11 +70,13 @@ class Record(NamedTuple):
 
 def read_csv_records(path: Path, separator: str, text_format: TextFormat) -> Iterator[Record]:
     """Iterate over the header, then all rows, each with as many fields as the header; skip blank lines."""
-    mark = text_format.quote_char
+    return parse_csv_records(read_lines(path, text_format), separator, text_format.quote_char)
+
+
+def parse_csv_records(lines: Iterator[str], separator: str, mark: str | None) -> Iterator[Record]:
+    """Parse lines as `read_csv_records` does; `mark` is the quotation mark."""
     quoting = csv.QUOTE_MINIMAL if mark else csv.QUOTE_NONE
-    records = csv.reader(
-        read_lines(path, text_format), delimiter=separator, quotechar=mark, quoting=quoting, strict=True
-    )
+    records = csv.reader(lines, delimiter=separator, quotechar=mark, quoting=quoting, strict=True)
     width = 0
     while True:
         line = records.line_num + 1
@@ -137,12 +139,12 @@ def starts_with(path: Path, mark: bytes) -> bool:
         return file.read(len(mark)) == mark
 
 
-def line_label(path: Path, number: int) -> str:
+def line_label(path: Path | str, number: int) -> str:
     """Format the place of a line, for a message."""
     return f"{path} line {number}"
 
 
-def unreadable_error(path: Path, error: BaseException) -> InputError:
+def unreadable_error(path: Path | str, error: BaseException) -> InputError:
     """Build the error of a file that cannot be read, with the first line of its cause."""
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return InputError(f"{path} cannot be read ({reason}); mend it or give another file")

@@ -7,21 +7,25 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import polars as pl
 import psutil
 
 from fedrec.data.errors import InputError
+from fedrec.data.readers.reading_report import ReadingReport
 from fedrec.data.storage.reading import regular
 
 LARGEST = 2.0**53
 """The largest number up to which a float64 holds every integer: no rating and no time is larger."""
 
 MOST_BYTES = 2**31
-"""The maximum size of a file, and of an unpacked zip: the largest dataset here, ml-32m, has less than half of it."""
+"""The maximum size of a file that is read as a whole: the largest of MovieLens has less than half of it."""
+
+MOST_UNPACKED = 2**38
+"""The maximum size of an unpacked zip, and of a download: reviews of one category have up to 50 GB."""
 
 COPIES = 3
 """The memory that reading a table takes at least, in multiples of its size."""
@@ -52,8 +56,14 @@ class File:
 
     def read_bytes(self) -> bytes:
         """Read the file. Raises `InputError` if it is not a regular file, or if memory cannot hold it."""
-        _check_size(self.name, self._size(), psutil.virtual_memory().available)
+        _check_size(self.name, self._size(), MOST_BYTES, psutil.virtual_memory().available)
         return self.place.read_bytes()
+
+    def open_bytes(self) -> IO[bytes]:
+        """Open the file to read it piece by piece. Raises `InputError` if it is not a regular file."""
+        if isinstance(self.place, Path):
+            regular(self.place, "give the file itself")
+        return self.place.open("rb")
 
     def _size(self) -> int:
         if isinstance(self.place, Path):
@@ -83,28 +93,39 @@ class File:
 
 @dataclass(frozen=True)
 class Root:
-    """The place of a dataset's files, and the function that receives warnings about them."""
+    """The place of a dataset's files, the function that receives warnings about them, and the report of reading."""
 
     place: Place
     warn: Warn = print
+    report: ReadingReport = field(default_factory=ReadingReport)
+    given: str | None = None  # the name of the one file that was given; `place` is its folder
 
     def __str__(self) -> str:
-        return str(self.place)
+        return str(self.place / self.given if self.given else self.place)
 
 
-def open_root(path: Path, warn: Warn = print) -> Root:
-    """Open a folder or a zip. A zip is tested whole. Raises `InputError` if it is damaged, or neither."""
-    remedy = "give a zip or a folder"
+SINGLE_FILES = (".gz", ".csv", ".json", ".jsonl", ".parquet", ".dat", ".tsv")
+"""The suffixes of a file that may be given by itself."""
+
+
+def open_root(path: Path, warn: Warn = print, report: ReadingReport | None = None) -> Root:
+    """Open a folder, a zip, or a single file by its folder.
+
+    A zip is tested whole. Raises `InputError` if it is damaged, or none of these.
+    """
+    remedy, report = "give a zip or a folder", report or ReadingReport(warn)
     try:
         if path.is_dir():
-            return Root(path, warn)
+            return Root(path, warn, report)
+        if path.suffix.lower() in SINGLE_FILES:
+            return Root(regular(path, remedy, "`source` ").parent, warn, report, path.name)
         archive = zipfile.ZipFile(regular(path, remedy, "`source` "))
         for entry in archive.infolist():
             _check_entry(path, entry)
         _check_whole(path, archive)
         if damaged := archive.testzip():
             raise InputError(f"{path}: {damaged} is damaged inside the zip; download it again")
-        return Root(zipfile.Path(archive), warn)
+        return Root(zipfile.Path(archive), warn, report)
     except InputError:
         raise
     except FileNotFoundError as error:
@@ -138,13 +159,13 @@ def _check_whole(path: Path, archive: zipfile.ZipFile) -> None:
     if len(set(names)) < len(names):
         twice = next(name for number, name in enumerate(names) if name in names[:number])
         raise InputError(f"{path} holds {twice!r} twice; unpack it yourself and give the folder")
-    _check_size(str(path), sum(entry.file_size for entry in archive.infolist()))
+    _check_size(str(path), sum(entry.file_size for entry in archive.infolist()), MOST_UNPACKED)
 
 
-def _check_size(name: str, size: int, free: int | None = None) -> None:
-    if size > MOST_BYTES:
+def _check_size(name: str, size: int, most: int, free: int | None = None) -> None:
+    if size > most:
         raise InputError(
-            f"{name} has {size:,} bytes unpacked, more than the {MOST_BYTES:,} of any dataset here; is it the original?"
+            f"{name} has {size:,} bytes unpacked, more than the {most:,} of any dataset here; is it the original?"
         )
     if free is not None and COPIES * size > free:
         raise InputError(
@@ -154,6 +175,8 @@ def _check_size(name: str, size: int, free: int | None = None) -> None:
 
 def find_file(root: Root, name: str) -> File:
     """Find the file `name` in `root` or one level below it. Raises `InputError` if it is not there, or twice."""
+    if root.given:
+        raise InputError(f"{root} is one file, where {name!r} and others belong; give a zip or a folder of them")
     if place := _find_folder(root, name):
         return File(place / name, root.warn)
     zips = [child.name for child in root.place.iterdir() if child.name.endswith(".zip")]

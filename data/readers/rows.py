@@ -10,7 +10,7 @@ from fedrec.data.ids import id_fault, id_faults
 from fedrec.data.readers.columns import as_text
 from fedrec.data.readers.formats import Rows, TableFile
 from fedrec.data.readers.lines import line_label
-from fedrec.data.readers.reading_report import ReadingReport, join_names, shorten
+from fedrec.data.readers.reading_report import BadRows, ReadingReport, join_names, shorten
 from fedrec.data.readers.times import can_be_times, has_zone, parse_times
 
 OPTIONS = {
@@ -18,6 +18,7 @@ OPTIONS = {
     "item_id": "`item_column`",
     "timestamp": "`time_column`, or pass `no_times` if the rows are in the order of time",
     "event": "`event_column`",
+    "rating": "`rating_column`",
     "group": "`column`",
 }
 """Our columns, and the parameters that name them in the file."""
@@ -33,7 +34,9 @@ def read_table(file: TableFile, columns: dict[str, str], report: ReadingReport) 
     table = rows.frame
     if "timestamp" in columns:
         table = table.with_columns(_parse_times(file, table["timestamp"], report), given=pl.col("timestamp"))
-    table = ids_as_text(file, table, [column for column in columns if column != "timestamp"])
+    if "rating" in columns:
+        table = table.with_columns(_parse_ratings(file, table["rating"]))
+    table = ids_as_text(file, table, [column for column in columns if column not in ("timestamp", "rating")])
     return drop_bad_rows(file, rows._replace(frame=table), columns, report, "bad_rows")
 
 
@@ -47,6 +50,20 @@ def _parse_times(file: TableFile, raw: pl.Series, report: ReadingReport) -> pl.S
                 f"times without a time zone, read as UTC beside others with one: {without:,} of {dated:,}"
             )
     return parse_times(raw).alias("timestamp")
+
+
+def parse_ratings(raw: pl.Series) -> pl.Series:
+    """Parse ratings as numbers (T,); null for a value that is none."""
+    text = raw.str.strip_chars() if raw.dtype == pl.String else raw
+    return text.cast(pl.Float64, strict=False).fill_nan(None).alias("rating")
+
+
+def _parse_ratings(file: TableFile, raw: pl.Series) -> pl.Series:
+    """Parse ratings as numbers; null for none. Raises `InputError` if no row has one."""
+    ratings = parse_ratings(raw)
+    if len(raw) and ratings.null_count() == len(ratings):
+        raise InputError(f"{file.path}: no rating is a number; one is {shorten(raw[0])}: name another `rating_column`")
+    return ratings
 
 
 def ids_as_text(file: TableFile, table: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
@@ -91,10 +108,7 @@ def drop_bad_rows(
         bad |= table["timestamp"].is_null()
     count, total = rows.broken + int(bad.sum()), rows.broken + len(table)
     first = _first_fault(file, rows, columns, bad) if count else ""
-    if count > file.text_format.bad_rows * total:
-        allowed = f", and `bad_rows` allows a share of {file.text_format.bad_rows:g}" * (file.text_format.bad_rows > 0)
-        raise InputError(f"{first}; mend or remove the row ({count:,} of {total:,} rows are bad{allowed})")
-    report.add_step(step, count, f"bad rows, left out: {count:,} of {total:,}; the first is {first}")
+    report.add_bad_rows(step, BadRows(count, total, first), file.text_format.bad_rows)
     return table.filter(~bad) if bad.any() else table
 
 

@@ -5,21 +5,36 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedrec.data.errors import InputError
+from fedrec.data.moments import Moment
 from fedrec.data.user_salts import SaltRule
 
 FEWEST = 3
 """The minimum number of events per user: one each for training, validation and test."""
 
 
+FILTERS = ("min_rating", "rating_column", "since", "until", "user_core", "item_core")
+"""The fields that version 0.1 did not record."""
+
+
 @dataclass(frozen=True)
 class Rules:
-    """Which events and users count. Whether repeats count is a matter of the split."""
+    """Which events, users and items count. Whether repeats count is a matter of the split.
+
+    The filters apply in this order: kinds of events, rating, dates, repeats, bots, k-core, and at last the fewest
+    events that a user needs.
+    """
 
     min_events: int = FEWEST
     max_events: int | None = None  # users with more are left out: bots
     event_column: str | None = None
     keep_events: tuple[str, ...] = ()  # values of `event_column` that count; empty: all
     times: bool = True  # False: the file is in the order of time
+    min_rating: float | None = None  # events with a lower rating, or with none, are left out
+    rating_column: str = "rating"
+    since: Moment | None = None  # events before it are left out
+    until: Moment | None = None  # events at or after it are left out
+    user_core: int = 0  # users with fewer events are left out, again and again with the items
+    item_core: int = 0  # items with fewer events are left out, also of the catalogue
     popularity: bool = True  # count in the catalogue the users who had each item
     strict: bool = False  # refuse to leave out anything that no option asks to leave out; not recorded
     salts: SaltRule = "random"  # of a dataset that is not published
@@ -38,11 +53,17 @@ class Rules:
             raise InputError(
                 "`event_column` names the column of kinds, `keep_events` the kinds that count; give both or none"
             )
+        for name in ("user_core", "item_core"):
+            if (least := getattr(self, name)) < 0:
+                raise InputError(f"`{name}={least}`: give a number of events, or 0 for any")
+        if not self.times and not (self.since is None and self.until is None):
+            raise InputError("`since` and `until` need times; leave them out, or leave `no_times` out")
 
     def as_record(self) -> dict[str, Any]:
         """Return the rules that a manifest holds beside `min_events`."""
         kinds = {"event_column": self.event_column, "keep_events": list(self.keep_events)}
-        return {"max_events": self.max_events, "times": self.times, **kinds}
+        filters = {name: getattr(self, name) for name in FILTERS}
+        return {"max_events": self.max_events, "times": self.times, **kinds, **filters}
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> "Rules":
@@ -54,6 +75,7 @@ class Rules:
             event_column=rules.get("event_column"),
             keep_events=tuple(rules.get("keep_events", ())),
             times=rules.get("times", True),
+            **{name: rules[name] for name in FILTERS if name in rules},
         )
 
 

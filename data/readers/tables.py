@@ -27,6 +27,7 @@ class Tables:
     texts: tuple[str, ...]  # of the items, the title first; empty: all but the id
     items_id: str | None = None
     event: str | None = None  # the column of kinds of events, if the rules do not name it
+    rating: str | None = None  # the column of ratings, if the rules do not name it
     text_format: TextFormat = DEFAULT_TEXT_FORMAT
 
 
@@ -38,18 +39,23 @@ def read_tables(tables: Tables, rules: Rules = DEFAULT_RULES, report: ReadingRep
 
 def _read_events(tables: Tables, rules: Rules, report: ReadingReport) -> pl.DataFrame:
     """Read the interactions of the kinds that count, in file order."""
-    file = TableFile(tables.interactions, tables.text_format)
-    columns = {"user_id": tables.user, "item_id": tables.item}
-    columns |= {"timestamp": tables.time} if rules.times else {}
-    if rules.keep_events and (kind := tables.event or rules.event_column):
-        columns |= {"event": kind}
+    file, columns = TableFile(tables.interactions, tables.text_format), event_columns(tables, rules)
     events = read_table(file, columns, report)
     report.counts["events_read"] = len(events) + report.counts["bad_rows"]
     if not rules.times:
         events = events.with_columns(timestamp=pl.lit(0, pl.Int64))
     if rules.keep_events:
         events = _keep_kinds(events, rules, report, tables.interactions)
-    return events.select("user_id", "item_id", "timestamp")
+    return events.select("user_id", "item_id", "timestamp", *({"rating"} & set(columns)))
+
+
+def event_columns(tables: Tables, rules: Rules) -> dict[str, str]:
+    """Return the columns of the events that the rules need: our name → the file's."""
+    columns = {"user_id": tables.user, "item_id": tables.item}
+    columns |= {"timestamp": tables.time} if rules.times else {}
+    columns |= {"rating": tables.rating or rules.rating_column} if rules.min_rating is not None else {}
+    kind = tables.event or rules.event_column
+    return columns | {"event": kind} if rules.keep_events and kind else columns
 
 
 def _keep_kinds(events: pl.DataFrame, rules: Rules, report: ReadingReport, path: Path) -> pl.DataFrame:

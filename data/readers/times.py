@@ -47,6 +47,8 @@ def has_zone(raw: pl.Series) -> pl.Series:
 def _parse_as_each_kind(raw: pl.Series) -> Iterator[pl.Series]:
     if raw.dtype.is_float():
         yield _without_infinities(raw)
+    elif raw.dtype == pl.Date:
+        yield raw.cast(pl.Datetime("us")).to_physical()  # days would be no dates among other numbers
     elif raw.dtype.is_temporal():
         yield raw.to_physical()
     elif raw.dtype.is_numeric():
@@ -75,7 +77,10 @@ def _rank_decimals(text: pl.Series) -> pl.Series:
 
 
 def _parse_iso(text: pl.Series) -> pl.Series:
-    """Parse ISO dates into seconds, or 10⁻¹⁸ seconds if any has a fraction. A time without a zone is in UTC."""
+    """Parse ISO dates into seconds or, if any has a fraction, into parts of 10⁻⁹ or 10⁻¹⁸ seconds since 1970.
+
+    A time without a zone is in UTC.
+    """
     parts = text.str.extract_groups(ISO).struct.unnest()
     number = {name: pl.col(name).cast(pl.Int64).fill_null(0) for name in parts.columns if name not in ("date", "sign")}
     day = pl.col("date").str.to_date("%Y-%m-%d", strict=False).cast(pl.Int64)
@@ -83,8 +88,9 @@ def _parse_iso(text: pl.Series) -> pl.Series:
     seconds = day * 86_400 + number["hour"] * 3600 + number["minute"] * 60 + number["second"] - zone
     if not parts["fraction"].is_not_null().any():
         return parts.select(seconds=seconds)["seconds"]
-    fraction = pl.col("fraction").fill_null("").str.pad_end(18, "0").cast(pl.Int128)
-    return parts.select(time=seconds.cast(pl.Int128) * pl.lit(10**18, dtype=pl.Int128) + fraction)["time"]
+    digits = 9 if parts["fraction"].str.len_chars().max() <= 9 else 18  # type: ignore[operator]
+    fraction = pl.col("fraction").fill_null("").str.pad_end(digits, "0").cast(pl.Int128)
+    return parts.select(time=seconds.cast(pl.Int128) * pl.lit(10**digits, dtype=pl.Int128) + fraction)["time"]
 
 
 def _fit_64_bits(numbers: pl.Series) -> pl.Series:

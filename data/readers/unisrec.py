@@ -11,13 +11,12 @@ import re
 import polars as pl
 
 from fedrec.data.errors import InputError
+from fedrec.data.readers.plain_text import MARKUP
 from fedrec.data.readers.raw import File, Frames, Layout, Root, find_file, read_table
 from fedrec.data.readers.recbole import read_atomic
 
 Histories = dict[str, list[str]]
 """Each user's events, oldest first. Users and items are the files' own numbers."""
-
-MARKUP = re.compile(r"</?[a-zA-Z][^<>]*>|\s*/>")
 
 
 def read_unisrec(root: Root, name: str, department: str) -> Frames:

@@ -2,26 +2,29 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from fedrec.commands.data_options import (
+    ColdShare,
+    HeldOutShare,
+    ItemCore,
+    MaxEvents,
+    MinRating,
+    Rule,
+    Since,
+    TestFrom,
+    Until,
+    UserCore,
+    ValidationFrom,
+)
+from fedrec.commands.data_reports import report_check, report_prepared
 from fedrec.commands.options import BadRows, Encoding, EventColumn, Json, Quote, Separator, Strict
-
-if TYPE_CHECKING:
-    from fedrec.data.dataset import Dataset
 
 app = typer.Typer(no_args_is_help=True, help="Datasets: list them, prepare one, or import your own.")
 
 
-Rule = Annotated[
-    Literal["leave-one-out", "cold-items"],
-    typer.Option("--split", help="Hold out each user's last items, or some items altogether."),
-]
-ColdShare = Annotated[
-    float | None,
-    typer.Option(help="Share of the items that is cold, with --split cold-items.", show_default="0.1", min=0, max=1),
-]
 Popularity = Annotated[
     bool,
     typer.Option(
@@ -33,34 +36,44 @@ Popularity = Annotated[
 
 @app.command("list")
 def data_list(as_json: Json = False) -> None:
-    """List the datasets that can be prepared by name."""
-
-    from fedrec import console
-    from fedrec.data.readers.sources import SOURCES
+    """List the datasets that can be prepared by name: size, terms, citation, and where they come from."""
+    from fedrec.commands.dataset_list import as_records, show_datasets
 
     if as_json:
-        print(json.dumps([{"name": s.name, "about": s.about, "url": s.url, "md5": s.md5} for s in SOURCES.values()]))
-        return
-    table = console.table("name", "what", "from")
-    for source in SOURCES.values():
-        table.add_row(
-            source.name, source.about, source.url or ("your copy, by --source" if source.by_hand else "this package")
-        )
-    console.show(table)
+        print(json.dumps(as_records()))
+    else:
+        show_datasets()
 
 
 @app.command("prepare")
 def data_prepare(
     name: Annotated[str, typer.Argument(help="One of `fedrec data list`.")],
-    source: Annotated[Path | None, typer.Option(help="Your zip or folder of it; without it, it is downloaded.")] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            help="Your copy: a zip, a folder, or one file of it, .gz or parquet too; without it, it is downloaded."
+        ),
+    ] = None,
     text: Annotated[
         str,
         typer.Option(
             metavar="COLUMN,…", help="Columns that make up the text of an item.", show_default="all that describe it"
         ),
     ] = "",
-    split: Rule = "leave-one-out",
+    split: Rule = "published",
     cold_share: ColdShare = None,
+    held_out_share: HeldOutShare = None,
+    validation_from: ValidationFrom = None,
+    test_from: TestFrom = None,
+    min_rating: MinRating = None,
+    since: Since = None,
+    until: Until = None,
+    min_events: Annotated[
+        int | None, typer.Option(min=3, help="Leave out users with fewer events.", show_default="3")
+    ] = None,
+    max_events: MaxEvents = None,
+    user_core: UserCore = None,
+    item_core: ItemCore = None,
     out: Annotated[
         Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/NAME[-cold-items]")
     ] = None,
@@ -77,12 +90,22 @@ def data_prepare(
         text=_names(text),
         split=split,
         cold_share=cold_share,
+        held_out_share=held_out_share,
+        validation_from=validation_from,
+        test_from=test_from,
+        min_rating=min_rating,
+        since=since,
+        until=until,
+        min_events=min_events,
+        max_events=max_events,
+        user_core=user_core,
+        item_core=item_core,
         popularity=popularity,
         strict=strict,
         out=out,
         rebuild=True,
     )
-    _report(dataset, as_json)
+    report_prepared(dataset, as_json)
 
 
 @app.command("import")
@@ -108,15 +131,22 @@ def data_import(
     keep_events: Annotated[
         str, typer.Option(metavar="KIND,…", help="The kinds of events to keep.", show_default="all")
     ] = "",
+    rating_column: Annotated[str, typer.Option(help="In INTERACTIONS, for --min-rating.")] = "rating",
+    min_rating: MinRating = None,
+    since: Since = None,
+    until: Until = None,
     keep_repeats: Annotated[
         bool, typer.Option("--keep-repeats", help="Keep later events of a user with the same item, too.")
     ] = False,
     min_events: Annotated[int, typer.Option(min=3, help="Leave out users with fewer events.")] = 3,
-    max_events: Annotated[
-        int | None, typer.Option(help="Leave out users with more events, such as bots.", show_default="any number")
-    ] = None,
+    max_events: MaxEvents = None,
+    user_core: UserCore = 0,
+    item_core: ItemCore = 0,
     split: Rule = "leave-one-out",
     cold_share: ColdShare = None,
+    held_out_share: HeldOutShare = None,
+    validation_from: ValidationFrom = None,
+    test_from: TestFrom = None,
     separator: Separator = None,
     encoding: Encoding = "utf-8",
     quote: Quote = '"',
@@ -131,39 +161,80 @@ def data_import(
         ),
     ] = "random",
     strict: Strict = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; report what would be refused or left out, with examples.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/NAME")] = None,
     as_json: Json = False,
 ) -> None:
-    """Prepare your own tables, as `data prepare` does with published datasets."""
-    from fedrec.datasets import import_dataset
+    """Prepare your own tables, as `data prepare` does with published datasets.
 
-    dataset = import_dataset(
-        interactions,
-        items,
-        name=name,
-        user_column=user_column,
-        item_column=item_column,
-        items_id_column=items_id_column,
-        time_column=time_column,
-        no_times=no_times,
-        text_columns=_names(text_columns),
-        event_column=event_column,
-        keep_events=_names(keep_events),
-        keep_repeats=keep_repeats,
-        min_events=min_events,
-        max_events=max_events,
-        split=split,
-        cold_share=cold_share,
-        separator=separator,
-        encoding=encoding,
-        quote=quote,
-        bad_rows=bad_rows,
-        popularity=popularity,
-        salts=salts,
-        strict=strict,
-        out=out,
-    )
-    _report(dataset, as_json)
+    With --check nothing is written; exit status 1 says that something would be refused.
+    """
+    from fedrec.datasets import check_import, import_dataset
+
+    settings = {
+        "name": name,
+        "user_column": user_column,
+        "item_column": item_column,
+        "items_id_column": items_id_column,
+        "time_column": time_column,
+        "no_times": no_times,
+        "text_columns": _names(text_columns),
+        "event_column": event_column,
+        "keep_events": _names(keep_events),
+        "rating_column": rating_column,
+        "min_rating": min_rating,
+        "since": since,
+        "until": until,
+        "keep_repeats": keep_repeats,
+        "min_events": min_events,
+        "max_events": max_events,
+        "user_core": user_core or 0,
+        "item_core": item_core or 0,
+        "split": split,
+        "cold_share": cold_share,
+        "held_out_share": held_out_share,
+        "validation_from": validation_from,
+        "test_from": test_from,
+        "separator": separator,
+        "encoding": encoding,
+        "quote": quote,
+        "bad_rows": bad_rows,
+        "popularity": popularity,
+        "salts": salts,
+        "strict": strict,
+        "out": out,
+    }
+    if check:
+        report_check(check_import(interactions, items, **settings), as_json)
+        return
+    report_prepared(import_dataset(interactions, items, **settings), as_json)
+
+
+@app.command("describe")
+def data_describe(
+    prepared: Annotated[Path, typer.Argument(help="A prepared folder.")],
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw the distributions, too.", show_default="no picture")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Describe a prepared dataset: counts by split, lengths of histories, popularity, texts and times."""
+    from fedrec import console
+    from fedrec.data.dataset import Dataset
+    from fedrec.describe import description_lines, description_tables, plot_description
+
+    about = Dataset.open(prepared).describe()
+    if as_json:
+        print(json.dumps(about.as_record()))
+    else:
+        console.out.print("\n".join(description_lines(about)), soft_wrap=True)
+        for shown in description_tables(about):
+            console.show(shown)
+    if plot:
+        plot_description(about, plot)
+        console.status(f"{plot} shows the distributions")
 
 
 @app.command("synthesise")
@@ -195,21 +266,3 @@ def data_synthesise(
 
 def _names(columns: str) -> tuple[str, ...]:
     return tuple(column.strip() for column in columns.split(",") if column.strip())
-
-
-def _report(dataset: "Dataset", as_json: bool) -> None:
-    """Print what was prepared: the manifest and the folder, or their figures in words."""
-    from fedrec import console
-
-    manifest, out = dataset.manifest, dataset.folder
-    if as_json:
-        print(json.dumps({**manifest, "out": str(out)}))
-        return
-    cold = (
-        f"cold: {manifest['cold_items']:,} items; {manifest['training_only_users']:,} users train and are not ranked\n"
-    )
-    console.out.print(
-        f"{out}: {manifest['users']:,} users, {manifest['items']:,} items, {manifest['interactions']:,} interactions\n"
-        f"{cold if manifest['cold_items'] else ''}split: {manifest['split']}",
-        soft_wrap=True,
-    )

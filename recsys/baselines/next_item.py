@@ -42,7 +42,7 @@ class NextItemConfig:
 
 def next_item_ridge(data: TrainingData, split: str, config: NextItemConfig) -> Scorer:
     """Fit W, and score a history by the product of its context and W. Raises `InputError` if memory cannot hold G."""
-    longest = max(data.shard.ends - data.shard.starts, default=0)
+    longest = max(data.shard.lengths(), default=0)
     check_memory("next-item ridge", data.items, MATRICES * data.items**2 + SQUARES * int(longest) ** 2)
 
     def add_up() -> tuple[np.ndarray, np.ndarray]:

@@ -158,7 +158,7 @@ def _train(model: SASRec, shard: Shard, generator: np.random.Generator, observe:
 
 def _sample_windows(shard: Shard, config: SASRecConfig, generator: np.random.Generator) -> Iterator[list[np.ndarray]]:
     """Iterate over the batches of an epoch: a window of the training events of each user who has two or more."""
-    users = generator.permutation(np.flatnonzero(shard.ends - shard.starts - HELD_OUT["train"] > 1))
+    users = generator.permutation(np.flatnonzero(shard.lengths(HELD_OUT["train"]) > 1))
     for start in range(0, len(users), config.batch):
         histories = [shard.history(user, "train") for user in users[start : start + config.batch]]
         spare = np.array([max(0, len(history) - config.length - 1) for history in histories])

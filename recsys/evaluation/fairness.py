@@ -77,7 +77,7 @@ def report_fairness(ranking: Ranking, dataset: Dataset, split: str, seed: int = 
 
     `seed` is of the resamples. Raises `InputError` if no user was ranked.
     """
-    users = dataset.shard.ranked(range(len(dataset.shard)))
+    users = dataset.shard.ranked(range(len(dataset.shard)), split)
     if not len(users):
         raise InputError("no user has a held-out item, so that there are no groups to measure")
     generator = np.random.default_rng(seed)
@@ -95,7 +95,7 @@ def compare_groups(
     ours: Ranking, theirs: Ranking, dataset: Dataset, split: str, seed: int = 0
 ) -> tuple[GroupDifference, ...]:
     """Compare two rankings of the same users, group by group."""
-    users = dataset.shard.ranked(range(len(dataset.shard)))
+    users = dataset.shard.ranked(range(len(dataset.shard)), split)
     generator, a, b = np.random.default_rng(seed), per_user(ours.ranks, NDCG), per_user(theirs.ranks, NDCG)
     return tuple(
         _compare_group(by, name, a[mask], b[mask], generator)

@@ -68,7 +68,7 @@ def rank_users(
     score: UserScorer, shard: Shard, users: Sequence[int], split: str, config: RankingConfig = FULL_RANKING
 ) -> Ranking:
     """Rank held-out items as `rank` does, by a scorer of users instead of histories."""
-    ranked = shard.ranked(users)
+    ranked = shard.ranked(users, split)
     if not len(ranked):
         return Ranking(np.zeros(0, dtype=np.int64), math.nan)
     first = score(ranked[:1])  # (1, N)

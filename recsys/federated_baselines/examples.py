@@ -81,7 +81,7 @@ def example_blocks(
 
     The length to which a client is padded depends on that client alone, so its arithmetic is the same in any cohort.
     """
-    counts = (shard.ends[users] - shard.starts[users] - HELD_OUT["train"]) * (1 + config.baseline_negatives)
+    counts = shard.lengths(HELD_OUT["train"])[users] * (1 + config.baseline_negatives)
     steps = np.maximum(1, -(-counts // config.baseline_batch))
     widths = np.clip(-(-counts // WIDTH_STEP) * WIDTH_STEP, 1, config.baseline_batch)
     shapes = np.stack([steps, widths], axis=1)

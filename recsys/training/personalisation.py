@@ -70,7 +70,7 @@ class Clients:
     embeddings: Tensor  # (N, E), on the adapter's device
 
     def rank(self, config: PersonalConfig, split: str) -> Ranking:
-        """Rank every client's held-out item by the client's own copy, over the full catalogue.
+        """Rank the held-out item of each client that has one by the client's own copy, over the full catalogue.
 
         A copy is trained on training events only, for either split. Raises `InputError` if a part of the config is the
         beginning of no parameter's name.
@@ -95,22 +95,23 @@ class Clients:
         """Rank after each of these numbers of steps, along one path of training."""
         self._check_parts(config.parts)
         trainer = LocalTrainer(self.model, self.embeddings, config.fit, config.parts)
-        everyone = self.shard.training_windows(range(len(self.shard)), self.model.config.history + 1, config.seed, 0)
+        ranked = self.shard.ranked(range(len(self.shard)), split)
+        everyone = self.shard.training_windows(ranked, self.model.config.history + 1, config.seed, 0)
         everyone = everyone.check_rows(len(self.embeddings))
 
         def ranks_along_path(block: tuple[np.ndarray, Cohort]) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-            users, length = block[0], block[1].items.shape[-1]
+            users, length = ranked[block[0]], block[1].items.shape[-1]
             windows = (self.shard.training_windows(users, length, config.seed, step) for step in range(max(stops)))
             path = trainer.local_sgd(self.adapter, windows, DrawKey(config.seed, round=0))
             changes: Iterator[Stack] = chain([{}], (updates.deltas for updates in path))
-            return users, {
+            return block[0], {
                 step: self._rank_held_out(users, c, split) for step, c in enumerate(changes) if step in stops
             }
 
-        ranks = {stop: np.zeros(len(self.shard), dtype=np.int64) for stop in stops}
-        for users, block_ranks in parallel_map(ranks_along_path, everyone.blocks(MAX_EVENTS, MAX_CLIENTS)):
+        ranks = {stop: np.zeros(len(ranked), dtype=np.int64) for stop in stops}
+        for places, block_ranks in parallel_map(ranks_along_path, everyone.blocks(MAX_EVENTS, MAX_CLIENTS)):
             for stop in stops:
-                ranks[stop][users] = block_ranks[stop]
+                ranks[stop][places] = block_ranks[stop]
         return {stop: Ranking(r, math.nan) for stop, r in ranks.items()}
 
     def _check_parts(self, parts: tuple[str, ...]) -> None:
