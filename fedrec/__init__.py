@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fedrec.data.dataset import Dataset
     from fedrec.data.errors import InputError
     from fedrec.datasets import import_dataset, load_dataset
+    from fedrec.embedding import embed_dataset
     from fedrec.run import Run, load
     from fedrec.training import train
 
@@ -31,6 +32,7 @@ _MODULES = {
     "Run": "fedrec.run",
     "baselines": "fedrec.baselines",
     "compare": "fedrec.comparison",
+    "embed_dataset": "fedrec.embedding",
     "evaluate": "fedrec.comparison",
     "import_dataset": "fedrec.datasets",
     "load": "fedrec.run",
@@ -46,6 +48,7 @@ __all__ = [
     "Run",
     "baselines",
     "compare",
+    "embed_dataset",
     "evaluate",
     "import_dataset",
     "load",

@@ -93,7 +93,7 @@ class Recommender:
     @cached_property
     def encoder(self) -> ItemEncoder:
         """The items' encoder, opened at the first use. Raises `InputError` if the model was trained on another one."""
-        encoder = encoder_of_card(self.card["encoder"], self._config.prompt)
+        encoder = encoder_of_card(self.card["encoder"], self.model_config.prompt)
         if encoder.width != self.tower_width:
             raise InputError(f"{self.version}: its vectors have another width than {encoder.name}; {AGAIN}")
         return encoder
@@ -101,7 +101,7 @@ class Recommender:
     @cached_property
     def user_encoder(self) -> Encoder:
         """The user tower's encoder. Raises `InputError` if the model was trained on another one."""
-        encoder = open_user_encoder(self._config.user_encoder, self.card["encoder"]["name"])
+        encoder = open_user_encoder(self.model_config.user_encoder, self.card["encoder"]["name"])
         if not same_encoder(encoder, self._described_user_encoder):
             raise InputError(f"user_encoder {encoder.name} has other weights than the run was trained on; restore them")
         return encoder
@@ -113,20 +113,21 @@ class Recommender:
     @cached_property
     def model(self) -> TwoTowerModel:
         """The trainable model. For inference use `towers`, which is faster."""
-        return TwoTowerModel(self._config, self.user_encoder, self.card["seed"], self.tower_width)
+        return TwoTowerModel(self.model_config, self.user_encoder, self.card["seed"], self.tower_width)
 
     @cached_property
     def towers(self) -> InferenceModel:
         """The model for inference. Raises `InputError` if the adapter does not fit the encoder."""
         try:
-            return InferenceModel(self._config, self.user_encoder, self.adapter, self.card["seed"])
+            return InferenceModel(self.model_config, self.user_encoder, self.adapter, self.card["seed"])
         except (KeyError, RuntimeError) as error:
             raise InputError(
                 f"{self.version}: the adapter does not fit {self.user_encoder.name} ({error}); {AGAIN}"
             ) from error
 
     @property
-    def _config(self) -> ModelConfig:
+    def model_config(self) -> ModelConfig:
+        """The architecture that the card describes."""
         return model_config(self.card["config"]["model"])
 
     @cached_property
@@ -232,7 +233,7 @@ class Recommender:
         save_tensors(folder / TOWERS, {name: t for name, t in self.adapter.items() if not is_lora(name)})
         if self.closed_form:
             save_tensors(folder / artifact.FILE, artifact.tensors_of(self.closed_form))
-        peft = peft_config(self._config, self._described_user_encoder, self.card["seed"], lora)
+        peft = peft_config(self.model_config, self._described_user_encoder, self.card["seed"], lora)
         save_json(folder / PEFT_CONFIG, peft)
         save_json(folder / CARD, self.card)
 

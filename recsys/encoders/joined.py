@@ -76,6 +76,11 @@ class JoinedEncoder:
         return [part for part in self.parts if isinstance(part, Encoder)]
 
     @property
+    def reads_texts(self) -> bool:
+        """True if a part reads texts."""
+        return bool(self.texts)
+
+    @property
     def loaded(self) -> bool:
         """True if all parts that read texts are in memory."""
         return all(part.loaded for part in self.texts)

@@ -106,6 +106,8 @@ class Encoder:
         several = sum(value is True for name, value in chosen.items() if name.startswith("pooling_mode_")) > 1
         return set(kinds) <= _KEEP_WIDTH and isinstance(modes, str) and not several
 
+    reads_texts = True
+
     @property
     def loaded(self) -> bool:
         """True if the model is in memory."""

@@ -53,17 +53,14 @@ class BertLayers:
             )
         self._projection = input_projection(len(adapter["user.up"]), hidden_width)
 
+    def _embed(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        """Compute the input of the first layer: (B, L, E), (B, L) → (B, L, D)."""
+        states = project(vectors, self._projection) + F.embedding(position_ids(mask), self._weights[POSITIONS])
+        return self._layer_norm(states + self._weights[TOKEN_TYPES][0], "embeddings.LayerNorm")
+
     def last_states(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """Compute the hidden states of the last events, padded to a whole pass: (B, L, E), (B, L) → (PASS_SIZE, D)."""
-        states = (
-            project(vectors, self._projection)
-            + F.embedding(position_ids(mask), self._weights[POSITIONS])
-            + self._weights[TOKEN_TYPES][0]
-        )
-        states, attention_mask = (
-            self._layer_norm(states, "embeddings.LayerNorm"),
-            causal_mask(mask),
-        )  # (B, L, D), (B, L, L)
+        states, attention_mask = self._embed(vectors, mask), causal_mask(mask)  # (B, L, D), (B, L, L)
         *lower, last = (f"encoder.layer.{layer}" for layer in range(self._layers))
         for layer in lower:
             states = self._feed_forward(layer, states, self._attention(layer, states, attention_mask))

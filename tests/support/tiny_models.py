@@ -6,9 +6,12 @@ from typing import Any
 
 import torch
 
+from fedrec.recsys.encoders.text import quiet_loading
+
 WORDS = (
     *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
-    *"the bread soup butter pasta cake oven kitchen chef salad rocket moon orbit comet galaxy star cooking space".split(),
+    *("the", "bread", "soup", "butter", "pasta", "cake", "oven", "kitchen", "chef", "salad"),
+    *("rocket", "moon", "orbit", "comet", "galaxy", "star", "cooking", "space"),
 )
 """The vocabulary: as it stands, the padding is 0."""
 
@@ -44,18 +47,25 @@ TARGETS = {
 
 
 def save_text_model(folder: Path, kind: str, prompts: dict[str, str] | None = None, pooling: str = "mean") -> Path:
-    """Save a text encoder of hidden width 16 and two layers."""
+    """Save a text encoder of hidden width 16 and two layers; `pooling` may be several modes, joined by +."""
     from transformers import AutoConfig, AutoModel
 
-    config = AutoConfig.for_model(kind, **SMALL | KINDS[kind])
-    with torch.random.fork_rng():
+    with quiet_loading(), torch.random.fork_rng():
+        config = AutoConfig.for_model(kind, **SMALL | KINDS[kind])
         torch.manual_seed(len(kind))
         AutoModel.from_config(config).save_pretrained(folder)
     save_tokenizer(folder)
-    save_json(folder / "1_Pooling" / "config.json", {"embedding_dimension": 16, "pooling_mode": pooling})
-    kinds = ["base.modules.transformer.Transformer", "sentence_transformer.modules.pooling.Pooling"]
-    paths = ["", "1_Pooling"]
-    save_modules(folder, kinds, paths)
+    modes = pooling.split("+")
+    save_json(
+        folder / "1_Pooling" / "config.json",
+        {"embedding_dimension": 16, "pooling_mode": modes if len(modes) > 1 else pooling},
+    )
+    kinds = {"": "base.modules.transformer.Transformer", "1_Pooling": "sentence_transformer.modules.pooling.Pooling"}
+    listed = [
+        {"idx": place, "name": str(place), "path": path, "type": f"sentence_transformers.{kind}"}
+        for place, (path, kind) in enumerate(kinds.items())
+    ]
+    save_json(folder / "modules.json", listed)
     save_json(folder / "config_sentence_transformers.json", {"prompts": prompts or {}})
     return folder
 
@@ -66,15 +76,13 @@ def save_image_model(folder: Path) -> Path:
 
     tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     text = tower | {"vocab_size": len(WORDS), "max_position_embeddings": 16, "eos_token_id": 3, "pad_token_id": 0}
-    config = CLIPConfig(text_config=text, vision_config=tower | {"image_size": 8, "patch_size": 4}, projection_dim=12)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        CLIPModel(config).save_pretrained(folder)
+    seen = tower | {"image_size": 8, "patch_size": 4}
     save_tokenizer(folder)
-    size = {"height": 8, "width": 8}
-    pictures = CLIPImageProcessor(size={"shortest_edge": 8}, crop_size=size)
-    CLIPProcessor(image_processor=pictures, tokenizer=AutoTokenizer.from_pretrained(folder)).save_pretrained(folder)
-    save_modules(folder, ["base.modules.transformer.Transformer"], [""])
+    with quiet_loading(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        CLIPModel(CLIPConfig(text_config=text, vision_config=seen, projection_dim=12)).save_pretrained(folder)
+        pictures = CLIPImageProcessor(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8})
+        CLIPProcessor(image_processor=pictures, tokenizer=AutoTokenizer.from_pretrained(folder)).save_pretrained(folder)
     return folder
 
 
@@ -89,15 +97,6 @@ def save_tokenizer(folder: Path) -> None:
     tokens.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=marks)
     special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
     PreTrainedTokenizerFast(tokenizer_object=tokens, model_max_length=32, **special).save_pretrained(folder)
-
-
-def save_modules(folder: Path, kinds: list[str], paths: list[str]) -> None:
-    """Write the list of a model's modules."""
-    listed = [
-        {"idx": place, "name": str(place), "path": path, "type": f"sentence_transformers.{kind}"}
-        for place, (kind, path) in enumerate(zip(kinds, paths, strict=True))
-    ]
-    save_json(folder / "modules.json", listed)
 
 
 def save_json(path: Path, content: Any) -> None:
