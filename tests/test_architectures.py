@@ -179,7 +179,7 @@ def test_what_a_model_cannot_give_is_refused(base: Encoder, changes: dict[str, o
 
 def test_a_model_of_another_kind_is_refused_with_what_is_supported(tmp_path: Path) -> None:
     clip = resolve_encoder(str(save_image_model(tmp_path / "clip")))
-    with pytest.raises(InputError, match="is a 'clip' model; .* bert, roberta, .*qwen3: set user_encoder to one"):
+    with pytest.raises(InputError, match=r"is a 'clip' model; .* bert, roberta, .*qwen3: set user_encoder to one"):
         TwoTowerModel(ModelConfig(clip.name), clip)
 
 
@@ -188,5 +188,5 @@ def test_a_local_window_bounds_the_history(tmp_path: Path) -> None:
     base = resolve_encoder(str(save_text_model(tmp_path / "modern", "modernbert")))
     assert json.loads((base.folder / "config.json").read_text())["local_attention"] == 32
     TwoTowerModel(config_of(base, history=16), base)
-    with pytest.raises(InputError, match="history = 17; .* reads 16"):
+    with pytest.raises(InputError, match=r"history = 17; .* reads 16"):
         TwoTowerModel(config_of(base, history=17), base)
