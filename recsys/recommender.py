@@ -103,7 +103,7 @@ class Recommender:
         """The user tower's encoder. Raises `InputError` if the model was trained on another one."""
         encoder = open_user_encoder(self.model_config.user_encoder, self.card["encoder"]["name"])
         if not same_encoder(encoder, self._described_user_encoder):
-            raise InputError(f"user_encoder {encoder.name} has other weights than the run was trained on; restore them")
+            raise InputError(f"user_encoder {encoder.name} has other files than the run was trained on; restore them")
         return encoder
 
     @property

@@ -86,17 +86,16 @@ def test_peft_gives_the_same_hidden_states(base: Encoder, tmp_path: Path) -> Non
     bare = AutoModel.from_pretrained(base.folder, attn_implementation="eager")
     reference = PeftModel.from_pretrained(bare, str(tmp_path)).eval()
     history = unit_vectors(1, 5, 16)
+    mask = reference_mask(kind_of(base))
     with torch.no_grad():
-        expected = reference(inputs_embeds=history, attention_mask=reference_mask(kind_of(base))).last_hidden_state[
-            :, -1
-        ]
-        plain = bare.get_base_model() if hasattr(bare, "get_base_model") else None
-    assert plain is None
-    layers = InferenceModel(config, base, adapter, seed=0)._layers
-    found = layers.last_states(history, torch.ones(1, 5, dtype=torch.bool))[:1]
+        expected = reference(inputs_embeds=history, attention_mask=mask).last_hidden_state[:, -1]
+    everything = torch.ones(1, 5, dtype=torch.bool)
+    found, control = (
+        InferenceModel(config, base, pairs, seed=0)._layers.last_states(history, everything)[:1]
+        for pairs in (adapter, model.adapter())
+    )
     torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
-    other = InferenceModel(config, base, model.adapter(), seed=0)._layers  # the control: without the pairs
-    assert not torch.allclose(other.last_states(history, torch.ones(1, 5, dtype=torch.bool))[:1], expected, atol=1e-3)
+    assert not torch.allclose(control, expected, atol=1e-3)  # without the pairs
 
 
 def reference_mask(kind: str) -> object:

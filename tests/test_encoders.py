@@ -38,7 +38,7 @@ def hidden_states(folder: Path, text: str) -> torch.Tensor:
 
     tokens = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")
     with torch.no_grad():
-        return AutoModel.from_pretrained(folder)(**tokens).last_hidden_state[0]
+        return AutoModel.from_pretrained(folder)(tokens["input_ids"]).last_hidden_state[0]
 
 
 def test_pooling_and_prompts_are_the_models_own(models: Path) -> None:
@@ -121,7 +121,7 @@ def test_several_encoders_are_one_after_the_other_and_weigh_the_same(models: Pat
     [
         ("a,,b", "a name is empty"),
         (f"{MINILM},{MINILM}", "is there twice"),
-        ("vectors:mine", "no prepared folder has no such vectors"),
+        ("vectors:mine", "there are no such vectors in any prepared folder"),
     ],
 )
 def test_a_list_of_encoders_that_is_none_is_refused(names: str, says: str) -> None:
@@ -151,7 +151,7 @@ def test_a_run_of_other_encoders_from_training_to_its_answers(models: Path, toy:
     assert again.recommend(again.user_vector([0, 1]), k=3).rows.shape == (3,)
     save_json(user_encoder / "added.json", {})
     resolve_encoder.cache_clear()
-    with pytest.raises(InputError, match=r"user_encoder .* has other weights than the run was trained on"):
+    with pytest.raises(InputError, match=r"user_encoder .* has other files than the run was trained on"):
         _ = Recommender.load(tmp_path / "run").towers
 
 

@@ -34,11 +34,11 @@ def read_vectors(file: Path) -> tuple[list[str], np.ndarray]:
 
 
 def _read_table(file: Path) -> tuple[list[str], np.ndarray]:
-    frame = pl.read_parquet(file) if file.suffix == ".parquet" else pl.read_csv(file, infer_schema_length=None)
+    frame = pl.read_parquet(file) if file.suffix == ".parquet" else pl.read_csv(file, infer_schema=False)
     name = next((name for name in IDS if name in frame.columns), None)
     if name is None:
         raise InputError(f"`vectors` {file} has the columns {', '.join(frame.columns[:5])}; name the ids item_id")
-    ids, numbers = frame[name].cast(pl.String), frame.drop(name)
+    ids, numbers = frame[name].cast(pl.String), _parse_numbers(frame.drop(name))
     if ids.null_count():
         raise InputError(f"`vectors` {file}: row {int(ids.is_null().arg_max() or 0) + 1} has no id; remove it")
     if text := [column for column in numbers.columns if not _is_numeric(numbers[column].dtype)]:
@@ -47,6 +47,20 @@ def _read_table(file: Path) -> tuple[list[str], np.ndarray]:
     if lists and numbers.width > 1:
         raise InputError(f"`vectors` {file} has {numbers.width} columns beside the ids; keep one column of lists")
     return ids.to_list(), _from_lists(file, ids, numbers[lists[0]]) if lists else numbers.cast(pl.Float64).to_numpy()
+
+
+def _parse_numbers(frame: pl.DataFrame) -> pl.DataFrame:
+    """Parse the columns of text that hold numbers alone, as all of a CSV file are; ids stay as they are written."""
+    parsed = frame.with_columns(pl.col(pl.String).cast(pl.Float64, strict=False))
+    kept = (
+        frame[name] if frame[name].dtype == pl.String and _lost(frame, parsed, name) else parsed[name]
+        for name in frame.columns
+    )
+    return pl.DataFrame(list(kept))
+
+
+def _lost(before: pl.DataFrame, after: pl.DataFrame, name: str) -> bool:
+    return after[name].null_count() > before[name].null_count()
 
 
 def _is_numeric(kind: pl.DataType) -> bool:
@@ -59,7 +73,7 @@ def _from_lists(file: Path, ids: pl.Series, column: pl.Series) -> np.ndarray:
     lists = column.cast(pl.List(pl.Float64))
     lengths = lists.list.len().fill_null(0)
     if lengths.n_unique() > 1:
-        usual = int(lengths.mode().first())  # type: ignore[arg-type]
+        usual = int(lengths.mode()[0])
         row = int((lengths != usual).arg_max() or 0)
         raise InputError(
             f"`vectors` {file}: the vector of {ids[row]!r} has {lengths[row]} numbers, and others have {usual}; all "

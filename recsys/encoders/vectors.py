@@ -41,7 +41,7 @@ class BroughtVectors:
         file = _file_of(folder, name.removeprefix(VECTORS)) if folder else None
         if not file or not file.is_file():
             raise InputError(
-                f"encoder {name!r}: {folder or 'no prepared folder'} has no such vectors; bring them by "
+                f"encoder {name!r}: there are no such vectors in {folder or 'any prepared folder'}; bring them by "
                 f"`fedrec data embed {folder or 'DATA'} --vectors FILE`"
             )
         matrix, _ = _load(file)
