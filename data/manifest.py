@@ -31,11 +31,14 @@ NODE_POLICY = "node.toml"
 NODE_KEYS, KNOWN_NODES = "secure", "known-nodes.txt"
 """The folder, within a node's folder, of its keys for secure aggregation, and its owner's list of other nodes' keys."""
 
+ITEM_VECTORS = "embeddings-*.safetensors", "vectors-*.safetensors"
+"""The files, within a prepared folder, of cached embeddings and of vectors that were brought; all are public."""
+
 PREPARED = Contents(
     "prepared dataset",
     MANIFEST,
     (
-        *(MANIFEST, CATALOGUE, "embeddings-*.safetensors", *FILES, HELD, USER_IDS, KEY, NODE_POLICY),
+        *(MANIFEST, CATALOGUE, *ITEM_VECTORS, *FILES, HELD, USER_IDS, KEY, NODE_POLICY),
         *(f"{CLIENT_STATE}/part-*-of-*.pt", f"{CLIENT_STATE}/orders.db*"),
         *(f"{NODE_KEYS}/part-*-of-*.json", f"{NODE_KEYS}/{KNOWN_NODES}"),
     ),

@@ -17,7 +17,7 @@ from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.fingerprint import save_key
 from fedrec.data.histories import build_histories, build_shard, catalogue_rows
-from fedrec.data.manifest import PREPARED, copy_node_files, read_manifest, shard_counts, write_manifest
+from fedrec.data.manifest import ITEM_VECTORS, PREPARED, copy_node_files, read_manifest, shard_counts, write_manifest
 from fedrec.data.partition import UserPartition
 from fedrec.data.popularity import COUNTED, NONE, POPULARITY
 from fedrec.data.readers.filter import drop_long_users, filter_events, report_repeats, select_users
@@ -72,7 +72,8 @@ def write_public_folder(dataset: Dataset, folder: Path, counts: Mapping[str, int
     The manifest has the folder's own `counts` in place of the counts over all users.
     """
     folder.mkdir(exist_ok=True)
-    for path in [dataset.folder / CATALOGUE, *sorted(dataset.folder.glob("embeddings-*.safetensors"))]:
+    vectors = (path for pattern in ITEM_VECTORS for path in sorted(dataset.folder.glob(pattern)))
+    for path in [dataset.folder / CATALOGUE, *vectors]:
         shutil.copy2(path, folder)
     if dataset.manifest.get("popularity") == NONE:
         Catalogue(dataset.catalogue.frame.drop(POPULARITY, strict=False)).save(folder)

@@ -47,7 +47,7 @@ def client_app(node_of: Callable[[Context], Node]) -> ClientApp:
     def census(message: Message, context: Context) -> Message:
         with guarded():
             node = node_of(context)
-            return Message(wire.encode_census(node.shard.tickets(), node.setup.embeddings.provenance), reply_to=message)
+            return Message(wire.encode_census(node.shard.tickets(), node.setup.stamp), reply_to=message)
 
     @app.query("secure")
     def secure(message: Message, context: Context) -> Message:

@@ -11,7 +11,7 @@ from fedrec.data.fingerprint import fingerprint_of, same_key
 from fedrec.data.storage.json_file import save_json
 from fedrec.data.storage.locks import in_use
 from fedrec.federation.config import RunConfig, from_nested, to_flat
-from fedrec.recsys.embeddings import Encoder, resolve_encoder
+from fedrec.federation.setup import TrainingSetup
 from fedrec.recsys.recommender import CARD, Recommender
 
 logger = logging.getLogger("fedrec")
@@ -43,13 +43,11 @@ def resumed_config(out: Path, card: dict[str, Any], config: RunConfig | None, fi
     """Return the config of the run to resume.
 
     Raises `InputError` if the run began with other settings than `config` or from another run than `first` (either may
-    be None), if the encoder's weights are not those that it began with, or if items were added after its end.
+    be None), or if items were added after its end.
     """
     if FITTED_TO in card["data"]:
         raise InputError(f"{out} is finished, and `fedrec update` has added items since; there is nothing to resume")
     original = from_nested(card["config"])
-    if resolve_encoder(original.model.encoder).sha256 != card["encoder"]["sha256"]:
-        raise InputError(f"{out} was trained with other weights of {original.model.encoder}; restore them")
     if config is not None:
         _check_same_config(original, config, out)
     if first and origin(first) != card.get("start"):
@@ -92,8 +90,9 @@ def origin(first: Recommender) -> dict[str, Any]:
     return entry | ({"privacy": spent} if spent else {})
 
 
-def check_warm_start(first: Recommender, config: RunConfig, encoder: Encoder) -> None:
+def check_warm_start(first: Recommender, setup: TrainingSetup) -> None:
     """Raise `InputError` unless the adapter of the run to start from is one of this run's model."""
+    config = setup.config
     if not config.method_row.servable:
         raise InputError(f"`start` is a run of fedrec, which {config.method} cannot start from; leave `start` out")
     was, now = to_flat(from_nested(first.card["config"]).model), to_flat(config.model)
@@ -102,8 +101,7 @@ def check_warm_start(first: Recommender, config: RunConfig, encoder: Encoder) ->
             raise InputError(f"`start` was trained with {name} = {was[name]}, not {now[name]}; set {name}={was[name]}")
     if config.model.user_encoder_init == "random" and first.card["seed"] != config.seed:
         raise InputError(f"`start` has random weights of seed {first.card['seed']}, not {config.seed}; set that seed")
-    if first.card["encoder"]["sha256"] != encoder.sha256:
-        raise InputError(f"`start` was trained with other weights of {encoder.name}; restore them")
+    setup.check_encoders(first.card, "`start`")
 
 
 def check_private_start(first: Recommender, config: RunConfig, manifest: Mapping[str, Any]) -> None:

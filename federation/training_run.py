@@ -40,7 +40,6 @@ from fedrec.federation.run_checks import (
 from fedrec.federation.served import Served
 from fedrec.federation.setup import TrainingSetup
 from fedrec.recsys.card import load_card
-from fedrec.recsys.embeddings import Encoder
 from fedrec.recsys.environment import environment_info
 from fedrec.recsys.model.lora import fingerprint
 from fedrec.recsys.recommender import CARD, FILES, Recommender
@@ -111,10 +110,10 @@ def open_run(
         check_catalogue(setup.config.closed_form, len(dataset.catalogue))
     _ = setup.model  # an encoder that cannot give it is refused before anything is written
     if first:
-        check_warm_start(first, setup.config, setup.encoder)
+        check_warm_start(first, setup)
         check_private_start(first, setup.config, dataset.manifest)
         warn_of_start(first, dataset.manifest, histories)
-    card = new_card(setup.config, dataset.manifest, setup.encoder, first)
+    card = new_card(setup.config, dataset.manifest, setup.described_encoders, first)
     card["data"]["histories"] = histories.fingerprint
     with in_use(out):
         _check_free(out)  # of a run that began meanwhile
@@ -134,6 +133,7 @@ def _resume(
     if Split.from_record(card["data"], str(out / CARD)) != dataset.split:
         raise InputError(f"{out} began in another split than {data} has; resume with the data it began with")
     original = resumed_config(out, card, config, first)
+    TrainingSetup(dataset, original).check_encoders(card, str(out))
     check_histories(histories, out, card, data)
     return original
 
@@ -170,7 +170,7 @@ def _train(grid: Grid, run: TrainingRun, observe: Observer) -> None:
     # train
     state = State.load(out) or State.start(setup.method.adapter(), config.server)
     round_log.rewind(out, state.round)
-    roster = take_census(grid, config, setup.embeddings.provenance)
+    roster = take_census(grid, config, setup.stamp)
     state = enter_ledger(out, config, state, len(roster))
     log = RoundLog(out, observe)
     if config.method_row.trained:
@@ -220,7 +220,7 @@ def _evaluate(grid: Grid, roster: Roster, served: Served, split: str) -> dict[st
 
 
 def new_card(
-    config: RunConfig, manifest: Mapping[str, Any], encoder: Encoder, first: Recommender | None
+    config: RunConfig, manifest: Mapping[str, Any], encoders: Mapping[str, Any], first: Recommender | None
 ) -> dict[str, Any]:
     """Build the card of a new run: all that a reader needs to understand or repeat it, and nothing of any user."""
     return {
@@ -229,6 +229,6 @@ def new_card(
         "seed": config.seed,
         "start": origin(first) if first else None,  # None: from scratch
         "data": {name: manifest[name] for name in DATA},
-        "encoder": {"name": encoder.name, "revision": encoder.revision, "sha256": encoder.sha256},
+        **encoders,
         **environment_info(),
     }

@@ -15,7 +15,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from fedrec.federation.compression.eden import CompressedUpdate, Eden, count_rows
 from fedrec.federation.compression.quantise import WIDTH
 from fedrec.federation.messages import Order, OrderRefused, Update
-from fedrec.recsys.embeddings import MODALITY
+from fedrec.recsys.embeddings import MODALITY, RECIPE, USER_ENCODER
 from fedrec.recsys.model.lora import Adapter
 
 ROOM_BESIDE, ROOM_FOR_TENSOR = 16_384, 1_024
@@ -184,7 +184,7 @@ def decode_census(content: RecordDict, stamp: Mapping[str, str]) -> np.ndarray:
     with _refusing():
         theirs = dict(content.config_records["stamp"])
         tickets = content.array_records["census"]["tickets"].numpy()
-    names = ("catalogue", "sha256", MODALITY)
+    names = ("catalogue", "sha256", RECIPE, MODALITY, USER_ENCODER)
     if differing := [name for name in names if theirs.get(name) != stamp.get(name)]:
         name, given = differing[0], str(theirs.get(differing[0]))[:80]
         raise ValueError(f"its {name} is {given!r}, not {stamp.get(name)!r}")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fedrec.data.dataset import Dataset
     from fedrec.data.errors import InputError
     from fedrec.datasets import check_import, import_dataset, load_dataset
+    from fedrec.embedding import embed_dataset
     from fedrec.run import Run, load
     from fedrec.training import train
 
@@ -32,6 +33,7 @@ _MODULES = {
     "baselines": "fedrec.baselines",
     "check_import": "fedrec.datasets",
     "compare": "fedrec.comparison",
+    "embed_dataset": "fedrec.embedding",
     "evaluate": "fedrec.comparison",
     "import_dataset": "fedrec.datasets",
     "load": "fedrec.run",
@@ -48,6 +50,7 @@ __all__ = [
     "baselines",
     "check_import",
     "compare",
+    "embed_dataset",
     "evaluate",
     "import_dataset",
     "load",

@@ -30,7 +30,7 @@ from fedrec.recsys.baselines.sasrec import SASRecConfig
 from fedrec.recsys.baselines.text_prior import TextPriorConfig
 from fedrec.recsys.baselines.tuning import NoConfig, TextConfig, TrainingData, Trial
 from fedrec.recsys.baselines.whitening import WhitenedTextConfig
-from fedrec.recsys.embeddings import embed_catalogue, resolve_encoder
+from fedrec.recsys.embeddings import embed_catalogue, open_encoder
 from fedrec.recsys.evaluation.evaluate import rank_held_out, ranking_metrics
 from fedrec.recsys.evaluation.fairness import FairnessReport, report_fairness
 from fedrec.recsys.evaluation.ranking import Ranking, Scorer
@@ -116,11 +116,13 @@ class Popularity(NoConfig, Baseline):
 class TextBaseline(Baseline):
     """What the baselines that read the items' texts have in common."""
 
-    encoder: str = field(default=ModelConfig.encoder, kw_only=True)  # a hub id or a folder
+    encoder: str = field(default=ModelConfig.encoder, kw_only=True)  # hub ids or folders, with commas between them
+    prompt: str = field(default=ModelConfig.prompt, kw_only=True)  # text before each text
 
     def training_data(self, dataset: Dataset) -> TrainingData:
         """Return what it is fitted on, with the items' texts embedded."""
-        embeddings = embed_catalogue(dataset.catalogue, resolve_encoder(self.encoder), dataset.folder)
+        encoder = open_encoder(self.encoder, self.prompt, dataset.folder)
+        embeddings = embed_catalogue(dataset.catalogue, encoder, dataset.folder)
         return TrainingData(dataset.shard, embeddings.matrix, self.seed)
 
 
@@ -258,20 +260,21 @@ class FittedBaseline:
         return rank_held_out(self.scorer(split), dataset, protocol, split)
 
 
-def quick_baselines(encoder: str) -> tuple[Baseline, ...]:
+def quick_baselines(encoder: str, prompt: str = "") -> tuple[Baseline, ...]:
     """Return the baselines that need no training in epochs; an encoder reads the texts for some."""
+    read = {"encoder": encoder, "prompt": prompt}
     return (
         Random(),
         Popularity(),
-        TextNeighbours(encoder=encoder),
-        WhitenedTextNeighbours(encoder=encoder),
+        TextNeighbours(**read),
+        WhitenedTextNeighbours(**read),
         ItemKNN(),
         ItemKNNWithRecency(),
         EASE(),
         EASEWithRecency(),
-        EASEWithTextPrior(encoder=encoder),
+        EASEWithTextPrior(**read),
         NextItemRidge(),
-        ClosedFormsTogether(encoder=encoder),
+        ClosedFormsTogether(**read),
     )
 
 

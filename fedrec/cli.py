@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from click import UsageError
 
-from fedrec.commands import answer, data, federation, harness, learn, node, sums
+from fedrec.commands import answer, data, embed, federation, harness, learn, node, sums
 from fedrec.commands.parameters import invoked_command, with_options
 from fedrec.data.errors import InputError
 from fedrec.terminal import check_arguments, discard_unread_output, flush_output, print_anything
@@ -24,6 +24,7 @@ app = typer.Typer(
 for commands in (learn, answer, sums):
     app.add_typer(commands.app)
 app.add_typer(harness.harness_app())
+data.app.add_typer(embed.app)
 app.add_typer(data.app, name="data")
 app.add_typer(node.app, name="node")
 app.add_typer(federation.app, name="federation")

@@ -67,8 +67,7 @@ def setup_of(folder: Path, card: Mapping[str, Any], dataset: Dataset) -> Trainin
     """
     setup = TrainingSetup(dataset, from_nested(card["config"]))
     require_sums(folder, setup.config)
-    if setup.encoder.sha256 != card["encoder"]["sha256"]:
-        raise InputError(f"{folder} was trained with other weights of {setup.encoder.name}; restore them")
+    setup.check_encoders(card, str(folder))
     kept = setup.config.closed_form.features == "text" and dataset.catalogue.fingerprint != fitted_to(card)
     return replace(setup, feature_map=load_feature_map(folder, card)) if kept else setup
 

@@ -7,7 +7,7 @@ from fedrec import console
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.federation.config import RunConfig
-from fedrec.recsys.embeddings import embed_catalogue, resolve_encoder
+from fedrec.recsys.embeddings import embed_catalogue, open_encoder
 from fedrec.recsys.evaluation.ranking import Ranking, metric_means, metric_sums
 from fedrec.recsys.hardware import device
 from fedrec.recsys.model.lora import Adapter
@@ -62,7 +62,7 @@ def personalise_run(run: Run, dataset: Dataset, alone: bool, choices: Choices) -
 
 def clients_of(dataset: Dataset, model: TwoTowerModel, adapter: Adapter | None) -> Clients:
     """Build the clients of a dataset, which all begin from an adapter: by default from the model's initial one."""
-    encoder, on = resolve_encoder(model.config.encoder), device()
+    encoder, on = open_encoder(model.config.encoder, model.config.prompt, dataset.folder), device()
     start = model.adapter() if adapter is None else adapter
     embeddings = embed_catalogue(dataset.catalogue, encoder, dataset.folder).matrix
     return Clients(model.to(on), {name: t.to(on) for name, t in start.items()}, dataset.shard, embeddings.to(on))

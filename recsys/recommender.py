@@ -30,7 +30,8 @@ from fedrec.recsys.card import AGAIN, CARD, load_finished_card, model_config
 from fedrec.recsys.closed_form import artifact
 from fedrec.recsys.closed_form.features import FourierFeatures
 from fedrec.recsys.closed_form.model import ClosedForm
-from fedrec.recsys.embeddings import Encoder, resolve_encoder
+from fedrec.recsys.encoders.joined import ItemEncoder, encoder_of_card, open_user_encoder, same_encoder
+from fedrec.recsys.encoders.text import Encoder
 from fedrec.recsys.hardware import parallel_map, workers
 from fedrec.recsys.item_vectors import ItemVectors
 from fedrec.recsys.model.config import ModelConfig
@@ -90,33 +91,43 @@ class Recommender:
         return str(self.card["model_version"])
 
     @cached_property
-    def encoder(self) -> Encoder:
-        """The encoder, resolved at the first use. Raises `InputError` if the model was trained on another one."""
-        wanted = self.card["encoder"]
-        encoder = resolve_encoder(wanted["name"])
-        if encoder.sha256 != wanted["sha256"]:
-            raise InputError(
-                f"encoder {encoder.name} has sha256 {encoder.sha256}, but the run was trained on {wanted['sha256']}"
-            )
+    def encoder(self) -> ItemEncoder:
+        """The items' encoder, opened at the first use. Raises `InputError` if the model was trained on another one."""
+        encoder = encoder_of_card(self.card["encoder"], self.model_config.prompt)
+        if encoder.width != self.tower_width:
+            raise InputError(f"{self.version}: its vectors have another width than {encoder.name}; {AGAIN}")
         return encoder
+
+    @cached_property
+    def user_encoder(self) -> Encoder:
+        """The user tower's encoder. Raises `InputError` if the model was trained on another one."""
+        encoder = open_user_encoder(self.model_config.user_encoder, self.card["encoder"]["name"])
+        if not same_encoder(encoder, self._described_user_encoder):
+            raise InputError(f"user_encoder {encoder.name} has other files than the run was trained on; restore them")
+        return encoder
+
+    @property
+    def _described_user_encoder(self) -> Mapping[str, Any]:
+        return self.card.get("user_encoder", self.card["encoder"])
 
     @cached_property
     def model(self) -> TwoTowerModel:
         """The trainable model. For inference use `towers`, which is faster."""
-        return TwoTowerModel(self._config, self.encoder, self.card["seed"])
+        return TwoTowerModel(self.model_config, self.user_encoder, self.card["seed"], self.tower_width)
 
     @cached_property
     def towers(self) -> InferenceModel:
         """The model for inference. Raises `InputError` if the adapter does not fit the encoder."""
         try:
-            return InferenceModel(self._config, self.encoder, self.adapter, self.card["seed"])
+            return InferenceModel(self.model_config, self.user_encoder, self.adapter, self.card["seed"])
         except (KeyError, RuntimeError) as error:
             raise InputError(
-                f"{self.version}: the adapter does not fit {self.encoder.name} ({error}); {AGAIN}"
+                f"{self.version}: the adapter does not fit {self.user_encoder.name} ({error}); {AGAIN}"
             ) from error
 
     @property
-    def _config(self) -> ModelConfig:
+    def model_config(self) -> ModelConfig:
+        """The architecture that the card describes."""
         return model_config(self.card["config"]["model"])
 
     @cached_property
@@ -162,7 +173,7 @@ class Recommender:
 
     def query_vectors(self, texts: Sequence[str]) -> Tensor:
         """Compute unit vectors of free texts, to search with: (B, W). The closed form's half, if any, is zeros."""
-        vectors = self._map_texts(texts, self.towers.item_vectors)  # (1, E) each
+        vectors = self._map_texts(texts, self.encoder.encode_queries, self.towers.item_vectors)  # (1, E) each
         return self.towers_only(torch.cat([self.items.searched[:0, : self.tower_width], *vectors]))
 
     def towers_only(self, vectors: Tensor) -> Tensor:
@@ -177,17 +188,18 @@ class Recommender:
             ours = None if closed_form is None else closed_form.item_vectors(embedding)
             return ItemVectors.join(self.towers.item_vectors(embedding), ours)
 
-        each = self._map_texts(texts, vectors_of)
+        each = self._map_texts(texts, self.encoder.encode, vectors_of)
         searched, read = self.items.searched[:0], self.items.read[:0]
         return ItemVectors(
             torch.cat([searched, *(item.searched for item in each)]), torch.cat([read, *(item.read for item in each)])
         )
 
-    def _map_texts(self, texts: Sequence[str], function: Callable[[Tensor], Mapped]) -> list[Mapped]:
+    def _map_texts(
+        self, texts: Sequence[str], encode: Callable[[Sequence[str]], Tensor], function: Callable[[Tensor], Mapped]
+    ) -> list[Mapped]:
         """Apply a function to the embedding (1, E) of each text, which is encoded in a pass of its own."""
-        encoder = self.encoder
-        encoder.load()  # before the threads start, so that it is loaded once
-        return list(parallel_map(lambda text: function(encoder.encode([text])), texts))
+        self.encoder.load()  # before the threads start, so that it is loaded once
+        return list(parallel_map(lambda text: function(encode([text])), texts))
 
     def recommend(self, vector: Tensor, k: int = 10, exclude: Sequence[int] | np.ndarray = ()) -> Found:
         """Return the k rows with the highest scores for a user vector (W,), with their scores, by exact search.
@@ -221,10 +233,8 @@ class Recommender:
         save_tensors(folder / TOWERS, {name: t for name, t in self.adapter.items() if not is_lora(name)})
         if self.closed_form:
             save_tensors(folder / artifact.FILE, artifact.tensors_of(self.closed_form))
-        save_json(
-            folder / PEFT_CONFIG,
-            peft_config(model_config(self.card["config"]["model"]), self.card["encoder"], self.card["seed"]),
-        )
+        peft = peft_config(self.model_config, self._described_user_encoder, self.card["seed"], lora)
+        save_json(folder / PEFT_CONFIG, peft)
         save_json(folder / CARD, self.card)
 
     @classmethod

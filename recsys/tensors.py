@@ -15,7 +15,7 @@ from fedrec.data.storage.reading import regular
 from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.model.lora import Adapter, is_lora
 
-_LAYER = re.compile(r"\.layer\.(\d+)\.")
+_LAYER = re.compile(r"\.layers?\.(\d+)\.")
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -70,13 +70,13 @@ def check_adapter(adapter: Adapter, config: ModelConfig, width: int, folder: Pat
 
     Raises `InputError`; so nothing is allocated whose size only the card states.
     """
+    there = {name: tuple(tensor.shape) for name, tensor in adapter.items()}
     wanted: dict[str, tuple[int, ...]] = {
         "item.down": (config.item_rank, width),
         "item.up": (width, config.item_rank),
-        "user.down": (config.user_rank, width),
+        "user.down": (config.user_rank, *there.get("user.down", ())[1:2]),  # D, which the encoder's files tell
         "user.up": (width, config.user_rank),
     }
-    there = {name: tuple(tensor.shape) for name, tensor in adapter.items()}
     wanted |= {name: _pair_shape(name, there, config.lora_rank) for name in there if is_lora(name)}
     check_shapes(adapter, wanted, "adapter", folder)
     layers = {found[1] for name in there if (found := _LAYER.search(name))}

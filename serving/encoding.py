@@ -14,6 +14,7 @@ import torch
 from fedrec.recsys.recommender import Recommender
 from fedrec.serving.index.vector_index import Index
 from fedrec.serving.plan import Plan
+from fedrec.serving.refusals import UnanswerableError
 
 UNIT_TOLERANCE = 1e-6
 """How far the length of a unit vector in float32 may be from 1."""
@@ -52,17 +53,30 @@ class QuestionEncoder:
         return list(self.recommender.user_vectors(torch.from_numpy(vectors), np.split(places, ends)).numpy())
 
     def encode_texts(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Compute unit vectors (W,) of texts to search with: by the towers alone, if there is a closed form."""
+        """Compute unit vectors (W,) of texts to search with: by the towers alone, if there is a closed form.
+
+        Raises `UnanswerableError` if the model reads no texts.
+        """
         if not texts:
             return []
+        self._check_reads_texts("query")
         with self._turn:
             return list(self.recommender.query_vectors(texts).numpy())
 
     def encode_items(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Compute the vectors of new items by their texts: to be searched (n, W), and to be read (n, R)."""
+        """Compute the vectors of new items by their texts: to be searched (n, W), and to be read (n, R).
+
+        Raises `UnanswerableError` if the model reads no texts.
+        """
+        self._check_reads_texts("text")
         with self._turn:
             items = self.recommender.new_items(texts)
         return items.searched.numpy(), items.read.numpy()
+
+    def _check_reads_texts(self, field: str) -> None:
+        encoder = self.recommender.encoder
+        if not encoder.reads_texts:
+            raise UnanswerableError(field, f"is a text, and the encoder of this model, {encoder.name}, reads none")
 
     def build_index(self) -> Index:
         """Build an index of the recommender's items, and tune it on questions as it will be asked."""

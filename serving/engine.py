@@ -55,7 +55,8 @@ class Engine:
 
     def load_text_encoder(self) -> None:
         """Load the text encoder: it takes longer than all the rest, and vectors and histories do not need it."""
-        self.encoder.encode_texts(["ready?"])
+        if self.recommender.encoder.reads_texts:
+            self.encoder.encode_texts(["ready?"])
 
     def with_items(self, items: Sequence[ItemRecord]) -> "Engine":
         """Offer these items, too, each encoded from its text. Raises `ColumnError`."""

@@ -135,10 +135,10 @@ class World:
         folder.mkdir(parents=True, exist_ok=True)
         setup, settings = self.setup(config), to_flat(replace(config, nodes=len(nodes)))
         grid = LocalGrid(client_app(lambda context: nodes[context.node_id - 1]), [{}] * len(nodes), settings)
-        roster = take_census(grid, replace(config, nodes=len(nodes)), setup.embeddings.provenance)
+        roster = take_census(grid, replace(config, nodes=len(nodes)), setup.stamp)
         state = State.load(folder) or State.start(setup.method.adapter(), config.server)
         if not (folder / CARD).exists():  # by which the ledger of a private run is begun
-            save_json(folder / CARD, new_card(config, self.dataset.manifest, setup.encoder, None))
+            save_json(folder / CARD, new_card(config, self.dataset.manifest, setup.described_encoders, None))
         state = enter_ledger(folder, config, state, len(roster))
         return run_rounds(grid, roster, state, config, RoundLog(folder))
 

@@ -15,7 +15,7 @@ from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
 from fedrec.recsys.baselines.registry import BASELINES
 from fedrec.recsys.baselines.tuning import TrainingData, TuningResult, grid_configs, tune
-from fedrec.recsys.embeddings import embed_catalogue, resolve_encoder
+from fedrec.recsys.embeddings import embed_catalogue, open_encoder
 
 BASELINE = "baseline"
 
@@ -51,7 +51,7 @@ def _job(run: BaselineRun) -> Job:
 
 def _tune_and_rank(run: BaselineRun, place: JobFolder) -> Figures:
     catalogue = Catalogue.load(place.data)
-    public = embed_catalogue(catalogue, resolve_encoder(run.encoder), place.data)
+    public = embed_catalogue(catalogue, open_encoder(run.encoder, folder=place.data), place.data)
     data = TrainingData(Shard.load(place.data), public.matrix, run.seed)
     tuned = tune(
         BASELINES[run.name], data, run.grid, console.show_epoch, refit=len(catalogue.trainable_rows) == len(catalogue)

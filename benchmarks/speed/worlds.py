@@ -17,9 +17,8 @@ from fedrec.federation.config import RunConfig
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.roster import Roster
 from fedrec.federation.setup import TrainingSetup
-from fedrec.recsys.embeddings import Embeddings, resolve_encoder
+from fedrec.recsys.embeddings import Embeddings, open_encoder
 from fedrec.recsys.model.lora import Adapter
-from fedrec.recsys.model.two_tower import TwoTowerModel
 
 
 def make_tables(config: SyntheticConfig, folder: Path) -> None:
@@ -39,9 +38,8 @@ def prepare(folder: Path) -> dict[str, float]:
 def embed_at_random(folder: Path, config: RunConfig) -> None:
     """Save random unit vectors as the catalogue's embeddings: their values do not affect the speed."""
     catalogue = Catalogue.load(folder / "prepared")
-    encoder = resolve_encoder(config.model.encoder)
-    width = TwoTowerModel(config.model, encoder, config.seed).user.width
-    drawn = torch.randn(len(catalogue), width, generator=torch.Generator().manual_seed(config.seed))
+    encoder = open_encoder(config.model.encoder, config.model.prompt)
+    drawn = torch.randn(len(catalogue), encoder.width, generator=torch.Generator().manual_seed(config.seed))
     stamp = Embeddings.provenance_of(catalogue, encoder)
     Embeddings(F.normalize(drawn, dim=-1), stamp, catalogue.trainable_rows).save(folder / "prepared")
 
@@ -58,7 +56,7 @@ def open_grid(data: Path, config: RunConfig) -> tuple[LocalGrid, Roster]:
     """In-process nodes, and their users."""
     setup = TrainingSetup(Dataset.open(data), config)
     grid = LocalGrid.over(setup)
-    return grid, take_census(grid, config, setup.embeddings.provenance)
+    return grid, take_census(grid, config, setup.stamp)
 
 
 def perturb(adapter: Adapter, seed: int) -> Adapter:

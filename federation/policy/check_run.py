@@ -23,8 +23,11 @@ FLOORS: Mapping[str, str] = {
 }
 """Settings of a run with secure aggregation that a field of the policy bounds from below."""
 
-CHOICES: Mapping[str, str] = {"method": "methods", "held_out": "held_out", "encoder": "encoders"}
+CHOICES: Mapping[str, str] = {"method": "methods", "held_out": "held_out"}
 """Settings of a run that must be among the values of a field."""
+
+ENCODERS = ("encoder", "user_encoder")
+"""Settings of a run that name models, with commas between them: each must be among the `encoders` of a policy."""
 
 
 def check_run(policy: NodePolicy, config: RunConfig, items: int) -> None:
@@ -57,6 +60,10 @@ def _not_chosen(policy: NodePolicy, config: RunConfig) -> Iterator[str]:
     for setting, field in choices.items():
         if settings[setting] not in (allowed := getattr(policy, field)):
             yield f"{setting} = {str(settings[setting])[:80]!r}, and {field} = {list(allowed)}"
+    for setting in ENCODERS:
+        for name in filter(None, map(str.strip, str(settings[setting]).split(","))):
+            if name not in policy.encoders:
+                yield f"{setting} = {name[:80]!r}, and encoders = {list(policy.encoders)}"
 
 
 def _weakened(policy: NodePolicy, config: RunConfig, items: int) -> Iterator[str]:

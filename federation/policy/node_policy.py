@@ -59,8 +59,9 @@ class NodePolicy:
     """Values of held_out that the node trains with. Two runs with different values tell, by their difference, about the
     last events: allow one value."""
     encoders: Annotated[tuple[str, ...], MinLen(1)] = (ModelConfig.encoder,)
-    """Text encoders that the node loads: ids on the Hugging Face hub, or folders. A folder of other weights can read a
-    history in another way, and a refusal of an absent one would tell what is on the node's disk."""
+    """Encoders of items and of user towers that the node loads, by their names in the run's settings: hub ids, folders.
+    One of other weights can read a history in another way, and a refusal of an absent one would tell what is on the
+    node's disk."""
     largest_clip: Annotated[float, Gt(0)] = 10.0
     """Largest L2 norm of a user's change."""
     most_local_steps: Annotated[int, Ge(1)] = 4

@@ -175,7 +175,7 @@ def evaluate(
     if ranks:
         save_ranks(ranks, rankings["test"].ranks)
     found = {split: {protocol.value: ranking_metrics(ranking)} for split, ranking in rankings.items()}
-    rivals = quick_baselines(trained.config.model.encoder) if baselines else ()
+    rivals = quick_baselines(trained.config.model.encoder, trained.config.model.prompt) if baselines else ()
     others = measure_all(dataset, rivals, protocol.value)
     rival = load(against) if against else None
     fairness = measure_fairness(rankings["test"], rival, dataset, protocol.value, other_histories) if groups else None

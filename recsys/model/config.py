@@ -14,11 +14,16 @@ class ModelConfig:
     __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
 
     encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
-    """The text encoder: an id on the Hugging Face hub, or a folder of its files. The default one reads English."""
+    """The encoder of the items: an id on the Hugging Face hub, or a folder of its files; several with commas between
+    them. `images:MODEL` reads pictures, `vectors:NAME` are your own vectors. The default one reads English texts."""
+    prompt: str = ""
+    """Text before every text that an encoder reads, such as "query: "; empty: the encoder's own prompts."""
+    user_encoder: str = ""
+    """The pretrained model whose first layers are in the user tower; empty: the first text encoder of `encoder`."""
     user_encoder_init: Literal["pretrained", "random"] = "pretrained"
     """Frozen weights of the user tower; random shows what the pretrained ones are worth."""
     layers: Annotated[int, Ge(1)] = 2
-    """Layers of the encoder, from the bottom, in the user tower."""
+    """Layers of the user tower's encoder, from the bottom."""
     lora_rank: Annotated[int, Ge(1)] = 8
     """Rank of the LoRA matrices in the user tower."""
     lora_alpha: Annotated[float, Gt(0)] = 16.0

@@ -107,9 +107,10 @@ def from_peft(tensors: Mapping[str, Tensor]) -> Adapter:
     return {f"{_OURS}{name.removeprefix(_PEFT).removesuffix('.weight')}": tensor for name, tensor in tensors.items()}
 
 
-def peft_config(config: ModelConfig, encoder: dict[str, str], seed: int) -> dict[str, Any]:
+def peft_config(config: ModelConfig, encoder: Mapping[str, Any], seed: int, names: Iterable[str]) -> dict[str, Any]:
     """Build the config by which `peft.PeftModel.from_pretrained` applies the LoRA pairs to the encoder's first layers.
 
+    encoder: the user tower's, as in the card; names: the adapter's, which tell what the encoder calls its layers.
     A random initialisation gets a name that no model has, so that the pairs are not applied to pretrained layers by
     mistake.
     """
@@ -125,7 +126,7 @@ def peft_config(config: ModelConfig, encoder: dict[str, str], seed: int) -> dict
         "bias": "none",
         "target_modules": sorted(config.lora_targets),
         "layers_to_transform": list(range(config.layers)),
-        "layers_pattern": "layer",
+        "layers_pattern": "layers" if any(".layers." in name for name in names) else "layer",
         "inference_mode": True,
     }
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fedrec.recsys.embeddings import Encoder
+from fedrec.recsys.encoders.text import Encoder
 from fedrec.recsys.hardware import parallel_map
 from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.model.item_tower import Candidates, ItemTower
@@ -20,15 +20,16 @@ from fedrec.recsys.model.user_tower import UserTower
 class TwoTowerModel(nn.Module):
     """Both towers. The parameters that require a gradient are the adapter; all others are frozen and never sent.
 
-    `seed` determines the adapter's initial values and, if the user encoder is random, the frozen weights.
+    `encoder` is the user tower's. `seed` determines the adapter's initial values and, if the user encoder is random,
+    the frozen weights. `item_width` is E; without it, item vectors are as wide as the encoder's hidden states.
     """
 
-    def __init__(self, config: ModelConfig, encoder: Encoder, seed: int = 0) -> None:
+    def __init__(self, config: ModelConfig, encoder: Encoder, seed: int = 0, item_width: int | None = None) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)  # always the CPU's: the same numbers on any device
         self.config = config
-        self.user = UserTower(config, encoder, generator)
-        self.item = ItemTower(config, self.user.width, generator)
+        self.user = UserTower(config, encoder, generator, item_width)
+        self.item = ItemTower(config, self.user.item_width, generator)
 
     def adapter(self) -> Adapter:
         """Return a copy of the initial adapter, without the client axis, on the CPU."""

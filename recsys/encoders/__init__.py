@@ -1,0 +1,1 @@
+"""What gives items frozen vectors: sentence encoders, image encoders, vectors from a file, several of them joined."""
