@@ -27,6 +27,7 @@ class Stream(IntEnum):
     PARTITION = 10
     GROUPS = 11
     NEGATIVE_GROUPS = 13
+    PSEUDONYMS = 40
 
 
 def random_stream(stream: Stream, *key: int) -> np.random.Generator:

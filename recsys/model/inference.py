@@ -79,13 +79,28 @@ class InferenceModel:
         learned = F.linear(F.linear(self._encode_last(vectors, mask), self._down), self._up)[: len(vectors)]  # (B, E)
         return F.normalize(decayed_mean(vectors, mask, self._recency, last=1)[:, 0] + learned, dim=-1)[:count]
 
+    def traceable_user_vectors(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        """Compute what `user_vectors` does, up to rounding, by the same operations for any B and L.
+
+        A tracer that writes the model in another format can follow it. (B, L, E), (B, L) → (B, E).
+        """
+        states, attention_mask = self._embed(vectors, mask), causal_mask(mask)
+        for layer in (f"encoder.layer.{number}" for number in range(self._layers)):
+            states = self._feed_forward(layer, states, self._attention(layer, states, attention_mask))
+        learned = F.linear(F.linear(states[:, -1], self._down), self._up)  # (B, E)
+        ages = mask.shape[1] - 1 - torch.arange(mask.shape[1])
+        weights = self._recency**ages * mask  # (B, L), as `decayed_mean` weighs the events before the last place
+        mean = (weights.unsqueeze(1) @ vectors).squeeze(1) / weights.sum(-1, keepdim=True).clamp(min=1)
+        return F.normalize(mean + learned, dim=-1)
+
+    def _embed(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        """Compute the input of the encoder's first layer: (B, L, E), (B, L) → (B, L, D)."""
+        states = vectors + F.embedding(position_ids(mask), self._weights[POSITIONS]) + self._weights[TOKEN_TYPES][0]
+        return self._layer_norm(states, "embeddings.LayerNorm")
+
     def _encode_last(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """Compute the encoder's hidden states of the last events, padded to a whole pass: (PASS_SIZE, D)."""
-        states = vectors + F.embedding(position_ids(mask), self._weights[POSITIONS]) + self._weights[TOKEN_TYPES][0]
-        states, attention_mask = (
-            self._layer_norm(states, "embeddings.LayerNorm"),
-            causal_mask(mask),
-        )  # (B, L, D), (B, L, L)
+        states, attention_mask = self._embed(vectors, mask), causal_mask(mask)  # (B, L, D), (B, L, L)
         *lower, last = (f"encoder.layer.{layer}" for layer in range(self._layers))
         for layer in lower:
             states = self._feed_forward(layer, states, self._attention(layer, states, attention_mask))
