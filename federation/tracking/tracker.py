@@ -121,7 +121,7 @@ def opener_of(name: str) -> Opener:
         import_module(TRACKERS[name])
     except ImportError as error:
         raise InputError(
-            f"`track` = {name} needs the package {TRACKERS[name]} ({error}); install it by `pip install 'fedrec[{name}]'`"
+            f"`track` = {name} needs the package {TRACKERS[name]} ({error}); install it by pip install 'fedrec[{name}]'"
         ) from error
     return import_module(f"fedrec.federation.tracking.to_{name}").open_tracker
 

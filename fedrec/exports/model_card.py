@@ -23,7 +23,7 @@ REPORTED = ("ndcg@10", "recall@10", "recall@20", "mrr", "coverage@10")
 METHODS = {
     "fedrec": "two towers with LoRA adapters, trained in federated rounds",
     "closed-form": "a closed form: ridge regressions of the next item, solved from federated sums",
-    "hybrid": "two towers with LoRA adapters, trained in federated rounds, and a closed form solved from federated sums",
+    "hybrid": "two towers with LoRA adapters, trained in federated rounds, and a closed form, solved from sums",
 }
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 

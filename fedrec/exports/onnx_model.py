@@ -36,7 +36,7 @@ def export_onnx(run: Path, out: Path) -> list[str]:
     """
     for package in PACKAGES:
         if importlib.util.find_spec(package) is None:
-            raise InputError(f"`to` onnx needs the package {package}; install it by `pip install 'fedrec[onnx]'`")
+            raise InputError(f"`to` onnx needs the package {package}; install it by pip install 'fedrec[onnx]'")
     check_place(out, DEVICE_MODEL.check)
     recommender = Recommender.load(run)
     catalogue, items = recommender.catalogue, recommender.items
@@ -44,7 +44,7 @@ def export_onnx(run: Path, out: Path) -> list[str]:
         _save_model(recommender, folder / MODEL)
         np.save(folder / EVENTS, items.read.numpy(), allow_pickle=False)
         np.save(folder / CANDIDATES, items.searched.numpy(), allow_pickle=False)
-        named = [{"item_id": item_id, "title": title} for item_id, title in zip(catalogue.ids, catalogue.titles)]
+        named = catalogue.frame.select("item_id", "title").to_dicts()
         (folder / ITEMS).write_text(json.dumps(named, ensure_ascii=False), "utf-8")
         save_json(folder / CARD, recommender.card)
     return sorted(DEVICE_MODEL.patterns)

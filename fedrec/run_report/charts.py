@@ -46,9 +46,7 @@ def draw_svg(draw: Callable[["Figure"], None], width: float, height: float) -> C
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InputError(
-            "a report needs the package matplotlib; install it by `pip install 'fedrec[plots]'`"
-        ) from error
+        raise InputError("a report needs the package matplotlib; install it by pip install 'fedrec[plots]'") from error
     with rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
@@ -57,7 +55,7 @@ def draw_svg(draw: Callable[["Figure"], None], width: float, height: float) -> C
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     for stand_in, colour in PAGE_COLOURS.items():
         svg = svg.replace(stand_in, colour)
-    return Markup(svg)  # noqa: S704 - matplotlib escapes the texts in it
+    return Markup(svg)  # matplotlib escapes the texts in it
 
 
 def draw_curves(records: Sequence[Mapping[str, Any]], best: int | None) -> Chart | None:

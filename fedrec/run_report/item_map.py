@@ -59,7 +59,9 @@ def map_items(recommender: Recommender, method: str) -> ItemMap:
     rows = popular_rows(recommender.catalogue, MOST)
     column, kinds, kind_of = _kinds(recommender.catalogue.frame)
     corners, titles = scale(plane[rows]), recommender.catalogue.titles
-    places = [Place(round(x, 1), round(y, 1), titles[row], kind_of[row]) for row, (x, y) in zip(rows, corners)]
+    places = [
+        Place(round(x, 1), round(y, 1), titles[row], kind_of[row]) for row, (x, y) in zip(rows, corners, strict=True)
+    ]
     return ItemMap(places, column, kinds, len(recommender.catalogue), explained)
 
 
