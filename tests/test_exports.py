@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 import fedrec as library
@@ -14,6 +15,7 @@ from fedrec.data.errors import InputError
 from fedrec.exports.public_model import MODEL_CARD, PUBLIC
 from fedrec.federation.privacy.ledger import FILE as LEDGER
 from fedrec.federation.training_run import RUN
+from fedrec.recsys.portable import PortableUserModel
 from fedrec.recsys.recommender import Recommender
 from tests.support.cli import Fedrec, is_refused
 from tests.support.closed_form import HYBRID
@@ -178,6 +180,27 @@ def test_an_unfinished_run_is_not_exported(run: Path, tmp_path: Path) -> None:
 # ---- the user's side for devices
 
 
+RAGGED = (0, 1, 2, 7, 8, 9, 30, 3)
+"""Lengths of histories: empty, shorter and longer than what either half reads, which is 8 events and 20."""
+
+
+def ragged_histories() -> list[np.ndarray]:
+    generator = np.random.default_rng(0)
+    return [generator.integers(24, size=length) for length in RAGGED]
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["hybrid", "towers"])
+def test_the_portable_model_computes_the_same_user_vectors(hybrid: Path, run: Path, whole: bool) -> None:
+    recommender = Recommender.load(hybrid if whole else run)
+    portable = PortableUserModel(recommender.towers, recommender.closed_form)
+    expected = recommender.user_vectors(recommender.items.read, ragged_histories())
+    padded, mask = _padded(ragged_histories(), recommender.items.read.numpy())
+    found = portable(torch.from_numpy(padded), torch.from_numpy(mask))
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
+    assert not found[0].any()
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("whole", [True, False], ids=["hybrid", "towers"])
 def test_onnx_computes_the_same_user_vectors(hybrid: Path, run: Path, whole: bool, tmp_path: Path) -> None:
     """Ragged histories in one batch and alone, longer than what either half reads, and empty; numpy does the rest."""
@@ -187,15 +210,14 @@ def test_onnx_computes_the_same_user_vectors(hybrid: Path, run: Path, whole: boo
     recommender, device = Recommender.load(source), tmp_path / "device"
     events, candidates = (np.load(device / f"{name}_vectors.npy") for name in ("event", "candidate"))
     session = runtime.InferenceSession(device / "user_model.onnx")
-    generator = np.random.default_rng(0)
-    histories = [generator.integers(24, size=length) for length in (0, 1, 2, 7, 8, 9, 30, 3)]
+    histories = ragged_histories()
     expected = recommender.user_vectors(recommender.items.read, histories).numpy()
     for some in (slice(None), slice(0, 1), slice(6, 7)):
         padded, mask = _padded(histories[some], events)
         (found,) = session.run(None, {"vectors": padded, "mask": mask})
         np.testing.assert_allclose(found, expected[some], atol=2e-6)
     scores = found @ candidates.T
-    best = recommender.recommend(recommender.user_vector(histories[6]), 1).rows[0]
+    ((best, _),) = recommender.recommend(recommender.user_vector(histories[6]), 1)
     assert scores[0].argmax() == best
     assert json.loads((device / "items.json").read_text("utf-8"))[best]["item_id"] == recommender.catalogue.ids[best]
     meta = session.get_modelmeta().custom_metadata_map

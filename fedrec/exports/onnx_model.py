@@ -9,7 +9,10 @@ card.json               the run's card
 
 import importlib.util
 import json
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -56,8 +59,7 @@ def _save_model(recommender: Recommender, path: Path) -> None:
     width = recommender.items.read.shape[1]
     example = torch.ones(2, 3, width), torch.ones(2, 3, dtype=torch.bool)
     sizes = {0: torch.export.Dim("histories"), 1: torch.export.Dim("events")}
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of the exporter's own parts
+    with _quiet_exporter(), torch.no_grad():
         program = torch.onnx.export(
             model,
             example,
@@ -68,5 +70,19 @@ def _save_model(recommender: Recommender, path: Path) -> None:
             verbose=False,
         )
     assert program
-    program.model.metadata_props |= {"model_version": recommender.version, "events_read": str(recommender.length)}
+    program.model.metadata_props.update(model_version=recommender.version, events_read=str(recommender.length))
     program.save(path)
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Hide what the exporter says of its own parts, and of operators of packages that are not used."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

@@ -23,11 +23,11 @@ def write_trec(lists: pl.DataFrame, held_out: pl.DataFrame, folder: Path, model:
     """Write `run.trec` and `qrels.trec`. Raises `InputError` for an id with blanks, which separate TREC's fields."""
     for table in (lists, held_out):
         _refuse_blanks(table, "TREC")
-    run = lists.select("user_id", pl.lit("Q0"), "item_id", "rank", _exact("score"), pl.lit(model.replace(" ", "-")))
-    qrels = held_out.select("user_id", pl.lit("0"), "item_id", pl.lit(RELEVANCE))
+    tag = model.replace(" ", "-")
+    run = lists.select(pl.format("{} Q0 {} {} {} {}", "user_id", "item_id", "rank", _exact("score"), pl.lit(tag)))
+    qrels = held_out.select(pl.format("{} 0 {} {}", "user_id", "item_id", pl.lit(RELEVANCE)))
     for name, table in (("run.trec", run), ("qrels.trec", qrels)):
-        lines = table.select(pl.concat_str(pl.nth(range(table.width)), separator=" ")).to_series()
-        (folder / name).write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        (folder / name).write_text("".join(f"{line}\n" for line in table.to_series()), "utf-8")
 
 
 def write_rectools(lists: pl.DataFrame, held_out: pl.DataFrame, folder: Path, model: str) -> None:

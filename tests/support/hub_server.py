@@ -47,7 +47,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/api/repos/create":
             asked = json.loads(body)
             name = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
-            self.hub.repositories.setdefault(name, Repository(asked.get("private", False)))
+            self.hub.repositories.setdefault(name, Repository(asked.get("visibility") == "private"))
             self._answer(200, {"url": f"{self.hub.url}/{name}"})
         elif path == "/api/validate-yaml":
             self._answer(200, {"errors": [], "warnings": []})
