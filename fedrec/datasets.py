@@ -16,6 +16,7 @@ from fedrec.data.manifest import MANIFEST
 from fedrec.data.popularity import COUNTED
 from fedrec.data.prepare import prepare, prepare_tables
 from fedrec.data.readers.download import compute_md5
+from fedrec.data.readers.layouts import LaidOut, read_layout
 from fedrec.data.readers.lines import TextFormat
 from fedrec.data.readers.rules import Rules
 from fedrec.data.readers.sources import SOURCES, Source, source_named
@@ -29,6 +30,9 @@ PREPARED = Path("var/prepared")
 
 SplitName = Literal["leave-one-out", "cold-items"]
 """What is held out: each user's last two events, or some items altogether."""
+
+LayoutName = Literal["recbole", "rectools", "lenskit"]
+"""The libraries whose layouts of datasets are read."""
 
 Table = str | Path | pl.DataFrame
 """A CSV, JSON lines or parquet file, or a frame."""
@@ -77,6 +81,7 @@ def import_dataset(
     items: Table | None = None,
     *,
     name: str,
+    layout: LayoutName | None = None,
     user_column: str = "user_id",
     item_column: str = "item_id",
     items_id_column: str | None = None,
@@ -103,11 +108,15 @@ def import_dataset(
 
         shop = fedrec.import_dataset("orders.csv", items="products.parquet", name="shop", user_column="customer")
 
-    Tables are files (CSV, JSON lines, parquet) or polars frames. The settings are those of `fedrec data import`;
-    docs/your-data.md explains them. The dataset is written to `out`, by default `var/prepared/NAME`, in place of an
-    earlier one. Raises `InputError`.
+    Tables are files (CSV, JSON lines, parquet) or polars frames. With a `layout`, `interactions` is the path of a
+    dataset that another library reads, with that library's names of columns: docs/exports.md. The settings are those
+    of `fedrec data import`; docs/your-data.md explains them. The dataset is written to `out`, by default
+    `var/prepared/NAME`, in place of an earlier one. Raises `InputError`.
     """
     folder = Path(out or PREPARED / plain_name(name, "`name`"))
+    if layout:
+        interactions, items = _read_laid_out(layout, interactions, items)
+        no_times = no_times or "timestamp" not in interactions.columns
     text_format = TextFormat(separator, encoding, quote, bad_rows)
     rules = Rules(
         *(min_events, max_events, event_column, tuple(keep_events)),
@@ -126,6 +135,13 @@ def import_dataset(
         )
         prepare_tables(tables, folder, name, rule, rules, console.warn)
     return Dataset.open(folder)
+
+
+def _read_laid_out(layout: str, interactions: Table, items: Table | None) -> LaidOut:
+    """Read a dataset in the layout of another library. Raises `InputError` if it is given as a frame."""
+    if isinstance(interactions, pl.DataFrame) or isinstance(items, pl.DataFrame):
+        raise InputError(f"`layout` = {layout}: give the path of the dataset, not a frame")
+    return read_layout(layout, Path(interactions), Path(items) if items else None)
 
 
 def _is_path(name: str | Path) -> bool:

@@ -1,7 +1,7 @@
 """Datasets in the layouts of RecBole, RecTools and LensKit → tables of events and items with our names of columns.
 
     recbole    NAME.inter, NAME.item   atomic files, whose headers name and type each field
-    rectools   a table with user_id, item_id, weight, datetime; of items one with id, feature, value, a row for each value
+    rectools   a table with user_id, item_id, weight, datetime; of items one with id, feature, value: a row for each
     lenskit    a folder as `lenskit.data.Dataset.save` writes it: schema.json, a table of each entity and relationship
 
 What the tables hold besides users, items and times is kept of the items, and left out of the events.
@@ -19,8 +19,8 @@ from fedrec.data.readers.raw import Root, find_file, open_root
 from fedrec.data.readers.recbole import read_atomic, read_fields
 from fedrec.data.storage.reading import read_json
 
-RENAMED = {"movie_title": "title", "item_name": "title", "name": "title"}
-"""Columns of items that hold titles under other names."""
+TITLES = ("title", "movie_title", "item_name", "name")
+"""Columns of items that hold titles: the first of them that is there."""
 
 
 class LaidOut(NamedTuple):
@@ -117,12 +117,8 @@ def _read_all(path: Path) -> pl.DataFrame:
 
 def _titled(items: pl.DataFrame) -> pl.DataFrame:
     """Name the column of titles `title`, if there is one, and put it behind the id, so that texts begin with it."""
-    if "title" not in items.columns:
-        items = items.rename(
-            {theirs: ours for theirs, ours in RENAMED.items() if theirs in items.columns}, strict=False
-        )
-    first = [name for name in ("item_id", "title") if name in items.columns]
-    return items.select(*first, pl.exclude(first))
+    found = [name for name in TITLES if name in items.columns][:1]
+    return items.select("item_id", *(pl.col(name).alias("title") for name in found), pl.exclude("item_id", *found))
 
 
 LAYOUTS: dict[str, Callable[[Path, Path | None], LaidOut]] = {
