@@ -28,6 +28,7 @@ class Stream(IntEnum):
     GROUPS = 11
     NEGATIVE_GROUPS = 13
     INPUT_PROJECTION = 16
+    PSEUDONYMS = 40
 
 
 def random_stream(stream: Stream, *key: int) -> np.random.Generator:

@@ -16,6 +16,7 @@ BESIDE = (
     "deploy/*",
     "benchmarks/*.json",
     "benchmarks/*.toml",
+    "benchmarks/peers/*.json",
     "notebooks/*.ipynb",
 )
 """Files that pages show or link to."""

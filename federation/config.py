@@ -84,9 +84,9 @@ def from_nested(nested: Mapping[str, Any]) -> RunConfig:
     return config
 
 
-RUN_PATHS: dict[str, Scalar] = {"data": "", "out": "", "start": "", "resume": False}
+RUN_PATHS: dict[str, Scalar] = {"data": "", "out": "", "start": "", "resume": False, "track": ""}
 """The entries of Flower's run config beside the settings: the prepared folder, the run's folder, a run to start from if
-any, and whether to resume."""
+any, whether to resume, and trackers with commas between them."""
 
 
 def from_run_config(table: Mapping[str, Any]) -> RunConfig:

@@ -21,6 +21,16 @@ def ignore(record: dict[str, Any]) -> None:
     """Observe nothing."""
 
 
+def join_observers(*observers: Observer) -> Observer:
+    """Return an observer that calls others, one after the other."""
+
+    def observe(record: dict[str, Any]) -> None:
+        for each in observers:
+            each(record)
+
+    return observe
+
+
 @dataclass(frozen=True)
 class RoundLog:
     """Where a run records its rounds: a file in its folder, and an observer."""
@@ -50,6 +60,11 @@ def read(folder: Path) -> list[dict[str, Any]]:
             if number < len(lines):
                 raise InputError(f"{path} line {number} is no round ({error}); remove the line") from error
     return records
+
+
+def read_last(folder: Path) -> dict[str, Any]:
+    """Read the record of the last round that was written: what the log may hold of a round, an observer gets more."""
+    return json.loads((folder / FILE).read_bytes().splitlines()[-1])
 
 
 def without_loss(record: dict[str, Any]) -> str:

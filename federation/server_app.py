@@ -14,8 +14,10 @@ from flwr.supercore.exit import ExitCode
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.federation import round_log
-from fedrec.federation.config import from_run_config
-from fedrec.federation.training_run import open_run, train
+from fedrec.federation.config import from_run_config, to_flat
+from fedrec.federation.round_log import join_observers
+from fedrec.federation.tracking.tracker import TrackedRun, check_trackers, tracking
+from fedrec.federation.training_run import load_metrics, open_run, train
 
 app = ServerApp()
 logger = logging.getLogger("flwr")
@@ -44,7 +46,12 @@ def _train(grid: Grid, table: UserConfig) -> None:
             raise InputError(f"{name} is not set; pass --run-config '{name}=\"/absolute/path\"'")
     dataset, out = Dataset.open(Path(str(table["data"]))), Path(str(table["out"]))
     start = Path(str(table["start"])) if table["start"] else None
-    train(grid, open_run(out, dataset, from_run_config(table), bool(table["resume"]), start), _report)
+    names = [name for name in str(table["track"]).split(",") if name]
+    check_trackers(names)
+    run = open_run(out, dataset, from_run_config(table), bool(table["resume"]), start)
+    with tracking(names, TrackedRun(out, to_flat(run.config))) as tracked:
+        train(grid, run, join_observers(_report, tracked.observe))
+        tracked.finish(load_metrics(out))
 
 
 def _report(record: dict[str, Any]) -> None:

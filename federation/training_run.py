@@ -1,5 +1,6 @@
 """A training run over any Grid: begin or resume, train the rounds, evaluate the best one, write the artifact."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -205,6 +206,13 @@ def write_run(out: Path, served: Served, card: dict[str, Any]) -> None:
         served.artifact(card).save(out)
     else:
         save_json(out / CARD, card | {"fingerprints": {"adapter": fingerprint(state.best)}})
+
+
+def load_metrics(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Read the final metrics of a run, by split and protocol. Raises `InputError` if it is not finished."""
+    if not (folder / METRICS).is_file():
+        raise InputError(f"{folder} has not finished training; continue with `resume`")
+    return json.loads((folder / METRICS).read_text("utf-8"))
 
 
 def _evaluate(grid: Grid, roster: Roster, served: Served, split: str) -> dict[str, dict[str, float]]:

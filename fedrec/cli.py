@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from click import UsageError
 
-from fedrec.commands import answer, data, embed, federation, harness, learn, node, sums
+from fedrec.commands import answer, data, embed, export, federation, harness, learn, node, report, sums
 from fedrec.commands.parameters import invoked_command, with_options
 from fedrec.data.errors import InputError
 from fedrec.terminal import check_arguments, discard_unread_output, flush_output, print_anything
@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Federated recommendations: histories stay home, small adapters travel, an endpoint answers.",
 )
-for commands in (learn, answer, sums):
+for commands in (learn, answer, sums, export, report):
     app.add_typer(commands.app)
 app.add_typer(harness.harness_app())
 data.app.add_typer(embed.app)

@@ -17,6 +17,7 @@ from fedrec.data.moments import Moment
 from fedrec.data.popularity import COUNTED
 from fedrec.data.prepare import prepare, prepare_tables
 from fedrec.data.readers.download import compute_md5
+from fedrec.data.readers.layouts import read_layout
 from fedrec.data.readers.lines import TextFormat
 from fedrec.data.readers.rules import Rules
 from fedrec.data.readers.source import Source
@@ -32,6 +33,9 @@ PREPARED = Path("var/prepared")
 SplitName = Literal["published", "leave-one-out", "ratio", "global-time", "cold-items"]
 """What is held out: each user's last two events, a share of them, the events after two moments, or some items
 altogether. `published`: as the dataset's publisher holds out; leave-one-out if nobody published a split."""
+
+LayoutName = Literal["recbole", "rectools", "lenskit"]
+"""The libraries whose layouts of datasets are read."""
 
 Table = str | Path | pl.DataFrame
 """A CSV, JSON lines or parquet file, or a frame."""
@@ -97,6 +101,7 @@ def import_dataset(
     items: Table | None = None,
     *,
     name: str,
+    layout: LayoutName | None = None,
     user_column: str = "user_id",
     item_column: str = "item_id",
     items_id_column: str | None = None,
@@ -132,11 +137,13 @@ def import_dataset(
 
         shop = fedrec.import_dataset("orders.csv", items="products.parquet", name="shop", user_column="customer")
 
-    Tables are files (CSV, JSON lines, parquet) or polars frames. The settings are those of `fedrec data import`;
-    docs/your-data.md explains them. The dataset is written to `out`, by default `var/prepared/NAME`, in place of an
-    earlier one. Raises `InputError`.
+    Tables are files (CSV, JSON lines, parquet) or polars frames. With a `layout`, `interactions` is the path of a
+    dataset that another library reads, with that library's names of columns: docs/exports.md. The settings are those
+    of `fedrec data import`; docs/your-data.md explains them. The dataset is written to `out`, by default
+    `var/prepared/NAME`, in place of an earlier one. Raises `InputError`.
     """
-    plan = _plan_import(locals())
+    interactions, items, settings = _resolve_layout(interactions, items, locals())
+    plan = _plan_import(settings)
     with _as_file(interactions, "interactions") as events, _as_file(items, "items") as described:
         assert events
         tables = replace(plan.tables, interactions=events, items=described)
@@ -151,7 +158,9 @@ def check_import(interactions: Table, items: Table | None = None, **settings: An
     """
     if unknown := settings.keys() - _import_defaults().keys() - {"name"}:
         raise TypeError(f"import_dataset() has no setting {sorted(unknown)[0]!r}")
-    plan = _plan_import({"name": "shop"} | _import_defaults() | settings)
+    settings = {"name": "shop"} | _import_defaults() | settings
+    interactions, items, settings = _resolve_layout(interactions, items, settings)
+    plan = _plan_import(settings)
     with _as_file(interactions, "interactions") as events, _as_file(items, "items") as described:
         assert events
         tables = replace(plan.tables, interactions=events, items=described)
@@ -189,6 +198,22 @@ def _plan_import(settings: Mapping[str, Any]) -> _ImportPlan:
     options = SplitOptions(settings["split"], *(settings[field.name] for field in fields(SplitOptions)[1:]))
     split = options.choose(LEAVE_ONE_OUT).with_repeats(settings["keep_repeats"])
     return _ImportPlan(name, Path(settings["out"] or PREPARED / name), tables, split, rules)
+
+
+def _resolve_layout(
+    interactions: Table, items: Table | None, settings: Mapping[str, Any]
+) -> tuple[Table, Table | None, Mapping[str, Any]]:
+    """Read tables in the layout of another library, if the settings name one, which may have no times.
+
+    Raises `InputError` if they are given as frames.
+    """
+    layout = settings["layout"]
+    if not layout:
+        return interactions, items, settings
+    if isinstance(interactions, pl.DataFrame) or isinstance(items, pl.DataFrame):
+        raise InputError(f"`layout` = {layout}: give the path of the dataset, not a frame")
+    events, described = read_layout(layout, Path(interactions), Path(items) if items else None)
+    return events, described, {**settings, "no_times": settings["no_times"] or "timestamp" not in events.columns}
 
 
 def _is_path(name: str | Path) -> bool:

@@ -1,6 +1,5 @@
 """A run: the folder that training writes, with everything that can be asked of it."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,10 +16,14 @@ from fedrec.contributions import measure_contributions
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.evaluation import check_dataset, prepared_folder
+from fedrec.exports.hub import fetch, is_on_hub
+from fedrec.exports.predictions import PredictionConfig, export_predictions
+from fedrec.exports.public_model import Publication
+from fedrec.exports.targets import export_run
 from fedrec.federation import round_log
 from fedrec.federation.config import RunConfig, from_nested
 from fedrec.federation.rounds import SCORE
-from fedrec.federation.training_run import METRICS
+from fedrec.federation.training_run import load_metrics
 from fedrec.forgetting import forget_summand, forget_users, setup_of
 from fedrec.recsys.card import load_card
 from fedrec.recsys.evaluation.evaluate import rank_held_out, ranking_metrics
@@ -39,13 +42,14 @@ logger = logging.getLogger("fedrec")
 
 
 def load(folder: str | Path) -> "Run":
-    """Open a run by its folder.
+    """Open a run by its folder, or an exported one from the Hugging Face hub.
 
         run = fedrec.load("runs/try")
+        run = fedrec.load("hf://ann/films")
 
-    Raises `InputError` if it is no run.
+    Raises `InputError` if it is no run, or if the hub has no such model.
     """
-    return Run.open(Path(folder))
+    return Run.open(fetch(folder) if is_on_hub(folder) else Path(folder))
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +87,7 @@ class Run:
     @property
     def metrics_by_protocol(self) -> dict[str, dict[str, Metrics]]:
         """The final metrics by split and protocol: a federated baseline has `sampled-99`, too."""
-        if not (self.folder / METRICS).is_file():
-            raise InputError(f"{self.folder} has not finished training; continue with `resume`")
-        return json.loads((self.folder / METRICS).read_text("utf-8"))
+        return load_metrics(self.folder)
 
     @property
     def rounds(self) -> pl.DataFrame:
@@ -193,9 +195,12 @@ class Run:
 
     def rank_held_out(self, dataset: Dataset, protocol: str = "full", split: str = "test") -> Ranking:
         """Rank on a dataset that `open_dataset` has returned. Raises `InputError` for a split that was trained on."""
+        self._check_measured(split)
+        return rank_held_out(self.recommender.scorer(), dataset, protocol, split)
+
+    def _check_measured(self, split: str) -> None:
         if split not in self.measured_splits:
             raise InputError(f"{self.folder} was trained on the {split} items ({self.config.what_was_seen})")
-        return rank_held_out(self.recommender.scorer(), dataset, protocol, split)
 
     @property
     def measured_splits(self) -> tuple[str, ...]:
@@ -206,6 +211,35 @@ class Run:
                 "it with; train with held_out = 2 or 1 to measure, and with 0 to serve"
             )
         return self.config.measured
+
+    def export(self, out: str | Path, to: str = "folder", license: str = "other", public: bool = False) -> list[str]:
+        """Export what is public of the run, and return the names of the files, or the address of the upload.
+
+            run.export("films", license="apache-2.0")
+            run.export("ann/films", to="hub")
+            run.export("device", to="onnx")
+
+        `folder` and `hub` get the artifact and a model card; a model on the hub is for its owner alone unless `public`
+        is true. `onnx` is the user's side for devices. Raises `InputError` if the run cannot be served.
+        """
+        return export_run(self.folder, str(out), to, Publication(license=license, public=public))
+
+    def export_predictions(
+        self, out: str | Path, dataset: Dataset | None = None, other_histories: bool = False, **config: Any
+    ) -> list[str]:
+        """Export recommendations for a split's users and the held-out items in a format of others: private.
+
+            run.export_predictions("predictions", format="trec", split="test", k=100)
+
+        The keywords are those of `fedrec.exports.predictions.PredictionConfig`. Raises `InputError` as `evaluate` does.
+        """
+        folder, wanted = Path(out), PredictionConfig(**config)
+        if folder.resolve().is_relative_to(self.folder.resolve()):
+            raise InputError(f"`out` {folder} lies in the run, which may be shared; predictions are private")
+        self._check_measured(wanted.split)
+        data = dataset or self.open_dataset(other_histories=other_histories)
+        check_dataset(self.folder, self.card, data, other_histories)
+        return export_predictions(self.recommender.scorer(), data, folder, wanted, self.recommender.version)
 
     def forget(
         self, users: Sequence[str] = (), dataset: Dataset | None = None, summand: str | Path | None = None

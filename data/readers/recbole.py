@@ -18,7 +18,7 @@ def read_atomic(file: File, wanted: dict[str, str]) -> pl.DataFrame:
 
     Raises `InputError`, which names the file, the line and the field.
     """
-    fields = _read_header(file)
+    fields = read_fields(file)
     for name, kind in wanted.items():
         if fields.get(name) != kind:
             there = ", ".join(f"{field}:{other}" for field, other in fields.items())
@@ -29,7 +29,7 @@ def read_atomic(file: File, wanted: dict[str, str]) -> pl.DataFrame:
     return table.select(_parse_column(table[name], kind, file) for name, kind in wanted.items())
 
 
-def _read_header(file: File) -> dict[str, str]:
+def read_fields(file: File) -> dict[str, str]:
     """Read the header: field → type, in the order of the columns."""
     first = file.decode().partition("\n")[0].rstrip("\r")
     fields: dict[str, str] = {}

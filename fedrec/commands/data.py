@@ -115,6 +115,10 @@ def data_import(
     ],
     name: Annotated[str, typer.Option(help="The name of the dataset.", show_default=False)],
     items: Annotated[Path | None, typer.Option(help="A file of the same formats that describes the items.")] = None,
+    layout: Annotated[
+        Literal["recbole", "rectools", "lenskit"] | None,
+        typer.Option(help="INTERACTIONS is a dataset of this library, with its names of columns.", show_default="none"),
+    ] = None,
     user_column: Annotated[str, typer.Option(help="In INTERACTIONS.")] = "user_id",
     item_column: Annotated[str, typer.Option(help="In INTERACTIONS, and in the items.")] = "item_id",
     items_id_column: Annotated[
@@ -175,6 +179,7 @@ def data_import(
 
     settings = {
         "name": name,
+        "layout": layout,
         "user_column": user_column,
         "item_column": item_column,
         "items_id_column": items_id_column,

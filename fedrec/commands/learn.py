@@ -70,6 +70,14 @@ def train(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Also log each round to tensorboard, mlflow or wandb, each an extra of fedrec; repeatable.",
+            show_default="none",
+        ),
+    ] = None,
     list_settings: Annotated[
         bool,
         typer.Option(
@@ -97,6 +105,7 @@ def train(
             resume=resume,
             start=start,
             other_histories=other_histories,
+            track=track or (),
             **table,
         )
     metrics = run.metrics_by_protocol

@@ -7,7 +7,23 @@ from typing import Annotated
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout, for programs.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as `fedrec train` writes it.")]
+
+
+def _fetch_if_on_hub(run: Path) -> Path:
+    """Return the folder of a run, which is downloaded first if it is on the hub."""
+    if not str(run).startswith("hf:"):
+        return run
+    from fedrec.exports.hub import fetch
+
+    return fetch(run)
+
+
+RunFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", help="A run's folder, as `fedrec train` writes it, or hf://USER/NAME.", callback=_fetch_if_on_hub
+    ),
+]
 Data = Annotated[
     Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/, the name in the card")
 ]

@@ -67,6 +67,13 @@ class BertLayers:
         attended = self._last_attention(last, states, attention_mask[:, -1])
         return self._feed_forward(last, pad_pass(states[:, -1]), attended)
 
+    def traceable_states(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        """Compute the hidden states of the last events by the same operations for any B and L: → (B, D)."""
+        states, attention_mask = self._embed(vectors, mask), causal_mask(mask)
+        for layer in (f"encoder.layer.{number}" for number in range(self._layers)):
+            states = self._feed_forward(layer, states, self._attention(layer, states, attention_mask))
+        return states[:, -1]
+
     def _attention(self, layer: str, states: Tensor, mask: Tensor) -> Tensor:
         """Compute a layer's attention at every place: (B, L, D), (B, L, L) → (B, L, D)."""
         parts = self._linear(states, f"{layer}.attention.self").chunk(3, dim=-1)

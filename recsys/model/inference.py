@@ -30,6 +30,10 @@ class Layers(Protocol):
         """Compute the hidden states of the last events, padded to a whole pass: (B, L, E), (B, L) → (PASS_SIZE, D)."""
         ...
 
+    def traceable_states(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        """Compute the hidden states of the last events by the same operations for any B and L: → (B, D)."""
+        ...
+
 
 class ModuleLayers:
     """The layers as transformers' own modules, of an architecture that has no plain version here."""
@@ -45,6 +49,10 @@ class ModuleLayers:
     def last_states(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """Compute the hidden states of the last events, each history padded to a whole pass: (PASS_SIZE, D)."""
         return self._tower.hidden_states(pad_pass(vectors), pad_pass(mask))[:, -1]
+
+    def traceable_states(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        """Compute the hidden states of the last events by the same operations for any B and L: → (B, D)."""
+        return self._tower.hidden_states(vectors, mask)[:, -1]
 
 
 class InferenceModel:
@@ -83,3 +91,14 @@ class InferenceModel:
             : len(vectors)
         ]  # (B, E)
         return F.normalize(decayed_mean(vectors, mask, self._recency, last=1)[:, 0] + learned, dim=-1)[:count]
+
+    def traceable_user_vectors(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        """Compute what `user_vectors` does, up to rounding, by the same operations for any B and L.
+
+        A tracer that writes the model in another format can follow it. (B, L, E), (B, L) → (B, E).
+        """
+        learned = F.linear(F.linear(self._layers.traceable_states(vectors, mask), self._down), self._up)  # (B, E)
+        ages = mask.shape[1] - 1 - torch.arange(mask.shape[1])
+        weights = self._recency**ages * mask  # (B, L), as `decayed_mean` weighs the events before the last place
+        mean = (weights.unsqueeze(1) @ vectors).squeeze(1) / weights.sum(-1, keepdim=True).clamp(min=1)
+        return F.normalize(mean + learned, dim=-1)
