@@ -18,8 +18,7 @@ from fedrec.federation.training_run import RUN
 from fedrec.recsys.portable import PortableUserModel
 from fedrec.recsys.recommender import Recommender
 from tests.support.cli import Fedrec, is_refused
-from tests.support.closed_form import HYBRID
-from tests.support.closed_form_runs import finished
+from tests.support.closed_form import hybrid_of
 from tests.support.hub_server import TOKEN, Hub, serving_hub
 
 HISTORY = ["film-bread", "film-soup"]
@@ -30,10 +29,14 @@ TOWERS = {
 
 
 @pytest.fixture(scope="module")
-def hybrid(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A hybrid of three nodes as training leaves it, with sums, marks of users and the state of the server."""
-    out = tmp_path_factory.mktemp("runs") / "hybrid"
-    finished(toy, out, **HYBRID)
+def hybrid(run: Path, toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hybrid with all files that training leaves: also sums, marks of users and the state of the server."""
+    out = hybrid_of(run, toy, tmp_path_factory.mktemp("runs") / "hybrid", "stacked text")
+    for name in ("metrics.json", "rounds.jsonl", "state.safetensors"):
+        shutil.copy(run / name, out)
+    (out / "statistics").mkdir()
+    for name in ("total", "members", "node-1", "node-2"):
+        (out / "statistics" / f"{name}.safetensors").write_bytes(b"sums of users")
     return out
 
 
@@ -181,7 +184,7 @@ def test_an_unfinished_run_is_not_exported(run: Path, tmp_path: Path) -> None:
 
 
 RAGGED = (0, 1, 2, 7, 8, 9, 30, 3)
-"""Lengths of histories: empty, shorter and longer than what either half reads, which is 8 events and 20."""
+"""Lengths of histories: empty, shorter and longer than what either half reads, which is 8 events and 21."""
 
 
 def ragged_histories() -> list[np.ndarray]:

@@ -51,26 +51,35 @@ def hybrid(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_the_page_has_every_part_that_was_asked_for(hybrid: Path, toy: Path, fedrec: Fedrec, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def page(hybrid: Path, toy: Path) -> str:
+    """The page with every part."""
+    return render_page(RunReport(library.load(hybrid), Wanted(Dataset.open(toy), groups=True, nodes=True)))
+
+
+def test_the_command_writes_the_page(hybrid: Path, toy: Path, page: str, fedrec: Fedrec, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     asked = ("report", hybrid, "--out", out, "--groups", "--nodes", "--data", toy)
     assert fedrec(*asked, "--json").answer == {"out": str(out)}
-    page, run = Page(out.read_text("utf-8")), library.load(hybrid)
+    assert out.read_text("utf-8") == page
+
+
+def test_the_page_has_every_part_that_was_asked_for(hybrid: Path, page: str) -> None:
+    run, shown = library.load(hybrid), Page(page)
     for title in ("Training", "Quality", "What crossed", "Privacy", "Contribution of the nodes", "Items", "Settings"):
-        assert title in page.text
-    assert f"{run.metrics['test']['ndcg@10']:.4f}" in page.text
-    assert run.card["model_version"] in page.text
-    assert run.card["data"]["catalogue_fingerprint"] in page.text
-    assert "Groups of users" in page.text
-    assert "NDCG@10 lost without the node" in page.text
-    assert "No differential privacy" in page.text
-    assert "The bread" in page.text
-    assert [tag for tag, _ in page.tags].count("circle") == 24
+        assert title in shown.text
+    assert f"{run.metrics['test']['ndcg@10']:.4f}" in shown.text
+    assert run.card["model_version"] in shown.text
+    assert run.card["data"]["catalogue_fingerprint"] in shown.text
+    assert "Groups of users" in shown.text
+    assert "NDCG@10 lost without the node" in shown.text
+    assert "No differential privacy" in shown.text
+    assert "The bread" in shown.text
+    assert [tag for tag, _ in shown.tags].count("circle") == 24
 
 
-def test_the_page_loads_nothing(hybrid: Path) -> None:
+def test_the_page_loads_nothing(page: str) -> None:
     """No address but names of XML, no part of another file, and a policy under which a browser would load none."""
-    page = render_page(RunReport(library.load(hybrid)))
     found = Page(page)
     assert not {"link", "img", "iframe", "object", "video", "audio", "base"} & {tag for tag, _ in found.tags}
     for tag, attributes in found.tags:
@@ -87,9 +96,8 @@ def test_the_page_loads_nothing(hybrid: Path) -> None:
     assert policy.startswith("default-src 'none'")
 
 
-def test_nobody_is_on_the_page(hybrid: Path, toy: Path) -> None:
+def test_nobody_is_on_the_page(page: str, toy: Path) -> None:
     dataset = Dataset.open(toy)
-    page = render_page(RunReport(library.load(hybrid), Wanted(dataset, groups=True, nodes=True)))
     assert not [user for user in dataset.users if user in page]
     assert not [salt for salt in dataset.shard.salts if str(salt) in page]
 

@@ -1,9 +1,10 @@
-"""EASE by RecTools and LensKit on made-up histories, and trec_eval's metrics of our files: golden figures for a test.
+"""EASE by RecTools and LensKit on made-up histories, and others' metrics of our files: golden figures for a test.
 
 Run by hand, in an environment of its own, since these libraries are no dependencies of fedrec:
 
     python3 -m venv /tmp/peers
     /tmp/peers/bin/pip install rectools lenskit pytrec_eval-terrier
+    /tmp/peers/bin/pip install 'pyarrow<20'        # with the NumPy 1.26 that RecTools needs
     /tmp/peers/bin/python benchmarks/peers/golden_ease.py
 
 It writes golden_ease.json beside itself. The TREC files in golden_trec/ are ours, of the same model: see
@@ -47,18 +48,24 @@ def frame_of(histories: list[list[int]]) -> Any:
 
 
 def by_rectools(histories: list[list[int]]) -> dict[str, Any]:
-    """Fit RecTools' EASE on all but the last items, and measure its lists by RecTools' metrics."""
+    """Fit RecTools' EASE on all but the last items, and measure our lists by RecTools' metrics."""
+    import pandas as pd
     from rectools.dataset import Dataset
     from rectools.metrics import NDCG, Recall, calc_metrics
     from rectools.models import EASEModel
 
-    train, held_out = frame_of([h[:-1] for h in histories]), frame_of([h[-1:] for h in histories])
+    train = frame_of([h[:-1] for h in histories])
     dataset = Dataset.construct(train)
     model = EASEModel(regularization=RIDGE, recommend_use_gpu_ranking=False).fit(dataset)
     users = sorted(train["user_id"].unique())
     lists = model.recommend(users=users, dataset=dataset, k=ITEMS, filter_viewed=True)
     names = {"ndcg@10": NDCG(k=CUTOFF, divide_by_achievable=True), "recall@10": Recall(k=CUTOFF)}
-    metrics = calc_metrics(names, reco=lists, interactions=held_out)
+    columns = {0: "user_id", 2: "item_id", 3: "rank", 4: "score"}
+    ours, held_out = (
+        pd.read_csv(HERE / "golden_trec" / name, sep=" ", header=None).rename(columns=columns)
+        for name in ("run.trec", "qrels.trec")
+    )
+    metrics = calc_metrics(names, reco=ours, interactions=held_out)
     scores = {user: {} for user in users}
     for row in lists.itertuples():
         scores[row.user_id][row.item_id] = round(float(row.score), 9)
@@ -66,7 +73,10 @@ def by_rectools(histories: list[list[int]]) -> dict[str, Any]:
 
 
 def by_lenskit(histories: list[list[int]]) -> dict[str, Any]:
-    """Fit LensKit's EASE on the same events, and measure its lists by LensKit's metrics."""
+    """Fit LensKit's EASE on the same events, and measure its lists by LensKit's metrics.
+
+    LensKit's NDCG discounts the second place no more than the first: 1 / max(1, log2(place)).
+    """
     from lenskit.data import ItemList, ItemListCollection, RecQuery, from_interactions_df
     from lenskit.knn import EASEScorer
     from lenskit.metrics import NDCG, Recall, RunAnalysis

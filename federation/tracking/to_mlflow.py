@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from mlflow.tracking import MlflowClient
+from mlflow.tracking import MlflowClient  # pyright: ignore[reportMissingImports] - an extra
 
 from fedrec.federation.tracking.tracker import TrackedRun
 

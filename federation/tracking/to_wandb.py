@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-import wandb
+import wandb  # pyright: ignore[reportMissingImports] - an extra
 
 from fedrec.federation.tracking.tracker import TrackedRun
 

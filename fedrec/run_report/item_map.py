@@ -97,9 +97,9 @@ def scale(points: np.ndarray) -> np.ndarray:
 def _kinds(frame: pl.DataFrame) -> tuple[str | None, list[str], list[int]]:
     """Choose a column of text by which the items fall into a few kinds: its name, the kinds, and the kind of each row.
 
-    It is the one whose largest kinds hold the most items; without a column whose kinds hold half of them there is none.
+    It is the one whose largest kinds hold the most items; there is none unless they hold a quarter of all.
     """
-    best: tuple[int, str | None, list[str]] = (frame.height // 2, None, [])
+    best: tuple[int, str | None, list[str]] = (frame.height // 4, None, [])
     for name, kind in frame.schema.items():
         if kind == pl.String and name not in OWN:
             common = Counter(filter(None, map(_first_kind, frame[name]))).most_common(KINDS)

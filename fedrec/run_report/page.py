@@ -133,4 +133,5 @@ def render_page(report: RunReport) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"thousands": "{:,}".format, "size": console.size, "percent": "{:.1%}".format}
-    return environment.get_template(TEMPLATE).render(report=report, shown=SHOWN_METRICS)
+    measured = [name for name in SHOWN_METRICS if any(name in found for found in report.metrics.values())]
+    return environment.get_template(TEMPLATE).render(report=report, shown=measured)
