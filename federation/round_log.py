@@ -1,4 +1,4 @@
-"""The rounds log of a run: a line of JSON for every round."""
+"""What a run's folder records of its training: a line of JSON for every round, and the final metrics."""
 
 import json
 from collections.abc import Callable
@@ -11,6 +11,11 @@ from fedrec.data.storage.atomic_files import replaced_file
 from fedrec.data.storage.reading import regular, require
 
 FILE = "rounds.jsonl"
+METRICS = "metrics.json"
+"""The metrics of a finished run, beside the log of its rounds."""
+
+SCORE = "ndcg@10"
+"""The validation metric that selects the round to keep."""
 
 
 Observer = Callable[[dict[str, Any]], None]

@@ -25,7 +25,7 @@ from fedrec.federation.privacy.ledger import FILE as LEDGER
 from fedrec.federation.privacy.ledger import Ledger
 from fedrec.federation.privatise import enter_ledger
 from fedrec.federation.roster import Roster
-from fedrec.federation.round_log import Observer, RoundLog, ignore
+from fedrec.federation.round_log import METRICS, Observer, RoundLog, ignore
 from fedrec.federation.rounds import run as run_rounds
 from fedrec.federation.run_checks import (
     UNKNOWN,
@@ -46,7 +46,6 @@ from fedrec.recsys.model.lora import fingerprint
 from fedrec.recsys.recommender import CARD, FILES, Recommender
 from fedrec.recsys.training.closed_form import check_catalogue
 
-METRICS = "metrics.json"
 DATA = ("name", "items", "split", "split_rule", "catalogue_fingerprint", "citation")
 """The entries of a dataset's manifest that its runs' cards repeat."""
 

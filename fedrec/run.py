@@ -6,31 +6,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
 import polars as pl
 
 from fedrec import console
 from fedrec.answers import QuestionFields, as_frame, question_of
-from fedrec.contributions import measure_contributions
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.evaluation import check_dataset, prepared_folder
+from fedrec.extras import naming_the_extra
 from fedrec.federation import round_log
 from fedrec.federation.config import RunConfig, from_nested
-from fedrec.federation.rounds import SCORE
-from fedrec.federation.training_run import METRICS
-from fedrec.forgetting import forget_summand, forget_users, setup_of
 from fedrec.recsys.card import load_card
 from fedrec.recsys.evaluation.evaluate import rank_held_out, ranking_metrics
 from fedrec.recsys.evaluation.fairness import FairnessReport, report_fairness
 from fedrec.recsys.evaluation.ranking import Ranking
 from fedrec.recsys.recommender import Recommender
-from fedrec.serving.engine import Engine
 from fedrec.serving.refusals import UnanswerableError
 from fedrec.serving.schema import Answer
-from fedrec.updating import open_before, update_run
+
+if TYPE_CHECKING:
+    from fedrec.serving.engine import Engine
 
 Metrics = dict[str, float]
 """Metric → mean over the users, such as `ndcg@10`."""
@@ -83,16 +81,20 @@ class Run:
     @property
     def metrics_by_protocol(self) -> dict[str, dict[str, Metrics]]:
         """The final metrics by split and protocol: a federated baseline has `sampled-99`, too."""
-        if not (self.folder / METRICS).is_file():
+        if not (self.folder / round_log.METRICS).is_file():
             raise InputError(f"{self.folder} has not finished training; continue with `resume`")
-        return json.loads((self.folder / METRICS).read_text("utf-8"))
+        return json.loads((self.folder / round_log.METRICS).read_text("utf-8"))
 
     @property
     def rounds(self) -> pl.DataFrame:
         """The log of training, a row for each round: its loss, NDCG@10 on validation if measured, clients and bytes."""
         records = round_log.read(self.folder)
         rows = [
-            {"round": record["round"], "loss": record["loss"], "validation": (record["validation"] or {}).get(SCORE)}
+            {
+                "round": record["round"],
+                "loss": record["loss"],
+                "validation": (record["validation"] or {}).get(round_log.SCORE),
+            }
             | {name: value for name, value in record.items() if name not in ("round", "loss", "validation")}
             for record in records
         ]
@@ -104,8 +106,11 @@ class Run:
         return Recommender.load(self.folder)
 
     @cached_property
-    def engine(self) -> Engine:
-        """The model with an index of its items: what answers questions."""
+    def engine(self) -> "Engine":
+        """The model with an index of its items: what answers questions. It needs the extra `serving`."""
+        with naming_the_extra():
+            from fedrec.serving.engine import Engine
+
         return Engine.from_recommender(self.recommender)
 
     def recommend(self, **question: Unpack[QuestionFields]) -> pl.DataFrame:
@@ -220,6 +225,9 @@ class Run:
         """
         if bool(users) == (summand is not None):
             raise InputError("give exactly one of `users` and `summand`")
+        with naming_the_extra():
+            from fedrec.forgetting import forget_summand, forget_users, setup_of
+
         setup = setup_of(self.folder, self.card, dataset or self.open_dataset(other_histories=summand is not None))
         if summand is None:
             forget_users(self.folder, users, setup)
@@ -237,6 +245,10 @@ class Run:
         has grown, with the features of the first one. Raises `InputError` if the catalogue lacks an item of the run or
         has another text for one, or if nothing is new.
         """
+        with naming_the_extra():
+            from fedrec.forgetting import setup_of
+            from fedrec.updating import open_before, update_run
+
         old = before or open_before(self.folder, self.card, None)
         update_run(self.folder, self.card, old, setup_of(self.folder, self.card, dataset))
         return Run.open(self.folder)
@@ -251,6 +263,10 @@ class Run:
         nodes, the column `shapley` shares what all nodes gain among them. Raises `InputError` if the sums of single
         nodes were not kept.
         """
+        with naming_the_extra():
+            from fedrec.contributions import measure_contributions
+            from fedrec.forgetting import setup_of
+
         setup = setup_of(self.folder, self.card, dataset or self.open_dataset())
         with console.counting("coalitions solved and ranked") as progress:
             return measure_contributions(self.folder, setup, shapley, progress)
