@@ -38,7 +38,8 @@ def test_containers_open_the_door_alone() -> None:
     """The SuperLink's port stays on a loopback that nginx and `flwr` share; nodes run installed code only."""
     services = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
     assert {name: service["ports"] for name, service in services.items() if "ports" in service} == {
-        "superlink": ["8000:8000"]
+        "superlink": ["8000:8000"],
+        "endpoint": ["127.0.0.1:8080:8080"],
     }
     assert "--host 127.0.0.1 --port 8001" in services["superlink"]["command"]
     assert {services[name]["network_mode"] for name in ("door", "flwr")} == {"service:superlink"}
