@@ -50,5 +50,5 @@ def test_the_notebooks_run(folder: Path) -> None:
     for path in NOTEBOOKS:
         cells += [*nbformat.read(path, as_version=4).cells, new_code_cell("%reset -f")]
     notebook = new_notebook(cells=[cell for cell in cells if cell.cell_type == "code"])
-    NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(notebook, timeout=240, startup_timeout=240, resources={"metadata": {"path": str(folder)}}).execute()
     assert all(cell.execution_count for cell in notebook.cells)
