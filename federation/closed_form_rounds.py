@@ -24,8 +24,8 @@ from fedrec.federation.members import Members, marks_of
 from fedrec.federation.messages import Order
 from fedrec.federation.privatise import Privatiser
 from fedrec.federation.roster import Roster
-from fedrec.federation.round_log import RoundLog
-from fedrec.federation.rounds import SCORE, Stopwatch, round_metrics
+from fedrec.federation.round_log import SCORE, RoundLog
+from fedrec.federation.rounds import Stopwatch, round_metrics
 from fedrec.federation.run_statistics import RunSums, Sums, has_total, load_total, save_total
 from fedrec.federation.sampling import sample_clients
 from fedrec.federation.served import Served

@@ -24,12 +24,12 @@ from fedrec.federation.run_statistics import RunSums, Sums
 from fedrec.federation.served import Served
 from fedrec.federation.setup import TrainingSetup
 from fedrec.federation.summand import Summand
-from fedrec.federation.training_run import METRICS, RUN, write_run
+from fedrec.federation.training_run import RUN, write_run
 from fedrec.federation.validate_update import validate_sums
 from fedrec.recsys.card import load_card
 from fedrec.recsys.training.hybrid import split_adapter
 
-KEPT = (METRICS, round_log.FILE)
+KEPT = (round_log.METRICS, round_log.FILE)
 """The files of a run that a revision leaves as they are: what was measured before."""
 
 

@@ -1,4 +1,4 @@
-"""The rounds log of a run: a line of JSON for every round."""
+"""What a run's folder records of its training: a line of JSON for every round, and the final metrics."""
 
 import json
 from collections.abc import Callable
@@ -11,6 +11,18 @@ from fedrec.data.storage.atomic_files import replaced_file
 from fedrec.data.storage.reading import regular, require
 
 FILE = "rounds.jsonl"
+METRICS = "metrics.json"
+"""The metrics of a finished run, beside the log of its rounds."""
+
+SCORE = "ndcg@10"
+"""The validation metric that selects the round to keep."""
+
+
+def load_metrics(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Read the final metrics of a run, by split and protocol. Raises `InputError` if it is not finished."""
+    if not (folder / METRICS).is_file():
+        raise InputError(f"{folder} has not finished training; continue with `resume`")
+    return json.loads((folder / METRICS).read_text("utf-8"))
 
 
 Observer = Callable[[dict[str, Any]], None]

@@ -23,12 +23,9 @@ from fedrec.federation.groups import request_round
 from fedrec.federation.messages import Order, Update
 from fedrec.federation.privatise import Privatiser
 from fedrec.federation.roster import Roster
-from fedrec.federation.round_log import RoundLog
+from fedrec.federation.round_log import SCORE, RoundLog
 from fedrec.federation.sampling import sample_clients
 from fedrec.federation.server_step import server_step
-
-SCORE = "ndcg@10"
-"""The validation metric that selects the round to keep."""
 
 logger = logging.getLogger("fedrec")
 

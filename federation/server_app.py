@@ -17,7 +17,7 @@ from fedrec.federation import round_log
 from fedrec.federation.config import from_run_config, to_flat
 from fedrec.federation.round_log import join_observers
 from fedrec.federation.tracking.tracker import TrackedRun, check_trackers, tracking
-from fedrec.federation.training_run import load_metrics, open_run, train
+from fedrec.federation.training_run import open_run, train
 
 app = ServerApp()
 logger = logging.getLogger("flwr")
@@ -51,7 +51,7 @@ def _train(grid: Grid, table: UserConfig) -> None:
     run = open_run(out, dataset, from_run_config(table), bool(table["resume"]), start)
     with tracking(names, TrackedRun(out, to_flat(run.config))) as tracked:
         train(grid, run, join_observers(_report, tracked.observe))
-        tracked.finish(load_metrics(out))
+        tracked.finish(round_log.load_metrics(out))
 
 
 def _report(record: dict[str, Any]) -> None:

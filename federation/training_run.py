@@ -1,6 +1,5 @@
 """A training run over any Grid: begin or resume, train the rounds, evaluate the best one, write the artifact."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from fedrec.federation.privacy.ledger import FILE as LEDGER
 from fedrec.federation.privacy.ledger import Ledger
 from fedrec.federation.privatise import enter_ledger
 from fedrec.federation.roster import Roster
-from fedrec.federation.round_log import Observer, RoundLog, ignore
+from fedrec.federation.round_log import METRICS, Observer, RoundLog, ignore
 from fedrec.federation.rounds import run as run_rounds
 from fedrec.federation.run_checks import (
     UNKNOWN,
@@ -46,7 +45,6 @@ from fedrec.recsys.model.lora import fingerprint
 from fedrec.recsys.recommender import CARD, FILES, Recommender
 from fedrec.recsys.training.closed_form import check_catalogue
 
-METRICS = "metrics.json"
 DATA = ("name", "items", "split", "split_rule", "catalogue_fingerprint", "citation")
 """The entries of a dataset's manifest that its runs' cards repeat."""
 
@@ -206,13 +204,6 @@ def write_run(out: Path, served: Served, card: dict[str, Any]) -> None:
         served.artifact(card).save(out)
     else:
         save_json(out / CARD, card | {"fingerprints": {"adapter": fingerprint(state.best)}})
-
-
-def load_metrics(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Read the final metrics of a run, by split and protocol. Raises `InputError` if it is not finished."""
-    if not (folder / METRICS).is_file():
-        raise InputError(f"{folder} has not finished training; continue with `resume`")
-    return json.loads((folder / METRICS).read_text("utf-8"))
 
 
 def _evaluate(grid: Grid, roster: Roster, served: Served, split: str) -> dict[str, dict[str, float]]:

@@ -65,7 +65,10 @@ def __getattr__(name: str) -> Any:
         return import_module("fedrec.version").installed_version()
     if name not in _MODULES:
         raise AttributeError(f"module 'fedrec' has no attribute {name!r}")
-    module = import_module(_MODULES[name])
+    from fedrec.extras import naming_the_extra
+
+    with naming_the_extra():
+        module = import_module(_MODULES[name])
     return module if module.__name__ == f"fedrec.{name}" else getattr(module, name)
 
 

@@ -10,6 +10,7 @@ from click import UsageError
 from fedrec.commands import answer, data, embed, export, federation, harness, learn, node, report, sums
 from fedrec.commands.parameters import invoked_command, with_options
 from fedrec.data.errors import InputError
+from fedrec.extras import naming_the_extra
 from fedrec.terminal import check_arguments, discard_unread_output, flush_output, print_anything
 from fedrec.version import installed_version
 
@@ -50,7 +51,8 @@ def main() -> None:
     print_anything()
     try:
         check_arguments(sys.argv[1:])
-        status = app(prog_name="fedrec", standalone_mode=False)
+        with naming_the_extra():
+            status = app(prog_name="fedrec", standalone_mode=False)
         flush_output()
         sys.exit(status)
     except BrokenPipeError:

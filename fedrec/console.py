@@ -19,9 +19,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from fedrec.data.progress import Progress as Report
+from fedrec.federation import round_log
 
 if TYPE_CHECKING:
-    from fedrec.federation.round_log import Observer
     from fedrec.recsys.baselines.sasrec import Epoch
 
 out = Console(highlight=False, markup=False)  # names of files, items and datasets may hold [brackets]
@@ -53,11 +53,8 @@ def counting(what: str, download: bool = False) -> Iterator[Report]:
 
 
 @contextmanager
-def rounds(total: int, every: int, done: int = 0) -> Iterator["Observer"]:
+def rounds(total: int, every: int, done: int = 0) -> Iterator[round_log.Observer]:
     """Show the live line of a training run or, without a terminal, a line for each `every` rounds."""
-    from fedrec.federation import round_log
-    from fedrec.federation.rounds import SCORE  # brings torch, which other commands need not wait for
-
     columns = (
         SpinnerColumn("dots" if err.encoding.startswith("utf") else "line"),
         TextColumn("round"),
@@ -74,7 +71,7 @@ def rounds(total: int, every: int, done: int = 0) -> Iterator["Observer"]:
             nonlocal best, crossed
             crossed += record["bytes_down"] + record["bytes_up"]
             if record["validation"]:
-                best = f"{record['validation'][SCORE]:.4f}"
+                best = f"{record['validation'][round_log.SCORE]:.4f}"
             loss = ("–" if record["loss"] is None else f"{record['loss']:.3f}") + round_log.without_loss(record)
             news = (
                 f"loss {loss}  validation NDCG@10 {best}  {record['clients_per_second']:.0f} clients/s  "

@@ -12,7 +12,7 @@ from fedrec.data.errors import InputError
 from fedrec.data.progress import Progress
 from fedrec.federation.revision import OpenRun
 from fedrec.federation.roster import Roster
-from fedrec.federation.rounds import SCORE
+from fedrec.federation.round_log import SCORE
 from fedrec.federation.run_statistics import Sums
 from fedrec.federation.sampling import sample_clients
 from fedrec.federation.setup import TrainingSetup

@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
 import polars as pl
 
 from fedrec import console
 from fedrec.answers import QuestionFields, as_frame, question_of
-from fedrec.contributions import measure_contributions
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.evaluation import check_dataset, prepared_folder
@@ -20,20 +19,19 @@ from fedrec.exports.hub import fetch, is_on_hub
 from fedrec.exports.predictions import PredictionConfig, export_predictions
 from fedrec.exports.public_model import Publication
 from fedrec.exports.targets import export_run
+from fedrec.extras import naming_the_extra
 from fedrec.federation import round_log
 from fedrec.federation.config import RunConfig, from_nested
-from fedrec.federation.rounds import SCORE
-from fedrec.federation.training_run import load_metrics
-from fedrec.forgetting import forget_summand, forget_users, setup_of
 from fedrec.recsys.card import load_card
 from fedrec.recsys.evaluation.evaluate import rank_held_out, ranking_metrics
 from fedrec.recsys.evaluation.fairness import FairnessReport, report_fairness
 from fedrec.recsys.evaluation.ranking import Ranking
 from fedrec.recsys.recommender import Recommender
-from fedrec.serving.engine import Engine
 from fedrec.serving.refusals import UnanswerableError
 from fedrec.serving.schema import Answer
-from fedrec.updating import open_before, update_run
+
+if TYPE_CHECKING:
+    from fedrec.serving.engine import Engine
 
 Metrics = dict[str, float]
 """Metric → mean over the users, such as `ndcg@10`."""
@@ -87,14 +85,18 @@ class Run:
     @property
     def metrics_by_protocol(self) -> dict[str, dict[str, Metrics]]:
         """The final metrics by split and protocol: a federated baseline has `sampled-99`, too."""
-        return load_metrics(self.folder)
+        return round_log.load_metrics(self.folder)
 
     @property
     def rounds(self) -> pl.DataFrame:
         """The log of training, a row for each round: its loss, NDCG@10 on validation if measured, clients and bytes."""
         records = round_log.read(self.folder)
         rows = [
-            {"round": record["round"], "loss": record["loss"], "validation": (record["validation"] or {}).get(SCORE)}
+            {
+                "round": record["round"],
+                "loss": record["loss"],
+                "validation": (record["validation"] or {}).get(round_log.SCORE),
+            }
             | {name: value for name, value in record.items() if name not in ("round", "loss", "validation")}
             for record in records
         ]
@@ -106,8 +108,11 @@ class Run:
         return Recommender.load(self.folder)
 
     @cached_property
-    def engine(self) -> Engine:
-        """The model with an index of its items: what answers questions."""
+    def engine(self) -> "Engine":
+        """The model with an index of its items: what answers questions. It needs the extra `serving`."""
+        with naming_the_extra():
+            from fedrec.serving.engine import Engine
+
         return Engine.from_recommender(self.recommender)
 
     def recommend(self, **question: Unpack[QuestionFields]) -> pl.DataFrame:
@@ -254,6 +259,8 @@ class Run:
         """
         if bool(users) == (summand is not None):
             raise InputError("give exactly one of `users` and `summand`")
+        with naming_the_extra():
+            
         setup = setup_of(self.folder, self.card, dataset or self.open_dataset(other_histories=summand is not None))
         if summand is None:
             forget_users(self.folder, users, setup)
@@ -271,6 +278,10 @@ class Run:
         has grown, with the features of the first one. Raises `InputError` if the catalogue lacks an item of the run or
         has another text for one, or if nothing is new.
         """
+        with naming_the_extra():
+            from fedrec.forgetting import setup_of
+            from fedrec.updating import open_before, update_run
+
         old = before or open_before(self.folder, self.card, None)
         update_run(self.folder, self.card, old, setup_of(self.folder, self.card, dataset))
         return Run.open(self.folder)
@@ -285,6 +296,10 @@ class Run:
         nodes, the column `shapley` shares what all nodes gain among them. Raises `InputError` if the sums of single
         nodes were not kept.
         """
+        with naming_the_extra():
+            from fedrec.contributions import measure_contributions
+            from fedrec.forgetting import setup_of
+
         setup = setup_of(self.folder, self.card, dataset or self.open_dataset())
         with console.counting("coalitions solved and ranked") as progress:
             return measure_contributions(self.folder, setup, shapley, progress)

@@ -10,7 +10,6 @@ from pydantic import TypeAdapter
 
 from fedrec.federation.config import RunConfig
 from fedrec.federation.policy.node_policy import NodePolicy
-from fedrec.serving.settings import Settings
 
 WIDTH = 100
 TYPES = {"integer": "int", "number": "float", "boolean": "bool", "string": "text", "array": "list"}
@@ -48,6 +47,8 @@ def training_settings() -> list[Section]:
 
 def endpoint_settings() -> list[Setting]:
     """Return the settings of `fedrec serve`."""
+    from fedrec.serving.settings import Settings  # of the extra serving, which a node may lack
+
     return [_setting_of(name, found) for name, found in Settings.model_json_schema()["properties"].items()]
 
 

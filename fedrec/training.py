@@ -14,7 +14,7 @@ from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.round_log import Observer, ignore, join_observers
 from fedrec.federation.run_checks import TrainedOn
 from fedrec.federation.tracking.tracker import TrackedRun, check_trackers, tracking
-from fedrec.federation.training_run import TrainingRun, load_metrics, open_run
+from fedrec.federation.training_run import TrainingRun, open_run
 from fedrec.federation.training_run import train as train_over
 from fedrec.recsys.embeddings import embed_catalogue
 from fedrec.run import Run
@@ -57,7 +57,7 @@ def train(
     try:
         with tracking(track, TrackedRun(folder, to_flat(run.config))) as tracked:
             train_rounds(run, progress, tracked.observe)
-            tracked.finish(load_metrics(folder))
+            tracked.finish(round_log.load_metrics(folder))
     except KeyboardInterrupt as interrupt:
         interrupt.add_note(_what_is_saved(run))
         raise

@@ -1,6 +1,8 @@
 """The environment of a result: the versions of the libraries, and the machine."""
 
 import platform
+from collections.abc import Iterator
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,17 @@ LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "flwr", "
 
 def environment_info() -> dict[str, Any]:
     """Return the versions and the machine, as a card or a results file records them."""
-    versions = {"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}}
     return {
-        "versions": versions,
+        "versions": {"python": platform.python_version(), **dict(installed_libraries())},
         "machine": {"system": platform.platform(), "processor": processor_name(), **describe_hardware()},
     }
+
+
+def installed_libraries() -> Iterator[tuple[str, str]]:
+    """Iterate over the installed ones of the libraries, and their versions: a node has no FAISS, say."""
+    for name in LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            yield name, metadata.version(name)
 
 
 def processor_name() -> str:

@@ -3,15 +3,14 @@
 import ast
 import tomllib
 from collections.abc import Iterator
-from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 from fedrec.federation.config import RunConfig, from_flat, to_flat
+from tests.support.source import FILES, MODULES, ROOT, imports, module_of, parse
 
-ROOT = Path(__file__).resolve().parent.parent
 MAY_IMPORT = {
     "data": set[str](),
     "recsys": {"data"},
@@ -38,17 +37,6 @@ FLOWER = {
     "benchmarks/speed/flower_simulation.py",
 }
 SLOW = {"sentence_transformers", "peft", "transformers"}
-FILES = [path for room in MAY_IMPORT for path in sorted((ROOT / room).rglob("*.py"))]
-
-
-def module_of(path: Path) -> str:
-    """The dotted name that a file is imported by."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    dotted = ".".join(parts if parts[0] in ("fedrec", "benchmarks") else ("fedrec", *parts))
-    return dotted.removesuffix(".__init__")
-
-
-MODULES = {module_of(path): path for path in FILES}
 
 
 def room_of(module: str) -> str:
@@ -63,23 +51,6 @@ def wing_of(module: str) -> str:
     parts = module.split(".")
     depth = 3 if room_of(module) not in ("fedrec", "benchmarks") else 2
     return ".".join(parts[:depth])
-
-
-@cache
-def parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text("utf-8"))
-
-
-def imports(path: Path, top_level: bool = False) -> Iterator[str]:
-    """Dotted names that a file imports; with `top_level`, only those that its own import imports."""
-    tree = parse(path)
-    for node in tree.body if top_level else ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def our_imports(path: Path) -> set[str]:

@@ -1,17 +1,20 @@
 """`docs/deploy.md`, followed literally from an empty folder: its commands, one after the other, as they stand there."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from fedrec.federation.deployment.app_bundle import ROOT
 from fedrec.local_federation.processes import CONNECTED, environment
+from tests.support.commands import parse_command
 from tests.support.nginx import NGINX
 
 GUIDE = ROOT / "docs" / "deploy.md"
@@ -35,18 +38,65 @@ def test_containers_open_the_door_alone() -> None:
     """The SuperLink's port stays on a loopback that nginx and `flwr` share; nodes run installed code only."""
     services = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
     assert {name: service["ports"] for name, service in services.items() if "ports" in service} == {
-        "superlink": ["8000:8000"]
+        "superlink": ["8000:8000"],
+        "endpoint": ["127.0.0.1:8080:8080"],
     }
     assert "--host 127.0.0.1 --port 8001" in services["superlink"]["command"]
     assert {services[name]["network_mode"] for name in ("door", "flwr")} == {"service:superlink"}
-    assert services["supernode"]["command"].startswith("fedrec node run")
+    images = stages((ROOT / "deploy" / "Dockerfile").read_text())
+    for name, entrypoint in (
+        ("superlink", "flower-superlink"),
+        ("supernode", "fedrec node run"),
+        ("endpoint", "fedrec serve"),
+    ):
+        assert images[services[name]["build"]["target"]]["ENTRYPOINT"] == entrypoint.split()
     config = (ROOT / "deploy" / "nginx.conf").read_text()
     assert re.findall(r"^ *(?:listen|server) (\S+)", config, re.MULTILINE) == ["127.0.0.1:8001;", "{", "8000"]
 
 
-def test_the_image_holds_the_app_that_is_run() -> None:
-    assert "fedrec federation app /app" in (ROOT / "deploy" / "Dockerfile").read_text()
+def stages(dockerfile: str) -> dict[str, dict[str, Any]]:
+    """The stages of a Dockerfile: each with the stage before it, its entry point, and the extras that it installs."""
+    found: dict[str, dict[str, Any]] = {}
+    for text in re.split(r"^FROM ", dockerfile, flags=re.MULTILINE)[1:]:
+        before, name = re.match(r"(\S+) AS (\S+)", text).groups()  # type: ignore[union-attr]
+        entrypoint = re.search(r"^ENTRYPOINT (.+)$", text, re.MULTILINE)
+        extras = {*re.findall(r"/fedrec\[(\w+)\]", text), *found.get(before, {}).get("extras", ())}
+        found[name] = {"extras": extras, "text": text, "ENTRYPOINT": json.loads(entrypoint[1]) if entrypoint else []}
+    return found
+
+
+def test_an_image_has_what_it_needs_and_nothing_else() -> None:
+    images = stages((ROOT / "deploy" / "Dockerfile").read_text())
+    found = {name: image["extras"] for name, image in images.items() if image["ENTRYPOINT"]}
+    assert found == {"endpoint": {"serving"}, "node": {"flower"}, "server": {"flower"}}
+    assert "fedrec federation app /app" in images["server"]["text"]
     assert "run --rm flwr run /app shop" in GUIDE.read_text()
+    assert all("USER 1000" in images[name]["text"] for name in found)
+
+
+MANIFESTS = sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+def test_a_manifest_says_what_compose_says(path: Path) -> None:
+    """The same arguments as in containers, no rights that are not needed, and every volume that is mounted."""
+    documents = list(yaml.safe_load_all(path.read_text()))
+    (pod,) = [found["spec"]["template"]["spec"] for found in documents if found["kind"] == "Deployment"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert not pod["automountServiceAccountToken"]
+    claims = {found["metadata"]["name"] for found in documents if found["kind"] == "PersistentVolumeClaim"}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert claims == {v["persistentVolumeClaim"]["claimName"] for v in volumes.values() if "persistentVolumeClaim" in v}
+    for container in pod["containers"]:
+        assert not container["securityContext"]["allowPrivilegeEscalation"]
+        assert {mount["name"] for mount in container["volumeMounts"]} <= volumes.keys()
+    if path.stem == "server":
+        assert "--host=127.0.0.1" in pod["containers"][0]["args"]
+        ports = {port["containerPort"] for container in pod["containers"] for port in container.get("ports", ())}
+        assert ports == {8000}  # the SuperLink's own port is in no list
+    else:
+        command = {"node": ["node", "run"], "endpoint": ["serve"]}[path.stem]
+        parse_command([*command, *pod["containers"][0]["args"]])
 
 
 @pytest.mark.long

@@ -2,10 +2,12 @@
 
 import importlib
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from benchmarks.attacks.registry import ATTACKS
 from fedrec.federation.deployment.app_bundle import ROOT
@@ -58,6 +60,34 @@ def test_the_reference_names_what_exists(page: Path) -> None:
             importlib.import_module(name)
         except ModuleNotFoundError:
             assert hasattr(importlib.import_module(module), symbol), f"{page.name} names {name}"
+
+
+def test_each_statement_about_another_project_links_to_where_it_was_read() -> None:
+    page = (ROOT / "docs" / "comparison.md").read_text("utf-8")
+    sections = re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    assert len(sections) == 6
+    for project, text in sections:
+        statements = re.findall(r"^\* .+$", text, re.MULTILINE)
+        assert statements, project
+        assert not [line for line in statements if "](https://" not in line], project
+        assert "**Use " in text, project
+
+
+def test_the_files_about_the_project_are_what_their_readers_expect() -> None:
+    """GitHub's forms name their fields once, hooks name programs of `make check`, the citation names this version."""
+    forms = [yaml.safe_load(path.read_text("utf-8")) for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")]
+    bodies = [form["body"] for form in forms if "body" in form]
+    assert len(bodies) == 2
+    for body in bodies:
+        assert len({field["id"] for field in body}) == len(body)
+        assert all(field["attributes"]["label"] for field in body)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    (repo,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))["repos"]
+    makefile = (ROOT / "Makefile").read_text("utf-8").replace("$(BIN)", ".venv/bin")
+    entries = [hook["entry"] for hook in repo["hooks"]]
+    assert [entry for entry in entries if entry not in makefile] == ["make check"]
 
 
 def test_the_contributing_guide_names_every_wing() -> None:

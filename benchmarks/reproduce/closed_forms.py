@@ -12,7 +12,7 @@ from fedrec.data.errors import InputError
 from fedrec.federation import round_log
 from fedrec.federation.checkpoint import State
 from fedrec.federation.config import RunConfig, to_flat
-from fedrec.federation.rounds import SCORE
+from fedrec.federation.round_log import SCORE
 from fedrec.run import Run
 
 FAMILY = "closed-form"

@@ -12,7 +12,7 @@ from fedrec.federation.clipping import clip_and_sum
 from fedrec.federation.compression.eden import Eden, encode
 from fedrec.federation.config import RunConfig, from_nested
 from fedrec.federation.messages import Update
-from fedrec.federation.rounds import SCORE
+from fedrec.federation.round_log import SCORE
 from fedrec.recsys.card import load_card
 from fedrec.recsys.closed_form.packing import packed_shapes
 from fedrec.recsys.model.lora import Adapter

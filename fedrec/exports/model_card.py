@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedrec.federation.training_run import METRICS
+from fedrec.federation.round_log import METRICS
 from fedrec.recsys.recommender import Recommender
 
 if TYPE_CHECKING:

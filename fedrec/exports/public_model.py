@@ -11,7 +11,7 @@ from fedrec.data.storage.atomic_files import check_place, replaced_folder
 from fedrec.data.storage.contents import Contents
 from fedrec.exports.model_card import render_model_card
 from fedrec.federation.privacy.ledger import FILE as LEDGER
-from fedrec.federation.training_run import METRICS
+from fedrec.federation.round_log import METRICS
 from fedrec.recsys.card import CARD
 from fedrec.recsys.recommender import FILES, Recommender
 
