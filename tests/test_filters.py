@@ -83,10 +83,8 @@ def core_by_hand(words: list[str], user_core: int, item_core: int) -> list[str]:
 
 
 @settings(max_examples=100, deadline=None)
-@given(
-    st.lists(st.text("abcdef", min_size=1, max_size=6), min_size=1, max_size=8), st.integers(0, 4), st.integers(0, 4)
-)
-def test_a_core_is_that_found_by_hand(words: list[str], user_core: int, item_core: int) -> None:
+@given(st.lists(st.text("abcdef", min_size=1, max_size=6), min_size=1, max_size=8), st.tuples(CORE, CORE))
+def test_a_core_is_that_found_by_hand(words: list[str], least: tuple[int, int]) -> None:
     kept, _ = find_core(histories_of(words), *least)
     marks = iter(kept)
     found = ["".join(letter for letter in word if next(marks)) for word in words]
