@@ -23,9 +23,8 @@ def toy(folder: Path, split: Split = LEAVE_ONE_OUT) -> Path:
     words = {"ann": "abcde", "ben": "abc", "cleo": "abd"}
     rows = [(user, item, 10 * time) for user, word in words.items() for time, item in enumerate(word)]
     events = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
-    items = pl.DataFrame(
-        {"item_id": list("abcdf"), "title": list("ABCDF"), "text": ["x" * n for n in (2, 4, 6, 8, 10)]}
-    )
+    texts = ["x" * length for length in (2, 4, 6, 8, 10)]
+    items = pl.DataFrame({"item_id": list("abcdf"), "title": list("ABCDF"), "text": texts})
     write_dataset(Frames(events, items), folder, name="toy", split=split, rules=Rules(salts="by-id"))
     return folder
 
@@ -62,7 +61,9 @@ def test_the_page_and_its_data_say_the_same(tmp_path: Path, fedrec: Callable) ->
     folder = toy(tmp_path / "out")
     page, data = fedrec("data", "describe", folder), fedrec("data", "describe", folder, "--json")
     assert "toy: 3 users, 6 items, 11 events; sparsity 38.89%" in page.out
-    assert "the 1% most popular 60% and the 10% most popular 60% of the items have; 3 items have none" in page.out
+    assert (
+        "training events: the 1% most popular items 60%, the 10% most popular items 60%; 3 items have none" in page.out
+    )
     record = json.loads(data.out)
     assert (record["users"], record["splits"]["test"]["history"]) == (3, 8 / 3)
     assert record["histories"]["100%"] == 3

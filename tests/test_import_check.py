@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -38,16 +39,14 @@ ITEMS = """item_id,name,price,since
 """
 
 
-def check(
-    folder: Path, events: str = EVENTS, items: str | None = ITEMS, bad_rows: float = 0.2, **rules: object
-) -> Check:
+def check(folder: Path, events: str = EVENTS, items: str | None = ITEMS, share: float = 0.2, **rules: Any) -> Check:
+    """Check these tables; a `share` of their rows may be bad."""
     (folder / "events.csv").write_text(events)
-    if items is not None:
-        (folder / "items.csv").write_text(items)
-    described = folder / "items.csv" if items is not None else None
-    columns, reading = ("user_id", "item_id", "timestamp", ("name",) * bool(items)), TextFormat(bad_rows=bad_rows)
-    tables = Tables(folder / "events.csv", described, *columns, text_format=reading)  # pyright: ignore[reportArgumentType]
-    return check_tables(tables, "shop", LEAVE_ONE_OUT, Rules(**rules))  # pyright: ignore[reportArgumentType]
+    (folder / "items.csv").write_text(items or "")
+    described, texts = (folder / "items.csv", ("name",)) if items else (None, ())
+    names = ("user_id", "item_id", "timestamp")
+    tables = Tables(folder / "events.csv", described, *names, texts, text_format=TextFormat(bad_rows=share))
+    return check_tables(tables, "shop", LEAVE_ONE_OUT, Rules(**rules))
 
 
 def has(lines: tuple[str, ...], *parts: str) -> bool:
@@ -82,14 +81,14 @@ def test_sound_tables_have_no_remark_but_times_and_memory(tmp_path: Path) -> Non
     """The control: nothing is found where nothing is wrong."""
     rows = "".join(f"{user},{item},2026-03-0{item}\n" for user in ("ann", "ben") for item in range(1, 5))
     items = "item_id,name\n1,Nail\n2,Screw\n3,Saw\n4,Glue\n"
-    found = check(tmp_path, f"user_id,item_id,timestamp\n{rows}", items, bad_rows=0)
+    found = check(tmp_path, f"user_id,item_id,timestamp\n{rows}", items, share=0)
     assert (found.refused, found.left_out) == ((), ())
     assert [remark.split(" ")[0] for remark in found.remarks] == ["times", "memory:"]
     assert found.kept.startswith("2 users, 4 items, 8 interactions")
 
 
 def test_bad_rows_beyond_their_share_are_refused_beside_everything_else(tmp_path: Path) -> None:
-    found = check(tmp_path, bad_rows=0.1)
+    found = check(tmp_path, share=0.1)
     assert len(found.refused) == 1
     assert has(found.refused, "events.csv: 2 of 12 rows are bad, and `bad_rows` allows a share of 0.1")
     assert has(found.left_out, "repeats")
@@ -114,11 +113,8 @@ def test_what_an_import_refuses_a_check_refuses(rules: dict, says: str, tmp_path
 
 def test_every_missing_column_is_named_at_once(tmp_path: Path) -> None:
     found = check(tmp_path, EVENTS.replace("user_id", "who").replace("timestamp", "at"), ITEMS.replace("name", "title"))
-    assert [line.partition("no column ")[2].partition(",")[0] for line in found.refused] == [
-        "'user_id'",
-        "'timestamp'",
-        "'name'",
-    ]
+    missing = [line.partition("no column ")[2].partition(",")[0] for line in found.refused]
+    assert missing == ["'user_id'", "'timestamp'", "'name'"]
     assert has(found.refused, "but who, item_id, at, rating; name one of them with `user_column`")
 
 
