@@ -61,9 +61,7 @@ def test_the_page_and_its_data_say_the_same(tmp_path: Path, fedrec: Callable) ->
     folder = toy(tmp_path / "out")
     page, data = fedrec("data", "describe", folder), fedrec("data", "describe", folder, "--json")
     assert "toy: 3 users, 6 items, 11 events; sparsity 38.89%" in page.out
-    assert (
-        "training events: the 1% most popular items 60%, the 10% most popular items 60%; 3 items have none" in page.out
-    )
+    assert "the 1% most popular items 60%, the 10% most popular items 60%; 3 items have none" in page.out
     record = json.loads(data.out)
     assert (record["users"], record["splits"]["test"]["history"]) == (3, 8 / 3)
     assert record["histories"]["100%"] == 3
