@@ -16,6 +16,7 @@ from fedrec.data.readers.raw import Frames
 from fedrec.data.readers.rules import Rules
 from fedrec.data.split import LEAVE_ONE_OUT, Split, TimeCuts
 from fedrec.describe import plot_description
+from tests.support.cli import is_refused
 
 
 def toy(folder: Path, split: Split = LEAVE_ONE_OUT) -> Path:
@@ -65,7 +66,7 @@ def test_the_page_and_its_data_say_the_same(tmp_path: Path, fedrec: Callable) ->
     record = json.loads(data.out)
     assert (record["users"], record["splits"]["test"]["history"]) == (3, 8 / 3)
     assert record["histories"]["100%"] == 3
-    assert fedrec("data", "describe", tmp_path / "none").code == 1
+    is_refused(fedrec("data", "describe", tmp_path / "none"), "is not a prepared dataset")
 
 
 @pytest.mark.parametrize("split", [LEAVE_ONE_OUT, Split(time_cuts=TimeCuts(20, 40))])
