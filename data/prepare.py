@@ -53,6 +53,10 @@ class Origin:
 
 UNKNOWN_ORIGIN = Origin()
 
+NO_DATES = (
+    "times are no dates: if they are places in each user's history, as in some published splits, global-time is no "
+    "split by time"
+)
 NO_TEXTS = (
     "no item has a text, so there is nothing to encode; `fedrec train DATA --set method=closed-form "
     "--set features=ids` learns from ids alone"
@@ -184,6 +188,8 @@ def build_dataset(
     frames = frames._replace(items=split.mark_cold_items(_add_undescribed(frames, report)))
     ids, shard, items = _build_histories(frames, split, rules, report, salt)
     catalogue = Catalogue(items)
+    if split.time_cuts and not isinstance(split.time_cuts.validation_from, str):
+        report.add_remark(NO_DATES)
     if (items["text"] == items["item_id"]).all():
         report.add_remark(NO_TEXTS)
     report.finish()
