@@ -165,6 +165,11 @@ def test_a_moment_is_told_and_read_without_loss(seconds: int, unit: int) -> None
     assert as_number(moment, seconds * unit, "since") == seconds * unit + unit // 2
 
 
+@pytest.mark.parametrize("number", [-(10**18), 1e300, 10**9 + 0.5])
+def test_a_number_that_is_no_date_stays_a_number(number: float) -> None:
+    assert as_moment(number, max(number, 10**9)) == number
+
+
 def test_bots_leave_before_the_core_is_counted(tmp_path: Path) -> None:
     """Without the bot, c has one event, and is in no core; with it, three users would have it."""
     words = {"ann": "abx", "ben": "abx", "bot": "abcdex", "cleo": "abcx"}
