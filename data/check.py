@@ -65,7 +65,8 @@ def check_tables(tables: Tables, name: str, split: Split, rules: Rules) -> Check
 
 def _missing_columns(tables: Tables, rules: Rules) -> list[str]:
     """Report every column that is asked for and is not there."""
-    wanted = [(tables.interactions, {OPTIONS[ours]: name for ours, name in event_columns(tables, rules).items()})]
+    events = {OPTIONS[ours].partition(",")[0]: name for ours, name in event_columns(tables, rules).items()}
+    wanted = [(tables.interactions, events)]
     if tables.items is not None:
         texts = {f"`text_columns` {name}": name for name in tables.texts}
         wanted.append((tables.items, {"`items_id_column`": tables.items_id or tables.item} | texts))
@@ -77,7 +78,7 @@ def _missing_columns(tables: Tables, rules: Rules) -> list[str]:
             lines.append(str(error))
             continue
         lines += [
-            f"{path} has no column {name!r}, but {join_names(there)}; name one of them with {option.split(' ')[0]}"
+            f"{path} has no column {name!r}, but {join_names(there)}; name one of them with {option.partition(' ')[0]}"
             for option, name in columns.items()
             if name not in there
         ]

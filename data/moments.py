@@ -59,7 +59,10 @@ def as_moment(number: float, latest: float) -> Moment:
     micros, rest = divmod(int(number) * 10**6, unit or 1)
     if unit is None or rest or number != int(number):
         return number
-    return (EPOCH + micros * MICROSECOND).isoformat()
+    try:
+        return (EPOCH + micros * MICROSECOND).isoformat()
+    except OverflowError:  # before year 1 or after year 9999
+        return number
 
 
 def find_range(times: pl.Series) -> list[Moment] | None:

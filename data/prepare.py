@@ -53,6 +53,15 @@ class Origin:
 
 UNKNOWN_ORIGIN = Origin()
 
+NO_DATES = (
+    "times are no dates: if they are places in each user's history, as in some published splits, global-time is no "
+    "split by time"
+)
+NO_TEXTS = (
+    "no item has a text, so there is nothing to encode; `fedrec train DATA --set method=closed-form "
+    "--set features=ids` learns from ids alone"
+)
+
 
 def prepare(source: Source, out: Path, given: Path | None, progress: Progress, warn: Callable[[str], None]) -> Manifest:
     """Prepare a dataset by name into `out`, from `given` (a zip or folder) or from its publisher.
@@ -186,6 +195,10 @@ def build_dataset(
     frames = frames._replace(items=split.mark_cold_items(_add_undescribed(frames, report)))
     ids, shard, items = _build_histories(frames, split, rules, report, salt)
     catalogue = Catalogue(items)
+    if split.time_cuts and not isinstance(split.time_cuts.validation_from, str):
+        report.add_remark(NO_DATES)
+    if (items["text"] == items["item_id"]).all():
+        report.add_remark(NO_TEXTS)
     report.finish()
     _check_ranked(name, shard, split, rules)
     # the catalogue

@@ -44,14 +44,14 @@ def _quantile_name(share: float) -> str:
 
 def description_lines(about: Description) -> list[str]:
     """Describe in words what is in no table."""
-    heads = " and ".join(f"the {share:.0%} most popular {about.head_share(share):.0%}" for share in HEADS)
+    heads = ", ".join(f"the {share:.0%} most popular items {about.head_share(share):.0%}" for share in HEADS)
     untrained = int((about.popularity.values == 0).sum())
     times = f"{about.time_range[0]} to {about.time_range[1]}" if about.time_range else "not recorded"
     return [
         f"{about.name}: {about.users:,} users, {about.items:,} items, {about.events:,} events; "
         f"sparsity {about.sparsity:.2%}",
         f"times: {times}",
-        f"of the training events, {heads} of the items have; {untrained:,} items have none",
+        f"shares of the training events: {heads}; {untrained:,} items have none",
         f"items known by their id alone: {about.bare_items:,}",
     ]
 

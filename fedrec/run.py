@@ -260,7 +260,8 @@ class Run:
         if bool(users) == (summand is not None):
             raise InputError("give exactly one of `users` and `summand`")
         with naming_the_extra():
-            
+            from fedrec.forgetting import forget_summand, forget_users, setup_of
+
         setup = setup_of(self.folder, self.card, dataset or self.open_dataset(other_histories=summand is not None))
         if summand is None:
             forget_users(self.folder, users, setup)

@@ -142,6 +142,20 @@ def test_one_file_is_enough_with_the_metadata_beside_it(suffix: str, tmp_path: P
     assert (events_of(frames), items_of(frames)) == (NEW_EVENTS, amazon_2023("x").items)
 
 
+def test_the_file_that_is_given_is_read_and_no_other_beside_it(tmp_path: Path) -> None:
+    """Neither another kind of events, which a folder would prefer, nor another copy of the same name."""
+    two = OLD_EVENTS[:2]
+    ratings = "".join(f"{user},{asin},5.0,{time}\n" for user, asin, time in two).encode()
+    write(
+        tmp_path,
+        {"reviews_Baby_5.json.gz": old_reviews(), "ratings_Baby.csv": b"broken", "ratings_Baby.csv.gz": ratings},
+    )
+    assert events_of(read("amazon-2014:Baby", tmp_path / "ratings_Baby.csv.gz")) == two
+    write(tmp_path, {"Video_Games.csv": b"broken"})
+    pl.read_csv(new_ratings(NEW_EVENTS)).write_parquet(tmp_path / "Video_Games.parquet")
+    assert events_of(read(GAMES, tmp_path / "Video_Games.parquet")) == NEW_EVENTS
+
+
 def test_metadata_in_parquet(tmp_path: Path) -> None:
     """With the types of the hub's own copies: lists of text, a price as text."""
     rows = [json.loads(line) for line in new_meta().splitlines()]
@@ -321,6 +335,15 @@ def test_the_5_core_of_all_ratings_is_the_benchmark(tmp_path: Path) -> None:
     assert sorted(catalogue.ids) == [f"B00000000{item}" for item in range(5)]
     assert Shard.load(tmp_path / "out").history(4, "test").tolist() == [0, 1, 2, 3]
     assert len(Shard.load(tmp_path / "out")) == 5
+
+
+def test_halves_of_characters_are_joined_or_replaced(tmp_path: Path) -> None:
+    """Python 2 and JSON write one character as two halves; half a one is no text, and breaks no batch."""
+    reviews = b"{u'username': u'\\ud83d\\ude00', u'product_id': u'7', u'date': u'2017-12-17'}\n"
+    games = b"{u'id': u'7', u'title': u'Smile \\ud83d\\ude00', u'genres': [u'cut \\ud83d']}\n"
+    frames = read("steam", write(tmp_path, {"steam_reviews.json": reviews, "steam_games.json": games}))
+    assert frames.interactions["user_id"].to_list() == ["😀"]
+    assert items_of(frames) == [("7", "Smile 😀", "Smile 😀. cut \ufffd")]
 
 
 def test_a_benchmark_of_another_size_is_noted(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def test_filters(shelf: LiveCatalogue, filters: dict[str, object], kept: str) ->
         ({"year": True}, "year", "type bool matches none"),
         ({"genres": 3}, "genres", "is string, and a value of type int"),
         ({"genres": {"min": 1}}, "genres", "has no range"),
+        ({"year": {"min": "1990-01"}}, "year", "has numbers, and '1990-01' is none"),
         ({"colour": 1}, "colour", "is boolean"),
     ],
 )
@@ -98,6 +99,10 @@ def test_what_nothing_fits_is_found_nowhere_also_after_items_were_put_in(shelf: 
         (pl.Series([1.5, float("nan"), None]), {"min": 0}, [True, False, False]),
         (pl.Series([1.5, float("nan"), None]), {}, [True, True, True]),
         (pl.Series([[1, 2], [], None]), [2], [True, False, False]),
+        (pl.Series([[1, 2], [], None]), {"min": 2}, [True, False, False]),
+        (pl.Series(["2024-05-06T10:00", "2024-06-01", None]), {"max": "2024-05"}, [True, False, False]),
+        (pl.Series(["2024-05-06T10:00", "2024-05-07", None]), {"max": "2024-05-06"}, [True, False, False]),
+        (pl.Series(["2024-05-06T10:00", "2024-05-07", None]), {"min": "2024-05-06T11"}, [False, True, False]),
         (pl.Series(["a", "b", None], dtype=pl.Categorical), ["b"], [False, True, False]),
         (pl.Series(["caf\u00e9", "cafe\u0301", "cafe"]), "cafe\u0301", [True, True, False]),
         (pl.Series([None, None, None]), ["x", 3, True], [False, False, False]),

@@ -15,6 +15,7 @@ import polars as pl
 from fedrec.data.errors import InputError
 from fedrec.data.ids import id_faults
 from fedrec.data.readers.lines import DEFAULT_TEXT_FORMAT, Record, line_label, parse_csv_records, unreadable_error
+from fedrec.data.readers.plain_text import mend_surrogates
 from fedrec.data.readers.raw import File
 from fedrec.data.readers.reading_report import BadRows, ReadingReport, join_names, shorten
 from fedrec.data.readers.records import PARQUET, RecordFormat, parse_record, scan_parquet
@@ -204,4 +205,4 @@ def _parse_fields(line: bytes, form: RecordFormat) -> Iterator[Record]:
 
 
 def _to_text(value: object) -> str | None:
-    return None if value is None else str(value)
+    return None if value is None else mend_surrogates(str(value))

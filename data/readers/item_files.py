@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from fedrec.data.readers.columns import infer_type
-from fedrec.data.readers.lines import DEFAULT_TEXT_FORMAT, Record, line_label
+from fedrec.data.readers.lines import DEFAULT_TEXT_FORMAT, line_label
 from fedrec.data.readers.plain_text import plain_texts
 from fedrec.data.readers.raw import File
 from fedrec.data.readers.reading_report import BadRows, ReadingReport
@@ -65,16 +65,16 @@ def read_item_batches(
     file: File, form: RecordFormat, fields: ItemFields, needed: Set[str], report: ReadingReport
 ) -> Iterator[pl.DataFrame]:
     """Iterate over frames of items, and report the broken lines after the last one."""
-    bad, lines, code = list[Record](), 0, 0
+    bad, lines, code, first = 0, 0, 0, ""
     for batch in read_record_batches(file, form, Wanted(fields.id, needed)):
-        bad += [record for record in batch.records if record.fault]
+        broken = [record for record in batch.records if record.fault]
+        bad += sum(record.lines for record in broken)
+        first = first or next((f"{line_label(file.name, each.line)}: {each.fault}" for each in broken), "")
         sound = [record.fields for record in batch.records if not record.fault]
         lines, code = lines + batch.lines, code + sum(map(fields.count_code, sound))
         frame = pl.DataFrame([fields.describe(record) for record in sound], schema=_schema(fields))
         yield frame.filter(pl.col("text").is_not_null()).with_columns(title=pl.coalesce("title", "item_id"))
-    first = f"{line_label(file.name, bad[0].line)}: {bad[0].fault}" if bad else ""
-    rows = BadRows(sum(record.lines for record in bad), lines, first)
-    report.add_bad_rows("bad_item_rows", rows, DEFAULT_TEXT_FORMAT.bad_rows)
+    report.add_bad_rows("bad_item_rows", BadRows(bad, lines, first), DEFAULT_TEXT_FORMAT.bad_rows)
     if code:
         report.add_remark(f"titles of {file.name} that are code of a page, not read: {code:,}")
 

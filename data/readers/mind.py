@@ -64,7 +64,7 @@ def read_mind(root: Root) -> Frames:
     sieve.report_to(root.report, files[0])
     history = _explode(_first_rows(pl.concat(firsts)), pl.col("history").str.split(" "))
     events = pl.concat([history, *clicks])
-    items = ARTICLES.read(index, events["item_id"])
+    items = ARTICLES.read(root, index.all_named(NEWS), events["item_id"])
     return Frames(events, items.unique("item_id", keep="first", maintain_order=True))  # two logs share most news
 
 

@@ -12,7 +12,12 @@ HIDDEN = re.compile(r"(?is)<(script|style)\b.*?</\1\s*>|<!--.*?-->")
 
 def strip_markup(text: str) -> str:
     """Strip HTML: character references become characters, tags, comments and scripts vanish, blanks become one."""
-    return " ".join(MARKUP.sub(" ", HIDDEN.sub(" ", html.unescape(text))).split())
+    return " ".join(MARKUP.sub(" ", HIDDEN.sub(" ", html.unescape(mend_surrogates(text)))).split())
+
+
+def mend_surrogates(text: str) -> str:
+    """Join the halves of characters that JSON and Python 2 write as two, and replace a half alone: it is no text."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def plain_texts(value: object) -> list[str]:

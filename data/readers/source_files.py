@@ -37,13 +37,13 @@ class ItemFile:
     form: RecordFormat
     fields: ItemFields
 
-    def read(self, index: "FileIndex", ids: pl.Series) -> pl.DataFrame:
-        """Read the items that occur (T,), from every file of this name; without one, they have no text."""
-        if not (files := index.all_named(self.name)):
-            index.root.warn(f"{index.root} holds no {self.name!r}: all items are known by their id alone")
-        needed, report = frozenset(ids.unique()), index.root.report
+    def read(self, root: Root, files: list[File], ids: pl.Series) -> pl.DataFrame:
+        """Read the items that occur (T,) from the files of this name in `root`; without any, they have no text."""
+        if not files:
+            root.warn(f"{root} holds no {self.name!r}: all items are known by their id alone")
+        needed = frozenset(ids.unique())
         none = pl.DataFrame(schema=dict.fromkeys(("item_id", "title", "text"), pl.String))
-        frames = [read_items(file, self.form, self.fields, needed, report) for file in files]
+        frames = [read_items(file, self.form, self.fields, needed, root.report) for file in files]
         return pl.concat(frames, how="diagonal") if frames else none
 
 
@@ -61,11 +61,13 @@ class FileSet:
         chosen, files = self._choose(index)
         form = chosen.find_form(files[0]) if chosen.find_form else chosen.form
         events = read_events(files, form, chosen.fields, root.report)
-        return Frames(events, self.items.read(index, events["item_id"]))
+        items = [index.find(self.items.name)] if index.holds(self.items.name) else []
+        return Frames(events, self.items.read(root, items, events["item_id"]))
 
     def _choose(self, index: "FileIndex") -> tuple[EventFiles, list[File]]:
-        """Choose the first kind of files that is there, and note the others."""
+        """Choose the kind of files that was given, or the first that is there, and note the others."""
         there = [kind for kind in self.events if index.holds(kind.names[0])]
+        there = [kind for kind in there if any(map(index.was_given, kind.names))] or there
         if not there:
             raise InputError(
                 f"{index.root} holds none of {', '.join(kind.names[0] for kind in self.events)}, but "
@@ -90,9 +92,6 @@ class FileIndex:
         files = dict[str, list[File]]()
         for place in _walk(self.root.place, 0 if self.root.given else DEPTH):
             files.setdefault(place.name.removesuffix(COMPRESSED), []).append(File(place, self.root.warn))
-        if given := self.root.given:  # of two files of one name, the one that was given counts
-            bare = given.removesuffix(COMPRESSED)
-            files[bare] = [file for file in files[bare] if file.name == given]
         return files
 
     @property
@@ -101,10 +100,15 @@ class FileIndex:
         return [self.root.given] if self.root.given else sorted(self._files)
 
     def all_named(self, name: str) -> list[File]:
-        """List the files of a name, or of its parquet copy, in the order of their places."""
+        """List the files of a name, or of its parquet copy, in the order of their places; the given one is alone."""
         stem = name.rpartition(".")[0]
         found = [*self._files.get(name, []), *self._files.get(stem + PARQUET, [])]
-        return sorted(found, key=lambda file: str(file.place))
+        given = [file for file in found if file.name == self.root.given]
+        return given or sorted(found, key=lambda file: str(file.place))
+
+    def was_given(self, name: str) -> bool:
+        """Check whether the one file that was given has this name."""
+        return any(file.name == self.root.given for file in self.all_named(name))
 
     def holds(self, name: str) -> bool:
         """Check whether a file of this name is there."""
@@ -125,8 +129,7 @@ class FileIndex:
 
     def check_given(self, names: list[str]) -> None:
         """Raise `InputError` if the one file that was given has none of these names."""
-        given = self.root.given
-        if given and not any(file.name == given for name in names for file in self.all_named(name)):
+        if self.root.given and not any(map(self.was_given, names)):
             raise InputError(f"{self.root} is none of {', '.join(names)}; is it the dataset you named?")
 
 

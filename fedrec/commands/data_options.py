@@ -48,14 +48,15 @@ Until = Annotated[
 MaxEvents = Annotated[
     int | None, typer.Option(help="Leave out users with more events, such as bots.", show_default="any number")
 ]
-UserCore, ItemCore = (
-    Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help=f"Leave out {kind} with fewer events, again and again with the {others}: the iterated k-core.",
-            show_default="any",
-        ),
-    ]
-    for kind, others in (("users", "items"), ("items", "users"))
-)
+UserCore = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Leave out users with fewer events, again and again with the items: the iterated k-core.",
+        show_default="any",
+    ),
+]
+ItemCore = Annotated[
+    int | None,
+    typer.Option(min=0, help="Leave out items with fewer events, again and again with the users.", show_default="any"),
+]

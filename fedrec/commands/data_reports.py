@@ -44,7 +44,7 @@ def report_prepared(dataset: "Dataset", as_json: bool) -> None:
     cold = f"cold: {manifest['cold_items']:,} items\n" if manifest["cold_items"] else ""
     unranked = (
         f"ranked: {ranked['validation']:,} users for validation, {ranked['test']:,} for test; "
-        f"{manifest['training_only_users']:,} train only\n"
+        f"{manifest['training_only_users']:,} users train and are not ranked\n"
     )
     console.out.print(
         f"{out}: {manifest['users']:,} users, {manifest['items']:,} items, {manifest['interactions']:,} interactions\n"

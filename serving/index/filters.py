@@ -1,4 +1,4 @@
-"""Filters on catalogue columns: a value, a list of values, a range of numbers."""
+"""Filters on catalogue columns: a value, a list of values, a range of numbers or dates."""
 
 import unicodedata
 from collections.abc import Mapping
@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+
+ISO_DATE = r"^\d{4}-\d{2}-\d{2}(T[\d:.]+)?$"
+"""The pattern of a date, with or without a time of day; one with a time zone is not ordered by its text."""
 
 FIXED_COLUMNS = ("item_id", "title", "text")
 """The columns of every catalogue, which no filter takes."""
@@ -41,7 +44,8 @@ class Columns:
         """Return a mask (N,) of the rows that match every filter; a list column matches if one of its values does.
 
         A filter is a value, a list of accepted values (an empty list matches nothing), or `{"min": …, "max": …}`,
-        both inclusive. A missing value matches no filter. Raises `ColumnError`.
+        both inclusive: numbers or, of a column of ISO dates, dates to any precision. A missing value matches no filter.
+        Raises `ColumnError`.
         """
         mask = np.ones(len(self.frame), dtype=bool)
         for name, wanted in filters.items():
@@ -50,16 +54,19 @@ class Columns:
         return mask
 
     def _match_range(self, name: str, wanted: Mapping[str, Any]) -> np.ndarray:
-        """Return a mask of the rows with a number from `min` to `max`; of all rows if neither is given."""
-        if not self.frame.schema[name].is_numeric():
-            raise ColumnError(name, "is not a number, and has no range; give a value or a list of values")
+        """Return a mask of the rows from `min` to `max`, numbers or dates; of all rows if neither is given."""
+        rows, values = self._present_values(name)
+        if not (values.dtype.is_numeric() or _are_dates(values)):
+            raise ColumnError(name, "has neither numbers nor dates, and has no range; give a value or a list of values")
         low, high = wanted.get("min"), wanted.get("max")
+        for bound in (low, high):
+            if bound is not None and isinstance(bound, str) != (values.dtype == pl.String):
+                kind = "dates" if values.dtype == pl.String else "numbers"
+                raise ColumnError(name, f"has {kind}, and {bound!r} is none; change it")
         if low is None and high is None:
             return np.ones(len(self.frame), dtype=bool)
-        rows, values = self._present_values(name)
-        number = pl.col(name)
-        conditions = [number >= low] if low is not None else []
-        conditions += [number <= high] if high is not None else []
+        conditions = [pl.col(name) >= low] if low is not None else []
+        conditions += [_up_to(name, high)] if high is not None else []
         return self._as_mask(rows, values.to_frame().select(pl.all_horizontal(conditions)).to_series())
 
     def _match_values(self, name: str, wanted: Any) -> np.ndarray:
@@ -90,6 +97,18 @@ class Columns:
             values = _normalised(values)
             self._values[name] = rows[values.is_not_null().to_numpy()], values.drop_nulls()
         return self._values[name]
+
+
+def _are_dates(values: pl.Series) -> bool:
+    """Check that a column has ISO dates alone, whose order is that of their text."""
+    return values.dtype == pl.String and bool(values.str.contains(ISO_DATE).all())
+
+
+def _up_to(name: str, high: float | str) -> pl.Expr:
+    """Return the condition of an inclusive upper bound: 2024-12 includes its last second."""
+    if isinstance(high, str):
+        return pl.col(name).str.head(len(high)) <= high
+    return pl.col(name) <= high
 
 
 def _normalised(values: pl.Series) -> pl.Series:

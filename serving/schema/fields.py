@@ -33,8 +33,12 @@ ItemId = Annotated[
 UserId = ItemId
 """A new id: the same rule for items and users."""
 
+Date = Annotated[str, Field(max_length=40, pattern=r"^\d{4}-\d{2}(-\d{2}(T[\d:.]*)?)?$")]
+"""A date, or its beginning, without a time zone."""
+
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Bound = Number | Date
 Value = Annotated[str, Field(max_length=500)] | bool | Whole | Number
 Values = Annotated[list[Value], Field(max_length=1000)]
 

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from fedrec.serving.schema.fields import MAX_COLUMNS, ItemId, Number, RequestModel, UserId, Value, Values
+from fedrec.serving.schema.fields import MAX_COLUMNS, Bound, ItemId, Number, RequestModel, UserId, Value, Values
 
 MAX_K = 1000
 MAX_OFFSET = 10_000
@@ -12,10 +12,10 @@ MAX_QUESTIONS = 100
 
 
 class Range(RequestModel):
-    """Numbers from `min` to `max`, both inclusive; either may be left out."""
+    """Numbers or dates from `min` to `max`, both inclusive; either may be left out. A date may end early: `2024-06`."""
 
-    min: Number | None = None
-    max: Number | None = None
+    min: Bound | None = None
+    max: Bound | None = None
 
 
 class Question(RequestModel):
