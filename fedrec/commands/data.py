@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -175,7 +175,7 @@ def data_import(
     """
     from fedrec.datasets import check_import, import_dataset
 
-    settings = {
+    settings: dict[str, Any] = {
         "name": name,
         "user_column": user_column,
         "item_column": item_column,
