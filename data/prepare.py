@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -228,7 +228,7 @@ def build_dataset(
     return BuiltDataset(manifest, items, ids, shard)
 
 
-_NOTHING_READ = dict.fromkeys(
+_NOTHING_READ: dict[str, Any] = dict.fromkeys(
     (
         *("bad_rows", "other_events_dropped", "rating_dropped", "dates_dropped"),
         *("items_without_text", "bad_item_rows", "item_columns_dropped"),

@@ -37,13 +37,13 @@ TIMES = {
 """Eve came after the first moment; Dan left before it, Cleo before the second."""
 
 
-def write(times: dict[str, list[int]], folder: Path, split: Split, **rules: int) -> Dataset:
+def write(times: dict[str, list[int]], folder: Path, split: Split) -> Dataset:
     """A dataset in which the time of an event is the title of its item."""
     rows = [(user, f"{time}", time) for user, theirs in times.items() for time in theirs]
     events = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     ids = [f"{time}" for time in sorted(set(events["timestamp"]))]
     items = pl.DataFrame({"item_id": ids, "title": ids, "text": [f"item {time}" for time in ids]})
-    write_dataset(Frames(events, items), folder, name="toy", split=split, rules=Rules(salts="by-id", **rules))
+    write_dataset(Frames(events, items), folder, name="toy", split=split, rules=Rules(salts="by-id"))
     return Dataset.open(folder)
 
 

@@ -88,7 +88,7 @@ def _parse_iso(text: pl.Series) -> pl.Series:
     seconds = day * 86_400 + number["hour"] * 3600 + number["minute"] * 60 + number["second"] - zone
     if not parts["fraction"].is_not_null().any():
         return parts.select(seconds=seconds)["seconds"]
-    digits = 9 if parts["fraction"].str.len_chars().max() <= 9 else 18  # type: ignore[operator]
+    digits = 9 if (parts["fraction"].str.len_chars() <= 9).all() else 18
     fraction = pl.col("fraction").fill_null("").str.pad_end(digits, "0").cast(pl.Int128)
     return parts.select(time=seconds.cast(pl.Int128) * pl.lit(10**digits, dtype=pl.Int128) + fraction)["time"]
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -177,7 +177,7 @@ def data_import(
     """
     from fedrec.datasets import check_import, import_dataset
 
-    settings = {
+    settings: dict[str, Any] = {
         "name": name,
         "layout": layout,
         "user_column": user_column,
