@@ -66,7 +66,8 @@ def test_alone(base: Encoder, shard: Shard, item_width: int) -> None:
             for user, (update, loss) in train_cohort(method, adapter, shard, cohort, {}).items():
                 assert torch.equal(loss, alone[user][1])
                 assert all(torch.equal(tensor, alone[user][0][name]) for name, tensor in update.items())
-    assert all(tensor.any() for update, _ in alone.values() for name, tensor in update.items() if "lora" in name)
+    for name in adapter:  # a history of one event has a softmax of one number, whose gradient is zero
+        assert any(update[name].any() for update, _ in alone.values()), name
 
 
 @pytest.mark.filterwarnings("ignore")  # of peft, on loading
