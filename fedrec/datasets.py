@@ -12,8 +12,8 @@ import polars as pl
 from fedrec import console
 from fedrec.data.check import Check, check_tables
 from fedrec.data.dataset import Dataset
-from fedrec.data.manifest import MANIFEST
 from fedrec.data.errors import InputError
+from fedrec.data.manifest import MANIFEST
 from fedrec.data.moments import Moment
 from fedrec.data.popularity import COUNTED
 from fedrec.data.prepare import prepare, prepare_tables
