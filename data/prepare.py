@@ -205,10 +205,10 @@ def build_dataset(
     popularity = popularity_source(items, rules.popularity)
     if popularity == COUNTED:
         items = items.with_columns(count_users_per_item(shard, len(items), split.repeats))
+    counts: dict[str, Any] = {**shard_counts(shard), **_NOTHING_READ, "events_read": read, **report.counts}
     manifest = Manifest(
         name=name,
-        **shard_counts(shard),
-        **_NOTHING_READ | {"events_read": read} | report.counts,
+        **counts,
         time_range=find_range(frames.interactions["timestamp"]) if rules.times else None,
         steps=report.states,
         items=len(catalogue),
@@ -228,7 +228,7 @@ def build_dataset(
     return BuiltDataset(manifest, items, ids, shard)
 
 
-_NOTHING_READ: dict[str, Any] = dict.fromkeys(
+_NOTHING_READ = dict.fromkeys(
     (
         *("bad_rows", "other_events_dropped", "rating_dropped", "dates_dropped"),
         *("items_without_text", "bad_item_rows", "item_columns_dropped"),

@@ -188,9 +188,9 @@ def _plan_import(settings: Mapping[str, Any]) -> _ImportPlan:
     """Sort the settings of `import_dataset`. Raises `InputError` for one that is not possible."""
     name = plain_name(settings["name"], "`name`")
     text_format = TextFormat(*(settings[name] for name in ("separator", "encoding", "quote", "bad_rows")))
-    columns = (settings[f"{column}_column"] for column in ("user", "item", "time"))
     tables = Tables(
-        *(Path(), None, *columns, tuple(settings["text_columns"])),
+        *(Path(), None, settings["user_column"], settings["item_column"], settings["time_column"]),
+        tuple(settings["text_columns"]),
         items_id=settings["items_id_column"],
         text_format=text_format,
     )

@@ -100,7 +100,10 @@ NOT_PREPARED = ["is not a prepared dataset", "manifest.json", "fedrec data prepa
         ("data prepare ml-100k --source {whole} --out {run}", ["--out", "is no prepared dataset", "choose another"]),
         ("data prepare ml-100k --source {whole} --text title,plot", ["--text: 'plot'", "choose from title, year"]),
         ("data prepare amazon-scientific", ["UniSRec", "arXiv:2206.05941", "--source"]),
-        ("data prepare demo --split half", ["'--split': 'half'", "'leave-one-out', 'cold-items'"]),
+        (
+            "data prepare demo --split half",
+            ["'--split': 'half'", "'leave-one-out', 'ratio', 'global-time', 'cold-items'"],
+        ),
         ("data prepare demo --cold-share 0.2", ["--cold-share 0.2", "without --split cold-items"]),
         ("data prepare demo --split cold-items --cold-share 1", ["--cold-share 1", "share between 0 and 1"]),
         ("data prepare demo --split cold-items --cold-share 2", ["'--cold-share': 2", "0<=x<=1"]),

@@ -586,5 +586,6 @@ def test_the_documented_import_gives_what_is_documented(fedrec: Fedrec, tmp_path
     frame = Catalogue.load(tmp_path / "var/prepared/shop").frame
     assert frame.columns == ["item_id", "title", "text", "about", "category", "price", "in stock", "popularity"]
     options = {option for line in text.splitlines() for option in re.findall(r"`(--[a-z-]+)", line)}
-    known = fedrec("data", "import", "--help").out
+    commands = (("data", "import"), ("data", "describe"), ("train",))
+    known = "".join(fedrec(*command, "--help").out for command in commands)
     assert not [option for option in options if option[:14] not in known]
