@@ -264,14 +264,10 @@ def quick_baselines(encoder: str, prompt: str = "") -> tuple[Baseline, ...]:
     """Return the baselines that need no training in epochs; an encoder reads the texts for some."""
     read = {"encoder": encoder, "prompt": prompt}
     return (
-        Random(),
-        Popularity(),
+        *(Random(), Popularity()),
         TextNeighbours(**read),
         WhitenedTextNeighbours(**read),
-        ItemKNN(),
-        ItemKNNWithRecency(),
-        EASE(),
-        EASEWithRecency(),
+        *(ItemKNN(), ItemKNNWithRecency(), EASE(), EASEWithRecency()),
         EASEWithTextPrior(**read),
         NextItemRidge(),
         ClosedFormsTogether(**read),
