@@ -70,7 +70,7 @@ def test_our_ease_is_rectools_with_its_weights_transposed(dataset: Dataset, ease
     weights = torch.cat([ease([np.array([row])]) for row in range(GOLDEN["items"])])  # (N, N): B, row by row
 
     def score_transposed(histories: Sequence[np.ndarray]) -> torch.Tensor:
-        return torch.stack([weights[:, history].sum(1) for history in histories])
+        return torch.stack([weights[:, history.tolist()].sum(1) for history in histories])
 
     assert largest_difference(score_transposed, dataset, "rectools") < 2e-6
     assert largest_difference(ease, dataset, "rectools") > 0.1

@@ -193,6 +193,6 @@ def test_popular_items_come_first(run: Path) -> None:
     assert popular_rows(type(catalogue)(counted), 3).tolist() == [23, 22, 21]
 
 
-def test_groups_need_data(run: Path, toy: Path) -> None:
-    with pytest.raises(InputError, match="keeps the sums of"):
+def test_the_worth_of_nodes_needs_their_sums(run: Path, toy: Path) -> None:
+    with pytest.raises(InputError, match="keeps no sums"):
         write_report(library.load(run), "x.html", Wanted(Dataset.open(toy), nodes=True))
