@@ -187,7 +187,7 @@ class _ImportPlan:
 def _plan_import(settings: Mapping[str, Any]) -> _ImportPlan:
     """Sort the settings of `import_dataset`. Raises `InputError` for one that is not possible."""
     name = plain_name(settings["name"], "`name`")
-    text_format = TextFormat(*(settings[name] for name in ("separator", "encoding", "quote", "bad_rows")))
+    text_format = TextFormat(*(settings[field.name] for field in fields(TextFormat)))
     tables = Tables(
         *(Path(), None, settings["user_column"], settings["item_column"], settings["time_column"]),
         tuple(settings["text_columns"]),
@@ -202,8 +202,8 @@ def _plan_import(settings: Mapping[str, Any]) -> _ImportPlan:
 
 
 def _resolve_layout(
-    interactions: Table, items: Table | None, settings: Mapping[str, Any]
-) -> tuple[Table, Table | None, Mapping[str, Any]]:
+    interactions: Table, items: Table | None, settings: dict[str, Any]
+) -> tuple[Table, Table | None, dict[str, Any]]:
     """Read tables in the layout of another library, if the settings name one, which may have no times.
 
     Raises `InputError` if they are given as frames.

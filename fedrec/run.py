@@ -220,12 +220,10 @@ class Run:
     def export(self, out: str | Path, to: str = "folder", license: str = "other", public: bool = False) -> list[str]:
         """Export what is public of the run, and return the names of the files, or the address of the upload.
 
-            run.export("films", license="apache-2.0")
-            run.export("ann/films", to="hub")
-            run.export("device", to="onnx")
+            run.export("ann/films", to="hub", license="apache-2.0")
 
-        `folder` and `hub` get the artifact and a model card; a model on the hub is for its owner alone unless `public`
-        is true. `onnx` is the user's side for devices. Raises `InputError` if the run cannot be served.
+        `folder` and `hub` get the artifact and a model card; on the hub it is for its owner alone unless `public`.
+        `onnx` is the user's side for devices. Raises `InputError` if the run cannot be served.
         """
         return export_run(self.folder, str(out), to, Publication(license=license, public=public))
 
@@ -233,8 +231,6 @@ class Run:
         self, out: str | Path, dataset: Dataset | None = None, other_histories: bool = False, **config: Any
     ) -> list[str]:
         """Export recommendations for a split's users and the held-out items in a format of others: private.
-
-            run.export_predictions("predictions", format="trec", split="test", k=100)
 
         The keywords are those of `fedrec.exports.predictions.PredictionConfig`. Raises `InputError` as `evaluate` does.
         """

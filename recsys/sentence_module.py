@@ -2,7 +2,7 @@
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +35,10 @@ def save_item_tower(recommender: Recommender, out: Path) -> None:
     text_model = copy.deepcopy(encoder.model)  # whose modules sentence-transformers moves and renames
     with quiet_loading(), replaced_folder(out, refuse_occupied) as folder:
         modules = [*text_model, Normalize(), *tower, Normalize()]
-        whole = SentenceTransformer(modules=modules, device="cpu", prompts=dict(text_model.prompts))
-        if encoder.prompt:
-            whole.prompts = {"document": encoder.prompt, "query": encoder.prompt}
+        prompts: Any = (
+            dict.fromkeys(("document", "query"), encoder.prompt) if encoder.prompt else dict(text_model.prompts)
+        )
+        whole = SentenceTransformer(modules=modules, device="cpu", prompts=prompts)
         whole.save(str(folder), create_model_card=False)
 
 

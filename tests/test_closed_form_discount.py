@@ -65,7 +65,8 @@ def test_a_run_serves_the_discount_that_it_chose(toy: Path, tmp_path: Path) -> N
     dataset = Dataset.open(toy)
     listed = []
     for discount in ("0", "1.5"):
-        run = train(dataset, out=tmp_path / discount, progress=False, **SMALL | IDS | {"discounts": discount})
+        settings: dict[str, Any] = SMALL | IDS | {"discounts": discount}
+        run = train(dataset, out=tmp_path / discount, progress=False, **settings)
         assert run.card["sums"]["chosen"]["discount"] == float(discount)
         popularity = np.bincount(dataset.shard.events("train")[1], minlength=len(dataset.catalogue))
         histories = [dataset.shard.history(user, "test") for user in range(len(dataset.shard))]

@@ -28,6 +28,10 @@ FACE = ("run", "baselines", "comparison", "datasets", "client", "on_device", "cl
 """Modules of the library that work without any extra, up to the call that needs one."""
 
 
+TOOLS = {"matplotlib", "mlflow", "onnx", "onnxruntime", "tensorboard", "wandb"}
+"""Packages that a single option of a command needs, which names the extra itself."""
+
+
 def declared(requirements: list[str]) -> set[str]:
     return {re.split(r"[\[<>=]", requirement)[0] for requirement in requirements}
 
@@ -37,8 +41,8 @@ EXTRA = {name: declared(PROJECT["optional-dependencies"][name]) for name in EXTR
 
 
 def distributions(packages: set[str]) -> set[str]:
-    """The distributions that install these packages, without the standard library's and ours."""
-    others = packages - sys.stdlib_module_names - {"fedrec", "benchmarks", "", PART_OF_PYDANTIC}
+    """The distributions that install these packages, without the standard library's, ours and tools."""
+    others = packages - TOOLS - sys.stdlib_module_names - {"fedrec", "benchmarks", "", PART_OF_PYDANTIC}
     return {DISTRIBUTIONS[package][0].lower().replace("_", "-") for package in others}
 
 

@@ -15,7 +15,7 @@ def as_records() -> list[dict[str, Any]]:
 
 
 def _as_record(name: str, source: Source, family: Family | None) -> dict[str, Any]:
-    size = source.size._asdict() if source.size else dict.fromkeys(("users", "items", "events"))
+    size = source.size._asdict() if source.size else dict[str, Any].fromkeys(("users", "items", "events"))
     publisher = source.publisher
     return {
         "name": name,
