@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import Any
 
 from fedrec import console
-from fedrec.data.readers.source import Family, Publisher, Source
+from fedrec.data.readers.source import Family, Publisher, Size, Source
 from fedrec.data.readers.sources import FAMILIES, SOURCES
 
 
@@ -15,13 +15,12 @@ def as_records() -> list[dict[str, Any]]:
 
 
 def _as_record(name: str, source: Source, family: Family | None) -> dict[str, Any]:
-    size = source.size._asdict() if source.size else dict[str, Any].fromkeys(("users", "items", "events"))
-    publisher = source.publisher
+    size, publisher = source.size or (None, None, None), source.publisher
     return {
         "name": name,
         "about": family.about if family else source.about,
         "members": list(family.members) if family else None,
-        **size,
+        **dict(zip(Size._fields, size, strict=True)),
         "publisher": publisher.title,
         "terms": publisher.terms,
         "citation": publisher.citation,
