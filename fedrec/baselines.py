@@ -262,7 +262,7 @@ class FittedBaseline:
 
 def quick_baselines(encoder: str, prompt: str = "") -> tuple[Baseline, ...]:
     """Return the baselines that need no training in epochs; an encoder reads the texts for some."""
-    read = {"encoder": encoder, "prompt": prompt}
+    read: dict[str, Any] = {"encoder": encoder, "prompt": prompt}
     return (
         *(Random(), Popularity()),
         TextNeighbours(**read),

@@ -33,11 +33,10 @@ def save_item_tower(recommender: Recommender, out: Path) -> None:
 
     tower = item_tower_layers(recommender.adapter, recommender.model_config.item_tower == "gelu")
     text_model = copy.deepcopy(encoder.model)  # whose modules sentence-transformers moves and renames
+    prompts = {name: encoder.prompt or prompt or "" for name, prompt in text_model.prompts.items()}
     with quiet_loading(), replaced_folder(out, refuse_occupied) as folder:
         modules = [*text_model, Normalize(), *tower, Normalize()]
-        whole = SentenceTransformer(modules=modules, device="cpu", prompts=dict(text_model.prompts))
-        if encoder.prompt:
-            whole.prompts = {"document": encoder.prompt, "query": encoder.prompt}
+        whole = SentenceTransformer(modules=modules, device="cpu", prompts=prompts)
         whole.save(str(folder), create_model_card=False)
 
 
