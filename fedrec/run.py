@@ -286,8 +286,6 @@ class Run:
     def contributions(self, dataset: Dataset | None = None, shapley: bool = False) -> pl.DataFrame:
         """Measure each node's worth to the closed form by the sums that were kept: a row for each node.
 
-            run.contributions(shapley=True)
-
         `all` is NDCG@10 on validation with the sums of all nodes, `without` of all others, and `worth` the difference.
         If the items of validation are in the sums, it is NDCG@10 on the test items. With `shapley`, for at most 10
         nodes, the column `shapley` shares what all nodes gain among them. Raises `InputError` if the sums of single

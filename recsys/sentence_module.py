@@ -2,7 +2,7 @@
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -33,11 +33,9 @@ def save_item_tower(recommender: Recommender, out: Path) -> None:
 
     tower = item_tower_layers(recommender.adapter, recommender.model_config.item_tower == "gelu")
     text_model = copy.deepcopy(encoder.model)  # whose modules sentence-transformers moves and renames
+    prompts = {name: encoder.prompt or prompt or "" for name, prompt in text_model.prompts.items()}
     with quiet_loading(), replaced_folder(out, refuse_occupied) as folder:
         modules = [*text_model, Normalize(), *tower, Normalize()]
-        prompts: Any = (
-            dict.fromkeys(("document", "query"), encoder.prompt) if encoder.prompt else dict(text_model.prompts)
-        )
         whole = SentenceTransformer(modules=modules, device="cpu", prompts=prompts)
         whole.save(str(folder), create_model_card=False)
 

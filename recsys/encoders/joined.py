@@ -215,8 +215,7 @@ def _part_of_card(described: Mapping[str, Any], prompt: str) -> Part:
     name = described["name"]
     if name.startswith((VECTORS, IMAGES)):
         require({"encoder": described}, {"encoder.revision": str, "encoder.width": int}, *_CARD)
-        return AbsentPart(
-            name, described["revision"], described["sha256"], described["width"], described.get("recipe", "")
-        )
+        known = {key: described[key] for key in ("name", "revision", "sha256", "width")}
+        return AbsentPart(**known, recipe=described.get("recipe", ""))
     encoder = resolve_encoder(name)
     return replace(encoder, prompt=prompt) if prompt else encoder
