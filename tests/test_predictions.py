@@ -3,6 +3,7 @@
 import json
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from tests.support.cli import Fedrec, is_refused
 IDS = {f"person-{user:02d}" for user in range(12)}
 
 
-def by_row(histories: list[np.ndarray]) -> Tensor:
+def by_row(histories: Sequence[np.ndarray]) -> Tensor:
     """Score items by their row, so that the last item is the best; rows 0 and 1 score alike."""
     return torch.arange(24).clamp(min=1).float().expand(len(histories), 24).clone()
 
