@@ -15,6 +15,7 @@ from fedrec.answers import QuestionFields
 from fedrec.data.dataset import Dataset
 from fedrec.data.synthetic import demo_films
 from fedrec.federation.local_grid import LocalGrid
+from fedrec.federation.round_log import Observer
 from fedrec.federation.training_run import TrainingRun, train
 from fedrec.recsys.embeddings import Encoder
 from fedrec.recsys.evaluation.ranking import metric_means, metric_sums
@@ -198,7 +199,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_model(
     assert finished.recommender.version == fedrec.load(run).recommender.version
 
 
-def interrupted(grid: LocalGrid, run: TrainingRun) -> None:
+def interrupted(grid: LocalGrid, run: TrainingRun, observe: Observer) -> None:
     """Train two rounds, then stop as Ctrl-C does."""
 
     def stop(record: dict[str, Any]) -> None:
