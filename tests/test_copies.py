@@ -32,11 +32,11 @@ def published(name: str) -> str:
 
 
 def read(name: str, files: Files, place: Path) -> tuple[list[list[tuple]], list[str]]:
-    """The rows of both frames, and the warnings."""
+    """The rows of both frames, without ratings, and the warnings."""
     place.mkdir(exist_ok=True)
     warnings: list[str] = []
     frames = source_named(name).read(open_root(flat(place, files), warnings.append))
-    return [frame.rows() for frame in frames], warnings
+    return [frame.drop("rating", strict=False).rows() for frame in frames], warnings
 
 
 # ---- encodings

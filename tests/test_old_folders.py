@@ -209,4 +209,4 @@ def test_a_node_prepares_its_table_for_an_old_public_folder(old: Path, fedrec: F
     cold = fedrec(
         "node", "prepare", "--catalogue", old / "data/cold-items", "--interactions", "events.csv", "--out", "x"
     )
-    is_refused(cold, "a node's own table is split leave-one-out")
+    is_refused(cold, "a node's own table is split by its users' events alone")
