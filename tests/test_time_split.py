@@ -23,6 +23,7 @@ from fedrec.data.readers.rules import Rules
 from fedrec.data.readers.tables import Tables
 from fedrec.data.shard import HELD, Shard
 from fedrec.data.split import LEAVE_ONE_OUT, Split, SplitOptions, TimeCuts
+from fedrec.exports.predictions import PredictionConfig, predict
 from fedrec.recsys.evaluation.ranking import rank
 
 CUTS = Split(time_cuts=TimeCuts(10, 20))
@@ -73,6 +74,14 @@ def test_two_moments_cut_every_history(tmp_path: Path) -> None:
     assert [read_by(toy, "ben", split) for split in ("train", "test")] == [[1, 2], [1, 2]]
     assert [read_by(toy, "cleo", split) for split in ("train", "test")] == [[1, 2, 3], [1, 2, 3, 15]]
     assert read_by(toy, "dan", "test") == [1, 2, 3]
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_the_users_who_are_ranked_in_a_split_are_predicted(split: str, tmp_path: Path) -> None:
+    toy = write(TIMES, tmp_path / "out", CUTS)
+    config = PredictionConfig(k=3, split=split, user_ids=True)
+    predicted = predict(lambda histories: torch.rand(len(histories), len(toy.catalogue)), toy, config).held_out
+    assert {user: int(item) for user, item in predicted.rows()} == ranked_in(toy, split)
     manifest = toy.manifest
     assert (manifest["users"], manifest["interactions"], manifest["split_dropped"]) == (4, 6 + 3 + 4 + 3, 1)
     assert (manifest["ranked_users"], manifest["training_only_users"]) == ({"validation": 2, "test": 2}, 1)

@@ -74,7 +74,7 @@ def export_predictions(score: Scorer, dataset: Dataset, out: Path, config: Predi
 def predict(score: Scorer, dataset: Dataset, config: PredictionConfig) -> Predictions:
     """Rank the items for every user with a held-out item in a split; items that a user has had are left out."""
     shard = dataset.shard
-    users = shard.ranked(range(len(shard)))
+    users = shard.ranked(range(len(shard)), config.split)
     if not len(users):
         raise InputError(f"no user of {dataset.folder} has a held-out item, so that there is nothing to predict")
     users, names = _named_users(users, dataset, config)
