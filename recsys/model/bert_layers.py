@@ -44,8 +44,8 @@ class BertLayers:
         weights = merge_adapter(_frozen_weights(config, encoder, seed), adapter, config.lora_alpha / config.lora_rank)
         for layer in range(config.layers):  # one product in place of three
             for kind in ("weight", "bias"):
-                parts = [weights.pop(f"encoder.layer.{layer}.{name}.{kind}") for name in QUERY_KEY_VALUE]
-                weights[f"encoder.layer.{layer}.attention.self.{kind}"] = torch.cat(parts)
+                parts = [weights.pop(f"{_layer_name(layer)}.{name}.{kind}") for name in QUERY_KEY_VALUE]
+                weights[f"{_layer_name(layer)}.attention.self.{kind}"] = torch.cat(parts)
         self._weights, hidden_width = weights, weights[POSITIONS].shape[1]
         if adapter["user.down"].shape[1] != hidden_width:
             raise RuntimeError(
@@ -60,19 +60,21 @@ class BertLayers:
 
     def last_states(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """Compute the hidden states of the last events, padded to a whole pass: (B, L, E), (B, L) → (PASS_SIZE, D)."""
-        states, attention_mask = self._embed(vectors, mask), causal_mask(mask)  # (B, L, D), (B, L, L)
-        *lower, last = (f"encoder.layer.{layer}" for layer in range(self._layers))
-        for layer in lower:
-            states = self._feed_forward(layer, states, self._attention(layer, states, attention_mask))
-        attended = self._last_attention(last, states, attention_mask[:, -1])
-        return self._feed_forward(last, pad_pass(states[:, -1]), attended)
+        attention_mask, last = causal_mask(mask), self._layers - 1  # (B, L, L)
+        states = self._states(vectors, mask, attention_mask, last)
+        attended = self._last_attention(_layer_name(last), states, attention_mask[:, -1])
+        return self._feed_forward(_layer_name(last), pad_pass(states[:, -1]), attended)
 
     def traceable_states(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """Compute the hidden states of the last events by the same operations for any B and L: → (B, D)."""
-        states, attention_mask = self._embed(vectors, mask), causal_mask(mask)
-        for layer in (f"encoder.layer.{number}" for number in range(self._layers)):
+        return self._states(vectors, mask, causal_mask(mask), self._layers)[:, -1]
+
+    def _states(self, vectors: Tensor, mask: Tensor, attention_mask: Tensor, layers: int) -> Tensor:
+        """Compute the hidden states behind so many layers at every place: (B, L, E), (B, L), (B, L, L) → (B, L, D)."""
+        states = self._embed(vectors, mask)
+        for layer in map(_layer_name, range(layers)):
             states = self._feed_forward(layer, states, self._attention(layer, states, attention_mask))
-        return states[:, -1]
+        return states
 
     def _attention(self, layer: str, states: Tensor, mask: Tensor) -> Tensor:
         """Compute a layer's attention at every place: (B, L, D), (B, L, L) → (B, L, D)."""
@@ -110,12 +112,16 @@ class BertLayers:
         return F.layer_norm(x, weight.shape, weight, bias, self._epsilon)
 
 
+def _layer_name(number: int) -> str:
+    return f"encoder.layer.{number}"
+
+
 def _frozen_weights(config: ModelConfig, encoder: Encoder, seed: int) -> dict[str, Tensor]:
     """Return the encoder's weights by BERT's names.
 
     They are read from the encoder's file. If they are random, or the file has other names, transformers supplies them.
     """
-    parts = [f"encoder.layer.{layer}.{part}" for layer in range(config.layers) for part in LAYER_PARTS]
+    parts = [f"{_layer_name(layer)}.{part}" for layer in range(config.layers) for part in LAYER_PARTS]
     parts = ["embeddings.LayerNorm", *parts]
     names = [POSITIONS, TOKEN_TYPES, *(f"{part}.{kind}" for part in parts for kind in ("weight", "bias"))]
     if config.user_encoder_init == "pretrained":

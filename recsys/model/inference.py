@@ -48,7 +48,7 @@ class ModuleLayers:
 
     def last_states(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """Compute the hidden states of the last events, each history padded to a whole pass: (PASS_SIZE, D)."""
-        return self._tower.hidden_states(pad_pass(vectors), pad_pass(mask))[:, -1]
+        return self.traceable_states(pad_pass(vectors), pad_pass(mask))
 
     def traceable_states(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """Compute the hidden states of the last events by the same operations for any B and L: → (B, D)."""
@@ -87,17 +87,19 @@ class InferenceModel:
         count = len(vectors)
         if mask.shape[1] < PASS_SIZE:  # histories so short that one alone has fewer rows than a product of eight
             vectors, mask = pad_pass(vectors), pad_pass(mask)
-        learned = F.linear(F.linear(self._layers.last_states(vectors, mask), self._down), self._up)[
-            : len(vectors)
-        ]  # (B, E)
+        learned = self._learned(self._layers.last_states(vectors, mask))[: len(vectors)]  # (B, E)
         return F.normalize(decayed_mean(vectors, mask, self._recency, last=1)[:, 0] + learned, dim=-1)[:count]
+
+    def _learned(self, states: Tensor) -> Tensor:
+        """Compute the learned term of user vectors from hidden states: (n, D) → (n, E)."""
+        return F.linear(F.linear(states, self._down), self._up)
 
     def traceable_user_vectors(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """Compute what `user_vectors` does, up to rounding, by the same operations for any B and L.
 
         A tracer that writes the model in another format can follow it. (B, L, E), (B, L) → (B, E).
         """
-        learned = F.linear(F.linear(self._layers.traceable_states(vectors, mask), self._down), self._up)  # (B, E)
+        learned = self._learned(self._layers.traceable_states(vectors, mask))  # (B, E)
         ages = mask.shape[1] - 1 - torch.arange(mask.shape[1])
         weights = self._recency**ages * mask  # (B, L), as `decayed_mean` weighs the events before the last place
         mean = (weights.unsqueeze(1) @ vectors).squeeze(1) / weights.sum(-1, keepdim=True).clamp(min=1)
