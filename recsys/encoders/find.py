@@ -44,7 +44,8 @@ def resolve_encoder(name: str) -> Encoder:
     """
     pinned = KNOWN_WEIGHTS.get(name)
     folder = _local_folder(name) or _package_folder(pinned) or _fetch_from_hub(name, pinned)
-    files = [path for path in _decisive_files(folder) if path.suffix == ".safetensors"]
+    decisive = _decisive_files(folder)
+    files = [path for path in decisive if path.suffix == ".safetensors"]
     if not files:
         raise InputError(f"encoder {name!r}: {folder} holds no {WEIGHTS}; name a folder or hub id of safetensors")
     weights = folder / WEIGHTS
@@ -53,8 +54,7 @@ def resolve_encoder(name: str) -> Encoder:
         raise InputError(f"{weights} has sha256 {sha256}, but {pinned.sha256} is pinned; remove it and fetch it again")
     if pinned:
         return Encoder(name, pinned.revision, sha256, folder)
-    others = [path for path in _decisive_files(folder) if path != weights]
-    return Encoder(name, "local", sha256, folder, _joint_sha256(folder, others))
+    return Encoder(name, "local", sha256, folder, _joint_sha256(folder, (path for path in decisive if path != weights)))
 
 
 def _decisive_files(folder: Path) -> list[Path]:

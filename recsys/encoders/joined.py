@@ -154,6 +154,10 @@ def _open_part(name: str, prompt: str, folder: Path | None) -> Encoder | ImageEn
     if name.startswith(IMAGES):
         model, _, column = name.removeprefix(IMAGES).partition("@")
         return ImageEncoder(name, resolve_encoder(model), column or COLUMN)
+    return _text_encoder(name, prompt)
+
+
+def _text_encoder(name: str, prompt: str) -> Encoder:
     encoder = resolve_encoder(name)
     return replace(encoder, prompt=prompt) if prompt else encoder
 
@@ -217,5 +221,4 @@ def _part_of_card(described: Mapping[str, Any], prompt: str) -> Part:
         require({"encoder": described}, {"encoder.revision": str, "encoder.width": int}, *_CARD)
         known = {key: described[key] for key in ("name", "revision", "sha256", "width")}
         return AbsentPart(**known, recipe=described.get("recipe", ""))
-    encoder = resolve_encoder(name)
-    return replace(encoder, prompt=prompt) if prompt else encoder
+    return _text_encoder(name, prompt)
