@@ -151,9 +151,10 @@ def _odd_ratings(tables: Tables, rules: Rules) -> Iterator[str]:
     if name not in file.column_names():
         return
     raw = file.read_rows({"rating": name}).frame["rating"]
-    ratings = parse_ratings(raw).drop_nulls()
+    parsed = parse_ratings(raw)
+    ratings = parsed.drop_nulls()
     if len(raw) > len(ratings):
-        bad = raw.filter(parse_ratings(raw).is_null())
+        bad = raw.filter(parsed.is_null())
         yield f"ratings that are no numbers: {len(bad):,} of {len(raw):,}; one is {shorten(bad[0])}"
     if len(ratings):
         yield f"ratings from {ratings.min():g} to {ratings.max():g}, median {ratings.median():g}"

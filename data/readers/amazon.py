@@ -10,12 +10,9 @@ from fedrec.data.errors import InputError
 from fedrec.data.readers.event_files import EventFields
 from fedrec.data.readers.item_files import ItemFields
 from fedrec.data.readers.raw import File
-from fedrec.data.readers.records import RecordFormat
+from fedrec.data.readers.records import JSON_LINES, LITERALS, RecordFormat
 from fedrec.data.readers.source_files import EventFiles, FileSet, ItemFile
 from fedrec.data.readers.streams import read_line_batches
-
-JSON_LINES = RecordFormat()
-LITERALS = RecordFormat("literal")
 
 OLD_REVIEWS = EventFields("reviewerID", "asin", "unixReviewTime", "overall")
 OLD_RATINGS = EventFields("user", "asin", "time", "rating")
@@ -41,26 +38,13 @@ ASIN, REVIEWER = re.compile(r"B[0-9A-Z]{9}|\d{9}[\dX]"), re.compile(r"A[0-9A-Z]{
 
 def files_2014(category: str) -> FileSet:
     """Return the reader of a category of 2014: 5-core reviews, all ratings, or all reviews."""
-    return FileSet(
-        (
-            EventFiles((f"reviews_{category}_5.json",), JSON_LINES, OLD_REVIEWS),
-            _old_ratings(f"ratings_{category}.csv"),
-            EventFiles((f"reviews_{category}.json",), JSON_LINES, OLD_REVIEWS),
-        ),
-        ItemFile(f"meta_{category}.json", LITERALS, PRODUCT_2014),
-    )
+    events = _old_events(f"reviews_{category}", f"ratings_{category}")
+    return FileSet(events, ItemFile(f"meta_{category}.json", LITERALS, PRODUCT_2014))
 
 
 def files_2018(category: str) -> FileSet:
     """Return the reader of a category of 2018: 5-core reviews, all ratings, or all reviews."""
-    return FileSet(
-        (
-            EventFiles((f"{category}_5.json",), JSON_LINES, OLD_REVIEWS),
-            _old_ratings(f"{category}.csv"),
-            EventFiles((f"{category}.json",), JSON_LINES, OLD_REVIEWS),
-        ),
-        ItemFile(f"meta_{category}.json", JSON_LINES, PRODUCT_2018),
-    )
+    return FileSet(_old_events(category, category), ItemFile(f"meta_{category}.json", JSON_LINES, PRODUCT_2018))
 
 
 def files_2023(category: str) -> FileSet:
@@ -76,8 +60,13 @@ def files_2023(category: str) -> FileSet:
     )
 
 
-def _old_ratings(name: str) -> EventFiles:
-    return EventFiles((name,), RecordFormat("fields"), OLD_RATINGS, order_columns)
+def _old_events(reviews: str, ratings: str) -> tuple[EventFiles, ...]:
+    """Return the kinds of events of 2014 and 2018, by how the names of their files begin."""
+    return (
+        EventFiles((f"{reviews}_5.json",), JSON_LINES, OLD_REVIEWS),
+        EventFiles((f"{ratings}.csv",), RecordFormat("fields"), OLD_RATINGS, order_columns),
+        EventFiles((f"{reviews}.json",), JSON_LINES, OLD_REVIEWS),
+    )
 
 
 def order_columns(file: File) -> RecordFormat:

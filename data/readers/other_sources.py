@@ -3,12 +3,11 @@
 from fedrec.data.readers.event_files import EventFields
 from fedrec.data.readers.item_files import ItemFields
 from fedrec.data.readers.mind import read_mind
-from fedrec.data.readers.records import RecordFormat
+from fedrec.data.readers.records import JSON_LINES, LITERALS, RecordFormat
 from fedrec.data.readers.rules import Rules
 from fedrec.data.readers.source import Family, Publisher, Size, Source
 from fedrec.data.readers.source_files import EventFiles, FileSet, ItemFile
 
-JSON_LINES, LITERALS = RecordFormat(), RecordFormat("literal")
 TABS = RecordFormat("fields", separator="\t", quote=None)
 UCSD = "https://mcauleylab.ucsd.edu/public_datasets/"
 
@@ -207,26 +206,17 @@ _MIND_FILES = (
     "accept the terms of https://msnews.github.io and unpack the zips of training and development into one folder"
 )
 
+
+def _mind(name: str, size: Size) -> Source:
+    return Source(name, "news clicked", read_mind, publisher=_MIND, size=size, by_hand=_MIND_FILES)
+
+
 OTHERS = (
     YELP,
     STEAM,
     LASTFM,
     BOOK_CROSSING,
     KUAIREC,
-    Source(
-        "mind-large",
-        "news clicked",
-        read_mind,
-        publisher=_MIND,
-        size=Size(1_000_000, 161_013, 24_155_470),
-        by_hand=_MIND_FILES,
-    ),
-    Source(
-        "mind-small",
-        "news clicked",
-        read_mind,
-        publisher=_MIND,
-        size=Size(50_000, 65_238, 347_727),
-        by_hand=_MIND_FILES,
-    ),
+    _mind("mind-large", Size(1_000_000, 161_013, 24_155_470)),
+    _mind("mind-small", Size(50_000, 65_238, 347_727)),
 )

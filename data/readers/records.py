@@ -74,6 +74,10 @@ class RecordFormat:
             raise ValueError("no literal") from error
 
 
+JSON_LINES, LITERALS = RecordFormat(), RecordFormat("literal")
+"""Files of one JSON object, or of one Python literal, per line."""
+
+
 class RecordBatch(NamedTuple):
     """The wanted records among some lines, and the broken ones."""
 

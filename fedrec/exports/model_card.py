@@ -3,13 +3,12 @@
 Model cards: Mitchell et al. 2019, arXiv:1810.03993.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedrec.federation.round_log import METRICS
+from fedrec.federation.round_log import METRICS, load_metrics
 from fedrec.recsys.recommender import Recommender
 
 if TYPE_CHECKING:
@@ -50,8 +49,7 @@ def render_model_card(recommender: Recommender, folder: Path, repo: str | None, 
 
 def _full_metrics(folder: Path) -> dict[str, dict[str, Any]]:
     """Read the metrics against the full catalogue, by split; empty if nothing was measured."""
-    path = folder / METRICS
-    found = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    found = load_metrics(folder) if (folder / METRICS).is_file() else {}
     return {split: protocols["full"] for split, protocols in found.items() if "full" in protocols}
 
 
