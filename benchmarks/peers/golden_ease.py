@@ -2,10 +2,10 @@
 
 Run by hand, in an environment of its own, since these libraries are no dependencies of fedrec:
 
-    python3 -m venv /tmp/peers
-    /tmp/peers/bin/pip install rectools lenskit pytrec_eval-terrier
-    /tmp/peers/bin/pip install 'pyarrow<20'        # with the NumPy 1.26 that RecTools needs
-    /tmp/peers/bin/python benchmarks/peers/golden_ease.py
+    python3 -m venv var/peers
+    var/peers/bin/pip install rectools lenskit pytrec_eval-terrier
+    var/peers/bin/pip install 'pyarrow<20'        # with the NumPy 1.26 that RecTools needs
+    var/peers/bin/python benchmarks/peers/golden_ease.py
 
 It writes golden_ease.json beside itself. The TREC files in golden_trec/ are ours, of the same model: see
 tests/test_peers.py.
