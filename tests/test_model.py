@@ -57,7 +57,7 @@ def test_cosines_of_some_rows_are_those_of_their_vectors(
         tower.up.copy_(bent["item.up"])
         rows = torch.arange(len(embeddings)).flip(0)
         torch.testing.assert_close(
-            tower.candidate_scores(users, embeddings, Candidates(rows[None], (1,))),
+            tower.candidate_scores(users, embeddings, Candidates(rows[None], (1,), (0,))),
             users @ vectors[rows].T,
             atol=2e-6,
             rtol=0,

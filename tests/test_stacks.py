@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedrec.recsys.model.item_tower import GELU_INPUT_SCALE, Candidates, ItemAdapter, candidate_scores
+from fedrec.recsys.model.item_tower import (
+    GELU_INPUT_SCALE,
+    Candidates,
+    CandidateTables,
+    ItemAdapter,
+    SharedTables,
+    candidate_scores,
+)
 from fedrec.recsys.model.lora import stacked
 from fedrec.recsys.model.per_client_ops import client_linear
 
@@ -59,13 +66,39 @@ def test_cosines(shared: bool, gelu: bool, company: str) -> None:
         "two share": ([sample, other], (1, 2)),
         "all share": ([sample], (3,)),
     }[company]
-    candidates = Candidates(torch.tensor(drawn_rows), sizes)
+    candidates = Candidates(torch.tensor(drawn_rows), sizes, tuple(range(len(sizes))))
     inputs = [u, e, candidates.per_client(), *stacks((R, E), (E, R), shared=shared)]
 
     def scores(u: Tensor, e: Tensor, rows: Tensor, down: Tensor, up: Tensor) -> Tensor:
         return candidate_scores(u, e, candidates, ItemAdapter(down, up, gelu))
 
     same_as(partial(plain_cosines, gelu=gelu), scores, inputs)
+
+
+def test_blocks_of_a_round_share_the_tables_of_a_sample() -> None:
+    """Tables are of the tower that they were computed from: of another, or of a changed one, they are computed anew."""
+    e, tables = F.normalize(drawn(N, E, seed=6), dim=-1), SharedTables()
+    down, up = drawn(R, E, seed=1), drawn(E, R, seed=2)
+
+    def scores(u: Tensor, name: str, of: SharedTables | None) -> Tensor:
+        candidates = Candidates(torch.tensor([[0, 3, 5, 6]]), (C,), (name,), of)
+        stack = ItemAdapter(down.expand(C, *down.shape), up.expand(C, *up.shape))
+        return candidate_scores(u, e, candidates, stack)
+
+    computed = []
+    for seed in range(3):  # blocks
+        u = F.normalize(drawn(C, M, E, seed=seed), dim=-1)
+        assert torch.equal(scores(u, "a", tables), scores(u, "a", None))
+        computed.append(tables.of("a", ItemAdapter(down[None], up[None]), _no_need))
+    assert computed[0] is computed[1] is computed[2]
+    up += 1
+    assert torch.equal(scores(u, "a", tables), scores(u, "a", None))
+    up = drawn(E, R, seed=3)
+    assert torch.equal(scores(u, "a", tables), scores(u, "a", None))
+
+
+def _no_need() -> CandidateTables:
+    raise AssertionError("the tables are there")
 
 
 def test_a_stack_is_a_view_until_it_is_changed() -> None:

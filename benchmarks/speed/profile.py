@@ -9,18 +9,17 @@ from torch.profiler import profile as torch_profile
 
 from benchmarks.speed.clock import one_thread
 from benchmarks.speed.cohort_engine import CLIENTS, Bench, prepare_world
-from fedrec.data.randomness import DrawKey
-from fedrec.data.shard import Cohort
 from fedrec.federation.clipping import clip_and_sum
 from fedrec.federation.config import RunConfig
-from fedrec.recsys.training.local_training import training_blocks
+from fedrec.recsys.training.method import Block
 
 
 def profile_block(config: RunConfig) -> list[dict[str, Any]]:
     """Profile one block in one thread: operations by their own share of the time, largest first."""
     with tempfile.TemporaryDirectory(prefix="fedrec-bench-") as name:
         bench = Bench(prepare_world(Path(name), config), config)
-        block = next(training_blocks(bench.cohort(bench.order(CLIENTS)), bench.embeddings.device))
+        method, users = bench.node.setup.method, bench.order(CLIENTS).users
+        block = next(method.blocks(bench.node.shard, users, 1))
         with one_thread():
             train_block(bench, block)  # the first pass also sets up the libraries
             with torch_profile(activities=[ProfilerActivity.CPU]) as recorded:
@@ -38,8 +37,8 @@ def profile_block(config: RunConfig) -> list[dict[str, Any]]:
     ]
 
 
-def train_block(bench: Bench, block: Cohort) -> None:
+def train_block(bench: Bench, block: Block) -> None:
     """Train the clients of a block, clip their updates and sum them."""
-    updates = bench.trainer.train_clients(bench.near, block, DrawKey(bench.config.seed, 1))
+    updates = bench.node.setup.method.train_clients(bench.near, block, {})
     with record_function("clip and sum"):
         clip_and_sum(updates, 1, bench.config.clip)

@@ -1,12 +1,12 @@
 """The item tower: item vectors from frozen text embeddings, and the scores of sampled candidates.
 
 Shapes: C clients, c clients with the same candidates, T samples of candidates, S stacked tensors (1 if all clients
-share it, else C), s tensors of such clients (1 or c), M user vectors of a client, K candidates of a client, N items, U
-distinct candidates, E embedding, R rank.
+share it, else C), M user vectors of a client, K candidates of a client, N items, E embedding, R rank.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -56,6 +56,8 @@ class Candidates(NamedTuple):
 
     rows: Tensor  # (T, K) rows of the items
     sizes: tuple[int, ...]  # the number of clients that have each sample: T numbers, which add up to C
+    names: tuple[Hashable, ...]  # T names: samples of one name are the same
+    tables: "SharedTables | None" = None  # of the samples, if several blocks of clients share them
 
     def per_client(self) -> Tensor:
         """Return each client's rows: (C, K)."""
@@ -103,9 +105,8 @@ class _CandidateScores(Function):
     def forward(ctx: Any, u: Tensor, e: Tensor, candidates: Candidates, down: Tensor, up: Tensor, gelu: bool) -> Tensor:
         ctx.lower = torch.is_autocast_enabled(u.device.type)
         adapter = ItemAdapter(distinct_tensors(down), distinct_tensors(up), gelu)
-        tables = _CandidateTables.build(e, candidates, adapter, torch.bfloat16 if ctx.lower else e.dtype)
+        ctx.samples = list(_samples(e, candidates, adapter, torch.bfloat16 if ctx.lower else e.dtype))
         scores = u.new_empty(*u.shape[:2], candidates.rows.shape[1])  # (C, M, K): s
-        ctx.samples = list(tables.samples())
         for clients, of in ctx.samples:
             torch.mul(shared_matmul(u[clients], of.v.mT), of.inverse_norm, out=scores[clients])
         ctx.save_for_backward(u, adapter.up, scores)
@@ -138,34 +139,22 @@ class _CandidateScores(Function):
 
 
 @dataclass(frozen=True, eq=False)
-class _CandidateTables:
-    """The candidates' intermediate values that both passes need.
+class CandidateTables:
+    """The intermediate values of candidates that both passes need.
 
-    If the clients share the tower (S = 1), each distinct candidate is computed once, (1, U, …), and `places` are each
-    sample's candidates among them. Otherwise each client's candidates are computed by its own tower: (C, K, …).
+    S is 1 for a sample of clients that share the tower, else each client has candidates of its own by its own tower.
     """
 
-    e: Tensor  # (S, U, E)
-    low: Tensor  # (S, R, U)
-    slope: Tensor  # (S, R, U): 4 · gelu′(z), the derivative of low by down · e
-    v: Tensor  # (S, U, E)
-    inverse_norm: Tensor  # (S, 1, U): 1 / |v|
-    v_up_slope: Tensor  # (S, R, U): v · up, times the slope
-    candidates: Candidates
-    places: Tensor | None = None  # (T, K), or None if the tables are each client's own
+    e: Tensor  # (S, K, E)
+    low: Tensor  # (S, R, K)
+    slope: Tensor  # (S, R, K): 4 · gelu′(z), the derivative of low by down · e
+    v: Tensor  # (S, K, E)
+    inverse_norm: Tensor  # (S, 1, K): 1 / |v|
+    v_up_slope: Tensor  # (S, R, K): v · up, times the slope
 
     @classmethod
-    def build(cls, e: Tensor, candidates: Candidates, adapter: ItemAdapter, dtype: torch.dtype) -> "_CandidateTables":
+    def build(cls, e: Tensor, adapter: ItemAdapter, dtype: torch.dtype) -> "CandidateTables":
         """Compute the tables. Those that are used only inside matrix products are stored in `dtype`, the products'."""
-        # Which candidates: the distinct ones of all clients, or each client's
-        places = None
-        if len(adapter.up) == 1:
-            rows, places = candidates.rows.unique(return_inverse=True)
-            rows = rows.unsqueeze(0)  # (1, U)
-        else:
-            rows = candidates.per_client()
-        e = e[rows]
-
         # Through the adapter, with the derivative of its non-linearity
         z = GELU_INPUT_SCALE * widened_matmul(adapter.down, e.mT)
         low = F.gelu(z) if adapter.gelu else z
@@ -177,15 +166,52 @@ class _CandidateTables:
         inverse_norm = v.square().sum(-1).rsqrt().unsqueeze(1)
         v_up_slope = widened_matmul(adapter.up.mT, v.mT) * slope
         e, low, slope, v, v_up_slope = (tensor.to(dtype) for tensor in (e, low, slope, v, v_up_slope))
-        return cls(e, low, slope, v, inverse_norm, v_up_slope, candidates, places)
+        return cls(e, low, slope, v, inverse_norm, v_up_slope)
 
-    def samples(self) -> Iterator[tuple[slice, "_CandidateTables"]]:
-        """Iterate over clients with the same candidates, and the tables of these, (s, …)."""
-        if self.places is None:
-            yield slice(None), self
-            return
-        for clients, places in zip(self.candidates.clients(), self.places, strict=True):
-            e, v = (table[0, places].unsqueeze(0) for table in (self.e, self.v))
-            columns = (self.low, self.slope, self.inverse_norm, self.v_up_slope)
-            low, slope, inverse_norm, v_up_slope = (table.index_select(2, places) for table in columns)
-            yield clients, _CandidateTables(e, low, slope, v, inverse_norm, v_up_slope, self.candidates)
+
+class SharedTables:
+    """The tables of samples under one item tower: each is computed at its first use, by whichever thread comes first.
+
+    A sample's products are its own, so that they round alike whatever other samples a process needs. Tables of another
+    tower are not returned: they are computed anew.
+    """
+
+    def __init__(self) -> None:
+        self._turn = Lock()
+        self._adapter: ItemAdapter | None = None
+        self._versions: tuple[int, ...] = ()
+        self._computed: dict[Hashable, CandidateTables] = {}
+
+    def of(self, name: Hashable, adapter: ItemAdapter, compute: Callable[[], CandidateTables]) -> CandidateTables:
+        """Return the tables of the sample of this name under a tower that clients share."""
+        with self._turn:
+            if not self._are_of(adapter):
+                self._adapter, self._computed = adapter, {}
+                self._versions = (adapter.down._version, adapter.up._version)
+            if name not in self._computed:
+                self._computed[name] = compute()
+            return self._computed[name]
+
+    def _are_of(self, adapter: ItemAdapter) -> bool:
+        """Tell whether the tables are of these tensors, as they are now."""
+        if self._adapter is None:
+            return False
+        places = [(part.data_ptr(), part.shape) for part in (adapter.down, adapter.up)]
+        own = [(part.data_ptr(), part.shape) for part in (self._adapter.down, self._adapter.up)]
+        return places == own and self._versions == (adapter.down._version, adapter.up._version)
+
+
+def _samples(
+    e: Tensor, candidates: Candidates, adapter: ItemAdapter, dtype: torch.dtype
+) -> Iterator[tuple[slice, CandidateTables]]:
+    """Iterate over clients with the same candidates, and the tables of these; all at once if their towers differ."""
+    if len(adapter.up) > 1:
+        yield slice(None), CandidateTables.build(e[candidates.per_client()], adapter, dtype)
+        return
+    tables = candidates.tables or SharedTables()
+    for clients, rows, name in zip(candidates.clients(), candidates.rows, candidates.names, strict=True):
+
+        def compute(rows: Tensor = rows) -> CandidateTables:
+            return CandidateTables.build(e[rows].unsqueeze(0), adapter, dtype)
+
+        yield clients, tables.of(name, adapter, compute)

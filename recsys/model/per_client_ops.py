@@ -16,7 +16,7 @@ from torch.autograd import Function
 
 
 def client_linear(x: Tensor, weight: Tensor) -> Tensor:
-    """Multiply each client's rows by its own weight: (C, M, i), (C, o, i) → (C, M, o)."""
+    """Multiply each client's rows by its own weight: (C, M, i), (C, o, i) → (C, M, o), in the products' precision."""
     return _ClientLinear.apply(x, weight)
 
 
@@ -34,14 +34,12 @@ FEW_ROWS = 8
 """Products of fewer rows may take another path through the BLAS, and round differently: their rows are repeated."""
 
 
-def stack_matmul(x: Tensor, weights: Tensor) -> Tensor:
-    """Multiply (C, M, i) by (S, i, o) → (C, M, o), as one product if the clients share the weight. Widened."""
-    y = shared_matmul(x, weights)
-    return y.to(torch.promote_types(x.dtype, torch.float32))
-
-
 def shared_matmul(x: Tensor, weights: Tensor) -> Tensor:
-    """Multiply (C, M, i) by (S, i, o) → (C, M, o), in the products' precision."""
+    """Multiply (C, M, i) by (S, i, o) → (C, M, o), as one product if the clients share the weight.
+
+    The result is in the products' precision. It enters another product as it is, and a sum in float32 widens it there:
+    a copy in float32 would hold the same numbers.
+    """
     if len(weights) > 1:
         return x @ weights
     rows = x.flatten(0, 1)  # a product of matrices is sure not to copy the weight for each client
@@ -70,12 +68,12 @@ class _ClientLinear(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.lower = torch.is_autocast_enabled(x.device.type)
         ctx.save_for_backward(x, weight)
-        return stack_matmul(x, distinct_tensors(weight).mT)
+        return shared_matmul(x, distinct_tensors(weight).mT)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor]:
         (gradient,) = gradients
         x, weight = ctx.saved_tensors
         with forward_precision(ctx, x):
-            x_gradient = stack_matmul(gradient, distinct_tensors(weight)) if ctx.needs_input_grad[0] else None
+            x_gradient = shared_matmul(gradient, distinct_tensors(weight)) if ctx.needs_input_grad[0] else None
             return x_gradient, widened_matmul(gradient.mT, x.to(gradient.dtype))  # (C, o, i)

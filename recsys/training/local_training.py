@@ -18,7 +18,7 @@ from torch import Tensor
 from fedrec.data.randomness import DrawKey, Stream, random_stream
 from fedrec.data.shard import Cohort
 from fedrec.recsys.hardware import fast_bfloat16, free_memory, keep_freed_memory, workers
-from fedrec.recsys.model.item_tower import Candidates
+from fedrec.recsys.model.item_tower import Candidates, SharedTables
 from fedrec.recsys.model.lora import Adapter, Stack, with_changes
 from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.training.loss import client_means, event_means, sampled_softmax
@@ -70,12 +70,19 @@ class LocalTrainer:
     def __post_init__(self) -> None:
         keep_freed_memory()
 
-    def train_clients(self, adapter: Adapter, block: Cohort, key: DrawKey) -> ClientUpdates:
-        """Train every client of a block by itself, all in one pass. `key` holds the run's seed and the round."""
-        path = list(self.local_sgd(adapter, repeat(block, self.config.local_steps), key))
+    def train_clients(
+        self, adapter: Adapter, block: Cohort, key: DrawKey, tables: SharedTables | None = None
+    ) -> ClientUpdates:
+        """Train every client of a block by itself, all in one pass. `key` holds the run's seed and the round.
+
+        `tables` are of the first step's negatives, and shared by the blocks of a round.
+        """
+        path = list(self.local_sgd(adapter, repeat(block, self.config.local_steps), key, tables))
         return replace(path[-1], losses=path[0].losses)
 
-    def local_sgd(self, adapter: Adapter, steps: Iterable[Cohort], key: DrawKey) -> Iterator[ClientUpdates]:
+    def local_sgd(
+        self, adapter: Adapter, steps: Iterable[Cohort], key: DrawKey, tables: SharedTables | None = None
+    ) -> Iterator[ClientUpdates]:
         """Run local SGD for C clients at once, on one block of the same clients' events per step.
 
         The loss is the sum over clients of each client's mean loss. The adapters are disjoint, so its gradient holds
@@ -87,19 +94,19 @@ class LocalTrainer:
             padded, own = pad_single_client(block), slice(len(block))
             stack = with_changes(adapter, changes, len(padded))
             trained = {name: tensor.requires_grad_() for name, tensor in stack.items() if name.startswith(self.parts)}
-            losses = self.client_losses(stack, padded, replace(key, step=step))
+            losses = self.client_losses(stack, padded, replace(key, step=step), tables)
             descent = torch.autograd.grad(-self.config.local_rate * losses.sum(), list(trained.values()))
             for name, change in zip(trained, descent, strict=True):
                 changes[name] = changes[name].add_(change) if name in changes else change
             deltas = {name: change[own] for name, change in changes.items()}
             yield ClientUpdates(deltas, losses.detach()[own], learners=have_examples(block).to(losses.device))
 
-    def client_losses(self, stack: Stack, cohort: Cohort, key: DrawKey) -> Tensor:
+    def client_losses(self, stack: Stack, cohort: Cohort, key: DrawKey, tables: SharedTables | None = None) -> Tensor:
         """Compute each client's mean loss of predicting its next events with its own adapter: (C,)."""
         # What the clients sample for this step
         device, config = self.embeddings.device, self.config
         cohort = cohort.with_event_dropout(config.event_dropout, key)
-        negatives = sample_negatives(config, len(self.embeddings), cohort.salts, key, device)
+        negatives = sample_negatives(config, len(self.embeddings), cohort.salts, key, device)._replace(tables=tables)
         rows = negatives.per_client()
 
         # Losses of examples of one length after the other
@@ -150,14 +157,15 @@ def sample_negatives(
     """
     count = config.negatives
     if count >= items:
-        return Candidates(torch.arange(items, device=device).unsqueeze(0), (len(salts),))
+        return Candidates(torch.arange(items, device=device).unsqueeze(0), (len(salts),), (key,))
     groups = negative_groups(salts, key)
     starts = np.flatnonzero(np.diff(groups, prepend=-1))
     dealt = random_stream(Stream.NEGATIVES, key.seed, key.round, key.step).choice(
         items, min(items, count * NEGATIVE_GROUPS), replace=False
     )
     rows = dealt[(groups[starts, None] * count + np.arange(count)) % len(dealt)]
-    return Candidates(torch.from_numpy(rows).to(device), tuple(np.diff(starts, append=len(salts)).tolist()))
+    sizes, names = np.diff(starts, append=len(salts)).tolist(), [(key, group) for group in groups[starts].tolist()]
+    return Candidates(torch.from_numpy(rows).to(device), tuple(sizes), tuple(names))
 
 
 def dropout_mask(config: FitConfig, part: Cohort, width: int, key: DrawKey) -> Tensor | None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedrec.data.randomness import DrawKey
 from fedrec.data.shard import Cohort, Shard
+from fedrec.recsys.model.item_tower import SharedTables
 from fedrec.recsys.model.lora import Adapter
 from fedrec.recsys.model.scoring import UserScorer, model_scorer, user_vectors
 from fedrec.recsys.model.two_tower import TwoTowerModel
@@ -60,6 +61,7 @@ class Histories(NamedTuple):
 
     cohort: Cohort
     round: int
+    tables: SharedTables  # of the negatives: all blocks of a round have the same
 
     @property
     def salts(self) -> np.ndarray:
@@ -92,12 +94,14 @@ class TwoTowerMethod:
             cohort = replace(cohort, items=places[cohort.items] * cohort.mask).check_rows(len(self.trainable_rows))
         groups = negative_groups(cohort.salts, DrawKey(self.seed, round))
         cohort = cohort.select(np.argsort(groups, kind="stable"))  # clients of a group next to each other
+        tables = SharedTables()
         for block in [cohort.pooled] if self.pooled else training_blocks(cohort, self.embeddings.device):
-            yield Histories(block, round)
+            yield Histories(block, round, tables)
 
     def train_clients(self, adapter: Adapter, block: Histories, states: UserStates) -> ClientUpdates:
         """Train every client of a block from the adapter, by local SGD."""
-        return self._trainer.train_clients(self._on_device(adapter), block.cohort, DrawKey(self.seed, block.round))
+        key = DrawKey(self.seed, block.round)
+        return self._trainer.train_clients(self._on_device(adapter), block.cohort, key, block.tables)
 
     def scorer(self, adapter: Adapter, shard: Shard, split: str, states: UserStates) -> UserScorer:
         """Return a scorer by each user's history."""
