@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedrec.recsys.nearest import Found, SearchVector, best
-from fedrec.serving.index.exact_search import ExactSearch
+from fedrec.serving.index.exact_search import SIMD_WIDTH, ExactSearch
 
 WIDTH = 24
 
@@ -54,6 +54,16 @@ def test_it_finds_what_looking_at_all_finds(matrix: np.ndarray, k: int, share: f
         assert len(found) == len({row for row, _ in found}) == len(wanted)
         assert {row for row, _ in found} <= set(rows.tolist())
         assert [score for _, score in found] == pytest.approx([score for score, _ in wanted], abs=1e-6)
+
+
+@pytest.mark.parametrize("width", [1, 16, 37])
+def test_vectors_of_any_width_fill_simd_registers(width: int) -> None:
+    rng = np.random.default_rng(0)
+    matrix = unit(rng.standard_normal((100, width)) + 2)
+    index, asked = ExactSearch.build(matrix), unit(rng.standard_normal(width))
+    assert index.index.d % SIMD_WIDTH == 0
+    scores = [score for _, score in index.search(SearchVector.of(asked), 5, None)]
+    assert scores == pytest.approx(sorted(matrix @ asked, reverse=True)[:5], abs=1e-6)
 
 
 def test_few_are_looked_at_where_that_is_enough_and_more_where_it_is_not(looked_at: list[int]) -> None:
