@@ -80,6 +80,11 @@ def serve(line: Connection) -> None:
         return
 
 
-if __name__ == "__main__":
+def main(socket: int) -> None:
+    """Answer the questions that come over an inherited socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the node, which ends this process
-    serve(Connection(int(sys.argv[1])))
+    serve(Connection(socket))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

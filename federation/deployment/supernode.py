@@ -142,7 +142,13 @@ class SuperNode:
             about = message.metadata
             log(INFO, "[RUN %s, ROUND %s] %s message", about.run_id, about.group_id or "–", about.message_type)
             reply = self._reply(message, tree)
-            self._send(about.run_id, reply, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            if not self._send(about.run_id, reply, seconds):
+                failed = Error(
+                    ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "the answer could not be sent; the node's log says why"
+                )
+                self._send(about.run_id, PackedMessage.of(Message(failed, reply_to=message)), seconds)
+            log(INFO, "[RUN %s, ROUND %s] answered in %.2f s", about.run_id, about.group_id or "–", seconds)
         except RunNotRunningException:
             log(INFO, "a run has ended; its message is not answered")
             return False
@@ -185,9 +191,14 @@ class SuperNode:
             self.runs[run] = OpenRun(fab.content, get_fused_config_from_fab(fab.content, about))
         return self.runs[run]
 
-    def _send(self, run: int, reply: PackedMessage, seconds: float) -> None:
-        """Send an answer, and those of its objects that the server lacks."""
-        wanted, session = self.connection.send(reply.message, reply.object_tree, seconds)
-        push_object_contents_from_iterable(
-            ((name, reply.contents[name]) for name in wanted), partial(self.connection.push_object, run, session)
-        )
+    def _send(self, run: int, reply: PackedMessage, seconds: float) -> bool:
+        """Send an answer, and those of its objects that the server lacks; return whether that succeeded."""
+        connection, contents = self.connection, reply.contents
+        try:
+            wanted, session = connection.send(reply.message, reply.object_tree, seconds)
+            parts = ((name, contents[name]) for name in wanted)
+            push_object_contents_from_iterable(parts, partial(connection.push_object, run, session))
+        except Exception as error:
+            log(ERROR, "an answer could not be sent: %s", error)
+            return False
+        return True
