@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from fedrec.federation import wire
@@ -38,7 +39,7 @@ class RoundReport:
     bytes_down: int = 0
     bytes_up: int = 0
     refusals: list[str] = field(default_factory=list)  # a node, and why its answer is not in the sum
-    absences: list[str] = field(default_factory=list)  # a node, and how long the server waited for its answer
+    absences: list[str] = field(default_factory=list)  # a node, and why the server has no answer of it
     updates: list[Update] = field(default_factory=list)
     nodes: list[int] = field(default_factory=list)  # the node of each update; under secure aggregation, of the one sum
     revealed: bool = False  # under secure aggregation: nodes were asked to reveal a sum
@@ -91,6 +92,10 @@ class Correspondence:
             logger.warning("round %s: %s", number, tally.absences[-1])
         answers = {}
         for node, reply in replies.items():
+            if reply.has_error() and reply.error.code == ErrorCode.NODE_UNAVAILABLE:
+                tally.absences.append(f"node {node}: {one_line(reply.error.reason)}")
+                logger.warning("round %s: %s", number, tally.absences[-1])
+                continue
             with self.refusing([node]):
                 content = content_of(reply)
                 tally.bytes_up += (received := wire.payload_bytes(content))
@@ -190,7 +195,7 @@ def send_and_receive(
     return dict(sorted(replies.items()))
 
 
-def one_line(error: ValueError) -> str:
+def one_line(error: ValueError | str) -> str:
     """Format a refusal's reason as one short line: it may hold text from the node, of any length and shape."""
     text = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
     return text if len(text) <= REASON else f"{text[:REASON]}…"

@@ -9,12 +9,12 @@ from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
 
 from fedrec.federation.client_app import client_app
 from fedrec.federation.config import to_flat
 from fedrec.federation.node import Node
 from fedrec.federation.setup import TrainingSetup
+from fedrec.federation.task_identity import identify
 
 
 class LocalGrid(Grid):
@@ -24,7 +24,7 @@ class LocalGrid(Grid):
     """The nodes themselves, if the grid was built over a setup."""
 
     def __init__(self, app: ClientApp, node_configs: Iterable[UserConfig], run_config: UserConfig) -> None:
-        _identify(run_id=1)
+        identify(run=1, node=1)
         self._app = app
         self._contexts = {
             node: Context(1, node, config, RecordDict(), run_config)
@@ -78,8 +78,3 @@ class LocalGrid(Grid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         return self.pull_messages(self.push_messages(messages))
-
-
-def _identify(run_id: int) -> None:
-    """Set the run that Flower's messages read when they are built (private to Flower 1.41)."""
-    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, run_id, 1

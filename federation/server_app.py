@@ -14,6 +14,7 @@ from flwr.supercore.exit import ExitCode
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.federation import round_log
+from fedrec.federation.attentive_grid import AttentiveGrid
 from fedrec.federation.config import from_run_config, to_flat
 from fedrec.federation.round_log import join_observers
 from fedrec.federation.tracking.tracker import TrackedRun, check_trackers, tracking
@@ -50,7 +51,7 @@ def _train(grid: Grid, table: UserConfig) -> None:
     check_trackers(names)
     run = open_run(out, dataset, from_run_config(table), bool(table["resume"]), start)
     with tracking(names, TrackedRun(out, to_flat(run.config))) as tracked:
-        train(grid, run, join_observers(_report, tracked.observe))
+        train(AttentiveGrid(grid), run, join_observers(_report, tracked.observe))
         tracked.finish(round_log.load_metrics(out))
 
 

@@ -33,6 +33,10 @@ FLOWER = {
     "federation/closed_form_rounds.py",
     "federation/server_app.py",
     "federation/local_grid.py",
+    "federation/task_identity.py",
+    "federation/attentive_grid.py",
+    "federation/deployment/supernode.py",
+    "federation/deployment/packed_message.py",
     "federation/deployment/message_process.py",
     "benchmarks/speed/flower_simulation.py",
 }

@@ -27,13 +27,17 @@ def message_process(made: Trial, name: str) -> psutil.Process:
 def test_supernodes_mask_their_sums_and_survive_kills(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
     """The process of the messages is killed in round 2, and goes on with the session or is lost for the round; the node
     is killed in round 3, and back in the last one. A round of all is that of one process in the open, to the bit."""
-    with trial(toy, tmp_path, SIZES, 4, **SECURE, validate_every=4, round_timeout=90) as made:
+    with trial(toy, tmp_path, SIZES, 0, **SECURE, validate_every=4, round_timeout=150) as made:
+        made.join_malicious(0, {3: "held"})
+        for part in range(1, 4):
+            made.join(part)
         with made.running():
             made.until_asked("node-2", 2, "query.secure")
             message_process(made, "node-2").kill()
             made.until_asked("node-3", 3, "query.secure")
             made.here.kill("node-3")
             made.come_back(3)
+            made.let_go("node-0")
         records = made.records()
         assert [record["round"] for record in records] == [1, 2, 3, 4], made.story()
         assert [record["clients_answered"] for record in records[::3]] == [12, 12], made.story()

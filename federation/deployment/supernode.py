@@ -1,39 +1,66 @@
-"""A node that runs installed code only: Flower's SuperNode without its own executor, and ours in its place."""
+"""A node that runs installed code only: the connection to its server, and the process that answers its messages.
 
-import logging
-import secrets
+Flower's own SuperNode looks for a message every three seconds and for its answer every half, hands both to other
+processes over a port of this machine, and waits without end for an answer that is lost. This one has Flower's
+connection and a loop of its own: it asks again soon after a message, every message gets one answer, an error if need
+be, and nothing listens on a port. What it needs of Flower's internals is here, for flwr 1.41.
+"""
+
 import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from logging import ERROR, INFO
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+from flwr.app import Error, Message
+from flwr.app.user_config import UserConfig
+from flwr.common.config import get_fused_config_from_fab
+from flwr.common.constant import ErrorCode
+from flwr.common.serde import message_to_proto
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.supercore import log
+from flwr.supercore.fab import Fab
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.inflatable.inflatable_utils import (
+    pull_objects,
+    push_object_contents_from_iterable,
+)
+from flwr.supercore.run import Run, RunNotRunningException
+from flwr.supernode.fleet_http_connection import http_request_response
 
 from fedrec.data.errors import InputError
-from fedrec.federation.deployment.app_bundle import toml
-from fedrec.federation.deployment.tether import tethered
+from fedrec.federation.deployment.packed_message import PackedMessage, Question
+from fedrec.federation.deployment.worker import Worker
+from fedrec.federation.task_identity import identify
+from fedrec.federation.waiting import LONGEST, SHORTEST, Waiting
 
 if TYPE_CHECKING:
     from fedrec.federation.config import Scalar
 
-Process = subprocess.Popen[bytes]
+RECEIVE = 180.0
+"""Seconds to wait for the parts of a message that the server has announced."""
+REST = 600.0
+"""Seconds without a message after which a node gives the memory of a run back."""
+LOST = "the process of the message ended early; the node's log says why"
 
-logger = logging.getLogger("fedrec")
 
-BIN = Path(sys.executable).parent
-EVERY = 0.1
-"""Seconds between two polls of the processes."""
+class Connection(NamedTuple):
+    """The calls to a server that Flower's connection offers, in its order."""
 
-LOST = 75
-"""The exit status of a process that could not answer a message: `EX_TEMPFAIL` of sysexits.h."""
-
-ABSENCE = 5.0
-"""Seconds for which a node is away after it has lost a message. A server's grid asks for answers every 3 s, and is told
-that the node is gone; a node that is back by then is waited for until the round's time is over."""
+    node: int
+    receive: Callable[[], tuple[Message, ObjectTree] | None]
+    send: Callable[[Message, ObjectTree, float], tuple[set[str], str]]
+    get_run: Callable[[int], Run]
+    get_fab: Callable[[str, int], Fab]
+    pull_object: Callable[[int, str], bytes]
+    push_object: Callable[[int, str, str, bytes], None]
+    confirm: Callable[[int, str], None]
 
 
 @dataclass(frozen=True)
@@ -45,85 +72,133 @@ class NodeConfig:
     key: Path  # the node's private key
     told: Mapping[str, "Scalar"]  # as `client_app` reads it: data, part, parts
 
+    def load_key(self) -> tuple[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey]:
+        """Read the private key, and compute the public one. Raises `InputError`."""
+        try:
+            key = load_ssh_private_key(self.key.read_bytes(), None)
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise InputError(
+                f"`key` {self.key} cannot be read ({error}); make one with `fedrec federation key`"
+            ) from error
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise InputError(f"`key` {self.key} is of another kind; make one with `fedrec federation key`")
+        return key, key.public_key()
+
 
 def run_node(config: NodeConfig) -> int:
-    """Run a SuperNode and answer its messages until it ends, SIGTERM or Ctrl-C; return its exit status.
+    """Answer the messages of a server until SIGTERM or Ctrl-C; return the exit status, 1 if the connection was lost.
 
     Raises `InputError` if what is installed here cannot answer messages.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with TemporaryDirectory(prefix="fedrec-node-") as folder:  # for this user's eyes only
-        secret = Path(folder) / "secret"
-        secret.write_bytes(secrets.token_bytes(32))
+    try:
+        with Worker() as worker:
+            authority = config.authority.read_bytes()
+            with http_request_response(config.server, False, authority, config.load_key()) as calls:
+                SuperNode(Connection(*calls), worker, dict(config.told)).serve()
+            worker.check()  # Flower's connection logs an error that ends it, and does not pass it on
+    except KeyboardInterrupt:
+        return 0
+    return 1
+
+
+@dataclass(frozen=True, eq=False)
+class OpenRun:
+    """What a node knows of a run: the app that the server passes on, and the settings."""
+
+    bundle: bytes
+    config: UserConfig
+
+
+@dataclass(frozen=True, eq=False)
+class SuperNode:
+    """A node that is connected to its server: it takes one message at a time."""
+
+    connection: Connection
+    worker: Worker
+    told: UserConfig
+    runs: dict[int, OpenRun] = field(default_factory=dict)  # the last one
+
+    def serve(self) -> None:
+        """Answer messages without end."""
+        log(INFO, "SuperNode ID: %s", self.connection.node)
+        waiting = Waiting()
+        while True:
+            self.worker.check()
+            if self.answer_next():
+                waiting = Waiting()
+                continue
+            if waiting.seconds > REST:
+                self.worker.rest()
+            time.sleep(waiting.pause)
+
+    def answer_next(self) -> bool:
+        """Answer a message, if there is one; return whether there was. A run that has ended needs no answer."""
         try:
-            while (status := _run_supernode(config, secret)) is None:
-                time.sleep(ABSENCE)
-        except KeyboardInterrupt:
-            return 0
-        return status
+            if not (received := self.connection.receive()):
+                return False
+            started = time.monotonic()
+            message, tree = received
+            about = message.metadata
+            log(INFO, "[RUN %s, ROUND %s] %s message", about.run_id, about.group_id or "–", about.message_type)
+            reply = self._reply(message, tree)
+            seconds = time.monotonic() - started
+            if not self._send(about.run_id, reply, seconds):
+                failed = Error(
+                    ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "the answer could not be sent; the node's log says why"
+                )
+                self._send(about.run_id, PackedMessage.of(Message(failed, reply_to=message)), seconds)
+            log(INFO, "[RUN %s, ROUND %s] answered in %.2f s", about.run_id, about.group_id or "–", seconds)
+        except RunNotRunningException:
+            log(INFO, "a run has ended; its message is not answered")
+            return False
+        return True
 
+    def _reply(self, message: Message, tree: ObjectTree) -> PackedMessage:
+        """Return the answer to a message, or an error in its place. Raises `InputError` as `Worker.ask` does."""
+        identify(message.metadata.run_id, self.connection.node)
+        try:
+            question = self._question(message, tree)
+        except Exception as error:
+            log(ERROR, "a message could not be fetched: %s", error)
+            reason = f"the message could not be fetched: {type(error).__name__}"
+            return PackedMessage.of(Message(Error(ErrorCode.MESSAGE_UNAVAILABLE, reason), reply_to=message))
+        lost = Error(ErrorCode.CLIENT_APP_CRASHED, LOST)
+        return self.worker.ask(question) or PackedMessage.of(Message(lost, reply_to=message))
 
-def _run_supernode(config: NodeConfig, secret: Path) -> int | None:
-    """Run a SuperNode and answer its messages until it ends; return its exit status, or None if a message was lost.
+    def _question(self, message: Message, tree: ObjectTree) -> Question:
+        """Fetch the objects of a message, and what the server tells of its run."""
+        connection, run = self.connection, message.metadata.run_id
+        opened = self._run(run)
+        names = [branch.object_id for branch in iterate_object_tree(tree)]
+        contents = pull_objects(
+            names,
+            partial(connection.pull_object, run),
+            max_time=RECEIVE,
+            initial_backoff=SHORTEST,
+            backoff_cap=LONGEST,
+        )
+        connection.confirm(run, message.metadata.message_id)
+        packed = PackedMessage(message_to_proto(message).SerializeToString(), tree.SerializeToString(), contents)
+        return Question(packed, run, connection.node, self.told, opened.config, opened.bundle)
 
-    flwr 1.41 has a SuperNode wait without end for the answer to a message that a process has half fetched or half
-    answered (`_push_messages` of flwr/supernode/start_client_internal.py), and take in no other. So it is ended, and
-    the next one starts without the message.
-    """
-    address = f"127.0.0.1:{free_port()}"
-    supernode = subprocess.Popen(tethered(_command(config, address, secret)))
-    try:
-        lost = _answer_messages(supernode, address, secret)
-    finally:
-        supernode.terminate()
-        status = supernode.wait()
-    return None if lost else status
+    def _run(self, run: int) -> OpenRun:
+        """Return what is known of a run, asked of the server once."""
+        if run not in self.runs:
+            about = self.connection.get_run(run)
+            fab = self.connection.get_fab(about.fab_hash, run)
+            self.runs.clear()
+            self.runs[run] = OpenRun(fab.content, get_fused_config_from_fab(fab.content, about))
+        return self.runs[run]
 
-
-def _command(config: NodeConfig, address: str, secret: Path) -> list[str]:
-    host, port = address.split(":")
-    command = [str(BIN / "flower-supernode"), "--superlink", config.server, "--host", host, "--port", port]
-    command += ["--root-certificates", str(config.authority), "--auth-supernode-private-key", str(config.key)]
-    command += ["--isolation", "process", "--superexec-auth-secret-file", str(secret)]
-    return [*command, "--node-config", key_values(config.told)]
-
-
-def _answer_messages(supernode: Process, address: str, secret: Path) -> bool:
-    """Keep a process that waits for messages and answers them: a SuperNode takes in one at a time.
-
-    It is started ahead of its first message, since its imports take longer than most answers. Returns whether it was
-    killed, or lost a message: True at once, and False if the SuperNode has ended.
-    """
-    process = _process(address, secret)
-    try:
-        while supernode.poll() is None:
-            if (status := process.poll()) is not None:
-                if status < 0 or status == LOST:
-                    logger.warning("the process of the messages has ended with %s; this node starts again", status)
-                    return True
-                if status:
-                    raise InputError("this node cannot answer messages; the lines above say why: mend the installation")
-                process = _process(address, secret)  # it ended after an error or a long rest
-            time.sleep(EVERY)
-        return False
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _process(address: str, secret: Path) -> Process:
-    """Start a message process. `-P` keeps the working folder off the path, so that no file in it shadows a package."""
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "fedrec.federation.deployment.message_process", address, str(secret)]
-    )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def key_values(values: Mapping[str, "Scalar"]) -> str:
-    """Format pairs as Flower's command line reads them: TOML's values."""
-    return " ".join(f"{name}={toml(value)}" for name, value in values.items())
+    def _send(self, run: int, reply: PackedMessage, seconds: float) -> bool:
+        """Send an answer, and those of its objects that the server lacks; return whether that succeeded."""
+        connection, contents = self.connection, reply.contents
+        try:
+            wanted, session = connection.send(reply.message, reply.object_tree, seconds)
+            parts = ((name, contents[name]) for name in wanted)
+            push_object_contents_from_iterable(parts, partial(connection.push_object, run, session))
+        except Exception as error:
+            log(ERROR, "an answer could not be sent: %s", error)
+            return False
+        return True

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,10 +14,10 @@ from pathlib import Path
 from fedrec.data.errors import InputError
 from fedrec.federation.config import Scalar
 from fedrec.federation.deployment import app_bundle
-from fedrec.federation.deployment.supernode import BIN, free_port, key_values
 from fedrec.federation.deployment.tether import tethered
 from fedrec.local_federation.certificates import AUTHORITY, CERTIFICATE, KEY, certify, node_key
 
+BIN = Path(sys.executable).parent
 LINK = "superlink"
 CONNECTED = "SuperNode ID:"
 """What a SuperNode logs when the SuperLink has let it in."""
@@ -32,7 +33,7 @@ def environment(home: Path, threads: int = 1) -> dict[str, str]:
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",  # seconds until a message that came gets its process; Flower's is 1
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",  # seconds until a run that was asked for starts; Flower's is 1
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "OMP_NUM_THREADS": str(threads),
         "PYTHONUTF8": "1",  # logs and answers are read as UTF-8, whatever the terminal has
@@ -48,6 +49,17 @@ def write_home(home: Path, port: int, authority: Path) -> None:
         f'root-certificates = "{authority}"\n',
         encoding="utf-8",
     )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def key_values(values: Mapping[str, Scalar]) -> str:
+    """Format pairs as Flower's command line reads them: TOML's values."""
+    return " ".join(f"{name}={app_bundle.toml(value)}" for name, value in values.items())
 
 
 class Federation:

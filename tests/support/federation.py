@@ -72,12 +72,20 @@ class Trial:
         here.start(name, command)
 
     def join_malicious(self, part: int, lies: Mapping[int, str], pause: float = 0, port: int | None = None) -> None:
-        """Start the node that holds this part, on a device that lies in these rounds; `slow` takes `pause` seconds."""
+        """Start the node that holds this part, on a device that lies in these rounds: `slow` takes `pause` seconds, and
+        `held` waits until `let_go` is called."""
         here, name = self.here, f"node-{part}"
         here.admit(name)
         arguments = here.node_arguments(name, {"data": str(self.folders[part])}, port)
         command = ["python", "-m", malicious_node.__name__, *arguments]
-        here.start(name, command, surroundings=malicious_node.surroundings(lies, pause))
+        here.start(name, command, surroundings=malicious_node.surroundings(lies, self._gate(name), pause))
+
+    def let_go(self, name: str) -> None:
+        """Let a node go on that is held."""
+        self._gate(name).touch()
+
+    def _gate(self, name: str) -> Path:
+        return self.here.folder / f"{name}-goes-on"
 
     @contextmanager
     def running(self, **knobs: Any) -> Iterator[None]:
@@ -107,8 +115,15 @@ class Trial:
 
     def until_asked(self, name: str, round: int, kind: str = "train") -> None:
         """Wait until a node has got a message of this kind in this round."""
-        heading = f"ROUND {round}]"
-        self.until(lambda: _after(self.here.log(name), heading, f"{kind} message"), f"{name} in round {round}")
+        self._until_told(name, f"ROUND {round}] {kind} message")
+
+    def until_answered(self, name: str, round: int) -> None:
+        """Wait until a node has answered a message of this round, in time or not."""
+        self._until_told(name, f"ROUND {round}] answered")
+
+    def _until_told(self, name: str, what: str) -> None:
+        log = self.here.log(name)
+        self.until(lambda: log.exists() and what in log.read_text(errors="replace"), f"{name}: {what}")
 
     def come_back(self, part: int) -> None:
         """Start a node that was killed, and again, as a supervisor does, while it is refused: until two heartbeats are
@@ -161,9 +176,3 @@ def command_line(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.NoSuchProcess:  # a zombie, too
         return ""
-
-
-def _after(round_log: Path, heading: str, said: str) -> bool:
-    """Tell whether a log has a line with `said` below the last one with `heading`."""
-    text = round_log.read_text(errors="replace") if round_log.exists() else ""
-    return heading in text and said in text.rsplit(heading, 1)[1]

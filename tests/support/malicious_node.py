@@ -1,34 +1,33 @@
-"""A node whose device lies: it answers messages by this in place of our message process, and so as it likes.
+"""A node whose device lies: it answers messages by this in place of our message process, and sends what it likes.
 
 The honest answer is computed by the installed app, and then replaced, as anybody can who owns the device.
 """
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
-from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.supernode.runtime import run_clientapp
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord
 
 from fedrec import cli
 from fedrec.federation import client_app
-from fedrec.federation.deployment import message_process, supernode
+from fedrec.federation.deployment import message_process, supernode, worker
+from fedrec.federation.deployment.packed_message import PackedMessage
 
-LIES, PAUSE = "FEDREC_TEST_LIES", "FEDREC_TEST_PAUSE"
-"""Environment variables: `round:lie,round:lie`, and how many seconds `slow` takes."""
+LIES, PAUSE, GATE = "FEDREC_TEST_LIES", "FEDREC_TEST_PAUSE", "FEDREC_TEST_GATE"
+"""Environment variables: `round:lie,round:lie`, how many seconds `slow` takes, and the file that `held` waits for."""
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def surroundings(lies: Mapping[int, str], pause: float = 0) -> dict[str, str]:
+def surroundings(lies: Mapping[int, str], gate: Path, pause: float = 0) -> dict[str, str]:
     """Return the environment of a node whose device lies in these rounds."""
     told = ",".join(f"{round}:{lie}" for round, lie in lies.items())
-    return {"PYTHONPATH": str(ROOT), LIES: told, PAUSE: str(pause)}
+    return {"PYTHONPATH": str(ROOT), LIES: told, PAUSE: str(pause), GATE: str(gate)}
 
 
 def filled(value: float) -> Callable[[Array], Array]:
@@ -61,6 +60,13 @@ def huge(reply: Message) -> None:
     reply.content["more"] = ArrayRecord({"much": Array(np.ones(2_000_000))})
 
 
+def wait_at_the_gate(reply: Message) -> None:
+    """Wait for the gate to open; in vain after four minutes, so that no test hangs."""
+    deadline = time.monotonic() + 240
+    while not Path(os.environ[GATE]).exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 ANSWERS: dict[str, Callable[[Message], None]] = {
     "nan": lambda reply: with_deltas(reply, filled(float("nan"))),
     "infinite": lambda reply: with_deltas(reply, filled(float("inf"))),
@@ -73,18 +79,21 @@ ANSWERS: dict[str, Callable[[Message], None]] = {
     "nobody": with_sums(users=0.0, ndcg_at_10=4.0),
     "garbage": garbage,
     "slow": lambda reply: time.sleep(float(os.environ[PAUSE])),
-    "twice": lambda reply: None,  # see `main`
+    "held": wait_at_the_gate,
+    "twice": lambda reply: None,  # see `send`
 }
-
 
 RANKING = {"nobody"}
 """Lies of an evaluation; the others are of training."""
+HOLDS = {"held"}
+"""Lies of any message of a round."""
 
 
 def lie_of(message: Message) -> str | None:
     lies = dict(pair.split(":") for pair in os.environ[LIES].split(",") if pair)
     lie = lies.get(message.metadata.group_id)
-    return lie if message.metadata.message_type == ("evaluate" if lie in RANKING else "train") else None
+    told = lie in HOLDS or message.metadata.message_type == ("evaluate" if lie in RANKING else "train")
+    return lie if told else None
 
 
 def answer(message: Message, context: Context) -> Message:
@@ -95,34 +104,27 @@ def answer(message: Message, context: Context) -> Message:
     return reply
 
 
-def push_message(client: RuntimeHttpClient, message: Message, context: Context) -> None:
-    """Hand in an answer, and in a round of `twice` another one to the same message."""
-    request = Message(RecordDict(), 0, message.metadata.message_type)
-    request.metadata.__dict__["_message_id"] = message.metadata.reply_to_message_id
-    request.metadata.__dict__["_src_node_id"] = message.metadata.dst_node_id
-    request.metadata.__dict__["_dst_node_id"] = message.metadata.src_node_id
-    request.metadata.__dict__["_group_id"] = message.metadata.group_id
-    again = None
-    if lie_of(message) == "twice":
-        again = Message(message.content, reply_to=request)
-        with_deltas(again, filled(0.0))
-    run_clientapp.push_message(client, message, context)
-    if again:
-        run_clientapp.push_message(client, again, context)
+def send(self: supernode.SuperNode, run: int, reply: PackedMessage, seconds: float) -> bool:
+    """Send an answer, and in a round of `twice` another one to the same message."""
+    sent, message = honest_send(self, run, reply, seconds), reply.unpack()
+    if lie_of(message) == "twice" and not message.has_error():
+        with_deltas(message, filled(0.0))
+        honest_send(self, run, PackedMessage.of(message), seconds)
+    return sent
 
 
-def start_process(address: str, secret: Path) -> supernode.Process:
-    return subprocess.Popen([sys.executable, "-P", "-m", __spec__.name, address, str(secret)])
+honest_send = supernode.SuperNode._send
 
 
 def main() -> None:
     """Be the node (`node run …`), whose messages go to this file, or the process that answers them."""
     if sys.argv[1] == "node":
-        supernode._process = start_process
+        supernode.Worker = partial(worker.Worker, __spec__.name)  # type: ignore[misc]
+        supernode.SuperNode._send = send
         cli.main()
     else:
-        message_process.app, message_process.push_message = answer, push_message  # type: ignore[assignment]
-        sys.exit(message_process.main(sys.argv[1], Path(sys.argv[2])))
+        message_process.app = answer  # type: ignore[assignment]
+        message_process.main(int(sys.argv[1]))
 
 
 if __name__ == "__main__":
