@@ -111,6 +111,24 @@ def bench_privacy(
     print(json.dumps(figures | {"command": " ".join(["fedrec", *sys.argv[1:]])}, indent=2))
 
 
+@bench_app.command("asynchronous")
+def bench_asynchronous(
+    data: Annotated[Path, typer.Argument(help="A prepared folder.")],
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare the time to quality of synchronous and buffered rounds under simulated fleets of unequal devices."""
+    from benchmarks.speed import asynchronous, printing
+    from fedrec import console
+    from fedrec.federation.config import RunConfig
+    from fedrec.settings_file import read_settings
+
+    config = read_settings(None, [*TOWERS, *(settings or [])]) or RunConfig()
+    found = asynchronous.measure(data, config, console.status)
+    figures = printing.with_origin(found, config, " ".join(["fedrec", *sys.argv[1:]]))
+    print(json.dumps(figures)) if as_json else printing.show_asynchronous(found)
+
+
 @app.command("reproduce")
 def reproduce_command(
     name: Annotated[str, typer.Argument(help="A benchmark: benchmarks/NAME.toml.")],

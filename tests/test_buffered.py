@@ -9,25 +9,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from flwr.app import Context, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.randomness import Stream, random_stream
-from fedrec.federation import round_log
+from fedrec.federation import round_log, server_app
 from fedrec.federation.buffered.config import BufferConfig
 from fedrec.federation.buffered.fleet import Fleet
 from fedrec.federation.buffered.schedule import Step, schedule_steps
 from fedrec.federation.census import take_census
 from fedrec.federation.checkpoint import STATE, State
-from fedrec.federation.config import RunConfig
+from fedrec.federation.config import RUN_PATHS, RunConfig, to_flat
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.messages import Order
 from fedrec.federation.roster import Roster
 from fedrec.federation.round_log import RoundLog
 from fedrec.federation.rounds import run
 from fedrec.federation.sampling import sample_clients
+from fedrec.federation.server_app import RunStopped
 from fedrec.federation.setup import TrainingSetup
 from tests.laws.method_laws import train_run
 from tests.support.toy_world import small_config, toy_stamp
@@ -241,3 +243,12 @@ def test_the_same_model_anywhere_and_after_a_crash(toy: Path, tmp_path: Path, bi
 def test_what_is_unsound_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         fleet_config(**changes)
+
+
+def test_real_nodes_are_not_asked_by_a_simulated_clock(toy: Path, tmp_path: Path) -> None:
+    config = fleet_config()
+    table = RUN_PATHS | to_flat(config) | {"data": str(toy), "out": str(tmp_path / "run")}
+    context = Context(1, 1, {}, RecordDict(), table)
+    with pytest.raises(RunStopped, match="buffer_size = 2: asynchronous rounds are simulated in one process"):
+        server_app.main(LocalGrid.over(TrainingSetup(Dataset.open(toy), config)), context)
+    assert not (tmp_path / "run").exists()

@@ -92,6 +92,18 @@ def show_secure(found: dict[str, Any]) -> None:
     console.show(groups)
 
 
+def show_asynchronous(found: dict[str, Any]) -> None:
+    """Print for each fleet when each way reaches the quality of synchronous rounds, and what it costs."""
+    for fleet, figures in found["fleets"].items():
+        shares = list(next(iter(figures["cases"].values()))["reached"])
+        titles = ("rounds", "best", *(f"time to {float(share):.0%}" for share in shares), "given up", "staleness")
+        table = console.table(*titles, title=f"{found['data']}, {found['answers']:,} answers, {fleet}")
+        for name, case in figures["cases"].items():
+            times = [f"{at['clock']:,.0f}" if (at := case["reached"][share]) else "never" for share in shares]
+            table.add_row(name, f"{case['best']:.4f}", *times, f"{case['given_up']:.0%}", f"{case['staleness']:.1f}")
+        console.show(table)
+
+
 def show_encoder(results: dict[str, Any]) -> None:
     """Print milliseconds per text, by length."""
     table = console.table("tokens of a text", "ms of one core", title=results["encoder"])
