@@ -46,10 +46,11 @@ def show_engine(results: dict[str, Any]) -> None:
         console.show(blocks)
     for part in ("scale", "nodes"):
         if part in results:
-            _show_figures(part, results[part])
+            show_figures(part, results[part])
 
 
-def _show_figures(title: str, figures: dict[str, Any]) -> None:
+def show_figures(title: str, figures: dict[str, Any]) -> None:
+    """Print figures of any depth, a line each."""
     table = console.table("what", "figure", title=title)
     for name, value in _flatten(figures):
         table.add_row(name, f"{value:,}" if isinstance(value, int | float) else str(value))
@@ -70,7 +71,7 @@ def show_serving(results: dict[str, Any]) -> None:
         table.add_row(row["what"], f"{row['found']:g}", f"{row['bar']}{'' if row['met'] else '  missed'}")
     console.show(table)
     for part in ("vector", "history", "throughput", "sustained", "reload", "index", "start"):
-        _show_figures(part, results[part])
+        show_figures(part, results[part])
     console.out.print(f"memory of the server after all questions: {results['memory_mib']:,} MiB")
 
 
