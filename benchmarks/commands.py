@@ -141,16 +141,20 @@ def bench_huge(
 def bench_asynchronous(
     data: Annotated[Path, typer.Argument(help="A prepared folder.")],
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs/asynchronous"),
     as_json: Json = False,
 ) -> None:
-    """Compare the time to quality of synchronous and buffered rounds under simulated fleets of unequal devices."""
+    """Compare the time to quality of synchronous and buffered rounds under simulated fleets of unequal devices.
+
+    After Ctrl-C the same command resumes.
+    """
     from benchmarks.speed import asynchronous, printing
     from fedrec import console
     from fedrec.federation.config import RunConfig
     from fedrec.settings_file import read_settings
 
     config = read_settings(None, [*TOWERS, *(settings or [])]) or RunConfig()
-    found = asynchronous.measure(data, config, console.status)
+    found = asynchronous.measure(data, config, out, console.status)
     figures = printing.with_origin(found, config, " ".join(["fedrec", *sys.argv[1:]]))
     print(json.dumps(figures)) if as_json else printing.show_asynchronous(found)
 

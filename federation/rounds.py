@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from fedrec.data.errors import InputError
 from fedrec.federation import wire
 from fedrec.federation.aggregate import aggregate
-from fedrec.federation.buffered.rounds import BufferedRounds
+from fedrec.federation.buffered_rounds import BufferedRounds
 from fedrec.federation.census import with_new_nodes
 from fedrec.federation.checkpoint import State
 from fedrec.federation.config import RunConfig

@@ -181,18 +181,19 @@ def test_a_round_with_masks_is_measured_beside_the_same_in_the_open(
 
 
 def test_buffered_rounds_are_compared_with_synchronous_ones(
-    data: Path, tiny: RunConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data: Path, tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cases = {"synchronous": asynchronous.Case(6, 6, 0), "buffered": asynchronous.Case(6, 2, 5)}
     settings = {"ANSWERS": 24, "VALIDATIONS": 4, "CASES": cases, "FLEETS": {"unequal": (1.0, 0.5)}}
     for name, value in settings.items():
         monkeypatch.setattr(asynchronous, name, value)
-    found = asynchronous.measure(data, tiny, lambda text: None)
+    found = asynchronous.measure(data, tiny, tmp_path / "out", lambda text: None)
     waiting, buffered = found["fleets"]["unequal"]["cases"].values()
     assert [point[1] for point in waiting["curve"]] == [point[1] for point in buffered["curve"]] == [6, 12, 18, 24]
     assert waiting["staleness"] == waiting["given_up"] == 0 < buffered["staleness"]
     assert buffered["clock"] < waiting["clock"]
     assert waiting["reached"]["1"]
+    assert asynchronous.measure(data, tiny, tmp_path / "out", lambda text: None) == found  # all runs are kept
     printing.show_asynchronous(found)
     assert "buffered" in capsys.readouterr().out
 

@@ -1,6 +1,8 @@
-"""Time to quality of synchronous, over-selected and buffered rounds, under simulated fleets of unequal devices."""
+"""Time to quality of synchronous, over-selected and buffered rounds, under simulated fleets of unequal devices.
 
-import tempfile
+The runs of all cases are kept in a folder, and an interrupted one is resumed.
+"""
+
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -54,11 +56,11 @@ class Case(NamedTuple):
 CASES = {
     "synchronous": Case(64, 64, 0),
     "over-selected": Case(83, 64, 0),
-    "buffered": Case(64, 8, 40),
-    "buffered, a third of the rate": Case(64, 8, 40, 1 / 3),
+    "buffered": Case(64, 16, 20),
+    "buffered, half the rate": Case(64, 16, 20, 0.5),
 }
 """A round of 64 clients; one of 83 that takes the first 64 answers (Bonawitz et al. 2019, arXiv:1902.01046); and steps
-at each 8 answers of 64 clients at work."""
+at each 16 answers of 64 clients at work."""
 
 
 class Point(NamedTuple):
@@ -69,7 +71,7 @@ class Point(NamedTuple):
     score: float
 
 
-def measure(data: Path, config: RunConfig, say: Say) -> dict[str, Any]:
+def measure(data: Path, config: RunConfig, out: Path, say: Say) -> dict[str, Any]:
     """Train each case under each fleet on a prepared dataset, and compare when they reach the same quality."""
     setup = TrainingSetup(Dataset.open(data), config)
     fleets = {}
@@ -77,7 +79,8 @@ def measure(data: Path, config: RunConfig, say: Say) -> dict[str, Any]:
         curves, found = {}, {}
         for name, case in CASES.items():
             say(f"{fleet}: {name}")
-            records = train(setup, case.configure(config, *exponents))
+            folder = out / f"{fleet}, {name}".replace(" ", "-").replace(",", "")
+            records = train(setup, case.configure(config, *exponents), folder)
             curves[name], found[name] = curve_of(records), summarise(records) | case._asdict()
         best = max(point.score for point in next(iter(curves.values())))
         for name, curve in curves.items():
@@ -89,14 +92,15 @@ def measure(data: Path, config: RunConfig, say: Say) -> dict[str, Any]:
     return {"data": setup.dataset.manifest["name"], "answers": ANSWERS, "fleets": fleets}
 
 
-def train(setup: TrainingSetup, config: RunConfig) -> list[dict[str, Any]]:
-    """Train a run, and return the records of its rounds."""
+def train(setup: TrainingSetup, config: RunConfig, folder: Path) -> list[dict[str, Any]]:
+    """Train a run to its end, from the state in its folder if there is one, and return the records of its rounds."""
+    folder.mkdir(parents=True, exist_ok=True)
     setup = replace(setup, config=config)
     grid = LocalGrid.over(setup)
-    start = State.start(setup.method.adapter(), config.server)
-    with tempfile.TemporaryDirectory(prefix="fedrec-bench-") as name:
-        run(grid, take_census(grid, config, setup.stamp), start, config, RoundLog(Path(name)))
-        return round_log.read(Path(name))
+    state = State.load(folder) or State.start(setup.method.adapter(), config.server)
+    round_log.rewind(folder, state.round)
+    run(grid, take_census(grid, config, setup.stamp), state, config, RoundLog(folder))
+    return round_log.read(folder)
 
 
 def curve_of(records: Sequence[dict[str, Any]]) -> list[Point]:

@@ -12,15 +12,28 @@ import heapq
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from fedrec.data.randomness import Stream, random_stream
+from fedrec.federation.buffered.config import BufferConfig
 from fedrec.federation.buffered.fleet import Fleet
-from fedrec.federation.config import RunConfig
 from fedrec.federation.roster import Roster
 from fedrec.federation.sampling import sample_clients
+
+
+class ScheduleConfig(Protocol):
+    """The settings of a run that decide on its schedule."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def clients_per_round(self) -> int: ...
+
+    @property
+    def buffer(self) -> BufferConfig: ...
 
 
 class Work(NamedTuple):
@@ -54,7 +67,7 @@ class Step:
         return {"clock": self.clock, "staleness": stale / clients, "clients_given_up": self.given_up}
 
 
-def schedule_steps(roster: Roster, config: RunConfig) -> Iterator[Step]:
+def schedule_steps(roster: Roster, config: ScheduleConfig) -> Iterator[Step]:
     """Iterate over the steps of a run, without end. The roster must have a client."""
     fleet = _FleetAtWork(roster, config)
     while True:
@@ -69,7 +82,7 @@ class _FleetAtWork:
     """The state of the simulation: the clock, the clients at work, and the answers in the buffer."""
 
     roster: Roster
-    config: RunConfig
+    config: ScheduleConfig
     clock: float = 0.0
     version: int = 0
     given_out: int = 0
