@@ -111,6 +111,54 @@ def bench_privacy(
     print(json.dumps(figures | {"command": " ".join(["fedrec", *sys.argv[1:]])}, indent=2))
 
 
+@bench_app.command("huge")
+def bench_huge(
+    folder: Annotated[Path, typer.Argument(help="A folder for the made-up federation; it is kept.")],
+    users: Annotated[int, typer.Option(min=1)] = 10_000_000,
+    items: Annotated[int, typer.Option(min=1)] = 1_000_000,
+    interactions: Annotated[int, typer.Option(min=1)] = 200_000_000,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a federation of millions: prepare, open, draw, train, sum, serve. After Ctrl-C the same command resumes.
+
+    The default takes 9 GB on disk.
+    """
+    from benchmarks.speed import huge, printing
+    from fedrec import console
+    from fedrec.data.synthetic.random_tables import SyntheticConfig
+    from fedrec.federation.config import RunConfig
+    from fedrec.settings_file import read_settings
+
+    config = read_settings(None, [*TOWERS, *(settings or [])]) or RunConfig()
+    world = huge.World(SyntheticConfig(users, items, interactions, seed=config.seed, longest=100), folder)
+    found = huge.measure(world, config, console.status)
+    figures = printing.with_origin(found, config, " ".join(["fedrec", *sys.argv[1:]]))
+    print(json.dumps(figures, indent=2)) if as_json else printing.show_figures("huge", found)
+
+
+@bench_app.command("asynchronous")
+def bench_asynchronous(
+    data: Annotated[Path, typer.Argument(help="A prepared folder.")],
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs/asynchronous"),
+    as_json: Json = False,
+) -> None:
+    """Compare the time to quality of synchronous and buffered rounds under simulated fleets of unequal devices.
+
+    After Ctrl-C the same command resumes.
+    """
+    from benchmarks.speed import asynchronous, printing
+    from fedrec import console
+    from fedrec.federation.config import RunConfig
+    from fedrec.settings_file import read_settings
+
+    config = read_settings(None, [*TOWERS, *(settings or [])]) or RunConfig()
+    found = asynchronous.measure(data, config, out, console.status)
+    figures = printing.with_origin(found, config, " ".join(["fedrec", *sys.argv[1:]]))
+    print(json.dumps(figures)) if as_json else printing.show_asynchronous(found)
+
+
 @app.command("reproduce")
 def reproduce_command(
     name: Annotated[str, typer.Argument(help="A benchmark: benchmarks/NAME.toml.")],

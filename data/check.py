@@ -8,6 +8,7 @@ import polars as pl
 import psutil
 
 from fedrec.data.errors import InputError
+from fedrec.data.ids import distinct_ids
 from fedrec.data.moments import as_moment, units_per_second
 from fedrec.data.prepare import build_dataset
 from fedrec.data.randomness import salt_of
@@ -98,8 +99,8 @@ def _too_many_bad(tables: Tables, frames: Frames, report: ReadingReport) -> Iter
 
 def _find_remarks(tables: Tables, frames: Frames, rules: Rules) -> Iterator[str]:
     events = frames.interactions
-    yield from _odd_ids(events["user_id"], "users")
-    yield from _odd_ids(pl.concat([events["item_id"], frames.items["item_id"]]), "items")
+    yield from _odd_ids(distinct_ids(events["user_id"]), "users")
+    yield from _odd_ids(pl.concat([distinct_ids(events["item_id"]), frames.items["item_id"]]), "items")
     if rules.times:
         yield from _odd_times(tables, events["timestamp"])
     yield from _odd_ratings(tables, rules)

@@ -4,9 +4,10 @@ No loop goes over events. Users are told apart by hashes of 64 bits, as they are
 Shapes: T events as read, t without repeats, b events of a block, U users.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import polars as pl
@@ -15,6 +16,12 @@ from fedrec.data.shard import Shard
 
 BLOCK = 25_000
 """Approximate number of events sorted at a time: few enough for a core's cache, and to be counted in 16 bits."""
+
+PART = 2**25
+"""Approximate number of events of which the rows are divided into blocks at a time."""
+
+SLICE = 2**20
+"""Users whose ids, or events whose copies are held at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +39,11 @@ class Histories:
     def counts(self) -> tuple[int, int, int]:
         """The numbers of users, of items that occur, and of events; empty held-out places do not count."""
         items = self.items[self.items >= 0] if self.items.dtype.kind == "i" else self.items
-        return len(self.lengths), int(np.count_nonzero(np.bincount(items))), len(items)
+        return len(self.lengths), int(np.count_nonzero(count_rows(items))), len(items)
 
     def user_of_each(self) -> np.ndarray:
         """Return the place of each event's user: (t,)."""
-        return np.repeat(np.arange(len(self.lengths)), self.lengths)
+        return np.repeat(np.arange(len(self.lengths), dtype=np.int32), self.lengths)
 
     def keep(self, kept: np.ndarray) -> "Histories":
         """Return the histories of some events (t,) of bool, without the users who have none of them."""
@@ -47,25 +54,37 @@ class Histories:
 
     def keep_users(self, kept: np.ndarray) -> "Histories":
         """Return the histories of some users (U,) of bool."""
-        return self if kept.all() else self.keep(np.repeat(kept, self.lengths))
+        if kept.all():
+            return self
+        events = np.repeat(kept, self.lengths)
+        times = None if self.times is None else self.times[events]
+        there = kept & (self.lengths > 0)
+        return Histories(self.users.filter(pl.Series(there)), self.lengths[there], self.items[events], times=times)
 
 
 @dataclass(frozen=True, eq=False)
 class Events:
     """The events in file order, reduced to what decides on order and repeats."""
 
-    users: np.ndarray  # (T,) hashes
+    users: np.ndarray  # (T,) hashes, or numbers of categories
     times: np.ndarray  # (T,)
     items: np.ndarray  # (T,) rows of the catalogue
     repeats: bool  # whether a user's later events with an item are kept
     keep_times: bool = False
 
-    def user_blocks(self) -> list[np.ndarray]:
-        """Divide the events into blocks, as arrays of their rows; a user's events are all in one block."""
+    def user_blocks(self) -> Iterator[list[np.ndarray]]:
+        """Divide the events into blocks, as arrays of their rows; a user's events are all in one block.
+
+        Yields some blocks at a time: rows of all events would take twice the memory of the items.
+        """
         bits = min(16, (len(self.users) // BLOCK).bit_length())
         block = self.users.astype(np.uint16) & np.uint16((1 << bits) - 1)  # (T,)
-        ends = np.cumsum(np.bincount(block, minlength=1 << bits))
-        return np.split(np.argsort(block, kind="stable"), ends[:-1])
+        parts = 1 << min(bits, (len(self.users) // PART).bit_length())
+        for part in range(parts):
+            rows = np.flatnonzero(block % parts == part) if parts > 1 else np.arange(len(block))
+            within = block[rows] // parts
+            ends = np.cumsum(np.bincount(within, minlength=(1 << bits) // parts))
+            yield np.split(rows[np.argsort(within, kind="stable")], ends[:-1])
 
     def sort_block(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
         """Sort a block (b,) into histories.
@@ -88,16 +107,27 @@ def build_histories(
 ) -> Histories:
     """Build the histories from interactions in file order, whose items are these rows of the catalogue (T,)."""
     ids = interactions["user_id"]
-    events = Events(ids.hash().to_numpy(), interactions["timestamp"].to_numpy(), items, repeats, times)
+    users = ids.to_physical() if isinstance(ids.dtype, pl.Categorical) else ids.hash()
+    events = Events(users.to_numpy(), interactions["timestamp"].to_numpy(), items, repeats, times)
     with ThreadPoolExecutor() as pool:  # numpy releases the interpreter lock while it sorts
-        columns = zip(*pool.map(events.sort_block, events.user_blocks()), strict=True)
+        blocks = [found for part in events.user_blocks() for found in pool.map(events.sort_block, part)]
+    columns = zip(*blocks, strict=True)
     firsts, lengths, kept, kept_times, repeated = (np.concatenate(column) for column in columns)
     first_repeat = int(repeated.min()) if len(repeated) else None
-    return Histories(ids[firsts], lengths, kept, first_repeat, kept_times if times else None)
+    return Histories(ids[firsts].cast(pl.String), lengths, kept, first_repeat, kept_times if times else None)
 
 
 def catalogue_rows(ids: pl.Series, catalogue: pl.Series) -> np.ndarray:
-    """Look up each item id's row in the catalogue, which has them all: (T,). Ids are compared by their hashes."""
+    """Look up each item id's row in the catalogue, which has them all: (T,). Ids are compared by their hashes.
+
+    Of categories each is looked up once.
+    """
+    if isinstance(ids.dtype, pl.Categorical):
+        distinct = ids.unique()
+        numbers = distinct.to_physical().to_numpy()
+        rows = np.zeros(int(numbers.max(initial=0)) + 1, dtype=np.uint32)
+        rows[numbers] = catalogue_rows(distinct.cast(pl.String), catalogue)
+        return rows[ids.to_physical().to_numpy()]
     rows = pl.DataFrame({"hash": catalogue.hash()}).with_row_index("row")
     return pl.DataFrame({"hash": ids.hash()}).join(rows, on="hash", how="left", maintain_order="left")["row"].to_numpy()
 
@@ -107,10 +137,24 @@ def build_shard(histories: Histories, selected: np.ndarray, salt: Callable[[str]
     users = histories.users.arg_sort().to_numpy()
     users = users[selected[users]]
     ids = histories.users[users]
-    salts = np.fromiter(map(salt, ids.to_list()), dtype=np.uint64, count=len(users))
+    texts = chain.from_iterable(ids[start : start + SLICE].to_list() for start in range(0, len(ids), SLICE))
+    salts = np.fromiter(map(salt, texts), dtype=np.uint64, count=len(users))
     ends = np.cumsum(histories.lengths)[users]
     held = None if histories.held is None else histories.held[users]
     return ids, Shard(ends - histories.lengths[users], ends, histories.items, salts, held)
+
+
+def count_rows(rows: np.ndarray, items: int = 0) -> np.ndarray:
+    """Count how often each row of the catalogue occurs: (t,) → (N,) or, with fewer `items`, up to the last one.
+
+    A part at a time: `bincount` copies what it counts, as int64.
+    """
+    counts = np.zeros(items, dtype=np.int64)
+    for start in range(0, len(rows), SLICE):
+        part = np.bincount(rows[start : start + SLICE], minlength=len(counts))
+        part[: len(counts)] += counts
+        counts = part
+    return counts
 
 
 def dense_ranks(values: np.ndarray) -> np.ndarray:

@@ -34,6 +34,18 @@ def id_fault(text: str) -> str | None:
     return _PATH if text in _PATHS else None
 
 
+def distinct_ids(ids: pl.Series) -> pl.Series:
+    """Return the distinct ids of a column of text or categories, in the order of their appearance, as text."""
+    if isinstance(ids.dtype, pl.Categorical):
+        return ids.unique(maintain_order=True).cast(pl.String)
+    return ids[ids.hash().arg_unique()]
+
+
+def count_distinct(ids: pl.Series) -> int:
+    """Count the distinct ids of a column of text or categories."""
+    return (ids.to_physical() if isinstance(ids.dtype, pl.Categorical) else ids.hash()).n_unique()
+
+
 def id_faults(ids: pl.Series) -> pl.Series:
     """Apply `id_fault` to a column of ids: null for a valid id; a null id is an empty one."""
     text = pl.col("id").fill_null("")

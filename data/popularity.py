@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from fedrec.data.shard import Shard
+from fedrec.data.shard import SLICE, Shard
 
 POPULARITY = "popularity"
 """The catalogue's column of numbers by which users without a history are answered."""
@@ -24,7 +24,10 @@ def count_users_per_item(shard: Shard, items: int, repeats: bool) -> pl.Series:
 
     Held-out events are not counted, so that metrics on them are fair.
     """
-    users, rows = shard.events("train")
-    if repeats:
-        rows = pl.DataFrame({"user": users, "row": rows}).unique()["row"].to_numpy()
-    return pl.Series(POPULARITY, np.bincount(rows, minlength=items), dtype=pl.Int64)
+    counts = np.zeros(items, dtype=np.int64)
+    for start in range(0, len(shard), SLICE):
+        users, rows = shard.select(slice(start, start + SLICE)).events("train")
+        if repeats:
+            rows = pl.DataFrame({"user": users, "row": rows}).unique()["row"].to_numpy()
+        counts += np.bincount(rows, minlength=items)
+    return pl.Series(POPULARITY, counts, dtype=pl.Int64)

@@ -11,6 +11,7 @@ from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
 from fedrec.data.fingerprint import save_key
 from fedrec.data.histories import build_histories, build_shard, catalogue_rows
+from fedrec.data.ids import distinct_ids
 from fedrec.data.manifest import PREPARED, Manifest, copy_node_files, shard_counts, write_manifest
 from fedrec.data.moments import find_range
 from fedrec.data.popularity import COUNTED, count_users_per_item, popularity_source
@@ -277,8 +278,7 @@ def _add_undescribed(frames: Frames, report: ReadingReport) -> pl.DataFrame:
     repeated = frames.items.filter(~pl.col("item_id").is_first_distinct())["item_id"]
     line = f"items described again, where the first description is kept: {len(repeated):,} of {len(frames.items):,}"
     report.add_step("items_described_twice", len(repeated), f"{line} rows; one is {shorten(repeated.first())}")
-    ids = frames.interactions["item_id"]
-    occurring = pl.DataFrame({"item_id": ids[ids.hash().arg_unique()]})
+    occurring = pl.DataFrame({"item_id": distinct_ids(frames.interactions["item_id"])})
     undescribed = occurring.join(items, on="item_id", how="anti", maintain_order="left")
     report_undescribed(undescribed["item_id"], len(occurring), items["item_id"], report)
     named = undescribed.with_columns(title=pl.col("item_id"), text=pl.col("item_id"))

@@ -28,6 +28,10 @@ class Stream(IntEnum):
     GROUPS = 11
     NEGATIVE_GROUPS = 13
     INPUT_PROJECTION = 16
+    TURNS = 30
+    DEVICE_SPEED = 31
+    DEVICE_PRESENCE = 32
+    PRESENCE = 33
     PSEUDONYMS = 40
 
 

@@ -20,6 +20,9 @@ FILES = tuple(f"{FOLDER}/{name}.npy" for name in ("starts", "items", "salts"))
 HELD = f"{FOLDER}/held.npy"
 """The file of `Shard.held`, if the split is not leave-one-out."""
 
+SLICE = 2**18
+"""Users whose events are gathered at a time, where all users' events would not fit into memory."""
+
 LENGTH_STEP = 8
 """Histories are padded to a multiple of this, plus one: the event that is only predicted."""
 
@@ -228,7 +231,12 @@ class Shard:
         lengths = self.ends - self.starts
         bounds = np.append(0, np.cumsum(lengths))
         np.save(target / "starts.npy", bounds.astype(np.int64), allow_pickle=False)
-        np.save(target / "items.npy", self.items[_places(self.starts, lengths)].astype(np.int32), allow_pickle=False)
+        with (target / "items.npy").open("wb") as file:
+            header = {"descr": "<i4", "fortran_order": False, "shape": (int(bounds[-1]),)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for start in range(0, len(self), SLICE):
+                users = slice(start, start + SLICE)
+                self.items[_places(self.starts[users], lengths[users])].astype("<i4").tofile(file)
         np.save(target / "salts.npy", self.salts.astype(np.uint64), allow_pickle=False)
         if self.held is not None:
             np.save(folder / HELD, self.held.astype(np.int32).ravel(), allow_pickle=False)

@@ -2,7 +2,8 @@
 
 import json
 import secrets
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ class State:
     chosen: Hyperparameters | None = None  # of the closed form in `best`
     trials: tuple[Trial, ...] = ()  # the candidates of the closed form so far
     clip: float = 0.0  # of the next round, if it adapts; 0: that of the settings
+    versions: Mapping[int, Adapter] = field(default_factory=dict)  # round → the adapter after it: those that clients
+    # are still at work from in asynchronous rounds, without this round's
 
     @classmethod
     def start(cls, adapter: Adapter, config: ServerConfig) -> "State":
@@ -71,8 +74,8 @@ class State:
         """Write the state in one step: a crash leaves this round's or the one before it. Raises `OSError`."""
         tensors = {
             f"{part}/{name}": tensor.clone()  # `best` may be `adapter`; the format holds no shared memory
-            for part in _PARTS
-            for name, tensor in getattr(self, part).items()
+            for part, adapter in self._parts.items()
+            for name, tensor in adapter.items()
         }
         numbers = {name: getattr(self, name) for name in ("round", "best_round", "best_score", "run", "roster", "clip")}
         if self.chosen:
@@ -89,18 +92,21 @@ class State:
         path = folder / STATE
         if not path.exists():
             return None
-        parts: dict[str, Any] = {part: {} for part in _PARTS}
+        parts: dict[str, Any] = {part: {} for part in _DTYPES}
+        versions: dict[int, Adapter] = {}
         remedy = "train again into another folder"
         try:
             with safe_open(regular(path, remedy), framework="pt") as file:
                 for key in sorted(file.keys()):
                     part, name = key.split("/", 1)
-                    parts[part][name] = file.get_tensor(key)
+                    of_version = part.removeprefix(_VERSION)
+                    target = parts[part] if of_version == part else versions.setdefault(int(of_version), {})
+                    target[name] = file.get_tensor(key)
                 numbers = json.loads(file.metadata()["numbers"])
                 if chosen := numbers.get("chosen"):
                     numbers["chosen"] = Hyperparameters(**chosen)
                     numbers["trials"] = tuple(map(Trial.from_record, numbers.get("trials", ())))
-                state = cls(**numbers, **parts)
+                state = cls(**numbers, **parts, versions=versions)
         except InputError:
             raise
         except (SafetensorError, LookupError, ValueError, TypeError, AttributeError, OSError, RecursionError) as error:
@@ -108,14 +114,19 @@ class State:
         state._check(path, remedy)
         return state
 
+    @property
+    def _parts(self) -> dict[str, Adapter]:
+        """The adapters and moments by the names of their parts in the file."""
+        kept = {f"{_VERSION}{number}": adapter for number, adapter in self.versions.items()}
+        return {part: getattr(self, part) for part in _DTYPES} | kept
+
     def _check(self, path: Path, remedy: str) -> None:
         """Raise `InputError` if the parts belong to different adapters, or hold numbers that no training leaves."""
         numbers = {name: getattr(self, name) for name in ("round", "best_round", "run", "roster")}
         require(numbers, {"round": int, "best_round": int, "run": str, "roster": str}, path, remedy)
-        dtypes = dict(zip(_PARTS, (torch.float32, torch.float64, torch.float64, torch.float32), strict=True))
         shapes = {name: tensor.shape for name, tensor in self.adapter.items()}
-        for part, dtype in dtypes.items():
-            tensors: Adapter = getattr(self, part)
+        for part, tensors in self._parts.items():
+            dtype = _DTYPES.get(part, torch.float32)
             own = split_adapter(tensors)[0] if part == "best" else tensors
             if {name: tensor.shape for name, tensor in own.items()} != shapes:
                 raise InputError(f"{path}: {part} has other names or shapes than the adapter; {remedy}")
@@ -124,4 +135,7 @@ class State:
                     raise InputError(f"{path}: {part}/{name} is not of finite numbers of {dtype}; {remedy}")
 
 
-_PARTS = ("adapter", "momentum", "variance", "best")
+_DTYPES = {"adapter": torch.float32, "momentum": torch.float64, "variance": torch.float64, "best": torch.float32}
+"""The parts of every state, and the types of their numbers."""
+_VERSION = "version-"
+"""The beginning of the name of a part that is one of `State.versions`."""

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from fedrec.data.errors import InputError
+from fedrec.federation.buffered.config import BufferConfig
 from fedrec.federation.config_checks import check_combination
 from fedrec.federation.optimisers import ServerConfig
 from fedrec.federation.privacy.config import PrivacyConfig
@@ -25,6 +26,7 @@ Section = (
     ModelConfig
     | FitConfig
     | ServerConfig
+    | BufferConfig
     | ClosedFormConfig
     | FederatedBaselineConfig
     | SecureAggregationConfig

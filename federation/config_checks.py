@@ -23,6 +23,7 @@ def check_combination(config: RunConfig) -> None:
         _check_privacy(config)
     _check_final_sums(config)
     _check_aggregation(config)
+    _check_buffer(config)
     if config.secure_aggregation.secure:
         _check_secure(config)
     if any(config.closed_form.priors) and config.closed_form.features != "ids":
@@ -70,6 +71,36 @@ def _check_aggregation(config: RunConfig) -> None:
     if not 3 <= groups <= config.clients_per_round:
         most = f"at most clients_per_round = {config.clients_per_round}"
         raise InputError(f"setting groups = {groups}: a rule needs at least 3 groups, and {most}; or leave groups at 1")
+
+
+def _check_buffer(config: RunConfig) -> None:
+    """Raise `InputError` if settings do not go together with asynchronous rounds, or are for these alone."""
+    buffer = config.buffer
+    if not buffer.asynchronous:
+        for name, value in (("fleet_slowness", buffer.fleet_slowness), ("fleet_absence", buffer.fleet_absence)):
+            if value:
+                raise InputError(
+                    f"setting {name} = {value:g}: only asynchronous rounds have a simulated fleet; set buffer_size "
+                    "(clients_per_round, with max_staleness = 0, waits for all), or leave it at 0"
+                )
+        return
+    setting, most = f"setting buffer_size = {buffer.buffer_size}", config.clients_per_round
+    if buffer.buffer_size > most:
+        raise InputError(f"{setting}: no more than clients_per_round = {most} are at work; lower it to at most {most}")
+    refused = {
+        f"method = {config.method!r} trains in no rounds": not config.method_row.trained,
+        f"clients of method = {config.method!r} keep a state from round to round": config.has_client_state,
+        "mode = 'central' has no clients": config.mode == "central",
+        f"node_share = {config.node_share:g} limits a sample, and clients are drawn one by one": config.node_share < 1,
+        f"aggregation = {config.server.aggregation!r} compares answers that began from one adapter": (
+            config.server.aggregation != "sum"
+        ),
+        "secure = True would reveal a sum for each adapter, of one client often": config.secure_aggregation.secure,
+        f"epsilon = {config.privacy.epsilon:g} is reckoned for clients drawn at random, and the fast ones answer more "
+        "often": config.privacy.enabled,
+    }
+    if reason := next((reason for reason, holds in refused.items() if holds), None):
+        raise InputError(f"{setting}: {reason}; set buffer_size = 0 for synchronous rounds")
 
 
 def _check_secure(config: RunConfig) -> None:

@@ -34,7 +34,7 @@ def request_round(ask: Ask, roster: Roster, order: Order, config: RunConfig) -> 
     """
     if config.server.groups == 1:
         return ask(orders_per_node(roster, order))
-    gathered = _Gathered()
+    gathered = Gathered()
     queues = _queue_orders(roster, order, config)
     while queues:
         wave = {node: queue.pop(0) for node, queue in queues.items()}
@@ -60,8 +60,8 @@ def _queue_orders(roster: Roster, order: Order, config: RunConfig) -> dict[int, 
 
 
 @dataclass
-class _Gathered:
-    """The groups' sums so far, and the account of all answers."""
+class Gathered:
+    """The sums of the answers so far, by group or another number, and the account of all answers."""
 
     sums: dict[int, Update] = field(default_factory=dict)
     account: RoundReport = field(default_factory=RoundReport)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class Roster:
         users = np.concatenate([self.users, np.arange(len(tickets))])
         return Roster(nodes[order], users[order], everyone[order], self.stamp)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """A hash of the tickets: the same for the same users on any nodes."""
         return hashlib.sha256(self.tickets.tobytes()).hexdigest()

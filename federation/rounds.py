@@ -15,6 +15,7 @@ from flwr.serverapp import Grid
 from fedrec.data.errors import InputError
 from fedrec.federation import wire
 from fedrec.federation.aggregate import aggregate
+from fedrec.federation.buffered_rounds import BufferedRounds
 from fedrec.federation.census import with_new_nodes
 from fedrec.federation.checkpoint import State
 from fedrec.federation.config import RunConfig
@@ -31,7 +32,7 @@ logger = logging.getLogger("fedrec")
 
 
 def run(grid: Grid, roster: Roster, state: State, config: RunConfig, log: RoundLog) -> State:
-    """Train from `state` to the last round, and return the state after it.
+    """Train from `state` to the last round, synchronous or asynchronous, and return the state after it.
 
     Every round ends with a line in the log and a checkpoint beside it. Late nodes take part from the next round on;
     validation users are sampled once, from the initial nodes. With the same users from the first round to the last, an
@@ -41,16 +42,18 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, log: RoundL
     if state.roster not in ("", roster.fingerprint):
         logger.warning("the nodes host other users than before; resuming with these %s", len(roster))
     known_nodes, privatiser = set(map(int, roster.nodes)), Privatiser.open(log.folder, config)
+    ask = partial(request_updates, grid, wire.TRAIN, config=config)
+    buffered = BufferedRounds.after(state, roster, config) if config.buffer.asynchronous else None
     while state.round < config.rounds:
-        watch, number = Stopwatch(), state.round + 1
-        # sample
-        roster = with_new_nodes(grid, roster, known_nodes, config)
-        clients, clip = privatiser.sample(roster, number), state.clip or config.clip
-        # request
-        noise = privatiser.open_release("rounds")
-        order = Order(number, clients, clip, best=state.best_round, run=state.run, noise=noise)
-        ask = partial(request_updates, grid, wire.TRAIN, adapter=state.adapter, config=config)
-        report = request_round(ask, roster, order, config)
+        watch, number, clip = Stopwatch(), state.round + 1, state.clip or config.clip
+        # sample, request
+        if buffered:
+            report, state, schedule = buffered.request(ask, state)
+        else:
+            roster, schedule = with_new_nodes(grid, roster, known_nodes, config), {}
+            clients, noise = privatiser.sample(roster, number), privatiser.open_release("rounds")
+            order = Order(number, clients, clip, best=state.best_round, run=state.run, noise=noise)
+            report = request_round(partial(ask, adapter=state.adapter), roster, order, config)
         # aggregate, privatise, step
         total = aggregate(report.updates, config.server.aggregation, config.server.liars)
         if total or not report.clients_asked:
@@ -76,6 +79,7 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, log: RoundL
             **report.with_traffic_of(evaluation).as_record(),
             "seconds": round(watch.seconds, 3),
             "clients_per_second": round(speed, 1),
+            **schedule,
         }
         log.append(privatiser.public(record))
         state.save(log.folder)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Interval
 from pydantic import AfterValidator, ConfigDict, WithJsonSchema
 
+from fedrec.federation.buffered.config import BufferConfig
 from fedrec.federation.choices import KeyOf
 from fedrec.federation.methods import METHODS, Method
 from fedrec.federation.optimisers import ServerConfig
@@ -68,6 +69,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
+    buffer: BufferConfig = field(default_factory=BufferConfig)
     closed_form: ClosedFormConfig = field(default_factory=ClosedFormConfig)
     baseline: FederatedBaselineConfig = field(default_factory=FederatedBaselineConfig)
     secure_aggregation: SecureAggregationConfig = field(default_factory=SecureAggregationConfig)

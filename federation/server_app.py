@@ -49,7 +49,13 @@ def _train(grid: Grid, table: UserConfig) -> None:
     start = Path(str(table["start"])) if table["start"] else None
     names = [name for name in str(table["track"]).split(",") if name]
     check_trackers(names)
-    run = open_run(out, dataset, from_run_config(table), bool(table["resume"]), start)
+    config = from_run_config(table)
+    if config.buffer.asynchronous:
+        raise InputError(
+            f"setting buffer_size = {config.buffer.buffer_size}: asynchronous rounds are simulated in one process, by "
+            "`fedrec train`; set it to 0 over real nodes"
+        )
+    run = open_run(out, dataset, config, bool(table["resume"]), start)
     with tracking(names, TrackedRun(out, to_flat(run.config))) as tracked:
         train(AttentiveGrid(grid), run, join_observers(_report, tracked.observe))
         tracked.finish(round_log.load_metrics(out))

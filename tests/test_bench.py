@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from benchmarks.speed import (
+    asynchronous,
     cohort_engine,
     encoder,
     endpoint,
+    huge,
     large_index,
     printing,
     scale,
@@ -176,3 +178,53 @@ def test_a_round_with_masks_is_measured_beside_the_same_in_the_open(
     groups = measure_groups((3,))
     assert groups[0]["nodes"] == 3
     printing.show_secure({"rounds": rows, "groups": groups})
+
+
+def test_buffered_rounds_are_compared_with_synchronous_ones(
+    data: Path, tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = {"synchronous": asynchronous.Case(6, 6, 0), "buffered": asynchronous.Case(6, 2, 5)}
+    settings = {"ANSWERS": 24, "VALIDATIONS": 4, "CASES": cases, "FLEETS": {"unequal": (1.0, 0.5)}}
+    for name, value in settings.items():
+        monkeypatch.setattr(asynchronous, name, value)
+    found = asynchronous.measure(data, tiny, tmp_path / "out", lambda text: None)
+    waiting, buffered = found["fleets"]["unequal"]["cases"].values()
+    assert [point[1] for point in waiting["curve"]] == [point[1] for point in buffered["curve"]] == [6, 12, 18, 24]
+    assert waiting["staleness"] == waiting["given_up"] == 0 < buffered["staleness"]
+    assert buffered["clock"] < waiting["clock"]
+    assert waiting["reached"]["1"]
+    assert asynchronous.measure(data, tiny, tmp_path / "out", lambda text: None) == found  # all runs are kept
+    printing.show_asynchronous(found)
+    assert "buffered" in capsys.readouterr().out
+
+
+def test_a_quality_is_reached_at_the_first_validation_of_it() -> None:
+    curve = [asynchronous.Point(1.0, 10, 0.2), asynchronous.Point(2.5, 20, 0.4), asynchronous.Point(3.0, 30, 0.4)]
+    assert asynchronous.reached(curve, 0.4) == {"clock": 2.5, "answers": 20}
+    assert asynchronous.reached(curve, 0.1) == {"clock": 1.0, "answers": 10}
+    assert asynchronous.reached(curve, 0.5) is None
+
+
+def test_the_steps_of_a_huge_world_are_kept(tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupted measurement goes on with the step that it did not finish."""
+    monkeypatch.setattr(huge, "peak_memory", lambda function, *arguments: (function(*arguments), 2**30))
+    for name, value in {"CLIENTS": 6, "ROUNDS": 2, "SUMMED_USERS": 10, "DRAWS": 1, "QUESTIONS": 2}.items():
+        monkeypatch.setattr(huge, name, value)
+    steps = dict(huge.STEPS)
+    monkeypatch.setitem(huge.STEPS, "train", interrupted)
+    world = huge.World(TINY, tmp_path / "world")
+    with pytest.raises(KeyboardInterrupt):
+        huge.measure(world, tiny, lambda text: None)
+    monkeypatch.setattr(huge, "STEPS", steps)
+    done: list[str] = []
+    found = huge.measure(world, tiny, done.append)
+    assert done == ["train", "sums", "serve"]
+    assert found["prepare"]["rows"] > 0
+    assert found["draw"]["users"] == found["train"]["users"] == TINY.users
+    assert found["train"]["rounds"] == 2
+    assert found["sums"]["users_per_second"] > 0
+    assert found["serve"]["recall"] == 1
+
+
+def interrupted(world: huge.World, config: RunConfig) -> dict[str, float]:
+    raise KeyboardInterrupt

@@ -46,10 +46,11 @@ def show_engine(results: dict[str, Any]) -> None:
         console.show(blocks)
     for part in ("scale", "nodes"):
         if part in results:
-            _show_figures(part, results[part])
+            show_figures(part, results[part])
 
 
-def _show_figures(title: str, figures: dict[str, Any]) -> None:
+def show_figures(title: str, figures: dict[str, Any]) -> None:
+    """Print figures of any depth, a line each."""
     table = console.table("what", "figure", title=title)
     for name, value in _flatten(figures):
         table.add_row(name, f"{value:,}" if isinstance(value, int | float) else str(value))
@@ -70,7 +71,7 @@ def show_serving(results: dict[str, Any]) -> None:
         table.add_row(row["what"], f"{row['found']:g}", f"{row['bar']}{'' if row['met'] else '  missed'}")
     console.show(table)
     for part in ("vector", "history", "throughput", "sustained", "reload", "index", "start"):
-        _show_figures(part, results[part])
+        show_figures(part, results[part])
     console.out.print(f"memory of the server after all questions: {results['memory_mib']:,} MiB")
 
 
@@ -90,6 +91,18 @@ def show_secure(found: dict[str, Any]) -> None:
     for row in found["groups"]:
         groups.add_row(str(row["nodes"]), f"{row['node_ms']:.1f}", f"{row['server_ms']:.1f}")
     console.show(groups)
+
+
+def show_asynchronous(found: dict[str, Any]) -> None:
+    """Print for each fleet when each way reaches the quality of synchronous rounds, and what it costs."""
+    for fleet, figures in found["fleets"].items():
+        shares = list(next(iter(figures["cases"].values()))["reached"])
+        titles = ("rounds", "best", *(f"time to {float(share):.0%}" for share in shares), "given up", "staleness")
+        table = console.table(*titles, title=f"{found['data']}, {found['answers']:,} answers, {fleet}")
+        for name, case in figures["cases"].items():
+            times = [f"{at['clock']:,.0f}" if (at := case["reached"][share]) else "never" for share in shares]
+            table.add_row(name, f"{case['best']:.4f}", *times, f"{case['given_up']:.0%}", f"{case['staleness']:.1f}")
+        console.show(table)
 
 
 def show_encoder(results: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import polars as pl
 from fedrec.data.core import find_core
 from fedrec.data.errors import InputError
 from fedrec.data.histories import Histories
+from fedrec.data.ids import count_distinct
 from fedrec.data.moments import as_number
 from fedrec.data.readers.reading_report import ReadingReport, shorten
 from fedrec.data.readers.rules import Rules
@@ -93,7 +94,7 @@ def _report_filter(step: str, kept_label: str, events: pl.DataFrame, kept: pl.Da
 
 
 def _counts(events: pl.DataFrame) -> tuple[int, int, int]:
-    users, items = (events[column].hash().n_unique() for column in ("user_id", "item_id"))
+    users, items = (count_distinct(events[column]) for column in ("user_id", "item_id"))
     return users, items, len(events)
 
 

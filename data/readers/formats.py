@@ -103,6 +103,14 @@ class TableFile:
                 raise unreadable_error(self.path, error) from error
         return self._read_csv_rows(selected)
 
+    def read_batches(self, columns: dict[str, str]) -> Iterator[pl.DataFrame]:
+        """Iterate over batches of the rows of a CSV or parquet file: columns, our name → the file's.
+
+        Raises one of `Unreadable` at a broken line.
+        """
+        selected = [pl.col(name).alias(ours) for ours, name in columns.items()]
+        yield from self._scan().select(selected).collect_batches(engine="streaming", optimizations=EVERY_COLUMN)
+
     def locate(self, row: int) -> tuple[int, str]:
         """Locate a row in the file: as a line number, and in words."""
         if self.format in PARQUET:

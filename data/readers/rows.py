@@ -9,6 +9,7 @@ from fedrec.data.errors import InputError
 from fedrec.data.ids import id_fault, id_faults
 from fedrec.data.readers.columns import as_text
 from fedrec.data.readers.formats import Rows, TableFile
+from fedrec.data.readers.large_tables import read_sound_events
 from fedrec.data.readers.lines import line_label
 from fedrec.data.readers.reading_report import BadRows, ReadingReport, join_names, shorten
 from fedrec.data.readers.times import can_be_times, has_zone, parse_times
@@ -27,9 +28,14 @@ OPTIONS = {
 def read_table(file: TableFile, columns: dict[str, str], report: ReadingReport) -> pl.DataFrame:
     """Read columns (our name → the file's), ids as text and times as numbers, without bad rows.
 
+    The ids of large files are categories (data/readers/large_tables.py).
+
     Raises `InputError` if a column is missing, or if more rows are bad than the text format allows.
     """
     check_columns(file, file.column_names(), columns, OPTIONS)
+    if (events := read_sound_events(file, columns)) is not None:
+        report.add_bad_rows("bad_rows", BadRows(0, len(events)), file.text_format.bad_rows)
+        return events
     rows = file.read_rows(columns)
     table = rows.frame
     if "timestamp" in columns:

@@ -48,4 +48,4 @@ def whiten(embeddings: Tensor, power: float) -> Tensor:
     (N, E) → (N, E), in float64.
     """
     centred = embeddings.double() - embeddings.double().mean(0)
-    return F.normalize(centred @ whitening_root(centred, power))
+    return F.normalize(centred @ whitening_root(centred.T @ centred / len(centred), power))

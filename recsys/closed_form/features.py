@@ -12,18 +12,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fedrec.recsys.closed_form.fusion import exact_covariance
 from fedrec.recsys.closed_form.statistics import round_to_units, unit_of
 
 BLOCK = 8192
 """Items whose features are computed at a time."""
 
 
-def whitening_root(centred: Tensor, power: float) -> Tensor:
-    """Compute C^(-power/2) for the covariance C of centred vectors (N, E), without components of no variance: (E, E).
+FITTED_BLOCK = 2**17
+"""Items whose covariance is summed at a time: another number rounds otherwise in larger catalogues."""
 
-    All are float64.
-    """
-    variances, components = torch.linalg.eigh(centred.T @ centred / len(centred))
+
+def whitening_root(covariance: Tensor, power: float) -> Tensor:
+    """Compute C^(-power/2) for a covariance C (E, E) in float64, without its components of no variance: (E, E)."""
+    variances, components = torch.linalg.eigh(covariance)
     kept = variances > variances[-1] * 1e-9
     scales = torch.where(kept, variances.clamp(min=1e-300) ** (-power / 2), 0.0)
     return (components * scales) @ components.T
@@ -43,8 +45,8 @@ class Whitening:
     @classmethod
     def fit(cls, embeddings: Tensor, power: float) -> "Whitening":
         """Fit to the embeddings of a catalogue (N, E). Components without variance are left out."""
-        mean = embeddings.double().mean(0)
-        return cls(mean.float(), whitening_root(embeddings.double() - mean, power).float())
+        root = whitening_root(exact_covariance(embeddings, FITTED_BLOCK), power)
+        return cls(embeddings.mean(0, dtype=torch.float64).float(), root.float())
 
     def __call__(self, embeddings: Tensor) -> Tensor:
         """Whiten embeddings to unit vectors: (n, E) → (n, E)."""

@@ -20,11 +20,11 @@ ROWS = 8
 """Rows of a product over users."""
 
 
-def exact_covariance(vectors: Tensor) -> Tensor:
-    """Compute the covariance of item vectors over a catalogue, in blocks: (N, E) → (E, E) float64."""
+def exact_covariance(vectors: Tensor, block: int = BLOCK) -> Tensor:
+    """Compute the covariance of item vectors over a catalogue, in blocks of items: (N, E) → (E, E) float64."""
     mean = vectors.mean(0, dtype=torch.float64)
     total = torch.zeros(len(mean), len(mean), dtype=torch.float64)
-    for part in vectors.split(BLOCK):
+    for part in vectors.split(block):
         centred = part.double() - mean
         total += centred.T @ centred
     return total / len(vectors)
