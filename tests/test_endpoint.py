@@ -32,6 +32,7 @@ from fedrec.recsys.recommender import Recommender
 from fedrec.serving import engine as engines
 from fedrec.serving.batcher import Batcher
 from fedrec.serving.cost import question_cost
+from fedrec.serving.database import Database
 from fedrec.serving.engine import Engine
 from fedrec.serving.http.app import create_app
 from fedrec.serving.live_catalogue import LiveCatalogue
@@ -349,10 +350,10 @@ def test_items_outlive_the_process_and_the_model(run: Path, tmp_path: Path) -> N
 
 def test_a_store_that_is_none_is_refused(recommender: Recommender, tmp_path: Path) -> None:
     (tmp_path / "store").write_text("no database at all, but long enough to be looked at as one" * 100)
-    from fedrec.serving.store import Store
-
-    with pytest.raises(InputError, match="cannot be used"):
-        Store(tmp_path / "store")
+    with pytest.raises(
+        InputError, match=r"^--store .*/store cannot be used \(file is not a database\); choose another"
+    ):
+        Database.open(str(tmp_path / "store"))
 
 
 # Feedback, by consent.

@@ -20,6 +20,7 @@ from fedrec.recsys.card import CARD
 from fedrec.recsys.closed_form.artifact import FILE
 from fedrec.recsys.model.lora import fingerprint
 from fedrec.recsys.recommender import FILES, Recommender
+from fedrec.serving.database import Database
 from fedrec.serving.engine import Engine
 from fedrec.serving.http.app import create_app
 from fedrec.serving.index import inverted_file, saved_index
@@ -339,7 +340,7 @@ def test_items_that_are_sent_again_and_again_do_not_mix_their_vectors(
 
 def test_models_of_other_widths_follow_each_other(run: Path, hybrid: Path) -> None:
     turns = iter([run, hybrid, run, hybrid])
-    manager = ModelManager(lambda: Recommender.load(next(turns)), Store(None), None, lambda: None)
+    manager = ModelManager(lambda: Recommender.load(next(turns)), Store(Database.open(None)), None, lambda: None)
     manager.reload()
     manager.put_item(NEW)
     manager.drop_item("film-moon")
@@ -367,7 +368,7 @@ def test_beyond_so_many_items_the_index_is_tuned_on_users_and_saved(
     monkeypatch.setattr(inverted_file, "SAMPLED_QUESTIONS", 10)
     folder = shutil.copytree(hybrid, tmp_path / "hybrid")
     for _ in range(2):  # built, then loaded
-        manager = ModelManager(lambda: Recommender.load(folder), Store(None), folder, lambda: None)
+        manager = ModelManager(lambda: Recommender.load(folder), Store(Database.open(None)), folder, lambda: None)
         built = manager.reload()
         assert built.catalogue.index.probes
         assert built.catalogue.index.recall >= 0.98

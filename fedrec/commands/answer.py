@@ -91,8 +91,8 @@ def serve(
         int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.", show_default="8080")
     ] = None,
     store: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="For added items and feedback.", show_default="in memory"),
+        str | None,
+        typer.Option(metavar="FILE|URL", help="For added items and feedback.", show_default="in memory"),
     ] = None,
     changes: Annotated[
         list[str] | None,
@@ -110,8 +110,10 @@ def serve(
     ] = None,
 ) -> None:
     """Answer over HTTP: a page at /, the API at /v1, its documentation at /docs, /metrics, /healthz, /readyz."""
-    from fedrec.serving.settings import Settings
+    from fedrec.serving.settings import Settings, check_public_address
 
+    if store is not None:
+        check_public_address(store)
     flags = {"host": host, "port": port, "store": store}
     chosen = Settings.read(settings, Settings.parse_pairs(changes or []) | _given(flags))
     with _listen(chosen.host, chosen.port) as listener:

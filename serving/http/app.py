@@ -12,6 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from fedrec.serving.batcher import Batcher
+from fedrec.serving.database import Database
 from fedrec.serving.http.context import Services
 from fedrec.serving.http.documentation import add_documentation
 from fedrec.serving.http.metrics import Metrics
@@ -46,7 +47,7 @@ def create_app(
     settings, metrics = settings or Settings(), Metrics()
     limiter, secret = RateLimiter(settings.rate_per_minute), settings.token_secret
     tokens = Tokens(secret.get_secret_value()) if secret else None
-    store = Store(settings.store)
+    store = Store(Database.open(settings.store_address))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -55,7 +56,7 @@ def create_app(
         Thread(target=services.manager.start, daemon=True).start()
         yield
         services.batcher.close()
-        store.close()
+        store.database.close()
 
     app = FastAPI(
         title="fedrec",
