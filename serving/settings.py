@@ -55,6 +55,8 @@ class Settings(BaseSettings):
     """Port to listen on; 0 takes a free one."""
     store: StoreAddress | None = None
     """Added items and feedback: a file (SQLite) or postgresql+psycopg://…; without it they are in memory alone."""
+    workers: int = Field(default=1, ge=1, le=256)
+    """Processes that answer behind the port; more than one need a store, which they share."""
     read_keys: tuple[Key, ...] = ()
     """Keys of callers who may ask; without any, everybody may."""
     admin_keys: tuple[Key, ...] = ()
@@ -101,7 +103,7 @@ class Settings(BaseSettings):
                 return (*first, InitSettingsSource(settings_cls, table))
 
         try:
-            return FromFile(**{name: value for name, value in changes.items() if value is not None})
+            found = FromFile(**{name: value for name, value in changes.items() if value is not None})
         except ValidationError as error:
             fault = error.errors()[0]
             detail = "is not known" if fault["type"] == "extra_forbidden" else _fault_detail(fault["msg"])
@@ -111,6 +113,11 @@ class Settings(BaseSettings):
             ) from None
         except SettingsError as error:  # it names the setting, and not the value
             raise InputError(f"{error}; lists are written in JSON, such as FEDREC_ADMIN_KEYS='[\"…\"]'") from None
+        if found.workers > 1 and found.store is None:
+            raise InputError(
+                f"setting workers: {found.workers} processes need a store that they share; add --store FILE"
+            )
+        return cls.model_construct(**dict(found))  # a class that another process can read
 
     @classmethod
     def parse_pairs(cls, pairs: Sequence[str]) -> dict[str, Any]:

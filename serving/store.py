@@ -1,7 +1,9 @@
 """What the endpoint stores for a tenant: items added since training, and feedback of users who consent. Nothing else of
 any request is stored anywhere."""
 
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +18,19 @@ __all__ = ["HIDDEN", "LIKED", "Store", "StoreBusyError"]
 LIKED, HIDDEN = ("view", "like"), "hide"
 """Kinds of feedback that make up the history, and the kind that hides an item for good."""
 
+
+@dataclass(frozen=True)
+class FleetState:
+    """What all processes that serve a tenant share beside its items and feedback."""
+
+    changes: int  # to items, so far
+    generation: int  # reloads, so far
+    version: str  # of the model that the last one loaded
+    switch_at: float  # when all processes answer from it, Unix time
+
+
 _STORED = [FEEDBACK.c[name] for name in StoredFeedback.model_fields]
+_FLEET = [FLEET.c[field.name] for field in fields(FleetState)]
 
 
 class Store:
@@ -28,24 +42,40 @@ class Store:
         with database.writing() as db:
             db.execute(database.insert(FLEET).values(row).on_conflict_do_nothing())
 
-    def changed_items(self) -> Iterator[tuple[str, ItemRecord | None]]:
+    def fleet(self) -> FleetState:
+        """Return the state that all processes share."""
+        with self.database.reading() as db:
+            return self._read_fleet(db)
+
+    def join_fleet(self, version: str) -> FleetState:
+        """Report the version that a new process has loaded; if the others answer from another, they are to reload."""
+        with self.database.writing() as db:
+            state = self._read_fleet(db, to_write=True)
+            return state if state.version == version else self._announce(db, state, version, time.time())
+
+    def announce_reload(self, version: str, switch_at: float) -> FleetState:
+        """Let all processes load their model again, which should be this version, and answer from it at that time."""
+        with self.database.writing() as db:
+            return self._announce(db, self._read_fleet(db, to_write=True), version, switch_at)
+
+    def changed_items(self, after: int = -1) -> Iterator[tuple[str, ItemRecord | None]]:
         """Iterate over the items that were added, and, as None, those that were removed, under any model.
 
-        They come in the order of their last change.
+        They come in the order of their last change, from the first beyond number `after`.
         """
-        query = select(ITEMS.c.item_id, ITEMS.c.told).where(ITEMS.c.tenant == self.tenant)
+        query = select(ITEMS.c.item_id, ITEMS.c.told).where(ITEMS.c.tenant == self.tenant, ITEMS.c.change > after)
         with self.database.reading() as db:
             rows = db.execute(query.order_by(ITEMS.c.change, ITEMS.c.item_id)).all()
         for item_id, encoded in rows:
             yield item_id, ItemRecord.from_json(encoded) if encoded else None
 
-    def put_item(self, item: ItemRecord) -> None:
-        """Record an item, in place of one with the same id."""
-        self._change_item(item.item_id, item.to_json())
+    def put_item(self, item: ItemRecord) -> int:
+        """Record an item, in place of one with the same id; return the number of the change."""
+        return self._change_item(item.item_id, item.to_json())
 
-    def drop_item(self, item_id: str) -> None:
+    def drop_item(self, item_id: str) -> int:
         """Record a removal, whether the item was added here or is in the model's own catalogue."""
-        self._change_item(item_id, None)
+        return self._change_item(item_id, None)
 
     def add_feedback(self, feedback: Feedback) -> StoredFeedback:
         """Store feedback once; if it is sent again, return the first entry."""
@@ -91,16 +121,27 @@ class Store:
     def _own_feedback(self) -> Any:
         return FEEDBACK.c.tenant == self.tenant
 
-    def _change_item(self, item_id: str, told: str | None) -> None:
+    def _change_item(self, item_id: str, told: str | None) -> int:
         with self.database.writing() as db:
-            change = {"told": told, "change": self._count_change(db)}
+            change: dict[str, Any] = {"told": told, "change": self._count_change(db)}
             row = self.database.insert(ITEMS).values(tenant=self.tenant, item_id=item_id, **change)
             db.execute(row.on_conflict_do_update(index_elements=[ITEMS.c.tenant, ITEMS.c.item_id], set_=change))
+        return change["change"]
 
     def _count_change(self, db: Connection) -> int:
         """Take the next number of a change; the row's lock lasts until the change is written."""
         counted = update(FLEET).where(FLEET.c.tenant == self.tenant).values(changes=FLEET.c.changes + 1)
         return db.execute(counted.returning(FLEET.c.changes)).scalar_one()
+
+    def _read_fleet(self, db: Connection, to_write: bool = False) -> FleetState:
+        query = select(*_FLEET).where(FLEET.c.tenant == self.tenant)
+        return FleetState(**db.execute(query.with_for_update() if to_write else query).one()._mapping)
+
+    def _announce(self, db: Connection, state: FleetState, version: str, switch_at: float) -> FleetState:
+        state = replace(state, generation=state.generation + 1, version=version, switch_at=switch_at)
+        values = {"generation": state.generation, "version": version, "switch_at": switch_at}
+        db.execute(update(FLEET).where(FLEET.c.tenant == self.tenant).values(values))
+        return state
 
 
 def _stored_feedback(row: Row[Any]) -> StoredFeedback:

@@ -22,10 +22,7 @@ import torch
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
-from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
-from fedrec.federation.local_grid import LocalGrid
-from fedrec.federation.training_run import open_run, train
 from fedrec.recsys.embeddings import Encoder
 from fedrec.recsys.model.inference import InferenceModel
 from fedrec.recsys.recommender import Recommender
@@ -41,7 +38,6 @@ from fedrec.serving.refusals import UnanswerableError
 from fedrec.serving.schema import Answer, Question
 from fedrec.serving.settings import Settings
 from tests.support.endpoint import FILMS, SECRET, WATCHED, is_problem, ready, running
-from tests.support.toy_world import small_config
 
 READ, ADMIN = "a-key-to-read-0123456789", "a-key-to-change-9876543210"
 OWN_WORD, OWN_NUMBER = "pistachio", 7_310_465_982_217
@@ -459,12 +455,8 @@ def _of_ours(record: logging.LogRecord) -> bool:
 
 
 @pytest.fixture(scope="module")
-def second(toy: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Recommender:
-    """The same catalogue, another model."""
-    out = tmp_path_factory.mktemp("second") / "toy"
-    opened = open_run(out, Dataset.open(toy), small_config(seed=7), resume=False)
-    train(LocalGrid.over(opened.setup), opened)
-    return Recommender.load(out)
+def second(second_run: Path) -> Recommender:
+    return Recommender.load(second_run)
 
 
 def test_a_reload_under_load_fails_nobody_and_mixes_nothing(recommender: Recommender, second: Recommender) -> None:
