@@ -9,11 +9,13 @@ EXTRAS = {
     "flower": ("flwr", "dp_accounting", "idna"),
     "serving": (
         *("faiss", "fastapi", "fastapi_offline", "httptools", "jwt", "limits", "prometheus_client"),
-        *("pydantic_settings", "pythonjsonlogger", "starlette", "uvicorn"),
+        *("pydantic_settings", "pythonjsonlogger", "sqlalchemy", "starlette", "uvicorn"),
     ),
+    "postgresql": ("psycopg",),
 }
 """The packages of each extra, by the names that they are imported by. `flower` is for training, on nodes and on their
-server, and `serving` for recommending, by `Run.recommend` or over HTTP.
+server, and `serving` for recommending, by `Run.recommend` or over HTTP; `postgresql` is for an endpoint
+whose store is there.
 """
 
 

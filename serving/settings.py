@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_origin
 
-from pydantic import AfterValidator, Field, IPvAnyNetwork, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -16,6 +16,7 @@ from pydantic_settings import (
 
 from fedrec.data.errors import InputError
 from fedrec.data.storage.reading import read_toml
+from fedrec.serving.database import holds_password
 
 SECRET_BYTES = 32
 """Bytes of a token secret at least: as many as the digest that it signs (RFC 7518, 3.2)."""
@@ -36,6 +37,11 @@ def _check_length(secret: SecretStr) -> SecretStr:
 Key = Annotated[SecretStr, Field(min_length=16), AfterValidator(_check_printable)]
 Secret = Annotated[SecretStr, AfterValidator(_check_length)]
 
+StoreAddress = Annotated[
+    SecretStr, Field(min_length=1), BeforeValidator(lambda given: str(given) if isinstance(given, Path) else given)
+]
+"""A URL may hold a password."""
+
 SECRETS = ("read_keys", "admin_keys", "token_secret")
 """Settings that the command line does not take: other users of the machine can read it."""
 
@@ -47,8 +53,10 @@ class Settings(BaseSettings):
     """Address to listen on."""
     port: int = Field(default=8080, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
-    store: Path | None = None
-    """SQLite file of added items and of feedback; without it they are in memory, and lost with the process."""
+    store: StoreAddress | None = None
+    """Added items and feedback: a file (SQLite) or postgresql+psycopg://…; without it they are in memory alone."""
+    workers: int = Field(default=1, ge=1, le=256)
+    """Processes that answer behind the port; more than one need a store, which they share."""
     read_keys: tuple[Key, ...] = ()
     """Keys of callers who may ask; without any, everybody may."""
     admin_keys: tuple[Key, ...] = ()
@@ -70,6 +78,11 @@ class Settings(BaseSettings):
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
     """Addresses of proxies whose X-Forwarded-For is trusted, or networks (CIDR)."""
 
+    @property
+    def store_address(self) -> str | None:
+        """The path or the URL of the store; None: in memory."""
+        return self.store.get_secret_value() if self.store else None
+
     @classmethod
     def read(cls, file: Path | None, changes: Mapping[str, Any]) -> "Settings":
         """Read a TOML file and the environment; `changes`, by field, take precedence unless None.
@@ -90,7 +103,7 @@ class Settings(BaseSettings):
                 return (*first, InitSettingsSource(settings_cls, table))
 
         try:
-            return FromFile(**{name: value for name, value in changes.items() if value is not None})
+            found = FromFile(**{name: value for name, value in changes.items() if value is not None})
         except ValidationError as error:
             fault = error.errors()[0]
             detail = "is not known" if fault["type"] == "extra_forbidden" else _fault_detail(fault["msg"])
@@ -100,6 +113,11 @@ class Settings(BaseSettings):
             ) from None
         except SettingsError as error:  # it names the setting, and not the value
             raise InputError(f"{error}; lists are written in JSON, such as FEDREC_ADMIN_KEYS='[\"…\"]'") from None
+        if found.workers > 1 and found.store is None:
+            raise InputError(
+                f"setting workers: {found.workers} processes need a store that they share; add --store FILE"
+            )
+        return cls.model_construct(**dict(found))  # a class that another process can read
 
     @classmethod
     def parse_pairs(cls, pairs: Sequence[str]) -> dict[str, Any]:
@@ -112,9 +130,18 @@ class Settings(BaseSettings):
             if name in SECRETS:
                 variable = f"FEDREC_{name.upper()}"
                 raise InputError(f"setting {name}: others can read a command line; use {variable} or a file")
+            if name == "store":
+                check_public_address(value)
             is_list = name in cls.model_fields and get_origin(cls.model_fields[name].annotation) is tuple
             changes[name] = [each.strip() for each in value.split(",") if each.strip()] if is_list else value
         return changes
+
+
+def check_public_address(address: str) -> None:
+    """Raise `InputError` if a store's address, given on the command line, holds a password."""
+    if holds_password(address):
+        remedy = "use FEDREC_STORE or a file of settings, or leave it out and keep it in ~/.pgpass"
+        raise InputError(f"setting store: the URL holds a password, and others can read a command line; {remedy}")
 
 
 def _fault_detail(message: str) -> str:

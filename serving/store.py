@@ -1,147 +1,149 @@
-"""The endpoint's storage, one SQLite file: items added since training, and feedback of users who consent. Nothing else
-of any request is stored anywhere."""
+"""What the endpoint stores for a tenant: items added since training, and feedback of users who consent. Nothing else of
+any request is stored anywhere."""
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
-from pathlib import Path
-from threading import Lock
+from typing import Any
 
-from fedrec.data.errors import InputError
+from sqlalchemy import Connection, Row, delete, func, select, update
+
+from fedrec.serving.database import FEEDBACK, FLEET, ITEMS, Database, StoreBusyError, feedback_key
 from fedrec.serving.live_catalogue import ItemRecord
 from fedrec.serving.schema.feedback import Feedback, Remembered, StoredFeedback
+
+__all__ = ["HIDDEN", "LIKED", "Store", "StoreBusyError"]
 
 LIKED, HIDDEN = ("view", "like"), "hide"
 """Kinds of feedback that make up the history, and the kind that hides an item for good."""
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS items (item_id TEXT PRIMARY KEY, told TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS feedback (
-    number INTEGER PRIMARY KEY, user TEXT NOT NULL, item_id TEXT NOT NULL, kind TEXT NOT NULL,
-    request_id TEXT NOT NULL, at TEXT NOT NULL, UNIQUE (user, item_id, kind, request_id)
-);
-"""
 
-LOCK_TIMEOUT = 2.0
-"""Seconds to wait for another process that has locked the file."""
+@dataclass(frozen=True)
+class FleetState:
+    """What all processes that serve a tenant share beside its items and feedback."""
+
+    changes: int  # to items, so far
+    generation: int  # reloads, so far
+    version: str  # of the model that the last one loaded
+    switch_at: float  # when all processes answer from it, Unix time
 
 
-class StoreBusyError(Exception):
-    """The store cannot be used now: it is locked or full, or another process reads what is to be overwritten."""
+_STORED = [FEEDBACK.c[name] for name in StoredFeedback.model_fields]
+_FLEET = [FLEET.c[field.name] for field in fields(FleetState)]
 
 
 class Store:
-    """Safe for several threads, which take turns. Erased data is overwritten, in the file and in its log.
+    """One tenant's rows of a database. All methods raise `StoreBusyError`; then nothing has changed."""
 
-    All methods raise `StoreBusyError` if the file cannot be read or written now; then nothing has changed.
-    """
+    def __init__(self, database: Database, tenant: str = "") -> None:
+        self.database, self.tenant = database, tenant
+        row = {"tenant": tenant, "changes": 0, "generation": 0, "version": "", "switch_at": 0.0}
+        with database.writing() as db:
+            db.execute(database.insert(FLEET).values(row).on_conflict_do_nothing())
 
-    def __init__(self, path: Path | None) -> None:
-        """Open the file, created if missing; None: in memory. Raises `InputError` if it is not such a file."""
-        self._turn = Lock()
-        try:
-            if path:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.touch(mode=0o600)
-            self._db = sqlite3.connect(
-                path or ":memory:", timeout=LOCK_TIMEOUT, check_same_thread=False, isolation_level=None
-            )
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA secure_delete = ON")
-            self._db.executescript(_TABLES)
-        except (sqlite3.Error, OSError) as error:
-            raise InputError(f"--store {path} cannot be used ({error}); choose another file") from error
+    def fleet(self) -> FleetState:
+        """Return the state that all processes share."""
+        with self.database.reading() as db:
+            return self._read_fleet(db)
 
-    def close(self) -> None:
-        with self._turn:
-            self._db.close()
+    def join_fleet(self, version: str) -> FleetState:
+        """Report the version that a new process has loaded; if the others answer from another, they are to reload."""
+        with self.database.writing() as db:
+            state = self._read_fleet(db, to_write=True)
+            return state if state.version == version else self._announce(db, state, version, time.time())
 
-    def changed_items(self) -> Iterator[tuple[str, ItemRecord | None]]:
-        """Iterate over the items that were added, and, as None, those that were removed, under any model."""
-        with self._in_turn():
-            rows = self._db.execute("SELECT item_id, told FROM items").fetchall()
+    def announce_reload(self, version: str, switch_at: float) -> FleetState:
+        """Let all processes load their model again, which should be this version, and answer from it at that time."""
+        with self.database.writing() as db:
+            return self._announce(db, self._read_fleet(db, to_write=True), version, switch_at)
+
+    def changed_items(self, after: int = -1) -> Iterator[tuple[str, ItemRecord | None]]:
+        """Iterate over the items that were added, and, as None, those that were removed, under any model.
+
+        They come in the order of their last change, from the first beyond number `after`.
+        """
+        query = select(ITEMS.c.item_id, ITEMS.c.told).where(ITEMS.c.tenant == self.tenant, ITEMS.c.change > after)
+        with self.database.reading() as db:
+            rows = db.execute(query.order_by(ITEMS.c.change, ITEMS.c.item_id)).all()
         for item_id, encoded in rows:
             yield item_id, ItemRecord.from_json(encoded) if encoded else None
 
-    def put_item(self, item: ItemRecord) -> None:
-        with self._transaction():
-            self._db.execute("REPLACE INTO items VALUES (?, ?)", (item.item_id, item.to_json()))
+    def put_item(self, item: ItemRecord) -> int:
+        """Record an item, in place of one with the same id; return the number of the change."""
+        return self._change_item(item.item_id, item.to_json())
 
-    def drop_item(self, item_id: str) -> None:
+    def drop_item(self, item_id: str) -> int:
         """Record a removal, whether the item was added here or is in the model's own catalogue."""
-        with self._transaction():
-            self._db.execute("REPLACE INTO items VALUES (?, NULL)", (item_id,))
+        return self._change_item(item_id, None)
 
     def add_feedback(self, feedback: Feedback) -> StoredFeedback:
         """Store feedback once; if it is sent again, return the first entry."""
-        key = (feedback.user, feedback.item_id, feedback.kind, feedback.request_id)
-        with self._transaction():
-            self._db.execute(
-                "INSERT OR IGNORE INTO feedback (user, item_id, kind, request_id, at) VALUES (?, ?, ?, ?, ?)",
-                (*key, datetime.now(UTC).isoformat(timespec="seconds")),
-            )
-            where = "user = ? AND item_id = ? AND kind = ? AND request_id = ?"
-            row = self._db.execute(f"SELECT {_FIELDS} FROM feedback WHERE {where}", key).fetchone()
-        return _stored_feedback(row)
+        sent = feedback.model_dump(exclude={"consent"})
+        key, now = feedback_key(**sent), datetime.now(UTC).isoformat(timespec="seconds")
+        row = {"tenant": self.tenant, "key": key, "at": now, **sent}
+        with self.database.writing() as db:
+            db.execute(self.database.insert(FEEDBACK).values(row).on_conflict_do_nothing())
+            stored = db.execute(select(*_STORED).where(self._own_feedback, FEEDBACK.c.key == key)).one()
+        return _stored_feedback(stored)
 
     def feedback_of(self, user: str) -> list[StoredFeedback]:
         """Return all feedback of a user, oldest first."""
-        with self._in_turn():
-            rows = self._db.execute(
-                f"SELECT {_FIELDS} FROM feedback WHERE user = ? ORDER BY number", (user,)
-            ).fetchall()
+        if not self.database.can_hold(user):
+            return []
+        query = select(*_STORED).where(self._own_feedback, FEEDBACK.c.user == user).order_by(FEEDBACK.c.number)
+        with self.database.reading() as db:
+            rows = db.execute(query).all()
         return [_stored_feedback(row) for row in rows]
 
     def list_users(self, after: str, most: int) -> list[Remembered]:
         """List users with stored feedback in the order of their ids, from the first beyond `after`."""
-        query = "SELECT user, count(*) FROM feedback WHERE user > ? GROUP BY user ORDER BY user LIMIT ?"
-        with self._in_turn():
-            rows = self._db.execute(query, (after, most)).fetchall()
+        user = FEEDBACK.c.user
+        after = after if self.database.can_hold(after) else after.partition("\0")[0]  # no stored id lies between
+        query = select(user, func.count()).where(self._own_feedback, user > after)
+        with self.database.reading() as db:
+            rows = db.execute(query.group_by(user).order_by(user).limit(most)).all()
         return [Remembered(user=user, entries=entries) for user, entries in rows]
 
     def erase_user(self, user: str) -> int:
-        """Erase a user's feedback, in the file and in its log; return the number of entries.
+        """Erase a user's feedback, in SQLite also in its file and its log; return the number of entries.
 
         Raises `StoreBusyError` if another process reads the file, so that its log cannot be emptied yet.
         """
-        with self._transaction():
-            count = self._db.execute("DELETE FROM feedback WHERE user = ?", (user,)).rowcount
-        with self._in_turn():
-            busy, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if busy:
-            raise StoreBusyError(
-                "the user is erased, but another process reads the store, so that its log cannot be emptied; try again"
-            )
+        if not self.database.can_hold(user):
+            return 0
+        with self.database.writing() as db:
+            count = db.execute(delete(FEEDBACK).where(self._own_feedback, FEEDBACK.c.user == user)).rowcount
+        self.database.empty_log()
         return count
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """Write all of a block to disk, or nothing."""
-        with self._in_turn():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:  # SQLite ends it by itself if the disk is full
-                    self._db.execute("ROLLBACK")
-                raise
+    @property
+    def _own_feedback(self) -> Any:
+        return FEEDBACK.c.tenant == self.tenant
 
-    @contextmanager
-    def _in_turn(self) -> Iterator[None]:
-        """Wait for other threads. Raises `StoreBusyError` for SQLite's errors."""
-        with self._turn:
-            try:
-                yield
-            except sqlite3.OperationalError as error:
-                raise StoreBusyError(
-                    f"the store cannot be used now ({error}); nothing has changed, try again"
-                ) from error
+    def _change_item(self, item_id: str, told: str | None) -> int:
+        with self.database.writing() as db:
+            change: dict[str, Any] = {"told": told, "change": self._count_change(db)}
+            row = self.database.insert(ITEMS).values(tenant=self.tenant, item_id=item_id, **change)
+            db.execute(row.on_conflict_do_update(index_elements=[ITEMS.c.tenant, ITEMS.c.item_id], set_=change))
+        return change["change"]
+
+    def _count_change(self, db: Connection) -> int:
+        """Take the next number of a change; the row's lock lasts until the change is written."""
+        counted = update(FLEET).where(FLEET.c.tenant == self.tenant).values(changes=FLEET.c.changes + 1)
+        return db.execute(counted.returning(FLEET.c.changes)).scalar_one()
+
+    def _read_fleet(self, db: Connection, to_write: bool = False) -> FleetState:
+        query = select(*_FLEET).where(FLEET.c.tenant == self.tenant)
+        return FleetState(**db.execute(query.with_for_update() if to_write else query).one()._mapping)
+
+    def _announce(self, db: Connection, state: FleetState, version: str, switch_at: float) -> FleetState:
+        state = replace(state, generation=state.generation + 1, version=version, switch_at=switch_at)
+        values = {"generation": state.generation, "version": version, "switch_at": switch_at}
+        db.execute(update(FLEET).where(FLEET.c.tenant == self.tenant).values(values))
+        return state
 
 
-_FIELDS = "user, item_id, kind, request_id, at"
-
-
-def _stored_feedback(row: tuple[str, ...]) -> StoredFeedback:
-    return StoredFeedback(**dict(zip(_FIELDS.split(", "), row, strict=True)))
+def _stored_feedback(row: Row[Any]) -> StoredFeedback:
+    fields: Mapping[str, Any] = row._mapping
+    return StoredFeedback(**{name: fields[name] for name in StoredFeedback.model_fields})

@@ -107,6 +107,14 @@ def run(toy: Path, embeddings: Tensor, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
+def second_run(toy: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another run of the toy world: the same catalogue, another model."""
+    out = tmp_path_factory.mktemp("second") / "toy"
+    begun(out, toy, small_config(seed=7))
+    return out
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real datasets; a test that wants it skips where it is absent."""
     folder = Path(os.environ.get("FEDREC_TEST_DATA", "../shared/data"))

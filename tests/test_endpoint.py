@@ -22,16 +22,14 @@ import torch
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
-from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
-from fedrec.federation.local_grid import LocalGrid
-from fedrec.federation.training_run import open_run, train
 from fedrec.recsys.embeddings import Encoder
 from fedrec.recsys.model.inference import InferenceModel
 from fedrec.recsys.recommender import Recommender
 from fedrec.serving import engine as engines
 from fedrec.serving.batcher import Batcher
 from fedrec.serving.cost import question_cost
+from fedrec.serving.database import Database
 from fedrec.serving.engine import Engine
 from fedrec.serving.http.app import create_app
 from fedrec.serving.live_catalogue import LiveCatalogue
@@ -40,7 +38,6 @@ from fedrec.serving.refusals import UnanswerableError
 from fedrec.serving.schema import Answer, Question
 from fedrec.serving.settings import Settings
 from tests.support.endpoint import FILMS, SECRET, WATCHED, is_problem, ready, running
-from tests.support.toy_world import small_config
 
 READ, ADMIN = "a-key-to-read-0123456789", "a-key-to-change-9876543210"
 OWN_WORD, OWN_NUMBER = "pistachio", 7_310_465_982_217
@@ -349,10 +346,10 @@ def test_items_outlive_the_process_and_the_model(run: Path, tmp_path: Path) -> N
 
 def test_a_store_that_is_none_is_refused(recommender: Recommender, tmp_path: Path) -> None:
     (tmp_path / "store").write_text("no database at all, but long enough to be looked at as one" * 100)
-    from fedrec.serving.store import Store
-
-    with pytest.raises(InputError, match="cannot be used"):
-        Store(tmp_path / "store")
+    with pytest.raises(
+        InputError, match=r"^--store .*/store cannot be used \(file is not a database\); choose another"
+    ):
+        Database.open(str(tmp_path / "store"))
 
 
 # Feedback, by consent.
@@ -458,12 +455,8 @@ def _of_ours(record: logging.LogRecord) -> bool:
 
 
 @pytest.fixture(scope="module")
-def second(toy: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Recommender:
-    """The same catalogue, another model."""
-    out = tmp_path_factory.mktemp("second") / "toy"
-    opened = open_run(out, Dataset.open(toy), small_config(seed=7), resume=False)
-    train(LocalGrid.over(opened.setup), opened)
-    return Recommender.load(out)
+def second(second_run: Path) -> Recommender:
+    return Recommender.load(second_run)
 
 
 def test_a_reload_under_load_fails_nobody_and_mixes_nothing(recommender: Recommender, second: Recommender) -> None:

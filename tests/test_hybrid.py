@@ -20,6 +20,7 @@ from fedrec.recsys.card import CARD
 from fedrec.recsys.closed_form.artifact import FILE
 from fedrec.recsys.model.lora import fingerprint
 from fedrec.recsys.recommender import FILES, Recommender
+from fedrec.serving.database import Database
 from fedrec.serving.engine import Engine
 from fedrec.serving.http.app import create_app
 from fedrec.serving.index import inverted_file, saved_index
@@ -27,6 +28,7 @@ from fedrec.serving.index import vector_index as indexes
 from fedrec.serving.index.diversity import maximal_marginal_relevance
 from fedrec.serving.live_catalogue import ItemRecord
 from fedrec.serving.model_manager import ModelManager
+from fedrec.serving.model_source import ModelSource
 from fedrec.serving.refusals import UnanswerableError
 from fedrec.serving.schema import Answer, Question
 from fedrec.serving.settings import Settings
@@ -339,12 +341,12 @@ def test_items_that_are_sent_again_and_again_do_not_mix_their_vectors(
 
 def test_models_of_other_widths_follow_each_other(run: Path, hybrid: Path) -> None:
     turns = iter([run, hybrid, run, hybrid])
-    manager = ModelManager(lambda: Recommender.load(next(turns)), Store(None), None, lambda: None)
+    manager = ModelManager([ModelSource(lambda: Recommender.load(next(turns)))], Store(Database.open(None)))
     manager.reload()
     manager.put_item(NEW)
     manager.drop_item("film-moon")
     for _ in range(3):
-        engine = manager.reload()
+        (engine,) = manager.reload()
         width = engine.recommender.items.searched.shape[1]
         assert engine.catalogue.index.width == width
         vector = engine.recommender.user_vector([0, 1]).tolist()
@@ -363,12 +365,12 @@ def test_beyond_so_many_items_the_index_is_tuned_on_users_and_saved(
     hybrid: Path, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(indexes, "MAX_EXACT_ITEMS", 10)
-    monkeypatch.setattr("fedrec.serving.model_manager.MAX_EXACT_ITEMS", 10)
+    monkeypatch.setattr("fedrec.serving.model_source.MAX_EXACT_ITEMS", 10)
     monkeypatch.setattr(inverted_file, "SAMPLED_QUESTIONS", 10)
     folder = shutil.copytree(hybrid, tmp_path / "hybrid")
     for _ in range(2):  # built, then loaded
-        manager = ModelManager(lambda: Recommender.load(folder), Store(None), folder, lambda: None)
-        built = manager.reload()
+        manager = ModelManager([ModelSource(lambda: Recommender.load(folder), folder)], Store(Database.open(None)))
+        (built,) = manager.reload()
         assert built.catalogue.index.probes
         assert built.catalogue.index.recall >= 0.98
         question = Question(history=WATCHED, k=9, diversity=0.2)

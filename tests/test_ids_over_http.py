@@ -18,7 +18,7 @@ from fedrec.serving.http.app import create_app
 from fedrec.serving.schema import Feedback
 from fedrec.serving.settings import Settings
 from tests.support.cli import Fedrec
-from tests.support.endpoint import is_problem, ready
+from tests.support.endpoint import FIRST_STORE, is_problem, ready
 
 ADMIN = "a-key-to-change-9876543210"
 ODD = [
@@ -175,14 +175,15 @@ def test_a_path_leads_nowhere_if_its_own_slashes_or_words_are_encoded(http: http
 
 def test_ids_that_an_older_version_took_in_are_seen_and_erased(recommender: Recommender, tmp_path: Path) -> None:
     store, old = tmp_path / "store.db", ["ann", "ann\n", "b\nob", "..", "x" * 600]
-    app = create_app(lambda: recommender, Settings.model_validate({"admin_keys": [ADMIN], "store": store}))
     with closing(sqlite3.connect(store)) as db:
+        db.executescript(FIRST_STORE)
         insert = (
             "INSERT INTO feedback (user, item_id, kind, request_id, at) VALUES (?, 'film-soup', 'like', '', '2020')"
         )
         db.executemany(insert, [(user,) for user in old])
         db.execute("""INSERT INTO items VALUES ('p\n', '{"item_id": "p\\n", "title": "Old", "text": "Old"}')""")
         db.commit()
+    app = create_app(lambda: recommender, Settings.model_validate({"admin_keys": [ADMIN], "store": store}))
     with ready(app, ADMIN) as http, Client(str(http.base_url), ADMIN) as client:
         assert [told.user for told in client.users()] == sorted(old)
         assert [told.user for told in client.users(after="ann", k=2)] == ["ann\n", "b\nob"]

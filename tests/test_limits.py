@@ -216,7 +216,7 @@ def like(item_id: str) -> dict[str, Any]:
 def test_a_locked_store_is_told_and_nobody_else_waits(
     app_of: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedrec.serving.store.LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr("fedrec.serving.database.LOCK_TIMEOUT", 0.05)
     store = tmp_path / "store.db"
     with ready(app_of(store=store), ADMIN) as http, closing(sqlite3.connect(store)) as other:
         http.post("/v1/feedback", json=like(WATCHED[0])).raise_for_status()
@@ -241,14 +241,16 @@ def test_a_full_store_is_told_and_goes_on_when_there_is_room(app_of: App, tmp_pa
     """SQLite reports a file that may not grow as it does a full disk."""
     app = app_of(store=tmp_path / "store.db")
     with ready(app, ADMIN) as http:
-        db = app.state.services.manager.store._db
-        (pages,) = db.execute("PRAGMA page_count").fetchone()
-        db.execute(f"PRAGMA max_page_count = {pages}")
+        database = app.state.services.manager.store.database
+        with database.reading() as db:
+            pages = db.exec_driver_sql("PRAGMA page_count").scalar()
+            db.exec_driver_sql(f"PRAGMA max_page_count = {pages}").one()
         new = {"title": "x", "text": "y" * 20_000}
         refused = http.put("/v1/items/new", json=new)
         is_problem(refused, 503, None)
         assert "full" in refused.json()["detail"]
         assert http.get("/v1/items/new").status_code == 404
         assert http.post("/v1/feedback", json=like(WATCHED[0])).status_code == 201
-        db.execute("PRAGMA max_page_count = 1000000")
+        with database.reading() as db:
+            db.exec_driver_sql("PRAGMA max_page_count = 1000000").one()
         assert http.put("/v1/items/new", json=new).status_code == 200

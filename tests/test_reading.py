@@ -29,7 +29,9 @@ from fedrec.recsys.embeddings import Encoder, embed_catalogue
 from fedrec.recsys.evaluation.ranking import rank
 from fedrec.recsys.model.lora import fingerprint
 from fedrec.recsys.recommender import TOWERS, VECTORS, Recommender, load_adapter
+from fedrec.serving.database import Database
 from fedrec.serving.model_manager import ModelManager
+from fedrec.serving.model_source import ModelSource
 from fedrec.serving.settings import Settings
 from fedrec.serving.store import Store
 from fedrec.settings_file import read_settings
@@ -315,8 +317,8 @@ def test_tensors_that_are_no_models_are_refused(tensors: dict[str, Any], says: s
 
 
 def test_a_reload_of_a_broken_run_leaves_the_old_one_answering(copied: Path) -> None:
-    live = ModelManager(lambda: Recommender.load(copied), Store(None), None, lambda: None)
-    before = live.reload()
+    live = ModelManager([ModelSource(lambda: Recommender.load(copied))], Store(Database.open(None)))
+    (before,) = live.reload()
     forged(copied, NAN)
     with pytest.raises(InputError, match="not finite"):
         live.reload()

@@ -60,10 +60,12 @@ class Caller:
 
 
 @contextmanager
-def serving(run: Path, log: Path, environment: Mapping[str, str] | None = None) -> Iterator[Served]:
+def serving(
+    run: Path, log: Path, environment: Mapping[str, str] | None = None, options: Sequence[str] = ()
+) -> Iterator[Served]:
     """Start `fedrec serve` on a free port and stop it after the block. Raises `InputError` if it does not get ready."""
     with log.open("wb") as output:
-        command = [sys.executable, "-m", "fedrec", "serve", str(run), "--port", "0"]
+        command = [sys.executable, "-m", "fedrec", "serve", str(run), "--port", "0", *options]
         surroundings = os.environ | dict(environment or {})
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=surroundings)
     try:

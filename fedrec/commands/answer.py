@@ -91,8 +91,11 @@ def serve(
         int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.", show_default="8080")
     ] = None,
     store: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="For added items and feedback.", show_default="in memory"),
+        str | None,
+        typer.Option(metavar="FILE|URL", help="For added items and feedback.", show_default="in memory"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes behind the port; they need a store.", show_default="1")
     ] = None,
     changes: Annotated[
         list[str] | None,
@@ -110,29 +113,22 @@ def serve(
     ] = None,
 ) -> None:
     """Answer over HTTP: a page at /, the API at /v1, its documentation at /docs, /metrics, /healthz, /readyz."""
-    from fedrec.serving.settings import Settings
+    from fedrec.serving.settings import Settings, check_public_address
 
-    flags = {"host": host, "port": port, "store": store}
+    if store is not None:
+        check_public_address(store)
+    flags = {"host": host, "port": port, "store": store, "workers": workers}
     chosen = Settings.read(settings, Settings.parse_pairs(changes or []) | _given(flags))
     with _listen(chosen.host, chosen.port) as listener:
-        import uvicorn
-
         from fedrec import console
         from fedrec.recsys.recommender import Recommender
-        from fedrec.serving.http.access_log import log_requests
-        from fedrec.serving.http.app import create_app
-        from fedrec.serving.http.protocol import uvicorn_config
-        from fedrec.serving.process_tuning import freeze_loaded_objects, tune_process
+        from fedrec.serving.http.server import Endpoint
 
         recommender = Recommender.load(run)
-        first = iter([recommender])  # a reload opens the folder again
-        app = create_app(lambda: next(first, None) or Recommender.load(run), chosen, run, freeze_loaded_objects)
         address = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
         url = f"http://{address}:{listener.getsockname()[1]}"
         console.status(f"{recommender.version} at {url} (API at /docs, Ctrl-C stops)")
-        log_requests()
-        tune_process()
-        uvicorn.Server(uvicorn_config(app, chosen)).run(sockets=[listener])
+        Endpoint(run, chosen).serve(recommender, listener)
 
 
 def _given(flags: dict[str, object]) -> dict[str, object]:

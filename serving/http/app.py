@@ -1,9 +1,9 @@
 """The endpoint: `create_app(load)` → FastAPI. Histories, queries and vectors are neither logged nor stored."""
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from threading import Thread
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -11,17 +11,20 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from fedrec.serving.batcher import Batcher
+from fedrec.serving.database import Database
+from fedrec.serving.follower import Follower
 from fedrec.serving.http.context import Services
 from fedrec.serving.http.documentation import add_documentation
 from fedrec.serving.http.metrics import Metrics
 from fedrec.serving.http.middleware import RequestGuard
 from fedrec.serving.http.problems import add_problem_handlers
+from fedrec.serving.http.process import Process
 from fedrec.serving.http.rate_limiter import RateLimiter
 from fedrec.serving.http.routes import health, items, models, recommend, users
 from fedrec.serving.http.security_schemes import add_security_schemes
 from fedrec.serving.http.tokens import Tokens
-from fedrec.serving.model_manager import Load, ModelManager
+from fedrec.serving.model_manager import ModelManager
+from fedrec.serving.model_source import Load, ModelSource
 from fedrec.serving.settings import Settings
 from fedrec.serving.store import Store
 
@@ -32,30 +35,32 @@ ROUTERS = (
 )
 
 
-def create_app(
-    load: Load,
-    settings: Settings | None = None,
-    folder: Path | None = None,
-    loaded: Callable[[], object] = lambda: None,
-) -> FastAPI:
-    """Build the endpoint over the model that `load` returns; it loads once the server is up.
+def create_app(load: Load, settings: Settings | None = None) -> FastAPI:
+    """Build an endpoint of one model that `load` returns; it loads once the server is up.
 
-    `folder`, the run's, may hold a saved index. `loaded` is called when everything is loaded. Raises `InputError` if
-    the store cannot be used.
+    Raises `InputError` if the store cannot be used.
     """
-    settings, metrics = settings or Settings(), Metrics()
-    limiter, secret = RateLimiter(settings.rate_per_minute), settings.token_secret
+    settings = settings or Settings()
+    process = Process(Database.open(settings.store_address))
+    return host_app(build_app([ModelSource(load)], settings, process), process)
+
+
+def build_app(sources: Sequence[ModelSource], settings: Settings, process: Process) -> FastAPI:
+    """Build the app of a deployment: its models, one for each arm, and its rows of the store."""
+    manager = ModelManager(sources, Store(process.database), process.loaded)
+    limiter, secret = RateLimiter(settings.rate_per_minute, process.windows), settings.token_secret
     tokens = Tokens(secret.get_secret_value()) if secret else None
-    store = Store(settings.store)
+    process.metrics.show_models(lambda: manager.engines)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        services = Services(ModelManager(load, store, folder, loaded), Batcher(), limiter, metrics, tokens)
-        app.state.services = services
-        Thread(target=services.manager.start, daemon=True).start()
+        app.state.services = Services(manager, process.batcher, limiter, process.metrics, tokens)
+        follower = Follower(manager)
+        follower.start()
+        if process.waits:
+            await asyncio.to_thread(manager.started.wait)
         yield
-        services.batcher.close()
-        store.close()
+        follower.close()
 
     app = FastAPI(
         title="fedrec",
@@ -70,7 +75,21 @@ def create_app(
     _add_page(app)
     add_problem_handlers(app)
     add_security_schemes(app)
-    _add_middleware(app, settings, metrics, limiter)
+    _add_middleware(app, settings, process.metrics, limiter)
+    return app
+
+
+def host_app(app: FastAPI, process: Process) -> FastAPI:
+    """Run an app within its process: what they share is there before it, and closed after it."""
+    own_lifespan = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with process.running():
+            async with own_lifespan(app):
+                yield
+
+    app.router.lifespan_context = lifespan
     return app
 
 

@@ -45,7 +45,7 @@ class RequestContext:
     @cached_property
     def engine(self) -> Engine:
         """The engine that answers this request, whatever replaces it meanwhile. Raises `ModelNotReadyError`."""
-        return self.services.manager.require_engine()
+        return self.services.manager.require_engines()[0]
 
     @property
     def tokens(self) -> Tokens:

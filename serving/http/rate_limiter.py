@@ -1,27 +1,42 @@
 """Rate limits: plain questions a minute of each caller."""
 
 import hashlib
+import secrets
 import time
+from dataclasses import dataclass, field
 
 from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
+from limits.storage import MemoryStorage, Storage
 from limits.strategies import MovingWindowRateLimiter
 from starlette.exceptions import HTTPException
 
 
-class RateLimiter:
-    """A moving window for each caller, in memory."""
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Where callers' hits are counted, under names that nobody without the key can find out."""
 
-    def __init__(self, per_minute: int) -> None:
+    storage: Storage = field(default_factory=MemoryStorage)
+    key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+
+    def hide_name(self, name: str) -> str:
+        """Return a keyed hash of a caller's name."""
+        return hashlib.blake2b(name.encode(errors="surrogateescape"), key=self.key, digest_size=32).hexdigest()
+
+
+class RateLimiter:
+    """A moving window for each caller."""
+
+    def __init__(self, per_minute: int, windows: Windows | None = None) -> None:
         """Limit each caller to `per_minute` plain questions; 0: no limit."""
         self._rate = RateLimitItemPerMinute(per_minute) if per_minute else None
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._windows = windows or Windows()
+        self._limiter = MovingWindowRateLimiter(self._windows.storage)
 
     def charge(self, name: str, amount: int) -> None:
         """Count plain questions of a caller. Raises `HTTPException` 429 beyond the limit; these are not counted."""
         if not self._rate or amount <= 0:
             return
-        caller = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
+        caller = self._windows.hide_name(name)
         if self._limiter.hit(self._rate, caller, cost=amount):
             return
         if amount >= self._rate.amount:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fedrec.serving.schema.fields import ItemId, RequestModel, UserId
+from fedrec.serving.schema.fields import ItemId, RequestId, RequestModel, UserId
 
 
 class Feedback(RequestModel):
@@ -22,7 +22,7 @@ class Feedback(RequestModel):
     kind: Literal["view", "like", "hide"] = Field(
         description="`hide`: never recommend the item again; the others make up the history"
     )
-    request_id: str = Field(default="", max_length=64, description="of the answer that showed the item")
+    request_id: RequestId = Field(default="", description="of the answer that showed the item")
     consent: Literal[True] = Field(description="the user has agreed that this is stored here")
 
 

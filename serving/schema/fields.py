@@ -22,6 +22,12 @@ def _check_encoding(text: str) -> str:
     return text
 
 
+def _check_storable(text: str) -> str:
+    if "\0" in text:
+        raise PydanticCustomError("text", "holds the character U+0000, which not every database can store")
+    return text
+
+
 SentId = Annotated[str, AfterValidator(_check_encoding)]
 """An id to look up. Bytes that are not UTF-8 are refused, not replaced."""
 
@@ -32,6 +38,8 @@ ItemId = Annotated[
 ]
 UserId = ItemId
 """A new id: the same rule for items and users."""
+
+RequestId = Annotated[str, Field(max_length=64), AfterValidator(_check_storable)]
 
 Date = Annotated[str, Field(max_length=40, pattern=r"^\d{4}-\d{2}(-\d{2}(T[\d:.]*)?)?$")]
 """A date, or its beginning, without a time zone."""

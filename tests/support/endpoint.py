@@ -50,6 +50,16 @@ FILMS = {kind: [f"film-{word}" for word in words] for kind, words in {"cook": CO
 WATCHED = FILMS["cook"][:6]
 
 
+FIRST_STORE = """
+CREATE TABLE items (item_id TEXT PRIMARY KEY, told TEXT) WITHOUT ROWID;
+CREATE TABLE feedback (
+    number INTEGER PRIMARY KEY, user TEXT NOT NULL, item_id TEXT NOT NULL, kind TEXT NOT NULL,
+    request_id TEXT NOT NULL, at TEXT NOT NULL, UNIQUE (user, item_id, kind, request_id)
+);
+"""
+"""The tables of a store of the first version."""
+
+
 SECRET = "marzipan"
 """Stands where a caller's own words or ids would: it may come back from nowhere."""
 

@@ -1,7 +1,7 @@
 """Health and metrics, for monitors."""
 
 from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from fedrec.serving.http.context import Context
 from fedrec.serving.http.problems import document_problems
@@ -27,7 +27,4 @@ async def readyz(context: Context) -> Health:
 @router.get("/metrics", responses=document_problems(401, 429), response_class=Response)
 def metrics(context: Context) -> Response:
     """Return metrics for Prometheus."""
-    services = context.services
-    if engine := services.manager.engine:
-        services.metrics.set_model(engine.recommender.version, len(engine.catalogue))
-    return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(context.services.metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -24,7 +24,7 @@ def reload_model(context: Context) -> ModelInfo:
     """Open the model's folder again. Each request is answered by the old model or by the new one, and none fails."""
     manager = context.services.manager
     try:
-        return _describe_model(manager.reload(), manager.since)
+        return _describe_model(manager.reload()[0], manager.since)
     except Exception as error:
         raise HTTPException(503, f"the model could not be reloaded, the old one keeps answering: {error}") from error
 
