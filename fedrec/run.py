@@ -223,7 +223,7 @@ class Run:
             run.export("ann/films", to="hub", license="apache-2.0")
 
         `folder` and `hub` get the artifact and a model card; on the hub it is for its owner alone unless `public`.
-        `onnx` is the user's side for devices. Raises `InputError` if the run cannot be served.
+        `onnx` is the user's side, `sentence-transformers` the item tower. Raises `InputError` for a run not served.
         """
         return export_run(self.folder, str(out), to, Publication(license=license, public=public))
 
