@@ -26,7 +26,7 @@ from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.training_run import open_run, train
-from fedrec.recsys.embeddings import Encoder
+from fedrec.recsys.encoders.text import Encoder
 from fedrec.recsys.model.inference import InferenceModel
 from fedrec.recsys.recommender import Recommender
 from fedrec.serving import engine as engines
