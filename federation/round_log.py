@@ -26,7 +26,7 @@ def load_metrics(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
 
 
 Observer = Callable[[dict[str, Any]], None]
-"""A function that is called with the record of each round, once the round is saved."""
+"""A function that is called with the record of each round, as the log holds it, once the round is saved."""
 
 
 def ignore(record: dict[str, Any]) -> None:
@@ -45,7 +45,7 @@ def join_observers(*observers: Observer) -> Observer:
 
 @dataclass(frozen=True)
 class RoundLog:
-    """Where a run records its rounds: a file in its folder, and an observer."""
+    """Where a run records its rounds: a file in its folder, and an observer, which get the same."""
 
     folder: Path
     observe: Observer = ignore
@@ -72,11 +72,6 @@ def read(folder: Path) -> list[dict[str, Any]]:
             if number < len(lines):
                 raise InputError(f"{path} line {number} is no round ({error}); remove the line") from error
     return records
-
-
-def read_last(folder: Path) -> dict[str, Any]:
-    """Read the record of the last round that was written: what the log may hold of a round, an observer gets more."""
-    return json.loads((folder / FILE).read_bytes().splitlines()[-1])
 
 
 def without_loss(record: dict[str, Any]) -> str:

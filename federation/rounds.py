@@ -81,9 +81,10 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, log: RoundL
             "clients_per_second": round(speed, 1),
             **schedule,
         }
-        log.append(privatiser.public(record))
+        public = privatiser.public(record)
+        log.append(public)
         state.save(log.folder)
-        log.observe(record)
+        log.observe(public)
     return state
 
 

@@ -64,12 +64,12 @@ def _train(grid: Grid, table: UserConfig) -> None:
 def _report(record: dict[str, Any]) -> None:
     validated = record["validation"]
     logger.info(
-        "round %s: loss %s%s, %s of %s clients answered, %s refused%s",
+        "round %s: loss %s%s%s%s",
         record["round"],
         "–" if record["loss"] is None else f"{record['loss']:.4f}",
         round_log.without_loss(record),
-        record["clients_answered"],
-        record["clients_asked"],
-        record["clients_refused"],
+        ", {clients_answered} of {clients_asked} clients answered, {clients_refused} refused".format_map(record)
+        if record["clients_asked"]
+        else "",  # under differential privacy it is not told
         f", validation NDCG@10 {validated['ndcg@10']:.4f}" if validated else "",
     )

@@ -30,7 +30,8 @@ from fedrec.recsys.baselines.sasrec import SASRecConfig
 from fedrec.recsys.baselines.text_prior import TextPriorConfig
 from fedrec.recsys.baselines.tuning import NoConfig, TextConfig, TrainingData, Trial
 from fedrec.recsys.baselines.whitening import WhitenedTextConfig
-from fedrec.recsys.embeddings import embed_catalogue, open_encoder
+from fedrec.recsys.embeddings import embed_catalogue
+from fedrec.recsys.encoders.joined import open_encoder
 from fedrec.recsys.evaluation.evaluate import rank_held_out, ranking_metrics
 from fedrec.recsys.evaluation.fairness import FairnessReport, report_fairness
 from fedrec.recsys.evaluation.ranking import Ranking, Scorer

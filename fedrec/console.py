@@ -73,10 +73,9 @@ def rounds(total: int, every: int, done: int = 0) -> Iterator[round_log.Observer
             if record["validation"]:
                 best = f"{record['validation'][round_log.SCORE]:.4f}"
             loss = ("–" if record["loss"] is None else f"{record['loss']:.3f}") + round_log.without_loss(record)
-            news = (
-                f"loss {loss}  validation NDCG@10 {best}  {record['clients_per_second']:.0f} clients/s  "
-                f"{size(crossed)} crossed"
-            )
+            news = f"loss {loss}  validation NDCG@10 {best}"
+            if crossed:  # under differential privacy it is not told
+                news += f"  {record['clients_per_second']:.0f} clients/s  {size(crossed)} crossed"
             progress.update(task, completed=record["round"], news=news)
             told = record["round"] % every == 0 or record["round"] == total or "candidate" in record
             if not err.is_terminal and told:

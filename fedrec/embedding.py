@@ -6,7 +6,8 @@ from typing import Any
 
 from fedrec import console
 from fedrec.data.dataset import Dataset
-from fedrec.recsys.embeddings import MODALITY, embed_catalogue, open_encoder
+from fedrec.recsys.embeddings import MODALITY, embed_catalogue
+from fedrec.recsys.encoders.joined import open_encoder
 from fedrec.recsys.encoders.vectors import Brought, bring_vectors
 from fedrec.recsys.model.config import ModelConfig
 

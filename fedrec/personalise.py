@@ -7,7 +7,8 @@ from fedrec import console
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.federation.config import RunConfig
-from fedrec.recsys.embeddings import embed_catalogue, open_encoder
+from fedrec.recsys.embeddings import embed_catalogue
+from fedrec.recsys.encoders.joined import open_encoder
 from fedrec.recsys.evaluation.ranking import Ranking, metric_means, metric_sums
 from fedrec.recsys.hardware import device
 from fedrec.recsys.model.lora import Adapter

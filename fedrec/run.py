@@ -15,7 +15,7 @@ from fedrec.answers import QuestionFields, as_frame, question_of
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.evaluation import check_dataset, prepared_folder
-from fedrec.exports.hub import fetch, is_on_hub
+from fedrec.exports.hub import local_folder
 from fedrec.exports.predictions import PredictionConfig, export_predictions
 from fedrec.exports.public_model import Publication
 from fedrec.exports.targets import export_run
@@ -47,7 +47,7 @@ def load(folder: str | Path) -> "Run":
 
     Raises `InputError` if it is no run, or if the hub has no such model.
     """
-    return Run.open(fetch(folder) if is_on_hub(folder) else Path(folder))
+    return Run.open(local_folder(folder))
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +223,7 @@ class Run:
             run.export("ann/films", to="hub", license="apache-2.0")
 
         `folder` and `hub` get the artifact and a model card; on the hub it is for its owner alone unless `public`.
-        `onnx` is the user's side for devices. Raises `InputError` if the run cannot be served.
+        `onnx` is the user's side, `sentence-transformers` the item tower. Raises `InputError` for a run not served.
         """
         return export_run(self.folder, str(out), to, Publication(license=license, public=public))
 

@@ -13,24 +13,8 @@ from torch import Tensor
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.storage.atomic_files import replaced_file
 from fedrec.data.storage.reading import regular
-from fedrec.recsys.encoders.find import KNOWN_WEIGHTS, WEIGHTS, KnownWeights, resolve_encoder
-from fedrec.recsys.encoders.joined import ItemEncoder, open_encoder
-from fedrec.recsys.encoders.text import BLOCK, Encoder, Progress, quiet_loading
-
-__all__ = [
-    "KNOWN_WEIGHTS",
-    "MODALITY",
-    "RECIPE",
-    "USER_ENCODER",
-    "WEIGHTS",
-    "Embeddings",
-    "Encoder",
-    "KnownWeights",
-    "embed_catalogue",
-    "open_encoder",
-    "quiet_loading",
-    "resolve_encoder",
-]
+from fedrec.recsys.encoders.joined import ItemEncoder
+from fedrec.recsys.encoders.text import BLOCK, Progress
 
 MODALITY = "modality"
 """The entry of a provenance that names what is mixed with the texts, if anything is."""

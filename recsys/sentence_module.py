@@ -17,12 +17,16 @@ from fedrec.recsys.recommender import Recommender
 if TYPE_CHECKING:
     from sentence_transformers.base.modules import Dense
 
+DOCUMENT = "document"
+"""The name that sentence-transformers gives the prompt before an item's text."""
+
 
 def save_item_tower(recommender: Recommender, out: Path) -> None:
-    """Write a folder of which `SentenceTransformer(out).encode_document(texts)` gives the item vectors of texts.
+    """Write a folder of which `SentenceTransformer(out).encode(texts)` gives the item vectors of texts.
 
-    It needs sentence-transformers alone to be opened. A setting `prompt` becomes the model's prompt. Raises
-    `InputError` if `out` is occupied, or if the items' encoder is not one text encoder.
+    It needs sentence-transformers alone to be opened. The model's prompt for documents, or a setting `prompt`, stands
+    before texts; `encode_query` embeds questions. Raises `InputError` if `out` is occupied, or if the items' encoder is
+    not one text encoder.
     """
     refuse_occupied(out)
     encoder = recommender.encoder
@@ -36,7 +40,7 @@ def save_item_tower(recommender: Recommender, out: Path) -> None:
     prompts = {name: encoder.prompt or prompt or "" for name, prompt in text_model.prompts.items()}
     with quiet_loading(), replaced_folder(out, refuse_occupied) as folder:
         modules = [*text_model, Normalize(), *tower, Normalize()]
-        whole = SentenceTransformer(modules=modules, device="cpu", prompts=prompts)
+        whole = SentenceTransformer(modules=modules, device="cpu", prompts=prompts, default_prompt_name=DOCUMENT)
         whole.save(str(folder), create_model_card=False)
 
 

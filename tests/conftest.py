@@ -14,7 +14,9 @@ from fedrec.data.catalogue import Catalogue
 from fedrec.data.prepare import prepare
 from fedrec.data.readers.sources import source_named
 from fedrec.data.shard import Shard
-from fedrec.recsys.embeddings import Encoder, embed_catalogue, resolve_encoder
+from fedrec.recsys.embeddings import embed_catalogue
+from fedrec.recsys.encoders.find import resolve_encoder
+from fedrec.recsys.encoders.text import Encoder
 from fedrec.recsys.model.two_tower import TwoTowerModel
 from tests.support.cli import Fedrec, Outcome
 from tests.support.toy_world import begun, small_config, write_toy

@@ -17,7 +17,7 @@ from fedrec.data.synthetic import demo_films
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.round_log import Observer
 from fedrec.federation.training_run import TrainingRun, train
-from fedrec.recsys.embeddings import Encoder
+from fedrec.recsys.encoders.text import Encoder
 from fedrec.recsys.evaluation.ranking import metric_means, metric_sums
 from fedrec.serving.schema import MAX_K, Question
 from tests.support.toy_world import SMALL, toy_interactions, toy_items, write_toy, write_toy_films

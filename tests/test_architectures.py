@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
-from fedrec.recsys.embeddings import Encoder, resolve_encoder
+from fedrec.recsys.encoders.find import resolve_encoder
+from fedrec.recsys.encoders.text import Encoder
 from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.model.inference import InferenceModel
 from fedrec.recsys.model.lora import Adapter, peft_config, to_peft

@@ -13,8 +13,10 @@ from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
 from fedrec.federation import wire
 from fedrec.recsys.card import CARD
-from fedrec.recsys.embeddings import Embeddings, Encoder, embed_catalogue, open_encoder, resolve_encoder
-from fedrec.recsys.encoders.joined import describe_encoder, encoder_of_card, open_user_encoder
+from fedrec.recsys.embeddings import Embeddings, embed_catalogue
+from fedrec.recsys.encoders.find import resolve_encoder
+from fedrec.recsys.encoders.joined import describe_encoder, encoder_of_card, open_encoder, open_user_encoder
+from fedrec.recsys.encoders.text import Encoder
 from fedrec.recsys.recommender import Recommender
 from tests.support.tiny_models import TARGETS, save_json, save_text_model
 from tests.support.toy_world import begun, small_config

@@ -23,7 +23,7 @@ from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
 from fedrec.data.errors import InputError
-from fedrec.recsys.embeddings import Encoder
+from fedrec.recsys.encoders.text import Encoder
 from fedrec.recsys.model.inference import InferenceModel
 from fedrec.recsys.recommender import Recommender
 from fedrec.serving import engine as engines

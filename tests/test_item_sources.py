@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
-from fedrec.recsys.embeddings import MODALITY, embed_catalogue, open_encoder
+from fedrec.recsys.embeddings import MODALITY, embed_catalogue
+from fedrec.recsys.encoders.joined import open_encoder
 from fedrec.recsys.encoders.vectors import bring_vectors
 from fedrec.recsys.recommender import Recommender
 from fedrec.serving.engine import Engine

@@ -15,7 +15,8 @@ from fedrec.federation.config import RunConfig, to_flat
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.node import Node
 from fedrec.federation.setup import TrainingSetup
-from fedrec.recsys.embeddings import MODALITY, embed_catalogue, resolve_encoder
+from fedrec.recsys.embeddings import MODALITY, embed_catalogue
+from fedrec.recsys.encoders.find import resolve_encoder
 from tests.support.toy_world import small_config
 
 

@@ -16,7 +16,9 @@ from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.training_run import open_run, train
-from fedrec.recsys.embeddings import Encoder, KnownWeights, embed_catalogue, resolve_encoder
+from fedrec.recsys.embeddings import embed_catalogue
+from fedrec.recsys.encoders.find import KnownWeights, resolve_encoder
+from fedrec.recsys.encoders.text import Encoder
 from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.model.item_tower import Candidates
 from fedrec.recsys.model.lora import StackedLinear, from_peft, is_lora, stacked, to_peft

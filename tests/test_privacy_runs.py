@@ -27,6 +27,7 @@ from fedrec.federation.revision import OpenRun
 from fedrec.federation.run_statistics import FOLDER, MEMBERS, load_total
 from fedrec.federation.setup import TrainingSetup
 from fedrec.federation.training_run import METRICS, open_run, train
+from fedrec.recsys.card import load_card
 from fedrec.recsys.recommender import CARD
 from tests.support.privacy import PAIRS, PRIVATE, planned
 from tests.support.toy_world import begun, small_config
@@ -142,8 +143,12 @@ def test_sums_that_were_saved_before_a_kill_are_solved(toy: Path, tmp_path: Path
 
 
 def test_a_private_run_keeps_its_budget_and_nothing_else(toy: Path, tmp_path: Path) -> None:
-    run = begun(tmp_path / "run", toy, small_config(**PRIVATE | {"method": "hybrid", "features": "pairs"}))
-    ledger = run.card["privacy"]
+    """Nor does an observer, such as a tracker, get what the log has not: a cohort's size is chance, and secret."""
+    config = small_config(**PRIVATE | {"method": "hybrid", "features": "pairs"})
+    opened = open_run(tmp_path / "run", Dataset.open(toy), config, resume=False)
+    observed: list[dict[str, object]] = []
+    train(LocalGrid.over(opened.setup), opened, observed.append)
+    ledger = load_card(tmp_path / "run")["privacy"]
     assert ledger["spent"]["epsilon"] <= 8.0
     assert (ledger["rounds"], ledger["statistics"], ledger["population"]) == (4, 1, 12)
     assert ledger["relation"] == "add or remove one user"
@@ -153,8 +158,8 @@ def test_a_private_run_keeps_its_budget_and_nothing_else(toy: Path, tmp_path: Pa
     for record in round_log.read(tmp_path / "run"):
         assert record["loss"] is record["validation"] is None
         assert record["clients_without_examples"] == 0
-    trained = [record for record in round_log.read(tmp_path / "run") if record["round"] <= 4]
-    assert {record["clients_asked"] for record in trained} == {0}, "the size of a cohort is chance, and secret"
+    assert observed == round_log.read(tmp_path / "run")
+    assert {record["clients_asked"] for record in observed if record["round"] <= 4} == {0}
 
 
 def test_two_private_runs_of_one_seed_differ(toy: Path, tmp_path: Path) -> None:

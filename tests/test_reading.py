@@ -25,7 +25,8 @@ from fedrec.federation import round_log
 from fedrec.federation.checkpoint import STATE, State
 from fedrec.federation.config import from_nested
 from fedrec.recsys.card import CARD, load_card
-from fedrec.recsys.embeddings import Encoder, embed_catalogue
+from fedrec.recsys.embeddings import embed_catalogue
+from fedrec.recsys.encoders.text import Encoder
 from fedrec.recsys.evaluation.ranking import rank
 from fedrec.recsys.model.lora import fingerprint
 from fedrec.recsys.recommender import TOWERS, VECTORS, Recommender, load_adapter

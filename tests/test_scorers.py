@@ -16,7 +16,7 @@ from fedrec.recsys.baselines.simple import popularity, random_scores, text_neigh
 from fedrec.recsys.baselines.text_prior import TextPriorConfig, ease_with_text_prior
 from fedrec.recsys.baselines.tuning import TrainingData
 from fedrec.recsys.baselines.whitening import WhitenedTextConfig, whitened_text_neighbours
-from fedrec.recsys.embeddings import Encoder
+from fedrec.recsys.encoders.text import Encoder
 from fedrec.recsys.model.inference import InferenceModel
 from fedrec.recsys.model.scoring import Scorer, model_scorer, vector_scorer
 from fedrec.recsys.model.two_tower import TwoTowerModel

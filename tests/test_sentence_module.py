@@ -12,6 +12,7 @@ from fedrec.recsys.encoders.joined import JoinedEncoder
 from fedrec.recsys.model.item_tower import ItemTower
 from fedrec.recsys.recommender import Recommender
 from fedrec.recsys.sentence_module import item_tower_layers, save_item_tower
+from tests.support.cli import Fedrec, is_refused
 from tests.support.tiny_models import TARGETS, save_text_model
 from tests.support.toy_world import begun, small_config
 
@@ -32,21 +33,31 @@ def test_layers_without_a_residual_compute_the_item_tower(kind: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Recommender:
+def folder(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sentence")
     data = shutil.copytree(toy, folder / "data")
     model = save_text_model(folder / "model", "qwen3", {"document": "the ", "query": "the chef "})
     config = small_config(encoder=str(model), lora_targets=TARGETS["qwen3"], rounds=2)
-    return begun(folder / "run", data, config)
+    begun(folder / "run", data, config)
+    return folder / "run"
 
 
-def test_it_gives_the_item_vectors_without_fedrec(trained: Recommender, tmp_path: Path) -> None:
+@pytest.fixture
+def trained(folder: Path) -> Recommender:
+    return Recommender.load(folder)
+
+
+def test_it_gives_the_item_vectors_without_fedrec(
+    folder: Path, trained: Recommender, fedrec: Fedrec, tmp_path: Path
+) -> None:
     from sentence_transformers import SentenceTransformer
 
-    save_item_tower(trained, tmp_path / "tower")
+    asked = ("export", folder, "--to", "sentence-transformers", "--out", tmp_path / "tower", "--json")
+    files = fedrec(*asked).answer["files"]
+    assert {"modules.json", "model.safetensors"} <= set(files)
     assert "fedrec" not in (tmp_path / "tower" / "modules.json").read_text()
     opened, texts = SentenceTransformer(str(tmp_path / "tower"), device="cpu"), trained.catalogue.texts
-    found = torch.from_numpy(opened.encode_document(texts))
+    found = torch.from_numpy(opened.encode(texts))
     torch.testing.assert_close(found, trained.vectors, atol=1e-5, rtol=0)
     embeddings = trained.encoder.encode(texts)
     assert not torch.allclose(found, embeddings, atol=1e-3)  # the tower did learn something
@@ -54,10 +65,13 @@ def test_it_gives_the_item_vectors_without_fedrec(trained: Recommender, tmp_path
     torch.testing.assert_close(query, trained.query_vectors(["moon"]), atol=1e-5, rtol=0)
 
 
-def test_an_occupied_folder_and_an_encoder_of_several_are_refused(trained: Recommender, tmp_path: Path) -> None:
+def test_an_occupied_folder_a_license_and_an_encoder_of_several_are_refused(
+    folder: Path, trained: Recommender, fedrec: Fedrec, tmp_path: Path
+) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(InputError, match="is not empty"):
-        save_item_tower(trained, tmp_path)
+    asked = ("export", folder, "--to", "sentence-transformers", "--out")
+    is_refused(fedrec(*asked, tmp_path), "--out", "is not empty")
+    is_refused(fedrec(*asked, "new", "--license", "mit"), "--license", "leave it out")
     joined = replace(trained)
     vars(joined)["encoder"] = JoinedEncoder((trained.encoder,))  # type: ignore[arg-type] - it is one text encoder
     with pytest.raises(InputError, match="is not one text encoder"):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedrec.data.errors import InputError
-from fedrec.recsys.embeddings import Encoder
+from fedrec.recsys.encoders.text import Encoder
 from fedrec.recsys.hardware import parallel_map
 from fedrec.recsys.model.inference import PASS_SIZE, InferenceModel
 from fedrec.recsys.model.lora import Adapter

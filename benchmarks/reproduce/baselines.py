@@ -15,7 +15,8 @@ from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
 from fedrec.recsys.baselines.registry import BASELINES
 from fedrec.recsys.baselines.tuning import TrainingData, TuningResult, grid_configs, tune
-from fedrec.recsys.embeddings import embed_catalogue, open_encoder
+from fedrec.recsys.embeddings import embed_catalogue
+from fedrec.recsys.encoders.joined import open_encoder
 
 BASELINE = "baseline"
 

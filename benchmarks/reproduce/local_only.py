@@ -10,7 +10,7 @@ from benchmarks.results_file import Trial, Tuning
 from fedrec.data.dataset import Dataset
 from fedrec.federation.config import RunConfig, to_flat
 from fedrec.personalise import Choices, clients_of, tune_and_rank
-from fedrec.recsys.embeddings import resolve_encoder
+from fedrec.recsys.encoders.find import resolve_encoder
 from fedrec.recsys.evaluation.ranking import metric_means, metric_sums
 from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.recommender import Recommender

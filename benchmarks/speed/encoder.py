@@ -7,7 +7,8 @@ from typing import Any
 from benchmarks.speed.clock import one_thread
 from fedrec.data.readers.film_text import add_text
 from fedrec.data.synthetic.demo_films import generate
-from fedrec.recsys.embeddings import Encoder, resolve_encoder
+from fedrec.recsys.encoders.find import resolve_encoder
+from fedrec.recsys.encoders.text import Encoder
 from fedrec.recsys.environment import environment_info
 
 TEXTS, TURNS = 64, 3

@@ -17,7 +17,8 @@ from fedrec.federation.config import RunConfig
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.roster import Roster
 from fedrec.federation.setup import TrainingSetup
-from fedrec.recsys.embeddings import Embeddings, open_encoder
+from fedrec.recsys.embeddings import Embeddings
+from fedrec.recsys.encoders.joined import open_encoder
 from fedrec.recsys.model.lora import Adapter
 
 

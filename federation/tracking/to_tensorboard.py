@@ -23,8 +23,8 @@ class TensorBoard:
             self._writer.add_scalar(name, number, step)
         self._writer.flush()
 
-    def close(self) -> None:
-        """Close the file."""
+    def close(self, finished: bool) -> None:
+        """Close the file, which has no mark of an end."""
         self._writer.close()
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fedrec.data.errors import InputError
-from fedrec.federation import round_log
 
 logger = logging.getLogger("fedrec")
 
@@ -26,8 +25,8 @@ class Tracker(Protocol):
         """Log figures by name, as of a round."""
         ...
 
-    def close(self) -> None:
-        """Write what is left."""
+    def close(self, finished: bool) -> None:
+        """Write what is left, and whether the run came to its end."""
         ...
 
 
@@ -53,17 +52,18 @@ TRACKERS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 class Tracking:
     """The open trackers of a run."""
 
-    out: Path
     trackers: dict[str, Tracker] = field(default_factory=dict)
     step: int = 0
+    finished: bool = False
 
     def observe(self, record: Mapping[str, Any]) -> None:
-        """Log the figures of a round, as the run's log holds them; `record` may hold more."""
+        """Log the figures of a round's record."""
         self.step = record["round"]
-        self._log(figures_of(round_log.read_last(self.out)))
+        self._log(figures_of(record))
 
     def finish(self, metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
         """Log the final metrics of a run, by split and protocol, as of the last round."""
+        self.finished = True
         self._log(
             {
                 f"final/{split}/{protocol}/{name}": float(value)
@@ -82,7 +82,7 @@ class Tracking:
         """Close all trackers."""
         for name, tracker in list(self.trackers.items()):
             with self._forgiving(name):
-                tracker.close()
+                tracker.close(self.finished)
 
     @contextmanager
     def _forgiving(self, name: str) -> Iterator[None]:
@@ -98,13 +98,25 @@ class Tracking:
 def tracking(names: Sequence[str], run: TrackedRun) -> Iterator[Tracking]:
     """Open trackers by their names, and close them at the end of the block.
 
-    Raises `InputError` if one is unknown, or if its package is not installed.
+    Raises `InputError` if one is unknown or cannot be opened, or if its package is not installed.
     """
-    found = Tracking(run.out, {name: opener_of(name)(run) for name in dict.fromkeys(names)})
+    found = Tracking()
     try:
+        for name in dict.fromkeys(names):
+            found.trackers[name] = _open(name, run)
         yield found
     finally:
         found.close()
+
+
+def _open(name: str, run: TrackedRun) -> Tracker:
+    """Open a tracker. Raises `InputError`, also for what its package raises."""
+    opener = opener_of(name)
+    try:
+        return opener(run)
+    except Exception as error:  # whatever a package of others raises: an address that is away, a store it refuses
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"`track` = {name} cannot be opened ({reason}); mend it, or leave it out") from error
 
 
 def check_trackers(names: Sequence[str]) -> None:

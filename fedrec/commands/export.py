@@ -15,8 +15,11 @@ app = typer.Typer()
 def export(
     run: RunFolder,
     to: Annotated[
-        Literal["folder", "hub", "onnx"],
-        typer.Option(help="folder, hub: the artifact and a model card; onnx: the user's side, for devices."),
+        Literal["folder", "hub", "onnx", "sentence-transformers"],
+        typer.Option(
+            help="folder, hub: the artifact and a model card; onnx: the user's side, for devices; "
+            "sentence-transformers: the item tower, text in and item vector out."
+        ),
     ],
     out: Annotated[
         str, typer.Option(metavar="PLACE", help="A new folder; with --to hub, USER/NAME.", show_default=False)

@@ -6,22 +6,15 @@ from typing import Annotated
 
 import typer
 
+from fedrec.exports.hub import local_folder
+
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout, for programs.")]
-
-
-def _fetch_if_on_hub(run: Path) -> Path:
-    """Return the folder of a run, which is downloaded first if it is on the hub."""
-    if not str(run).startswith("hf:"):
-        return run
-    from fedrec.exports.hub import fetch
-
-    return fetch(run)
 
 
 RunFolder = Annotated[
     Path,
     typer.Argument(
-        metavar="RUN", help="A run's folder, as `fedrec train` writes it, or hf://USER/NAME.", callback=_fetch_if_on_hub
+        metavar="RUN", help="A run's folder, as `fedrec train` writes it, or hf://USER/NAME.", callback=local_folder
     ),
 ]
 Data = Annotated[

@@ -10,18 +10,21 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from fedrec.data.errors import InputError
-from fedrec.exports.public_model import MODEL_CARD, PUBLIC, Publication, export_folder
+
+if TYPE_CHECKING:
+    from fedrec.exports.public_model import Publication
 
 SCHEME = "hf://"
 _LOCATION = re.compile(r"hf:/{1,2}(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>.+))?")
 """A model on the hub; `pathlib` leaves one of the two strokes."""
 
 
-def is_on_hub(location: str | Path) -> bool:
-    """Check whether a location is one of the hub, and no folder."""
-    return str(location).startswith("hf:/")
+def local_folder(location: str | Path) -> Path:
+    """Return the folder of a run; one on the hub is downloaded first. Raises `InputError` as `fetch` does."""
+    return fetch(location) if str(location).startswith("hf:/") else Path(location)
 
 
 def fetch(location: str | Path) -> Path:
@@ -32,6 +35,8 @@ def fetch(location: str | Path) -> Path:
     """
     from huggingface_hub import snapshot_download
 
+    from fedrec.exports.public_model import MODEL_CARD, PUBLIC  # it imports torch, which takes seconds
+
     if not (match := _LOCATION.fullmatch(str(location))):
         raise InputError(f"{location} is no model on the hub; write {SCHEME}USER/NAME, or {SCHEME}USER/NAME@REVISION")
     with _hub_errors(f"{SCHEME}{match['repo']} cannot be opened"):
@@ -39,13 +44,15 @@ def fetch(location: str | Path) -> Path:
     return Path(folder)
 
 
-def publish(run: Path, repo: str, publication: Publication) -> str:
+def publish(run: Path, repo: str, publication: "Publication") -> str:
     """Upload the public part of a run and a model card to the model USER/NAME, and return the address of the commit.
 
     The model is made if it does not exist, for its owner alone unless the publication is public. Raises `InputError`
     if the run cannot be served, or if the hub refuses.
     """
     from huggingface_hub import HfApi
+
+    from fedrec.exports.public_model import export_folder
 
     with TemporaryDirectory(prefix="fedrec-") as place:
         folder, api = Path(place) / "model", HfApi()

@@ -13,7 +13,8 @@ from fedrec.recsys.closed_form.config import ClosedFormConfig
 from fedrec.recsys.closed_form.contexts import KernelStack
 from fedrec.recsys.closed_form.features import FourierFeatures, Whitening
 from fedrec.recsys.closed_form.model import ClosedForm, Solution, TextFeatures
-from fedrec.recsys.embeddings import embed_catalogue, resolve_encoder
+from fedrec.recsys.embeddings import embed_catalogue
+from fedrec.recsys.encoders.find import resolve_encoder
 from fedrec.recsys.recommender import Recommender
 from tests.support.toy_world import SMALL
 

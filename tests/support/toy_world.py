@@ -19,7 +19,8 @@ from fedrec.federation.config import RunConfig, from_flat
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.run_checks import TrainedOn
 from fedrec.federation.training_run import open_run, train
-from fedrec.recsys.embeddings import Embeddings, resolve_encoder
+from fedrec.recsys.embeddings import Embeddings
+from fedrec.recsys.encoders.find import resolve_encoder
 from fedrec.recsys.recommender import Recommender
 
 Histories = list[list[int]]
