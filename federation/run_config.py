@@ -13,6 +13,7 @@ from fedrec.federation.privacy.config import PrivacyConfig
 from fedrec.federation.secure_aggregation.config import SecureAggregationConfig
 from fedrec.recsys.closed_form.config import ClosedFormConfig
 from fedrec.recsys.closed_form.search import SearchSpace
+from fedrec.recsys.exposure_bound import ExposureConfig
 from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.training.baseline_config import FederatedBaselineConfig
 from fedrec.recsys.training.local_training import FitConfig
@@ -72,6 +73,7 @@ class RunConfig:
     baseline: FederatedBaselineConfig = field(default_factory=FederatedBaselineConfig)
     secure_aggregation: SecureAggregationConfig = field(default_factory=SecureAggregationConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    exposure: ExposureConfig = field(default_factory=ExposureConfig)
 
     @property
     def method_row(self) -> Method:
@@ -154,6 +156,12 @@ class RunConfig:
     def statistic_clip(self) -> float:
         """The clip of a user's statistics; 0: not clipped."""
         return self.privacy.statistic_clip if self.privacy.enabled else 0.0
+
+    @property
+    def exposed_split(self) -> str:
+        """The split whose histories exposure is counted over: all that the users have trained on, if validation is held
+        out."""
+        return "validation" if self.held_out == 2 else "test"
 
     @property
     def final_held_out(self) -> int:

@@ -52,6 +52,12 @@ class OrderLimits:
         rounds = range(1, config.last_round + 1)
         return cls(users, rounds, templates, 0.0, config.rankable, PROTOCOLS, config.held_out)
 
+    @classmethod
+    def to_count(cls, config: RunConfig, users: int, templates: Sequence[Adapter]) -> Self:
+        """Build the limits of an order to count exposure."""
+        rounds, splits = range(1, config.last_round + 1), (config.exposed_split,)
+        return cls(users, rounds, templates, 0.0, splits, PROTOCOLS[:1], config.held_out)
+
 
 def validate_order(order: Order, adapter: Adapter, limits: OrderLimits) -> None:
     """Raise `OrderRefused`, which names the field and the limit, if the order or the adapter is not within the limits
