@@ -21,7 +21,7 @@ from fedrec.federation.messages import Order
 from fedrec.federation.roster import Roster
 from fedrec.federation.sampling import sample_clients
 from fedrec.federation.served import Served
-from fedrec.recsys.exposure_bound import Bounding, Exposure
+from fedrec.recsys.exposure_bound import EXPOSED, Bounding, Exposure
 
 ORDERS = 6
 """The orders to count, at most: one to find items that are in many lists, and one for each time that some fall."""
@@ -46,7 +46,7 @@ def bound_exposure(grid: Grid, roster: Roster, served: Served) -> Bounded:
     """
     config, state = served.setup.config, served.state
     users = sample_clients(roster, COUNTED_USERS, config.seed, 0, config.node_share)
-    order = Order(state.best_round, users, split=config.exposed_split, run=state.run)
+    order = Order(state.best_round, users, split=EXPOSED, run=state.run)
     ask = partial(_request_counts, grid, roster, order, served)
     bounding, asked, counted = Bounding.start(config.exposure, len(served.setup.dataset.catalogue)), 0, 0
     while asked < ORDERS and (bounding.excess or not asked):

@@ -22,10 +22,10 @@ from fedrec.federation.policy.node_policy import Question
 from fedrec.federation.privacy.noise import RandomBytes
 from fedrec.federation.secure_aggregation.node_memory import NodeMemory, memory_file
 from fedrec.federation.setup import TrainingSetup
-from fedrec.federation.validate_order import OrderLimits, validate_order
+from fedrec.federation.validate_order import OrderLimits, check_watched, validate_order
 from fedrec.recsys.evaluation.exposure import count_exposure, with_bias
 from fedrec.recsys.evaluation.ranking import RankingConfig, metric_sums, rank_users
-from fedrec.recsys.exposure_bound import WATCHED, Bounding, split_bias
+from fedrec.recsys.exposure_bound import BIAS, WATCHED, Bounding, split_bias
 from fedrec.recsys.hardware import device, parallel_map
 from fedrec.recsys.model.lora import Adapter
 from fedrec.recsys.model.scoring import UserScorer
@@ -188,6 +188,7 @@ class Node:
         if not self._bounded_templates:
             raise OrderRefused("an order is refused: with exposure_base = 0 this run counts no exposure")
         validate_order(order, adapter, OrderLimits.to_count(self.config, len(self.shard), self._bounded_templates))
+        check_watched(adapter[WATCHED], len(adapter[BIAS]))
         self._admit("exposure", order, nodes)
         score, watched = self._biased_scorer(order, adapter, {}), adapter[WATCHED]
         found = count_exposure(score, self.shard, order.users, order.split, watched)

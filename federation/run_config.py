@@ -158,12 +158,6 @@ class RunConfig:
         return self.privacy.statistic_clip if self.privacy.enabled else 0.0
 
     @property
-    def exposed_split(self) -> str:
-        """The split whose histories exposure is counted over: all that the users have trained on, if validation is held
-        out."""
-        return "validation" if self.held_out == 2 else "test"
-
-    @property
     def final_held_out(self) -> int:
         """Last events of each user that nothing in the finished model has seen."""
         return min(self.held_out, self.closed_form.final_held_out)

@@ -4,9 +4,9 @@ An item that few users have, and that many are shown, is there by its text, by c
 they learned. So an item may be shown to as many users as have had it, and any item to a few more. What is beyond that
 is taken off by a *bias*: a number, at most 0, that is added to every score of the item.
 
-Liars can forge histories, and be silent about their lists. So the share of users who are taken for liars is subtracted
-from the users who have an item, and the bound holds as if as many users had told nothing. Shapes: N items, K rows that
-are watched.
+Liars can forge histories. So the share of users who are taken for liars is subtracted from those who have an item.
+They can also be silent about their lists: of a share λ of liars, an item may then be shown to 1 / (1 - λ) times as many
+honest users as it should. Shapes: N items, K rows that are watched.
 """
 
 from dataclasses import dataclass
@@ -22,11 +22,13 @@ from torch.nn import functional as F
 from fedrec.recsys.evaluation.ranking import LISTED
 from fedrec.recsys.model.lora import Adapter
 
+EXPOSED = "test"
+"""The split whose histories are counted: all events of a user but the test item."""
 BIAS, WATCHED = "exposure.bias", "exposure.watched"
 """The tensors beside an adapter: (N,) float32, and (K,) int64 of rows, with -1 in places that are free."""
 MOST_WATCHED = 1024
 """The most rows that are watched at once: no more items can be in the lists of one user of a hundred."""
-EDGES = 2.0 ** (torch.arange(-47, 17) / 4)
+EDGES = (2.0 ** (torch.arange(-47, 17, dtype=torch.float64) / 4)).float()
 """The upper edges of the histogram of margins: quarters of an octave, from 2⁻¹² to 16. The last bin has larger ones,
 too."""
 
@@ -42,7 +44,7 @@ class ExposureConfig:
     that more users have had may be shown to as many. 0: no bound. In a small catalogue it is at least twice the
     average."""
     exposure_liars: Annotated[float, Interval(ge=0, lt=0.5)] = 0.05
-    """Share of the users who may have forged their histories, and hide what they are shown, if exposure is bounded."""
+    """Share of the users whose histories may be forged, if exposure is bounded."""
 
     @property
     def bounds_exposure(self) -> bool:
@@ -54,8 +56,8 @@ class ExposureConfig:
 
         An item that was not asked about has had = 0.
         """
-        share = (1 - self.exposure_liars) * (had / users - self.exposure_liars).clamp(min=self.exposure_base)
-        return share.clamp(min=2 * LISTED / len(had)) * users
+        least = max(self.exposure_base, 2 * LISTED / len(had))
+        return (had - self.exposure_liars * users).clamp(min=least * users)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +67,7 @@ class Exposure:
     users: int
     shown: Tensor  # (N,) lists that an item is in
     had: Tensor  # (K,) users with a watched item in their history
-    margins: (
-        Tensor  # (K, bins) lists that a watched item is in, by its score less that of the first item after the list
-    )
+    margins: Tensor  # (K, bins) lists that a watched item is in, by its score less that of the best item left out
 
     @property
     def tensors(self) -> Adapter:

@@ -55,8 +55,7 @@ def count_exposure(
 
     size = max(1, min(MAX_USERS, MAX_SCORES // items))
     blocks = parallel_map(count_block, (known[start : start + size] for start in range(0, len(known), size)))
-    zeros = Exposure(0, *(torch.zeros_like(tensor) for tensor in Exposure.template(items).values()))
-    return reduce(add_exposure, blocks, zeros)
+    return reduce(add_exposure, blocks, Exposure(0, **Exposure.template(items)))
 
 
 def add_exposure(one: Exposure, other: Exposure) -> Exposure:
