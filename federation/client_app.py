@@ -1,4 +1,4 @@
-"""The Flower ClientApp: answers a census, and orders to train, sum and evaluate, for the node that a context names."""
+"""The Flower ClientApp: answers a census and a server's orders, for the node that a context names."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -74,6 +74,14 @@ def client_app(node_of: Callable[[Context], Node]) -> ClientApp:
             order, adapter = wire.decode_order(message.content)
             return Message(
                 wire.encode_update(open_to_sight(node_of(context)).evaluate(order, adapter)), reply_to=message
+            )
+
+    @app.evaluate("exposure")
+    def count_exposure(message: Message, context: Context) -> Message:
+        with guarded():
+            order, adapter = wire.decode_order(message.content)
+            return Message(
+                wire.encode_update(open_to_sight(node_of(context)).count_exposure(order, adapter)), reply_to=message
             )
 
     return app

@@ -16,6 +16,7 @@ from fedrec.federation.run_config import RunConfig
 from fedrec.federation.secure_aggregation.config import SecureAggregationConfig
 from fedrec.recsys.card import RENAMED_SETTINGS
 from fedrec.recsys.closed_form.config import ClosedFormConfig
+from fedrec.recsys.exposure_bound import ExposureConfig
 from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.training.baseline_config import FederatedBaselineConfig
 from fedrec.recsys.training.local_training import FitConfig
@@ -31,6 +32,7 @@ Section = (
     | FederatedBaselineConfig
     | SecureAggregationConfig
     | PrivacyConfig
+    | ExposureConfig
 )
 _SECTIONS = {item.name: item.default_factory for item in fields(RunConfig) if is_dataclass(item.default_factory)}
 _LISTS = {item.name for kind in _SECTIONS.values() for item in fields(kind) if isinstance(item.default, tuple)}

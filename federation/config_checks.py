@@ -21,6 +21,8 @@ def check_combination(config: RunConfig) -> None:
         raise InputError(f"setting bits = {config.bits}: sums over {features} are sent as they are; leave bits at 32")
     if config.privacy.enabled:
         _check_privacy(config)
+    if config.exposure.bounds_exposure:
+        _check_exposure(config)
     _check_final_sums(config)
     _check_aggregation(config)
     _check_buffer(config)
@@ -41,6 +43,17 @@ def check_combination(config: RunConfig) -> None:
             f"setting decays = {config.closed_form.decays}: a pair is counted with one decay; give one with "
             "features = 'pairs'"
         )
+
+
+def _check_exposure(config: RunConfig) -> None:
+    """Raise `InputError` if exposure cannot be bounded: it is counted without noise, and goes into an artifact."""
+    setting = f"setting exposure_base = {config.exposure.exposure_base:g}"
+    if config.privacy.enabled:
+        raise InputError(
+            f"{setting}: its counts carry no noise, and epsilon = {config.privacy.epsilon:g}; leave exposure_base at 0"
+        )
+    if not config.method_row.servable:
+        raise InputError(f"{setting}: {config.method} leaves no model to bound; leave exposure_base at 0")
 
 
 def _check_final_sums(config: RunConfig) -> None:

@@ -18,9 +18,15 @@ from fedrec.federation.messages import Order, Update
 from fedrec.federation.roster import Roster
 from fedrec.federation.secure_exchange import Answer, request_sums
 from fedrec.federation.secure_layout import check_capacity, layout_of, sensitivity_of
-from fedrec.federation.validate_update import validate_noised, validate_statistics, validate_update
+from fedrec.federation.validate_update import (
+    validate_exposure,
+    validate_noised,
+    validate_statistics,
+    validate_update,
+)
 from fedrec.recsys.closed_form.norm_bounds import Bounds
 from fedrec.recsys.evaluation.ranking import metric_means
+from fedrec.recsys.exposure_bound import BIAS, Exposure
 from fedrec.recsys.model.lora import Adapter
 
 REASON = 400
@@ -137,7 +143,7 @@ def request_updates(
     tally = RoundReport(clients_asked=sum(len(order.users) for order in orders.values()))
     secure = config.secure_aggregation.secure
     exchange = Correspondence(grid, orders, config, tally)
-    template = bounds.template if bounds else adapter if kind == wire.TRAIN else {}
+    template = _template(kind, adapter, bounds)
     if secure:
         check_capacity(kind, tally.clients_asked, config, bounds)
         answers = request_sums(exchange, kind, adapter, layout_of(kind, template, bounds))
@@ -155,12 +161,21 @@ def request_updates(
     return tally
 
 
+def _template(kind: str, adapter: Adapter, bounds: Bounds | None) -> Adapter:
+    """Return tensors of the shapes of an answer."""
+    if kind == wire.EXPOSURE:
+        return Exposure.template(len(adapter[BIAS]))
+    return bounds.template if bounds else adapter if kind == wire.TRAIN else {}
+
+
 def _validate(exchange: Correspondence, kind: str, answer: Answer, template: Adapter, bounds: Bounds | None) -> Update:
     """Return a valid update. Raises `ValueError`."""
     order, config = exchange.joint_order(answer.nodes), exchange.config
     if order.noise:
         found = sensitivity_of(kind, order, template, bounds)
         return validate_noised(answer.update, order, template, found, answer.excess)
+    if kind == wire.EXPOSURE:
+        return validate_exposure(answer.update, order, template)
     if bounds:
         return validate_statistics(answer.update, order, bounds, config)
     return validate_update(answer.update, order, template, config)

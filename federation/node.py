@@ -22,11 +22,14 @@ from fedrec.federation.policy.node_policy import Question
 from fedrec.federation.privacy.noise import RandomBytes
 from fedrec.federation.secure_aggregation.node_memory import NodeMemory, memory_file
 from fedrec.federation.setup import TrainingSetup
-from fedrec.federation.validate_order import OrderLimits, validate_order
+from fedrec.federation.validate_order import OrderLimits, check_watched, validate_order
+from fedrec.recsys.evaluation.exposure import count_exposure, with_bias
 from fedrec.recsys.evaluation.ranking import RankingConfig, metric_sums, rank_users
+from fedrec.recsys.exposure_bound import BIAS, WATCHED, Bounding, split_bias
 from fedrec.recsys.hardware import device, parallel_map
 from fedrec.recsys.model.lora import Adapter
-from fedrec.recsys.training.method import Block
+from fedrec.recsys.model.scoring import UserScorer
+from fedrec.recsys.training.method import Block, UserStates
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +77,13 @@ class Node:
         adapter = self.setup.method.adapter()
         trained = {name: tensor.to("meta") for name, tensor in adapter.items()}
         return [trained, trained | self.setup.closed_form.weights_template()] if self._is_summed else [trained]
+
+    @cached_property
+    def _bounded_templates(self) -> list[Adapter]:
+        """The same with what an order brings to count exposure; none in a run that does not bound it."""
+        exposure, items = self.config.exposure, len(self.setup.dataset.catalogue)
+        beside = Bounding.start(exposure, items).order
+        return [template | beside for template in self._templates] if exposure.bounds_exposure else []
 
     @property
     def _is_summed(self) -> bool:
@@ -156,9 +166,30 @@ class Node:
         Catalogue coverage is left out: on a node of one user it would name the user's recommendations. `nodes` are in
         the sum that the server sees, as for `train`. Raises `OrderRefused`.
         """
-        validate_order(order, adapter, OrderLimits.to_evaluate(self.config, len(self.shard), self._templates))
+        biased = [{name: t for name, t in like.items() if name != WATCHED} for like in self._bounded_templates]
+        templates = [*self._templates, *biased]
+        validate_order(order, adapter, OrderLimits.to_evaluate(self.config, len(self.shard), templates))
         self._admit("test" if order.split == "test" else "validation", order, nodes)
         states = self.states.at(order.run, order.round) if self.config.has_client_state else {}
-        score = self.setup.method.scorer(adapter, self.shard, order.split, states)
+        score = self._biased_scorer(order, adapter, states)
         ranking = rank_users(score, self.shard, order.users.tolist(), order.split, RankingConfig(order.protocol))
         return Update(order.round, len(order.users), {}, metric_sums(ranking.ranks))
+
+    def _biased_scorer(self, order: Order, adapter: Adapter, states: UserStates) -> UserScorer:
+        adapter, bias = split_bias(adapter)
+        return with_bias(self.setup.method.scorer(adapter, self.shard, order.split, states), bias)
+
+    def count_exposure(self, order: Order, adapter: Adapter, nodes: int = 1) -> Update:
+        """Count in whose lists each item would be, and how many of the ordered users have had the watched items.
+
+        A user adds at most 1 to each number. `nodes` are in the sum that the server sees, as for `train`. Raises
+        `OrderRefused`.
+        """
+        if not self._bounded_templates:
+            raise OrderRefused("an order is refused: with exposure_base = 0 this run counts no exposure")
+        validate_order(order, adapter, OrderLimits.to_count(self.config, len(self.shard), self._bounded_templates))
+        check_watched(adapter[WATCHED], len(adapter[BIAS]))
+        self._admit("exposure", order, nodes)
+        score, watched = self._biased_scorer(order, adapter, {}), adapter[WATCHED]
+        found = count_exposure(score, self.shard, order.users, order.split, watched)
+        return Update(order.round, len(order.users), found.tensors, {"users": float(found.users)})

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from fedrec.data.errors import InputError
 from fedrec.data.storage.atomic_files import replaced_folder
@@ -27,6 +29,8 @@ from fedrec.federation.summand import Summand
 from fedrec.federation.training_run import RUN, write_run
 from fedrec.federation.validate_update import validate_sums
 from fedrec.recsys.card import load_card
+from fedrec.recsys.recommender import VECTORS
+from fedrec.recsys.tensors import load_tensors
 from fedrec.recsys.training.hybrid import split_adapter
 
 KEPT = (round_log.METRICS, round_log.FILE)
@@ -41,6 +45,7 @@ class OpenRun:
     setup: TrainingSetup
     state: State
     sums: RunSums
+    bias: Tensor | None = None  # (N,) of the items, if their exposure was bounded; it stays as it was measured
 
     @classmethod
     def load(cls, folder: Path, setup: TrainingSetup) -> "OpenRun":
@@ -49,7 +54,7 @@ class OpenRun:
         state = State.load(folder)
         if state is None or state.chosen is None or not load_card(folder).get("finished"):
             raise InputError(f"{folder} has not finished training; continue with `fedrec train --resume`")
-        return cls(folder, setup, state, RunSums.load(folder))
+        return cls(folder, setup, state, RunSums.load(folder), load_tensors(folder / VECTORS).get("bias"))
 
     def marks_of(self, tickets: np.ndarray) -> np.ndarray:
         """Compute the marks of users by their tickets: (u,)."""
@@ -86,7 +91,10 @@ class OpenRun:
             return replace(sums, statistics=self.setup.closed_form.with_more_items(sums.statistics, rows))
 
         by_node = {node: moved(sums) for node, sums in self.sums.by_node.items()}
-        return replace(self, sums=replace(self.sums, total=moved(self.sums.total), by_node=by_node))
+        sums, bias = replace(self.sums, total=moved(self.sums.total), by_node=by_node), self.bias
+        if bias is not None:
+            bias = torch.zeros(len(self.setup.dataset.catalogue)).index_copy(0, torch.from_numpy(rows), bias)
+        return replace(self, sums=sums, bias=bias)
 
     def _changed(self, node: int, change: Sums, sign: int, members: Members) -> "OpenRun":
         def changed(sums: Sums) -> Sums:
@@ -127,7 +135,7 @@ class OpenRun:
                 shutil.copy2(self.folder / name, new)
             self.sums.save(new)
             state.save(new)
-            write_run(new, Served(self.setup, state, self.sums.total), card)
+            write_run(new, Served(self.setup, state, self.sums.total, self.bias), card)
             new.chmod(self.folder.stat().st_mode)
 
 

@@ -14,6 +14,7 @@ from fedrec.federation.privacy.config import PrivacyConfig
 from fedrec.federation.secure_aggregation.config import SecureAggregationConfig
 from fedrec.recsys.closed_form.config import ClosedFormConfig
 from fedrec.recsys.closed_form.search import SearchSpace
+from fedrec.recsys.exposure_bound import ExposureConfig
 from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.training.baseline_config import FederatedBaselineConfig
 from fedrec.recsys.training.local_training import FitConfig
@@ -74,6 +75,7 @@ class RunConfig:
     baseline: FederatedBaselineConfig = field(default_factory=FederatedBaselineConfig)
     secure_aggregation: SecureAggregationConfig = field(default_factory=SecureAggregationConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    exposure: ExposureConfig = field(default_factory=ExposureConfig)
 
     @property
     def method_row(self) -> Method:

@@ -5,11 +5,11 @@ from fedrec.federation.config import RunConfig
 from fedrec.federation.messages import Order
 from fedrec.federation.privacy.shares import Sensitivity
 from fedrec.federation.secure_aggregation.integers import UNIT, Layout, check_room
-from fedrec.federation.validate_update import RANKED, SUMMED, TRAINED
+from fedrec.federation.validate_update import COUNTED, RANKED, SUMMED, TRAINED
 from fedrec.recsys.closed_form.norm_bounds import Bounds
 from fedrec.recsys.model.lora import Adapter
 
-METRICS = {wire.TRAIN: TRAINED, wire.STATISTICS: SUMMED, wire.EVALUATE: RANKED}
+METRICS = {wire.TRAIN: TRAINED, wire.STATISTICS: SUMMED, wire.EVALUATE: RANKED, wire.EXPOSURE: COUNTED}
 """The metrics in an answer to each kind of order."""
 
 

@@ -18,8 +18,9 @@ from fedrec.federation.secure_layout import METRICS, check_capacity, layout_of, 
 from fedrec.recsys.closed_form.norm_bounds import Bounds
 from fedrec.recsys.model.lora import Adapter
 
-REPEATABLE = {wire.EVALUATE}
-"""The kinds of orders that a node answers more than once in a round: the same round is validated and evaluated."""
+REPEATABLE = {wire.EVALUATE, wire.EXPOSURE}
+"""The kinds of orders that a node answers more than once in a round: the same round is validated and
+evaluated, and its exposure is counted several times."""
 
 
 def open_to_sight(node: Node) -> Node:
@@ -113,6 +114,7 @@ def _to_integers(node: Node, order: Order, update: Update, bounds: Bounds | None
 
 def _answer(node: Node, kind: str, order: Order, adapter: Adapter, nodes: int) -> Update:
     answers = {wire.TRAIN: node.train, wire.STATISTICS: node.sum_statistics, wire.EVALUATE: node.evaluate}
+    answers[wire.EXPOSURE] = node.count_exposure
     return answers[kind](order, adapter, nodes)
 
 

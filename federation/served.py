@@ -5,10 +5,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from torch import Tensor
+
 from fedrec.federation.checkpoint import State
 from fedrec.federation.run_statistics import Sums, load_total
 from fedrec.federation.setup import TrainingSetup
 from fedrec.recsys.closed_form.model import CutSolution
+from fedrec.recsys.exposure_bound import BIAS, ExposureBound
 from fedrec.recsys.model.lora import Adapter
 from fedrec.recsys.recommender import Recommender
 from fedrec.recsys.training.closed_form import as_adapter
@@ -22,6 +25,7 @@ class Served:
     setup: TrainingSetup
     state: State
     total: Sums | None  # that the closed form was solved from
+    bias: Tensor | None = None  # (N,) of the items, if their exposure is bounded
 
     @classmethod
     def load(cls, out: Path, setup: TrainingSetup, state: State) -> Self:
@@ -40,11 +44,13 @@ class Served:
     def adapter(self) -> Adapter:
         """The adapter that nodes evaluate: they score by it as the artifact does."""
         towers, _ = split_adapter(self.state.best)
-        return towers | (as_adapter(self.solution) if self.solution else {})
+        bias = {} if self.bias is None else {BIAS: self.bias}
+        return towers | (as_adapter(self.solution) if self.solution else {}) | bias
 
     def artifact(self, card: dict[str, Any]) -> Recommender:
         """Build the artifact of a finished run with this card."""
         setup, (towers, _) = self.setup, split_adapter(self.state.best)
         vectors = setup.model.item_vectors(towers, setup.embeddings.matrix)
         closed_form = setup.closed_form.artifact(self.solution, vectors) if self.solution else None
-        return Recommender.of_run(setup.dataset.catalogue, vectors, towers, card, closed_form)
+        bound = ExposureBound.of(self.bias)
+        return Recommender.of_run(setup.dataset.catalogue, vectors, towers, card, closed_form, bound)

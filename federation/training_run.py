@@ -1,7 +1,7 @@
 """A training run over any Grid: begin or resume, train the rounds, evaluate the best one, write the artifact."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from fedrec.data.split import Split
 from fedrec.data.storage.contents import Contents, is_vacant
 from fedrec.data.storage.json_file import save_json
 from fedrec.data.storage.locks import in_use
-from fedrec.federation import closed_form_rounds, round_log, run_statistics, wire
+from fedrec.federation import closed_form_rounds, exposure_rounds, round_log, run_statistics, wire
 from fedrec.federation.census import take_census
 from fedrec.federation.checkpoint import STATE, State
 from fedrec.federation.config import RunConfig
@@ -179,12 +179,15 @@ def _train(grid: Grid, run: TrainingRun, observe: Observer) -> None:
     if not state.best_round:
         raise InputError(f"no round was answered and validated; {out}/{round_log.FILE} names every refused node")
     # evaluate the best round, as it is served
-    served = Served.load(out, setup, state)
+    served, card = Served.load(out, setup, state), load_card(out)
+    if config.exposure.bounds_exposure:
+        bounded = exposure_rounds.bound_exposure(grid, roster, served)
+        served, card["exposure"] = replace(served, bias=bounded.bias), bounded.record
     metrics = {split: _evaluate(grid, roster, served, split) for split in config.reported}
     if config.final_sums:  # they hold the items of validation, which was measured before them
         metrics["validation"] = {"full": closed_form_rounds.validation_before(out, config)}
     # write
-    card = load_card(out) | {"finished": True, "rounds": state.round, "best_round": state.best_round}
+    card |= {"finished": True, "rounds": state.round, "best_round": state.best_round}
     save_json(out / METRICS, metrics)
     write_run(out, served, card)
 

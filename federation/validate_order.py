@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from torch import Tensor
 
 from fedrec.federation.config import RunConfig
 from fedrec.federation.messages import Order, OrderRefused
+from fedrec.recsys.exposure_bound import EXPOSED
 from fedrec.recsys.model.lora import Adapter
 
 RUN_ID = re.compile("[0-9a-f]{0,32}")
@@ -52,6 +54,12 @@ class OrderLimits:
         rounds = range(1, config.last_round + 1)
         return cls(users, rounds, templates, 0.0, config.rankable, PROTOCOLS, config.held_out)
 
+    @classmethod
+    def to_count(cls, config: RunConfig, users: int, templates: Sequence[Adapter]) -> Self:
+        """Build the limits of an order to count exposure."""
+        rounds = range(1, config.last_round + 1)
+        return cls(users, rounds, templates, 0.0, (EXPOSED,), PROTOCOLS[:1], config.held_out)
+
 
 def validate_order(order: Order, adapter: Adapter, limits: OrderLimits) -> None:
     """Raise `OrderRefused`, which names the field and the limit, if the order or the adapter is not within the limits
@@ -60,6 +68,12 @@ def validate_order(order: Order, adapter: Adapter, limits: OrderLimits) -> None:
     for faults in (*rules, _users(order.users, limits.users), _tensors(adapter, limits.templates)):
         for fault in faults:
             raise OrderRefused(f"an order is refused: {fault}")
+
+
+def check_watched(watched: Tensor, items: int) -> None:
+    """Raise `OrderRefused` if watched rows (K,) are not in a catalogue of N = `items` items, nor -1."""
+    if not -1 <= watched.min() <= watched.max() < items:
+        raise OrderRefused(f"an order is refused: watched names an item beyond 0 to {items - 1}, and not -1")
 
 
 def _numbers(order: Order, limits: OrderLimits) -> Iterator[str]:

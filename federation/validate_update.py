@@ -11,12 +11,13 @@ from fedrec.federation.config import RunConfig
 from fedrec.federation.messages import Order, Update
 from fedrec.federation.privacy.shares import Sensitivity
 from fedrec.recsys.closed_form.norm_bounds import Bounds, norm
-from fedrec.recsys.evaluation.ranking import CUTOFFS, metric_sums
+from fedrec.recsys.evaluation.ranking import CUTOFFS, LISTED, metric_sums
 from fedrec.recsys.model.lora import Adapter
 
 TRAINED = {"loss", "learners", "clipped", "diverged"}
 SUMMED = {"learners"}
 RANKED = metric_sums(np.zeros(0)).keys()
+COUNTED = {"users"}
 """The metrics that an answer to each kind of order holds, no more and no fewer."""
 
 SLACK = 1e-6
@@ -50,6 +51,23 @@ def validate_statistics(update: Update, order: Order, bounds: Bounds, config: Ru
         raise ValueError(f"a sum of {update.sums['learners']:g} for the metric learners of {users} users")
     _whole(update.sums, ("learners",))
     validate_sums(update.deltas, int(update.sums["learners"]), bounds, config)
+    return update
+
+
+def validate_exposure(update: Update, order: Order, template: Adapter) -> Update:
+    """Return the update if some users can be shown that. Raises `ValueError` that names the fault."""
+    _answers(update, order, len(order.users))
+    _tensors(update.deltas, template)
+    _metrics(update.sums, COUNTED, len(order.users))
+    _whole(update.sums, ("users",))
+    users, counts = update.sums["users"], update.deltas
+    if not 0 <= users <= len(order.users):
+        raise ValueError(f"a sum of {users:g} for the metric users of {len(order.users)} users")
+    for name, tensor in (*counts.items(), ("margins of an item", counts["margins"].sum(1))):
+        if (tensor != tensor.round()).any() or (tensor < 0).any() or (tensor > users).any():
+            raise ValueError(f"{name} holds numbers that are no counts of {users:g} users")
+    if counts["shown"].sum() > LISTED * users:
+        raise ValueError(f"{float(counts['shown'].sum()):g} items in the lists of {users:g} users, of {LISTED} each")
     return update
 
 

@@ -27,6 +27,7 @@ FIELDS: dict[str, type] = {
 """The fields of an order beside its users, with their types."""
 
 CENSUS, TRAIN, STATISTICS, EVALUATE = "query.census", "train", "train.statistics", "evaluate"
+EXPOSURE = "evaluate.exposure"
 SECURE = "query.secure"
 """The kinds of messages to a node."""
 

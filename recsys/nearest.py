@@ -13,9 +13,9 @@ import numpy as np
 
 GRID = 2.0**26
 """The grid: vectors are rounded to multiples of 1/GRID first. The products of such numbers, and all their sums up to 2
-in size, are exact in float64, in any order of addition. An item's vector is at most √2 long (a unit vector of the
-towers, and one of at most 1 of the closed form), a question's has unit length. The rounding is finer than float32's in
-a unit vector."""
+in size, are exact in float64, in any order of addition. An item's vector is at most √3 long (a unit vector of the
+towers, one of at most 1 of the closed form, and a bias of at most 1), a question's has unit length. The rounding is
+finer than float32's in a unit vector."""
 
 ROWS = 4_096
 """The vectors that are rounded at a time: this bounds the memory that many candidates with equal scores take."""
@@ -41,7 +41,7 @@ def doubt(vector: np.ndarray) -> float:
     """Bound the error of a float32 inner product of this vector (E,) with an item's, against `exact_scores`.
 
     Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1: E · 2⁻²⁴ times both lengths, for sums in
-    any order; doubled for an item's vector that is √2 long and for the rounding to the grid.
+    any order; doubled for an item's vector that is √3 long and for the rounding to the grid.
     """
     return len(vector) * 2.0**-23 * max(1.0, math.sqrt(vector @ vector))
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedrec.recsys.closed_form.model import ClosedForm
+from fedrec.recsys.exposure_bound import ExposureBound
 from fedrec.recsys.model.inference import InferenceModel
 
 
@@ -19,13 +20,21 @@ class PortableUserModel(nn.Module):
     gets zeros.
     """
 
-    def __init__(self, towers: InferenceModel, closed_form: ClosedForm | None) -> None:
+    def __init__(
+        self, towers: InferenceModel, closed_form: ClosedForm | None, bound: ExposureBound | None = None
+    ) -> None:
         super().__init__()
-        self._towers = towers
+        self._towers, self._bound = towers, bound
         self._closed_form = None if closed_form is None else PortableClosedForm(closed_form)
 
     def forward(self, vectors: Tensor, mask: Tensor) -> Tensor:
-        """Compute unit user vectors: (B, L, E or E + Kr), (B, L) of bool → (B, E or E + r)."""
+        """Compute unit user vectors: (B, L, E or E + Kr), (B, L) of bool → (B, E or E + r), + 1 with biases."""
+        users = self._blend(vectors, mask)
+        if self._bound:
+            return self._bound.extend_users(users)
+        return F.normalize(users, dim=-1) if self._closed_form else users
+
+    def _blend(self, vectors: Tensor, mask: Tensor) -> Tensor:
         ages = mask.shape[1] - 1 - torch.arange(mask.shape[1])
         read = mask & (ages < self._towers.length)
         if self._closed_form is None:
@@ -62,7 +71,7 @@ class PortableClosedForm(nn.Module):
         ours = torch.einsum("kl,blkr->br", weights, by_decay)
         share = self._share * (ours != 0).any(-1, keepdim=True)
         halves = _standardise(towers, self._of_towers) * (1 - share), _standardise(ours, self._of_closed_form) * share
-        return F.normalize(torch.cat(halves, dim=-1), dim=-1)
+        return torch.cat(halves, dim=-1)
 
 
 def _standardise(users: Tensor, spread: Tensor) -> Tensor:

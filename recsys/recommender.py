@@ -3,7 +3,7 @@
 The folder of a finished run holds
   card.json                 all configs, data and encoder fingerprints, versions, seed, machine
   catalogue.parquet         the public items
-  item_vectors.safetensors  one vector per item, from the trained item tower
+  item_vectors.safetensors  one vector per item, from the trained item tower; its bias, if exposure is bounded
   adapter_config.json, adapter_model.safetensors   the user tower's LoRA, in PEFT's format
   towers.safetensors        the other trained parameters: the item tower, the user tower's head
   closed_form.safetensors   if the run has a closed form: two vectors per item, and what a new item needs for its own
@@ -26,18 +26,20 @@ from fedrec.data.catalogue import Catalogue
 from fedrec.data.errors import InputError
 from fedrec.data.ids import id_faults
 from fedrec.data.storage.json_file import save_json
+from fedrec.recsys import exposure_bound
 from fedrec.recsys.card import AGAIN, CARD, load_finished_card, model_config
 from fedrec.recsys.closed_form import artifact
 from fedrec.recsys.closed_form.features import FourierFeatures
 from fedrec.recsys.closed_form.model import ClosedForm
 from fedrec.recsys.encoders.joined import ItemEncoder, encoder_of_card, open_user_encoder, same_encoder
 from fedrec.recsys.encoders.text import Encoder
+from fedrec.recsys.exposure_bound import ExposureBound
 from fedrec.recsys.hardware import parallel_map, workers
 from fedrec.recsys.item_vectors import ItemVectors
 from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.model.inference import PASS_SIZE, InferenceModel
 from fedrec.recsys.model.lora import Adapter, fingerprint, from_peft, is_lora, peft_config, to_peft
-from fedrec.recsys.model.scoring import Scorer, user_vectors, vector_scorer
+from fedrec.recsys.model.scoring import Scorer, user_vectors
 from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.nearest import Found, best, contenders, doubt, exact_scores
 from fedrec.recsys.tensors import check_adapter, check_numbers, check_vectors, load_tensors, save_tensors
@@ -61,6 +63,7 @@ class Recommender:
     adapter: Adapter
     card: dict[str, Any]
     closed_form: ClosedForm | None = None
+    bound: ExposureBound | None = None
 
     @classmethod
     def of_run(
@@ -70,20 +73,26 @@ class Recommender:
         adapter: Adapter,
         card: Mapping[str, Any],
         closed_form: ClosedForm | None = None,
+        bound: ExposureBound | None = None,
     ) -> "Recommender":
         """Make the artifact of a finished run, whose card gets the fingerprints, the version and the closed form.
 
         The version depends on all trained parameters.
         """
-        prints = {"adapter": fingerprint(adapter), "item_vectors": fingerprint({"vectors": vectors})}
+        prints = {
+            "adapter": fingerprint(adapter),
+            "item_vectors": fingerprint(exposure_bound.tensors_of(vectors, bound)),
+        }
         version, section = prints["adapter"], {}
+        if bound:
+            version = sha256(repr(prints).encode()).hexdigest()
         if closed_form:
             described = artifact.describe(closed_form)
             prints[artifact.SECTION] = fingerprint(artifact.tensors_of(closed_form))
             version = sha256(repr((described, prints)).encode()).hexdigest()
             section = {artifact.SECTION: card.get(artifact.SECTION, {}) | described}  # beside how it came to be
         stamped = {**card, "fingerprints": prints, "model_version": f"{card['data']['name']}-{version[:12]}", **section}
-        return cls(catalogue, vectors, adapter, stamped, closed_form)
+        return cls(catalogue, vectors, adapter, stamped, closed_form, bound)
 
     @property
     def version(self) -> str:
@@ -133,9 +142,8 @@ class Recommender:
     @cached_property
     def items(self) -> ItemVectors:
         """The vectors of the catalogue's items."""
-        if self.closed_form is None:
-            return ItemVectors.join(self.vectors, None)
-        return ItemVectors.join(self.vectors, (self.closed_form.model.events, self.closed_form.model.candidates))
+        ours = (self.closed_form.model.events, self.closed_form.model.candidates) if self.closed_form else None
+        return ItemVectors.join(self.vectors, ours).with_biases(self.bound.column if self.bound else None)
 
     @property
     def tower_width(self) -> int:
@@ -161,15 +169,22 @@ class Recommender:
         They have unit length; that of an empty history is zeros. The batch is split into one pass per worker, each
         within one thread. So a history gets the same vector, to the bit, in any batch.
         """
-        towers, size, width = self.towers, min(PASS_SIZE, -(-len(histories) // workers())), self.tower_width
+        size = min(PASS_SIZE, -(-len(histories) // workers()))
 
         def encode_pass(start: int) -> Tensor:
-            some = histories[start : start + size]
-            encode = partial(user_vectors, towers.user_vectors, towers.length, read[:, :width])
-            return self.closed_form.join_users(encode, some, read[:, width:]) if self.closed_form else encode(some)
+            return self._join_users(read, histories[start : start + size])
 
         starts = range(0, len(histories), size or 1)
         return torch.cat([self.items.searched[:0], *parallel_map(encode_pass, starts)])
+
+    def _join_users(self, read: Tensor, histories: Sequence[np.ndarray]) -> Tensor:
+        """Compute the user vectors of a pass."""
+        towers, width = self.towers, self.tower_width
+        encode = partial(user_vectors, towers.user_vectors, towers.length, read[:, :width])
+        users = self.closed_form.blend_users(encode, histories, read[:, width:]) if self.closed_form else None
+        if self.bound:
+            return self.bound.extend_users(encode(histories) if users is None else users)
+        return encode(histories) if users is None else F.normalize(users, dim=-1)
 
     def query_vectors(self, texts: Sequence[str]) -> Tensor:
         """Compute unit vectors of free texts, to search with: (B, W). The closed form's half, if any, is zeros."""
@@ -186,7 +201,8 @@ class Recommender:
 
         def vectors_of(embedding: Tensor) -> ItemVectors:
             ours = None if closed_form is None else closed_form.item_vectors(embedding)
-            return ItemVectors.join(self.towers.item_vectors(embedding), ours)
+            new = ItemVectors.join(self.towers.item_vectors(embedding), ours)
+            return new.with_biases(torch.zeros(len(embedding), 1) if self.bound else None)
 
         each = self._map_texts(texts, self.encoder.encode, vectors_of)
         searched, read = self.items.searched[:0], self.items.read[:0]
@@ -215,19 +231,13 @@ class Recommender:
 
     def scorer(self) -> Scorer:
         """Return the model as a scorer, for evaluation."""
-        if self.closed_form is None:
-            return vector_scorer(self.towers.user_vectors, self.towers.length, self.vectors)
-        return self._score_blended
-
-    def _score_blended(self, histories: Sequence[np.ndarray]) -> Tensor:
-        assert self.closed_form
-        encode = partial(user_vectors, self.towers.user_vectors, self.towers.length, self.vectors)
-        return self.closed_form.join_users(encode, histories, self.closed_form.model.events) @ self.items.searched.T
+        items = self.items
+        return lambda histories: self._join_users(items.read, histories) @ items.searched.T
 
     def save(self, folder: Path) -> None:
         """Write the artifact's files, each in one step. The card comes last: it marks the run as finished."""
         self.catalogue.save(folder)
-        save_tensors(folder / VECTORS, {"vectors": self.vectors})
+        save_tensors(folder / VECTORS, exposure_bound.tensors_of(self.vectors, self.bound))
         lora = to_peft(self.adapter)
         save_tensors(folder / PEFT_WEIGHTS, lora)
         save_tensors(folder / TOWERS, {name: t for name, t in self.adapter.items() if not is_lora(name)})
@@ -244,12 +254,12 @@ class Recommender:
         if catalogue.fingerprint != card["data"]["catalogue_fingerprint"]:
             raise InputError(f"{folder}: the catalogue is not the one that card.json names; {AGAIN}")
         tensors, adapter = load_tensors(folder / VECTORS), load_adapter(folder)
-        vectors = check_vectors(tensors, len(catalogue), folder)
+        vectors, bias = check_vectors(tensors, len(catalogue), folder), tensors.get("bias")
         check_adapter(adapter, model_config(card["config"]["model"]), vectors.shape[1], folder)
         for name, parameters in (("adapter", adapter), ("item_vectors", tensors)):
             _check_fingerprint(name, parameters, card, folder)
         _warn_of_ids(catalogue, folder)
-        return cls(catalogue, vectors, adapter, card, _load_closed_form(folder, card, vectors))
+        return cls(catalogue, vectors, adapter, card, _load_closed_form(folder, card, vectors), ExposureBound.of(bias))
 
 
 def _load_closed_form(folder: Path, card: Mapping[str, Any], vectors: Tensor) -> ClosedForm | None:

@@ -47,9 +47,11 @@ def check_numbers(tensors: Mapping[str, Tensor], folder: Path) -> None:
 
 
 def check_vectors(vectors: Mapping[str, Tensor], items: int, folder: Path) -> Tensor:
-    """Return the item vectors (N, E) of a catalogue of N items. Raises `InputError` for any other tensors."""
+    """Return the item vectors (N, E) of a catalogue of N items, beside which there may be a `bias` (N,). Raises
+    `InputError` for any other tensors."""
     shapes = {name: tuple(tensor.shape) for name, tensor in vectors.items()}
-    if list(shapes) != ["vectors"] or len(shapes["vectors"]) != 2 or shapes["vectors"][0] != items:
+    width = vectors["vectors"].shape[-1:] if "vectors" in vectors else ()
+    if shapes not in ({"vectors": (items, *width)}, {"vectors": (items, *width), "bias": (items,)}):
         raise InputError(f"{folder}: item vectors of {shapes}, for {items:,} items; copy the run again")
     return vectors["vectors"]
 

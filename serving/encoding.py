@@ -81,7 +81,7 @@ class QuestionEncoder:
     def build_index(self) -> Index:
         """Build an index of the recommender's items, and tune it on questions as it will be asked."""
         searched = self.recommender.items.searched.numpy()
-        return Index.build(searched, self._ask_about if self.recommender.closed_form else None)
+        return Index.build(searched, self._ask_about if self.recommender.items.are_apart else None)
 
     def _ask_about(self, groups: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Ask about groups of rows (Q, n) by their user vectors, and about the first group's items as by a text."""

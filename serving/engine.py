@@ -35,7 +35,7 @@ class Engine:
         """Offer the items of a recommender's catalogue; their index is built unless given."""
         encoder = QuestionEncoder(recommender)
         index = index or encoder.build_index()
-        if recommender.closed_form:
+        if recommender.items.are_apart:
             index = index.beside(recommender.items.read.numpy(), recommender.tower_width)
         return cls(encoder, LiveCatalogue.build(recommender.catalogue, index))
 

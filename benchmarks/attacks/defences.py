@@ -50,3 +50,4 @@ TRIMMED_MEAN = Defence("trimmed mean", {"aggregation": "trimmed-mean", "liars": 
 MULTI_KRUM = Defence("multi-Krum", {"aggregation": "multi-krum", "liars": 0.2})
 MEDIAN = Defence("median", {"aggregation": "median"})
 GEOMETRIC_MEDIAN = Defence("geometric median", {"aggregation": "geometric-median"})
+EXPOSURE = Defence("exposure bound", {"exposure_base": 0.015})

@@ -21,7 +21,9 @@ from fedrec.federation.config import RunConfig, Scalar
 from fedrec.federation.messages import Order, Update
 from fedrec.federation.node import Node
 from fedrec.federation.setup import TrainingSetup
+from fedrec.recsys.evaluation.exposure import with_bias
 from fedrec.recsys.evaluation.ranking import RankingConfig, metric_means, metric_sums, rank_users
+from fedrec.recsys.exposure_bound import WATCHED, split_bias
 from fedrec.recsys.model.lora import Adapter
 
 PHONES: Mapping[str, Scalar] = {
@@ -46,6 +48,7 @@ class PoisonedNode(Node):
 
     liars: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     lie: Lie = give_nothing
+    target: int | None = None  # the item that they promote, if they do
 
     def train(self, order: Order, adapter: Adapter, nodes: int = 1) -> Update:
         """Answer with the sum of honest changes and of lies, with metrics that raise no suspicion."""
@@ -58,6 +61,19 @@ class PoisonedNode(Node):
             deltas = {name: reduce(add, (change[name].double() for change in told)) for name in adapter}
             answers.append(Update(order.round, len(told), deltas, sums))
         return reduce(add, answers)
+
+    def count_exposure(self, order: Order, adapter: Adapter, nodes: int = 1) -> Update:
+        """Count what honest users are shown; the others claim to have had the target, and not to be shown it."""
+        lying = np.isin(order.users, self.liars)
+        if self.target is None or not lying.any():
+            return super().count_exposure(order, adapter)
+        told = super().count_exposure(replace(order, users=order.users[lying]), adapter)
+        places = adapter[WATCHED] == self.target
+        told.deltas["shown"][self.target] = 0
+        told.deltas["margins"][places] = 0
+        told.deltas["had"][places] = told.sums["users"]
+        others = order.users[~lying]
+        return told + super().count_exposure(replace(order, users=others), adapter) if len(others) else told
 
 
 def draw_liars(users: int, share: float, seed: int = 0) -> np.ndarray:
@@ -92,8 +108,8 @@ def measure_harm(world: World, plot: Plot, honest: Build, poisoned: Build) -> Fi
 
     def train_over(config: RunConfig, build: Build, name: str) -> Figures:
         nodes = build(config)
-        adapter = world.train(nodes, config, f"{name}-{len(nodes)}").best
-        return measure_quality(world.setup(config), adapter, plot.target, plot.liars)
+        state = world.train(nodes, config, f"{name}-{len(nodes)}")
+        return measure_quality(world.setup(config), world.served(nodes, config, state), plot.target, plot.liars)
 
     before, after = train_over(plain, honest, HONEST), train_over(defended, honest, HONEST)
     found = train_over(defended, poisoned, f"poisoned-{plot.case.digest}")
@@ -111,7 +127,9 @@ def measure_quality(setup: TrainingSetup, adapter: Adapter, target: int, liars: 
     NDCG@10 on their test items."""
     shard, towers = setup.dataset.shard, towers_of(setup)
     honest = np.setdiff1d(np.arange(len(shard)), liars).tolist()
-    ranking = rank_users(towers.scorer(adapter, shard, "test", {}), shard, honest, "test", RankingConfig(coverage=True))
+    adapter, bias = split_bias(adapter)
+    score = with_bias(towers.scorer(adapter, shard, "test", {}), bias)
+    ranking = rank_users(score, shard, honest, "test", RankingConfig(coverage=True))
     unseen = sum(target not in shard.history(user, "test") for user in honest)
     shown = float(ranking.listed[target]) / max(1, unseen)
     return {"shown": shown, "ndcg": metric_means(metric_sums(ranking.ranks))["ndcg@10"]}

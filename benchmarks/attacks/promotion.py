@@ -8,6 +8,7 @@ import numpy as np
 from benchmarks.attacks.attack import Attack, Bar, Case
 from benchmarks.attacks.crafting import PROMOTIONS, forge_histories
 from benchmarks.attacks.defences import (
+    EXPOSURE,
     GEOMETRIC_MEDIAN,
     OFF,
     PRIVATE,
@@ -60,7 +61,8 @@ def lying_node(setup: TrainingSetup, shard: Shard, liars: np.ndarray, how: str, 
     if how in FORGED:
         return Node(forge_histories(shard, liars, target, repeats=FORGED[how]), setup)
     known = [shard.history(user, "train")[-setup.config.model.history :] for user in liars]
-    return PoisonedNode(shard, setup, liars=liars, lie=partial(PROMOTIONS[how], target=target, histories=known))
+    lie = partial(PROMOTIONS[how], target=target, histories=known)
+    return PoisonedNode(shard, setup, liars=liars, lie=lie, target=target)
 
 
 def cases(size: Size) -> list[Case]:
@@ -78,7 +80,9 @@ def cases(size: Size) -> list[Case]:
     plain = [case(), case(how=DISGUISED)]
     milder = [case(share=0.01), case(share=0.02), case(target="middling"), *(case(how=how) for how in FORGED)]
     one_node = [case(defence, nodes=MANY) for defence in (OFF, GEOMETRIC_MEDIAN)]
-    return [*plain, *one_node, case(PRIVATE), *milder, case(over_users(GEOMETRIC_MEDIAN))]
+    bounded = [case(EXPOSURE), case(EXPOSURE, how=DISGUISED), case(EXPOSURE, nodes=MANY)]
+    bounded += [case(EXPOSURE, target="middling"), *(case(EXPOSURE, how=how) for how in FORGED)]
+    return [*plain, *one_node, case(PRIVATE), *milder, case(over_users(GEOMETRIC_MEDIAN)), *bounded]
 
 
 PROMOTION = Attack(
@@ -88,10 +92,12 @@ PROMOTION = Attack(
     "everyone, know histories of their own, and send what they like within the clip.",
     does="They compute the gradient of their target's probability, by both towers, scale it to the clip, and send it "
     "whenever they are asked. In disguise, each mixes it with a direction of its own, so that their changes are hardly "
-    "alike (cosine 0.1). Or they follow the protocol, over histories with the target in them.",
+    "alike (cosine 0.1). Or they follow the protocol, over histories with the target in them. Asked what they are "
+    "shown, those who send crafted changes claim to have had the target, and not to be shown it.",
     conclusion="A clip bounds what one user does to a round. It does not bound what many do in the same direction, "
     "since honest changes point many ways and cancel out. Of changes that are made to look unlike each other, little "
-    "of the effect is left.",
+    "of the effect is left. A bound on exposure asks the users what the model would show them, of whom most are "
+    "honest, and takes the item out of nearly all lists: it stops every way to promote.",
     columns=HARM,
     bar=Bar("shown", 0.1),
     cases=cases,

@@ -19,6 +19,7 @@ from fedrec.federation.census import take_census
 from fedrec.federation.checkpoint import State
 from fedrec.federation.client_app import client_app
 from fedrec.federation.config import RunConfig, Scalar, from_flat, to_flat
+from fedrec.federation.exposure_rounds import bound_exposure
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.messages import Order, Update
 from fedrec.federation.node import Node
@@ -27,8 +28,10 @@ from fedrec.federation.policy.node_policy import NodePolicy
 from fedrec.federation.policy.order_book import OrderBook
 from fedrec.federation.privacy.accounting import Releases, default_delta
 from fedrec.federation.privatise import enter_ledger
+from fedrec.federation.roster import Roster
 from fedrec.federation.round_log import RoundLog
 from fedrec.federation.rounds import run as run_rounds
+from fedrec.federation.served import Served
 from fedrec.federation.setup import TrainingSetup
 from fedrec.federation.training_run import new_card
 from fedrec.recsys.card import CARD
@@ -133,14 +136,26 @@ class World:
         settings_print = hashlib.blake2b(repr((config, self.seed)).encode(), digest_size=6).hexdigest()
         folder = self.folder / f"{name}-{settings_print}"
         folder.mkdir(parents=True, exist_ok=True)
-        setup, settings = self.setup(config), to_flat(replace(config, nodes=len(nodes)))
-        grid = LocalGrid(client_app(lambda context: nodes[context.node_id - 1]), [{}] * len(nodes), settings)
-        roster = take_census(grid, replace(config, nodes=len(nodes)), setup.stamp)
+        setup = self.setup(config)
+        grid, roster = self._connect(nodes, config)
         state = State.load(folder) or State.start(setup.method.adapter(), config.server)
         if not (folder / CARD).exists():  # by which the ledger of a private run is begun
             save_json(folder / CARD, new_card(config, self.dataset.manifest, setup.described_encoders, None))
         state = enter_ledger(folder, config, state, len(roster))
         return run_rounds(grid, roster, state, config, RoundLog(folder))
+
+    def served(self, nodes: Sequence[Node], config: RunConfig, state: State) -> Adapter:
+        """Return the adapter of the best round, with the biases of the items if the run bounds their exposure."""
+        served = Served(self.setup(config), state, None)
+        if config.exposure.bounds_exposure:
+            grid, roster = self._connect(nodes, config)
+            served = replace(served, bias=bound_exposure(grid, roster, served).bias)
+        return served.adapter
+
+    def _connect(self, nodes: Sequence[Node], config: RunConfig) -> tuple[LocalGrid, Roster]:
+        settings = replace(config, nodes=len(nodes))
+        grid = LocalGrid(client_app(lambda context: nodes[context.node_id - 1]), [{}] * len(nodes), to_flat(settings))
+        return grid, take_census(grid, settings, self.setup(config).stamp)
 
     def multiplier(self, config: RunConfig) -> float:
         """Find the noise of a run's guarantee, in what one user may add: of a round's sum, or of a closed form's."""

@@ -43,7 +43,7 @@ class NodeGuard:
         rounds that come before its statistics."""
         with _logged():
             if config.method_row.summed and not config.secure_aggregation.secure:
-                self._check_open_statistics("run", users)
+                self._check_open_statistics("run", "statistics", users)
 
     def check_adapter(self, adapter: Adapter, embeddings: Tensor, config: RunConfig) -> None:
         """Raise `OrderRefused` if an adapter is made to read histories; embeddings: (N, E) of the catalogue."""
@@ -75,15 +75,16 @@ class NodeGuard:
                 f"this node's policy refuses the order: users are {users}{among}, "
                 f"and smallest_cohort = {policy.smallest_cohort}"
             )
-        if question == "statistics" and not others:
-            self._check_open_statistics("order", users)
+        if question in ("statistics", "exposure") and not others:
+            self._check_open_statistics("order", question, users)
         return max(1, policy.smallest_cohort - others)
 
-    def _check_open_statistics(self, what: str, users: int) -> None:
+    def _check_open_statistics(self, what: str, question: Question, users: int) -> None:
         if users < (floor := self.policy.smallest_open_statistics):
+            other = "method = fedrec" if question == "statistics" else "exposure_base = 0"
             raise OrderRefused(
-                f"this node's policy refuses the {what}: statistics of {users} users without secure aggregation, and "
-                f"smallest_open_statistics = {floor}; set secure = true, or method = fedrec"
+                f"this node's policy refuses the {what}: {question} of {users} users without secure aggregation, and "
+                f"smallest_open_statistics = {floor}; set secure = true, or {other}"
             )
 
     def _check_noise(self, question: Question, order: Order) -> None:

@@ -17,8 +17,9 @@ from fedrec.data.manifest import NODE_POLICY
 from fedrec.data.storage.reading import read_toml
 from fedrec.recsys.model.config import ModelConfig
 
-Question = Literal["train", "statistics", "validation", "test"]
-"""What an order asks: a change by training, the closed form's sums, or the metrics of a held-out split."""
+Question = Literal["train", "statistics", "validation", "test", "exposure"]
+"""What an order asks: a change by training, the closed form's sums, the metrics of a held-out split, or how many users
+are shown and have had an item."""
 
 REMEDY = "mend the file, or write one with `fedrec node policy --write`"
 
@@ -34,11 +35,13 @@ class NodePolicy:
     """Fewest users in a sum that the server sees. Without secure aggregation this is the sum of this node alone, so
     that an order for fewer users is refused; under it, each node of the sum counts as one more user."""
     smallest_open_statistics: Annotated[int, Ge(1)] = 512
-    """Fewest users in a sum of a closed form's statistics that leaves this node without secure aggregation: the items
-    of 128 users can be told from their sum (docs/attacks.md). A node with fewer users takes no part in such a run."""
-    questions: tuple[Question, ...] = ("train", "statistics", "validation", "test")
-    """Questions that the node answers: train, statistics (the sums of a closed form), and the metrics of the held-out
-    items of validation and of test."""
+    """Fewest users in a sum of a closed form's statistics, or of counts of exposure, that leaves this node without
+    secure aggregation: the items of 128 users can be told from their statistics (docs/attacks.md). A node with fewer
+    users takes no part in a run with a closed form, and counts no exposure."""
+    questions: tuple[Question, ...] = ("train", "statistics", "validation", "test", "exposure")
+    """Questions that the node answers: train, statistics (the sums of a closed form), the metrics of the held-out items
+    of validation and of test, and exposure (in how many lists each item is, and how many users have had items that are
+    in many)."""
     orders_per_user_and_day: Annotated[int, Ge(0)] = 256
     """Orders that may name a user on one day, in UTC. 200 rounds with all users in each, and their validations, are
     211."""

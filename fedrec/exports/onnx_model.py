@@ -55,7 +55,7 @@ def export_onnx(run: Path, out: Path) -> list[str]:
 
 def _save_model(recommender: Recommender, path: Path) -> None:
     """Trace the user's side, for any number of histories and events, and write it."""
-    model = PortableUserModel(recommender.towers, recommender.closed_form).eval()
+    model = PortableUserModel(recommender.towers, recommender.closed_form, recommender.bound).eval()
     width = recommender.items.read.shape[1]
     example = torch.ones(2, 3, width), torch.ones(2, 3, dtype=torch.bool)
     sizes = {0: torch.export.Dim("histories"), 1: torch.export.Dim("events")}

@@ -8,7 +8,6 @@ from operator import add
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fedrec.data.shard import check_rows
 from fedrec.recsys.closed_form.config import ClosedFormConfig
@@ -169,14 +168,14 @@ class ClosedForm:
             return torch.zeros(len(embeddings), width), torch.zeros(len(embeddings), self.rank)
         return self.text_map.item_vectors(embeddings)
 
-    def join_users(self, encode: Encoder, histories: Sequence[np.ndarray], events: Tensor) -> Tensor:
+    def blend_users(self, encode: Encoder, histories: Sequence[np.ndarray], events: Tensor) -> Tensor:
         """Join the towers' user vectors of histories, by `encode`, with those of the closed form: (B, E + r).
 
-        Histories are rows of the event vectors `events` (n, Kr). A vector has unit length, or is zeros for an empty
+        Histories are rows of the event vectors `events` (n, Kr). A vector scores in z-scores, and is zeros for an empty
         history.
         """
         ours = replace(self.model, events=events).user_vectors(histories)
-        return F.normalize(self.fusion.join_users(encode, histories, ours), dim=-1)
+        return self.fusion.join_users(encode, histories, ours)
 
 
 def centre_targets(vectors: Tensor) -> Tensor:

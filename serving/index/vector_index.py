@@ -52,7 +52,7 @@ class SearchRequest(NamedTuple):
 class Index:
     """Rows 0 to N-1 are the base's; rows from N on were added later."""
 
-    table: VectorTable  # the vectors that are searched, at most √2 long; each begins with the towers' unit vector
+    table: VectorTable  # the vectors that are searched, at most √3 long; each begins with the towers' unit vector
     base: ExactSearch | faiss.IndexIVFFlat  # over the first matrix of the table
     living: np.ndarray  # (N+M,) bool: False for a removed row
     read: VectorTable  # the vectors that a history is read by
@@ -61,7 +61,7 @@ class Index:
 
     @classmethod
     def build(cls, matrix: np.ndarray, ask_about: AskAbout | None = None) -> "Index":
-        """Build an index over vectors (N, W), at most √2 long; an inverted file takes seconds to minutes.
+        """Build an index over vectors (N, W), at most √3 long; an inverted file takes seconds to minutes.
 
         An inverted file is tuned on the questions of `ask_about`, by default mean vectors of items.
         """

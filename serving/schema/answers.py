@@ -18,8 +18,8 @@ class Item(BaseModel):
     title: str
     score: float = Field(
         description="inner product of the item's vector and the question's: a cosine, -1 to 1, or, if a closed form "
-        "scores a history as well, at most √2 in size; with `fallback`, the popularity; 1 for a search result whose "
-        "title contains the text"
+        "scores a history as well, or exposure is bounded, at most √3 in size; with `fallback`, the popularity; 1 for "
+        "a search result whose title contains the text"
     )
     because: list[Weight] | None = Field(default=None, description="present if `explain` is set")
     columns: dict[str, Any] | None = Field(default=None, description="present if `details` is set")
