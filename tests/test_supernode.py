@@ -27,6 +27,7 @@ from fedrec.federation.deployment import message_process, supernode
 from fedrec.federation.deployment.packed_message import PackedMessage, Question
 from fedrec.federation.deployment.supernode import LOST, Connection, SuperNode
 from fedrec.federation.deployment.worker import Worker
+from fedrec.federation.parcel import unwrap
 from tests.support import answering
 from tests.support.toy_world import small_config
 
@@ -171,7 +172,7 @@ def test_a_run_gets_nothing_of_the_run_before(toy: Path, embeddings: Tensor, tmp
             config = to_flat(small_config(rounds=run))
             where = {"data": str(folder), "persistent": False, "simulated": True}
             ours.send(Question(packed(wire.CENSUS, run), run, NODE, where, config, bundle))
-            content = ours.recv().message.unpack().content
+            content = unwrap(ours.recv().message.unpack().content)
             tickets = Dataset.open(folder).shard.tickets()
             assert sorted(content.array_records["census"]["tickets"].numpy()) == sorted(tickets)
             place = client_app.NodePlace.of(where)
