@@ -1,5 +1,5 @@
-"""Flower's Grid between a server and its nodes, without its waits: it looks for answers often, and does not ask nodes
-that keep silent."""
+"""Flower's Grid between a server and its nodes, without its waits: it looks for answers often, does not ask nodes that
+keep silent, and sends the arrays of a message in one parcel."""
 
 import logging
 import time
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from flwr.app import Error, Message, RecordDict
+from flwr.app.message import make_message
 from flwr.common.constant import ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
@@ -15,6 +16,7 @@ from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from flwr.supercore.run import Run
 from flwr.superlink.grid import http_grid
 
+from fedrec.federation.parcel import unwrap, wrap
 from fedrec.federation.waiting import LONGEST, SHORTEST, Waiting
 
 logger = logging.getLogger("fedrec")
@@ -83,13 +85,15 @@ class AttentiveGrid(Grid):
     def _ask(self, messages: list[Message], timeout: float | None) -> Iterator[Message]:
         """Send messages, yield their answers, and remember the nodes that gave none in time."""
         connected = self._connected() if messages else {}
+        for message in messages:
+            message.content = wrap(message.content)
         nodes = [message.metadata.dst_node_id for message in messages]
         pending = dict(zip(self.push_messages(messages), nodes, strict=False)) if messages else {}
         waiting = Waiting()
         while pending:
             for reply in self.pull_messages(list(pending)):
                 pending.pop(reply.metadata.reply_to_message_id, None)
-                yield reply
+                yield _opened(reply)
             if not pending or not _in_time(waiting, timeout):
                 break
             time.sleep(waiting.pause)
@@ -118,6 +122,16 @@ def _messages_of(silences: Iterable[Silence]) -> list[str]:
 
 def _in_time(waiting: Waiting, timeout: float | None) -> bool:
     return timeout is None or waiting.seconds < timeout
+
+
+def _opened(reply: Message) -> Message:
+    """Return a reply with its arrays out of their parcel, or an error in its place."""
+    try:
+        if reply.has_content():
+            reply.content = unwrap(reply.content)
+        return reply
+    except ValueError as error:
+        return make_message(reply.metadata, error=Error(ErrorCode.REPLY_MESSAGE_UNAVAILABLE, str(error)))
 
 
 def _not_asked(message: Message) -> Message:

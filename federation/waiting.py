@@ -13,7 +13,7 @@ SHARE = 0.1
 class Waiting:
     """A wait, from now on. Its pauses grow with it, so that a short wait ends at once and a long one costs little."""
 
-    since: float = field(default_factory=time.monotonic)
+    since: float = field(default_factory=lambda: time.monotonic())
 
     @property
     def seconds(self) -> float:

@@ -35,6 +35,7 @@ FLOWER = {
     "federation/local_grid.py",
     "federation/task_identity.py",
     "federation/attentive_grid.py",
+    "federation/parcel.py",
     "federation/deployment/supernode.py",
     "federation/deployment/packed_message.py",
     "federation/deployment/message_process.py",

@@ -29,6 +29,7 @@ from fedrec.data.dataset import Dataset
 from fedrec.data.shard import Shard
 from fedrec.federation import wire
 from fedrec.federation.local_grid import LocalGrid
+from fedrec.federation.parcel import unwrap
 from fedrec.federation.training_run import METRICS, open_run, train
 from fedrec.local_federation.certificates import AUTHORITY, node_key
 from fedrec.local_federation.processes import BIN, CONNECTED, Federation, environment, free_port, key_values, write_home
@@ -283,7 +284,10 @@ def answers_of(sent: list[Body]) -> list[Message]:
         if path.endswith("/push-messages"):
             for announced in PushMessagesRequest.FromString(body).messages_list:
                 number = announced.metadata.message_id
-                found.append(inflate_object_from_contents(number, pieces, keep_object_contents=True))
+                message: Any = inflate_object_from_contents(number, pieces, keep_object_contents=True)
+                if message.has_content():
+                    message.content = unwrap(message.content)
+                found.append(message)
     return found
 
 

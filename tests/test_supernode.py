@@ -1,113 +1,185 @@
-"""A node's two processes: what becomes of the SuperNode if the process of its messages ends."""
+"""A node's two processes: the connection to its server, and the one that answers its messages."""
 
-import subprocess
-import sys
-import time
-from datetime import UTC, datetime
+import multiprocessing
+import threading
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
-from flwr.app import RecordDict
+from flwr.app import Message, RecordDict
 from flwr.app.message import make_message
 from flwr.app.metadata import Metadata
-from flwr.supercore.constant import TaskType
-from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
-from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.supercore.fab import Fab
+from flwr.supercore.run import Run, RunNotRunningException
+from torch import Tensor
 
+from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
-from fedrec.federation.deployment import supernode
-from fedrec.federation.deployment.supernode import LOST, NodeConfig
+from fedrec.data.node_folders import partition_dataset
+from fedrec.data.partition import partition_evenly
+from fedrec.federation import client_app, wire
+from fedrec.federation.config import to_flat
+from fedrec.federation.deployment import message_process, supernode
+from fedrec.federation.deployment.packed_message import PackedMessage, Question
+from fedrec.federation.deployment.supernode import LOST, Connection, SuperNode
+from fedrec.federation.deployment.worker import Worker
+from fedrec.federation.parcel import unwrap
+from tests.support import answering
+from tests.support.toy_world import small_config
 
-SUPERNODE = """
-import sys, time
-with open(sys.argv[1], "a+") as log:
-    print("started", file=log, flush=True)
-    log.seek(0)
-    starts = len(log.readlines())
-if starts < int(sys.argv[2]):
-    time.sleep(600)
-sys.exit(3)
-"""
-"""A stand-in that runs until it is ended, and from its n-th start on ends by itself with the status 3."""
+ROOT = Path(__file__).resolve().parents[1]
+NODE = 2
 
-PROCESS = """
-import os, sys, time
-while len(open(sys.argv[1]).readlines()) < int(sys.argv[2]):
-    time.sleep(0.02)
-exec(sys.argv[3])
-"""
-"""A stand-in that ends in a given way, when the SuperNode has started."""
+
+def packed(kind: str, run: int) -> PackedMessage:
+    metadata = Metadata(run, "", 1, NODE, "", "1", 0.0, 3600.0, kind)
+    return PackedMessage.of(make_message(metadata, content=RecordDict()))
+
+
+class Server:
+    """A server with messages for one node, as the node's connection sees it."""
+
+    def __init__(self, *kinds: str, run: int = 1) -> None:
+        self.messages = [packed(kind, run) for kind in kinds]
+        self.parts = {name: part for message in self.messages for name, part in message.contents.items()}
+        self.told: list[str] = []  # by calls, what it was asked beside messages
+        self.answers: list[tuple[Message, ObjectTree]] = []
+        self.refused = 0  # answers that it will refuse
+        self.pieces: dict[str, bytes] = {}
+
+    def receive(self) -> tuple[Message, ObjectTree] | None:
+        if not self.messages:
+            return None
+        first = self.messages.pop(0)
+        return first.message, first.object_tree
+
+    def send(self, message: Message, tree: ObjectTree, seconds: float) -> tuple[set[str], str]:
+        if self.refused:
+            self.refused -= 1
+            raise OSError("the line is cut")
+        self.answers.append((message, tree))
+        names, branches = set[str](), [tree]
+        while branches:
+            branch = branches.pop()
+            names.add(branch.object_id)
+            branches.extend(branch.children)
+        return names, "session"
+
+    def get_run(self, run: int) -> Run:
+        self.told.append("run")
+        return Run.create_empty(run)
+
+    def get_fab(self, digest: str, run: int) -> Fab:
+        self.told.append("bundle")
+        return Fab(digest, b"bundle", {})
+
+    def connection(self) -> Connection:
+        def keep(run: int, session: str, name: str, part: bytes) -> None:
+            self.pieces[name] = part
+
+        return Connection(
+            NODE,
+            self.receive,
+            self.send,
+            self.get_run,
+            self.get_fab,
+            lambda run, name: self.parts[name],
+            keep,
+            lambda run, name: None,
+        )
+
+    def answer(self, number: int) -> Message:
+        head, tree = self.answers[number]
+        return PackedMessage(b"", tree.SerializeToString(), self.pieces).unpack() if head.has_content() else head
 
 
 @pytest.fixture
-def config(monkeypatch: pytest.MonkeyPatch) -> NodeConfig:
-    monkeypatch.setattr(supernode, "ABSENCE", 0.0)
-    return NodeConfig("localhost:1", Path("ca.crt"), Path("key"), {})
+def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(supernode, "get_fused_config_from_fab", lambda bundle, run: {})
+    with Worker(answering.__name__) as worker:
+        yield worker
 
 
-def run(config: NodeConfig, folder: Path, monkeypatch: pytest.MonkeyPatch, ends: list[str], starts: int) -> int:
-    """Run a node whose processes of messages end in these ways, one after the other, and whose SuperNode ends by
-    itself at its last start; return its exit status."""
-    script, log = folder / "supernode.py", folder / "log"
-    script.write_text(SUPERNODE)
-    log.touch()
-    ways = iter(ends)
-    asked: list[bool] = []
-
-    def command(*_: object) -> list[str]:
-        asked.append(True)
-        return [sys.executable, str(script), str(log), str(starts)]
-
-    def process(*_: object) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-c", PROCESS, str(log), str(len(asked)), next(ways, "time.sleep(600)")]
-        )
-
-    monkeypatch.setattr(supernode, "_command", command)
-    monkeypatch.setattr(supernode, "_process", process)
-    status = supernode.run_node(config)
-    assert len(log.read_text().splitlines()) == starts
-    return status
+def about(server: Server, number: int) -> dict[str, Any]:
+    tree = server.answers[number][1]
+    message = PackedMessage(b"", tree.SerializeToString(), server.pieces).unpack()
+    return dict(message.content.config_records["about"]) if not message.has_error() else {"error": message.error.reason}
 
 
-@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", f"sys.exit({LOST})"])
-def test_a_lost_message_starts_the_node_again(
-    config: NodeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
-) -> None:
-    """flwr's SuperNode would wait for the answer for ever, and take in no other message."""
-    assert run(config, tmp_path, monkeypatch, [end, end], starts=3) == 3
+def test_one_process_answers_until_it_is_killed_and_another_takes_its_place(worker: Worker) -> None:
+    """The message that it had gets an error at once: the server does not wait for it, and the node misses no other."""
+    server = Server("query.a", "query.b", "query.killed", "query.c", "query.last", "query.d")
+    node = SuperNode(server.connection(), worker, {})
+    assert [node.answer_next() for _ in range(7)] == [True] * 6 + [False]
+    first, second, lost, third, last, fresh = [about(server, number) for number in range(6)]
+    assert lost == {"error": LOST}
+    assert [told["answered"] for told in (first, second, third, last, fresh)] == [1, 2, 1, 2, 1]
+    assert first["process"] == second["process"] != third["process"] == last["process"] != fresh["process"]
+    assert server.told == ["run", "bundle"]
+    # at rest, memory is given back: the process that has answered is gone, and one waits that has opened nothing
+    worker.rest()
+    assert not psutil.pid_exists(fresh["process"])
+    waiting = worker._process.pid
+    worker.rest()
+    assert worker._process.pid == waiting
 
 
-def test_an_answered_message_leaves_the_supernode_alone(
-    config: NodeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ends = ["sys.exit(0)"] * 3 + ["os.kill(os.getpid(), 9)"]
-    assert run(config, tmp_path, monkeypatch, ends, starts=2) == 3
+def test_every_message_gets_an_answer(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error, if its parts do not come or its answer cannot be sent; none if its run has ended."""
+    server = Server("query.a", "query.b", "query.c", "query.d")
+    parts, server.parts = server.parts, {}
+    node = SuperNode(server.connection(), worker, {})
+    assert node.answer_next()
+    assert about(server, 0) == {"error": "the message could not be fetched: KeyError"}
+    server.parts, server.refused = parts, 1
+    assert node.answer_next()
+    assert about(server, 1) == {"error": "the answer could not be sent; the node's log says why"}
+    ended = server.connection()._replace(confirm=ends)
+    assert not SuperNode(ended, worker, {}).answer_next()
+    assert node.answer_next()
+    assert len(server.answers) == 3
+    assert about(server, 2)["answered"] == 2
 
 
-def test_an_installation_that_cannot_answer_ends_the_node(
-    config: NodeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def ends(run: int, name: str) -> None:
+    raise RunNotRunningException
+
+
+def test_an_installation_that_cannot_answer_ends_the_node(worker: Worker) -> None:
+    node = SuperNode(Server("query.broken").connection(), worker, {})
     with pytest.raises(InputError, match="mend the installation"):
-        run(config, tmp_path, monkeypatch, ["sys.exit(1)"], starts=2)
+        node.answer_next()
 
 
-@pytest.mark.parametrize("fetched", [True, False])
-def test_a_supernode_waits_for_ever_for_a_message_that_was_half_fetched(fetched: bool) -> None:
-    """Why it is started again. The process of a task is gone: flwr 1.41 answers by an error if the process had fetched
-    the message, and not at all if it had begun the task alone."""
-    state = InMemoryNodeState(InMemoryObjectStore())
-    state.set_node_id(2)
-    message = make_message(Metadata(1, "1", 1, 2, "", "", time.time(), 60.0, "train"), content=RecordDict())
-    state.store_message(message)
-    task = state.create_task(TaskType.CLIENT_APP, run_id=1)
-    assert task
-    assert state.claim_task(task)
-    assert state.activate_task(task)
-    if fetched:
-        state.record_message_processing_start("1")
-        assert state.get_messages_legacy(run_ids=[1], is_reply=False, limit=1) == [message]
-    state.task_token_store[task].active_until = datetime.now(UTC)
-    replies = state.get_messages_legacy(is_reply=True)
-    assert [reply.has_error() for reply in replies] == [True] * fetched
-    assert not state.get_messages_legacy(is_reply=True)
+def test_a_run_gets_nothing_of_the_run_before(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
+    """One process, two runs with other settings, over other folders: the first one's node is closed, and each answer is
+    of its own folder."""
+    folders = partition_dataset(Dataset.open(toy), tmp_path / "split", partition_evenly(12, 2), keep_salts=True)
+    ours, its = multiprocessing.Pipe()
+    bundle = b"taken for ours"
+    message_process.admit.cache_clear()
+    serving = threading.Thread(target=message_process.serve, args=(its,))
+    opened = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(message_process.app_bundle, "refuse_foreign", lambda content, expected: None)
+        serving.start()
+        for run, folder in enumerate(folders, start=1):
+            config = to_flat(small_config(rounds=run))
+            where = {"data": str(folder), "persistent": False, "simulated": True}
+            ours.send(Question(packed(wire.CENSUS, run), run, NODE, where, config, bundle))
+            content = unwrap(ours.recv().message.unpack().content)
+            tickets = Dataset.open(folder).shard.tickets()
+            assert sorted(content.array_records["census"]["tickets"].numpy()) == sorted(tickets)
+            place = client_app.NodePlace.of(where)
+            opened.append(weakref.ref(client_app.open_node(place, client_app.from_run_config(config))))
+            assert client_app.open_node.cache_info().currsize == 1
+        ours.close()
+        serving.join()
+    assert [node() is None for node in opened] == [True, False]
+    message_process.admit.cache_clear()
+    client_app.close_nodes()

@@ -19,6 +19,7 @@ from fedrec.data.errors import InputError
 from fedrec.federation.client_app import app, close_nodes
 from fedrec.federation.deployment import app_bundle
 from fedrec.federation.deployment.packed_message import PackedMessage, Question, Reply
+from fedrec.federation.parcel import unwrap, wrap
 from fedrec.federation.task_identity import identify
 
 OURS = app_bundle.installed()
@@ -41,7 +42,11 @@ def reply_to(message: Message, context: Context, bundle: bytes) -> tuple[Message
     """
     try:
         admit(bundle)
-        return app(message, context), False
+        message.content = unwrap(message.content)
+        reply = app(message, context)
+        if reply.has_content():
+            reply.content = wrap(reply.content)
+        return reply, False
     except app_bundle.ForeignBundle as refusal:
         logger.error("refused a message of run %s: %s", context.run_id, refusal)
         return Message(Error(ErrorCode.INVALID_FAB, str(refusal)), reply_to=message), True

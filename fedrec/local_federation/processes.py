@@ -33,7 +33,7 @@ def environment(home: Path, threads: int = 1) -> dict[str, str]:
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",  # seconds until a run that was asked for starts; Flower's is 1
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "1",
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "OMP_NUM_THREADS": str(threads),
         "PYTHONUTF8": "1",  # logs and answers are read as UTF-8, whatever the terminal has

@@ -17,6 +17,7 @@ from fedrec import cli
 from fedrec.federation import client_app
 from fedrec.federation.deployment import message_process, supernode, worker
 from fedrec.federation.deployment.packed_message import PackedMessage
+from fedrec.federation.parcel import unwrap
 
 LIES, PAUSE, GATE = "FEDREC_TEST_LIES", "FEDREC_TEST_PAUSE", "FEDREC_TEST_GATE"
 """Environment variables: `round:lie,round:lie`, how many seconds `slow` takes, and the file that `held` waits for."""
@@ -108,6 +109,7 @@ def send(self: supernode.SuperNode, run: int, reply: PackedMessage, seconds: flo
     """Send an answer, and in a round of `twice` another one to the same message."""
     sent, message = honest_send(self, run, reply, seconds), reply.unpack()
     if lie_of(message) == "twice" and not message.has_error():
+        message.content = unwrap(message.content)
         with_deltas(message, filled(0.0))
         honest_send(self, run, PackedMessage.of(message), seconds)
     return sent
