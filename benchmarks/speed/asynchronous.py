@@ -56,11 +56,10 @@ class Case(NamedTuple):
 CASES = {
     "synchronous": Case(64, 64, 0),
     "over-selected": Case(83, 64, 0),
-    "buffered": Case(64, 16, 20),
-    "buffered, half the rate": Case(64, 16, 20, 0.5),
+    "buffered": Case(64, 32, 20, 0.5),
 }
 """A round of 64 clients; one of 83 that takes the first 64 answers (Bonawitz et al. 2019, arXiv:1902.01046); and steps
-at each 16 answers of 64 clients at work."""
+of half the rate at each 32 answers of 64 clients at work, so that as many answers move the adapter as far."""
 
 
 class Point(NamedTuple):
