@@ -123,6 +123,7 @@ def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     answers = sum(record["clients_answered"] for record in records)
     lost = sum(record["clients_given_up"] for record in records)
     return {
+        "answers": answers,
         "best": round(max(point.score for point in curve_of(records)), 4),
         "clock": round(records[-1]["clock"], 1),
         "given_up": round(lost / (answers + lost), 3),
