@@ -17,7 +17,7 @@ from fedrec.data.shard import Shard
 BLOCK = 25_000
 """Approximate number of events sorted at a time: few enough for a core's cache, and to be counted in 16 bits."""
 
-PART = 2**25
+PART = 2**23
 """Approximate number of events of which the rows are divided into blocks at a time."""
 
 SLICE = 2**20

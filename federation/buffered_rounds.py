@@ -63,7 +63,8 @@ class BufferedRounds:
             gathered.add(report, dict.fromkeys(report.nodes, version))
         total = _sum_weighted(gathered.sums, step.weights(self.config.buffer.staleness_exponent), state.round + 1)
         report = replace(gathered.account, updates=[total] if total else [])
-        kept = {version: versions[version] for version in sorted(step.in_use)}
+        goes_on = state.round + 1 < self.config.rounds
+        kept = {version: versions[version] for version in sorted(step.in_use) if goes_on}
         return report, replace(state, versions=kept), step.as_record()
 
 
