@@ -63,6 +63,12 @@ class Settings(BaseSettings):
     """Keys of callers who may change items, reload, and read or erase all users; without any, nobody may."""
     token_secret: Secret | None = None
     """Signs the tokens by which users read and erase their own data; without it there are no tokens."""
+    against: Path | None = None
+    """Another run, of which an A/B test asks whether it is better."""
+    share: float = Field(default=0.5, ge=0, le=1)
+    """Share of the callers that the other run answers."""
+    experiment: str = Field(default="1", min_length=1, max_length=64)
+    """Name of the A/B test; under another name, callers are dealt anew, and counts begin again."""
     rate_per_minute: int = Field(default=0, ge=0)
     """Plain questions a minute of a key, a user, or else of an address; 0: no limit."""
     max_body_bytes: int = Field(default=2_000_000, ge=1000)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedrec.commands.options import Json, RunFolder
+from fedrec.commands.options import Json, RunFolder, fetch_if_on_hub
 from fedrec.data.errors import InputError
 
 if TYPE_CHECKING:
@@ -94,6 +94,13 @@ def serve(
         str | None,
         typer.Option(metavar="FILE|URL", help="For added items and feedback.", show_default="in memory"),
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Another run, for an A/B test.", show_default=False, callback=fetch_if_on_hub),
+    ] = None,
+    share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of callers for --against.", show_default="0.5")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes behind the port; they need a store.", show_default="1")
     ] = None,
@@ -118,17 +125,17 @@ def serve(
     if store is not None:
         check_public_address(store)
     flags = {"host": host, "port": port, "store": store, "workers": workers}
+    flags |= {"against": against, "share": share}
     chosen = Settings.read(settings, Settings.parse_pairs(changes or []) | _given(flags))
     with _listen(chosen.host, chosen.port) as listener:
         from fedrec import console
-        from fedrec.recsys.recommender import Recommender
         from fedrec.serving.http.server import Endpoint
 
-        recommender = Recommender.load(run)
         address = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
         url = f"http://{address}:{listener.getsockname()[1]}"
-        console.status(f"{recommender.version} at {url} (API at /docs, Ctrl-C stops)")
-        Endpoint(run, chosen).serve(recommender, listener)
+        Endpoint(run, chosen).serve(
+            listener, lambda served: console.status(f"{served} at {url} (API at /docs, Ctrl-C stops)")
+        )
 
 
 def _given(flags: dict[str, object]) -> dict[str, object]:

@@ -9,9 +9,9 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout, for programs.")]
 
 
-def _fetch_if_on_hub(run: Path) -> Path:
+def fetch_if_on_hub(run: Path | None) -> Path | None:
     """Return the folder of a run, which is downloaded first if it is on the hub."""
-    if not str(run).startswith("hf:"):
+    if run is None or not str(run).startswith("hf:"):
         return run
     from fedrec.exports.hub import fetch
 
@@ -21,7 +21,7 @@ def _fetch_if_on_hub(run: Path) -> Path:
 RunFolder = Annotated[
     Path,
     typer.Argument(
-        metavar="RUN", help="A run's folder, as `fedrec train` writes it, or hf://USER/NAME.", callback=_fetch_if_on_hub
+        metavar="RUN", help="A run's folder, as `fedrec train` writes it, or hf://USER/NAME.", callback=fetch_if_on_hub
     ),
 ]
 Data = Annotated[

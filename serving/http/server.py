@@ -8,17 +8,24 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Thread
+from typing import TYPE_CHECKING
 
 from fedrec.data.errors import InputError
-from fedrec.recsys.recommender import Recommender
 from fedrec.serving.settings import Settings
 
-HEALTH_TIMEOUT = 30
+if TYPE_CHECKING:  # a worker is there for its supervisor before it has imported these
+    from fedrec.recsys.recommender import Recommender
+    from fedrec.serving.http.process import Process
+    from fedrec.serving.model_source import ModelSource
+
+    Loaded = dict[Path, Recommender]
+
+HEALTH_TIMEOUT = 60
 """Seconds after which a worker that does not answer its supervisor is replaced; it imports for some of them."""
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -43,12 +50,20 @@ class Endpoint:
     run: Path
     settings: Settings
 
-    def serve(self, recommender: Recommender, listener: socket.socket) -> None:
-        """Answer until a signal stops the process; the run is open already. Raises `InputError` for the store."""
+    def serve(self, listener: socket.socket, say: Callable[[str], None]) -> None:
+        """Answer until a signal stops the process; `say` is told what is served.
+
+        Raises `InputError` if a run or the store cannot be used.
+        """
+        from fedrec.recsys.recommender import Recommender
+
+        loaded = {folder: Recommender.load(folder) for folder in self._folders}
+        say(" against ".join(loaded[folder].version for folder in self._folders))
         if self.settings.workers == 1:
-            self._answer([listener], recommender)
+            self._answer([listener], loaded)
             return
         self._check_store()
+        loaded.clear()  # each worker has its own
         with tempfile.TemporaryDirectory(prefix="fedrec-workers-") as folder:
             _supervise(self, SharedFolder(Path(folder), secrets.token_bytes(32)), listener)
 
@@ -56,31 +71,31 @@ class Endpoint:
         """Answer as one of several workers, until told to stop or left alone."""
         Thread(target=_stop_with_parent, daemon=True).start()
         try:
-            self._answer(list(sockets or ()), None, shared)
+            self._answer(list(sockets or ()), {}, shared)
         except InputError as error:
             logger.error("%s", error)
             sys.exit(1)
 
-    def _answer(
-        self, sockets: list[socket.socket], loaded: Recommender | None, shared: SharedFolder | None = None
-    ) -> None:
+    def _answer(self, sockets: list[socket.socket], loaded: "Loaded", shared: SharedFolder | None = None) -> None:
+        """Answer with these models first, if they are loaded."""
         import uvicorn
 
         from fedrec.serving.http.access_log import log_requests
         from fedrec.serving.http.app import build_app, host_app
         from fedrec.serving.http.protocol import uvicorn_config
-        from fedrec.serving.model_source import ModelSource
         from fedrec.serving.process_tuning import tune_process
 
         log_requests()
-        first = iter([loaded] if loaded else [])  # a reload opens the folder again
-        source = ModelSource(lambda: next(first, None) or Recommender.load(self.run), self.run)
-        process = self._open_process(shared)
-        app = host_app(build_app([source], self.settings, process), process)
+        process, sources = self._open_process(shared), [_source_of(folder, loaded) for folder in self._folders]
+        app = host_app(build_app(sources, self.settings, process), process)
         tune_process()
         uvicorn.Server(uvicorn_config(app, self.settings)).run(sockets=sockets)
 
-    def _open_process(self, shared: SharedFolder | None):
+    @property
+    def _folders(self) -> list[Path]:
+        return [self.run, *([self.settings.against] if self.settings.against else [])]
+
+    def _open_process(self, shared: SharedFolder | None) -> "Process":
         from fedrec.serving.database import Database
         from fedrec.serving.http.process import Process
         from fedrec.serving.http.rate_limiter import Windows
@@ -96,6 +111,13 @@ class Endpoint:
         from fedrec.serving.database import Database
 
         Database.open(self.settings.store_address).close()
+
+
+def _source_of(folder: Path, loaded: "Loaded") -> "ModelSource":
+    from fedrec.recsys.recommender import Recommender
+    from fedrec.serving.model_source import ModelSource
+
+    return ModelSource(lambda: loaded.pop(folder, None) or Recommender.load(folder), folder)  # a reload opens it again
 
 
 def _supervise(endpoint: Endpoint, shared: SharedFolder, listener: socket.socket) -> None:

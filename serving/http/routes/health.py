@@ -20,11 +20,12 @@ async def healthz() -> Health:
 @router.get("/readyz", responses=document_problems(503))
 async def readyz(context: Context) -> Health:
     """Report whether the model is loaded: if not, the problem's `state` is `loading` or `failed`."""
-    version, items = context.engine.recommender.version, len(context.engine.catalogue)
-    return Health(status="ready", model_version=version, items=items)
+    engines = context.engines
+    versions = " ".join(engine.recommender.version for engine in engines)
+    return Health(status="ready", model_version=versions, items=len(engines[0].catalogue))
 
 
 @router.get("/metrics", responses=document_problems(401, 429), response_class=Response)
 def metrics(context: Context) -> Response:
     """Return metrics for Prometheus."""
-    return Response(context.services.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    return Response(context.services.metrics.metrics.render(), media_type=CONTENT_TYPE_LATEST)
