@@ -18,12 +18,11 @@ def fetch_if_on_hub(run: Path | None) -> Path | None:
     return fetch(run)
 
 
-RunFolder = Annotated[
-    Path,
-    typer.Argument(
-        metavar="RUN", help="A run's folder, as `fedrec train` writes it, or hf://USER/NAME.", callback=fetch_if_on_hub
-    ),
-]
+_RUN = typer.Argument(
+    metavar="RUN", help="A run's folder, as `fedrec train` writes it, or hf://USER/NAME.", callback=fetch_if_on_hub
+)
+RunFolder = Annotated[Path, _RUN]
+OptionalRunFolder = Annotated[Path | None, _RUN]
 Data = Annotated[
     Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/, the name in the card")
 ]

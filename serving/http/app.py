@@ -22,7 +22,7 @@ from fedrec.serving.http.problems import add_problem_handlers
 from fedrec.serving.http.process import Process
 from fedrec.serving.http.rate_limiter import RateLimiter
 from fedrec.serving.http.routes import experiment as experiments
-from fedrec.serving.http.routes import health, items, models, recommend, users
+from fedrec.serving.http.routes import health, items, metering, models, recommend, users
 from fedrec.serving.http.security_schemes import add_security_schemes
 from fedrec.serving.http.tokens import Tokens
 from fedrec.serving.model_manager import ModelManager
@@ -47,17 +47,23 @@ def create_app(load: Load, settings: Settings | None = None, against: Load | Non
     return host_app(build_app([ModelSource(each) for each in (load, against) if each], settings, process), process)
 
 
-def build_app(sources: Sequence[ModelSource], settings: Settings, process: Process) -> FastAPI:
-    """Build the app of a deployment: one model, or two that an A/B test compares, and its rows of the store."""
-    store, secret = Store(process.database), settings.token_secret.get_secret_value() if settings.token_secret else None
+def build_app(sources: Sequence[ModelSource], settings: Settings, process: Process, tenant: str = "") -> FastAPI:
+    """Build the app of a deployment: one model, or two that an A/B test compares, and its rows of the store.
+
+    With `tenant`, it is one of several in a process.
+    """
+    store, secret = (
+        Store(process.database, tenant),
+        settings.token_secret.get_secret_value() if settings.token_secret else None,
+    )
     tokens = Tokens(secret) if secret else None
     experiment = None
     if len(sources) > 1:
         experiment = Experiment(settings.experiment, settings.share, store, (secret or "").encode())
     manager = ModelManager(sources, store, process.loaded)
     arms = ARMS if experiment else (None,)
-    meters = process.metrics.of_tenant("", lambda: zip(arms, manager.engines, strict=False))
-    limiter = RateLimiter(settings.rate_per_minute, process.windows)
+    meters = process.metrics.of_tenant(tenant, lambda: zip(arms, manager.engines, strict=False))
+    limiter = RateLimiter(settings.rate_per_minute, process.windows, tenant)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -76,13 +82,15 @@ def build_app(sources: Sequence[ModelSource], settings: Settings, process: Proce
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        servers=[{"url": f"/t/{tenant}"}] if tenant else None,
     )
-    for router in (*ROUTERS, *([experiments.administration] if experiment else [])):
+    more = [experiments.administration] if experiment else []
+    for router in (*ROUTERS, *more, *([] if tenant else [metering.router])):  # the metrics are of all tenants
         app.router.routes += router.routes  # `include_router` would nest them, which costs as much as a search
     _add_page(app)
     add_problem_handlers(app)
     add_security_schemes(app)
-    _add_middleware(app, settings, meters, limiter)
+    add_middleware(app, settings, meters, limiter)
     return app
 
 
@@ -97,10 +105,12 @@ def host_app(app: FastAPI, process: Process) -> FastAPI:
                 yield
 
     app.router.lifespan_context = lifespan
+    app.state.metrics = process.metrics
     return app
 
 
-def _add_middleware(app: FastAPI, settings: Settings, metrics: Meters, limiter: RateLimiter) -> None:
+def add_middleware(app: FastAPI, settings: Settings, metrics: Meters, limiter: RateLimiter) -> None:
+    """Let every request pass the checks and limits of the settings."""
     app.add_middleware(RequestGuard, settings=settings, metrics=metrics, limiter=limiter)
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(map(str, settings.trusted_proxies)))

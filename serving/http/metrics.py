@@ -60,7 +60,7 @@ class Meters:
     """The metrics of one deployment."""
 
     metrics: Metrics
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # the tenant's name, if there are tenants
 
     def count_answer(self, route: str, status: int, seconds: float) -> None:
         """Count an answer to a request."""

@@ -122,7 +122,8 @@ class RequestGuard:
         route = getattr(scope.get("route"), "path_format", "(none)")
         self._metrics.count_answer(route, status, seconds)
         if route not in PROBES:
-            logger.info("request", extra={"route": route, "status": status, "ms": round(1000 * seconds, 2)})
+            told = {"route": route, "status": status, "ms": round(1000 * seconds, 2)}
+            logger.info("request", extra=told | dict(zip(("tenant",), self._metrics.labels, strict=False)))
 
 
 def _is_public(path: str) -> bool:

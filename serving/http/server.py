@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,8 @@ from fedrec.data.errors import InputError
 from fedrec.serving.settings import Settings
 
 if TYPE_CHECKING:  # a worker is there for its supervisor before it has imported these
+    from fastapi import FastAPI
+
     from fedrec.recsys.recommender import Recommender
     from fedrec.serving.http.process import Process
     from fedrec.serving.model_source import ModelSource
@@ -45,9 +47,9 @@ class SharedFolder:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A run to serve, and how."""
+    """A run to serve, or several as tenants, and how."""
 
-    run: Path
+    run: Path | None  # None: the settings' tenants
     settings: Settings
 
     def serve(self, listener: socket.socket, say: Callable[[str], None]) -> None:
@@ -57,8 +59,8 @@ class Endpoint:
         """
         from fedrec.recsys.recommender import Recommender
 
-        loaded = {folder: Recommender.load(folder) for folder in self._folders}
-        say(" against ".join(loaded[folder].version for folder in self._folders))
+        loaded = {folder: Recommender.load(folder) for folders in self._folders.values() for folder in folders}
+        say(", ".join(" against ".join(loaded[each].version for each in folders) for folders in self._folders.values()))
         if self.settings.workers == 1:
             self._answer([listener], loaded)
             return
@@ -81,22 +83,32 @@ class Endpoint:
         import uvicorn
 
         from fedrec.serving.http.access_log import log_requests
-        from fedrec.serving.http.app import build_app, host_app
+        from fedrec.serving.http.app import host_app
         from fedrec.serving.http.protocol import uvicorn_config
         from fedrec.serving.process_tuning import tune_process
 
         log_requests()
-        process, sources = self._open_process(shared), [_source_of(folder, loaded) for folder in self._folders]
-        app = host_app(build_app(sources, self.settings, process), process)
+        process = self._open_process(shared)
+        sources = {
+            tenant: [_source_of(folder, loaded) for folder in folders] for tenant, folders in self._folders.items()
+        }
+        app = host_app(build_endpoint(sources, self.settings, process), process)
         tune_process()
         uvicorn.Server(uvicorn_config(app, self.settings)).run(sockets=sockets)
 
     @property
-    def _folders(self) -> list[Path]:
-        return [self.run, *([self.settings.against] if self.settings.against else [])]
+    def _folders(self) -> dict[str, list[Path]]:
+        """The runs of each tenant, with that of its A/B test; a single model is the tenant without a name."""
+        runs = (
+            {"": (self.run, self.settings.against)}
+            if self.run
+            else {name: (tenant.run, tenant.against) for name, tenant in self.settings.tenants.items()}
+        )
+        return {name: [folder for folder in folders if folder] for name, folders in runs.items()}
 
     def _open_process(self, shared: SharedFolder | None) -> "Process":
         from fedrec.serving.database import Database
+        from fedrec.serving.http.metrics import Metrics
         from fedrec.serving.http.process import Process
         from fedrec.serving.http.rate_limiter import Windows
         from fedrec.serving.http.shared_windows import SharedWindows
@@ -104,13 +116,25 @@ class Endpoint:
 
         windows = Windows(SharedWindows(shared.path / WINDOWS), shared.key) if shared else Windows()
         database = Database.open(self.settings.store_address)
-        return Process(database, windows, waits=shared is not None, loaded=freeze_loaded_objects)
+        metrics = Metrics(has_tenants=bool(self.settings.tenants))
+        return Process(database, windows, metrics, waits=shared is not None, loaded=freeze_loaded_objects)
 
     def _check_store(self) -> None:
         """Report a store that cannot be used once, before the workers do."""
         from fedrec.serving.database import Database
 
         Database.open(self.settings.store_address).close()
+
+
+def build_endpoint(sources: Mapping[str, Sequence["ModelSource"]], settings: Settings, process: "Process") -> "FastAPI":
+    """Build the app of a single model, or that of all tenants."""
+    from fedrec.serving.http.app import build_app
+    from fedrec.serving.http.tenants import build_tenants_app
+
+    if not settings.tenants:
+        return build_app(sources[""], settings, process)
+    apps = {name: build_app(own, settings.of_tenant(name), process, name) for name, own in sources.items()}
+    return build_tenants_app(apps, settings, process)
 
 
 def _source_of(folder: Path, loaded: "Loaded") -> "ModelSource":

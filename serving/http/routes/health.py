@@ -1,7 +1,6 @@
-"""Health and metrics, for monitors."""
+"""Health, for monitors."""
 
-from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_LATEST
+from fastapi import APIRouter
 
 from fedrec.serving.http.context import Context
 from fedrec.serving.http.problems import document_problems
@@ -23,9 +22,3 @@ async def readyz(context: Context) -> Health:
     engines = context.engines
     versions = " ".join(engine.recommender.version for engine in engines)
     return Health(status="ready", model_version=versions, items=len(engines[0].catalogue))
-
-
-@router.get("/metrics", responses=document_problems(401, 429), response_class=Response)
-def metrics(context: Context) -> Response:
-    """Return metrics for Prometheus."""
-    return Response(context.services.metrics.metrics.render(), media_type=CONTENT_TYPE_LATEST)
