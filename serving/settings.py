@@ -158,7 +158,7 @@ class Settings(ModelSettings, BaseSettings):
                 f"setting workers: {found.workers} processes need a store that they share; add --store FILE"
             )
         _check_tenants(found)
-        return cls.model_construct(**dict(found))  # a class that another process can read
+        return cls.model_construct(found.model_fields_set, **dict(found))  # a class that another process can read
 
     @classmethod
     def parse_pairs(cls, pairs: Sequence[str]) -> dict[str, Any]:

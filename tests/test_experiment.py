@@ -141,4 +141,5 @@ def test_a_test_that_cannot_be_is_refused(fedrec: Fedrec, run: Path, tmp_path: P
     refused = fedrec("serve", run, "--port", "0", "--against", tmp_path / "none")
     is_refused(refused, "none")
     assert fedrec("serve", run, "--port", "0", "--against", run, "--share", "1.5").code == 2
+    is_refused(fedrec("serve", run, "--port", "0", "--share", "0.5"), "--share goes with --against")
     is_refused(fedrec("serve", run, "--port", "0", "--set", "experiment="), "setting experiment")

@@ -1,6 +1,7 @@
 """Several models in one process: each has its own rows, keys, callers and catalogue, and no other's."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,9 @@ def test_nothing_of_a_tenant_is_another_ones(run: Path, second_run: Path, tmp_pa
     process = Process(Database.open(settings.store_address), metrics=Metrics(has_tenants=True))
     models = {"shop": Recommender.load(run), "films": Recommender.load(second_run)}
     sources = {name: [ModelSource(lambda found=found: found)] for name, found in models.items()}
-    with ready(host_app(build_endpoint(sources, settings, process), process)) as http:
-        clients = {name: Client(f"{http.base_url}/t/{name}", key=key) for name, key in KEYS.items()}
+    with ready(host_app(build_endpoint(sources, settings, process), process)) as http, ExitStack() as stack:
+        urls = {name: f"{http.base_url}/t/{name}" for name in KEYS}
+        clients = {name: stack.enter_context(Client(urls[name], key=key)) for name, key in KEYS.items()}
         shop, films = clients["shop"], clients["films"]
         # Each answers as it would alone.
         for name, client in clients.items():
@@ -93,7 +95,8 @@ def test_nothing_of_a_tenant_is_another_ones(run: Path, second_run: Path, tmp_pa
             sent = http.build_request("GET", path, headers=admin)
             sent.url = sent.url.copy_with(raw_path=path.encode())
             assert http.send(sent).status_code in (401, 404), path
-        assert http.get("/t/nobody/v1/models").status_code == 404
+        assert http.get("/t/nobody/v1/models").status_code == 401  # as if it were there
+        assert http.get("/t/nobody/v1/models", headers={"x-api-key": OPERATOR}).status_code == 404
         assert http.get("/t/shop").headers["location"] == "shop/"
         page = http.get("/t/shop/static/page.js")
         assert page.status_code == 200
@@ -158,7 +161,7 @@ def test_a_limit_is_of_each_tenant(run: Path, second_run: Path) -> None:
         (["--tenant", "shop"], "--tenant 'shop' is not NAME=RUN; write --tenant shop=runs/shop"),
         (["--tenant", "a=x", "--tenant", "a=y"], "--tenant a is given twice"),
         (["--tenant", "Shop/1=x"], "setting tenants.Shop/1"),
-        (["--tenant", "shop=x", "--against", "y"], "`against` goes with RUN"),
+        (["--tenant", "shop=x", "--against", "y"], "--against goes with RUN; a tenant has its own"),
         (["--tenant", "shop=/none"], "/none"),
     ],
 )

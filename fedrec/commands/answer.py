@@ -161,6 +161,8 @@ def _check_models(run: Path | None, settings: "Settings") -> None:
     """Raise `InputError` unless there is either a run or tenants."""
     if (run is None) == (not settings.tenants):
         raise InputError("give either RUN or tenants, by `--tenant` NAME=RUN or in a file of settings")
+    if settings.against is None and "share" in settings.model_fields_set:
+        raise InputError("`share` goes with `against`, the run that answers this share of the callers; add it")
     if settings.tenants and settings.against:
         raise InputError("`against` goes with RUN; a tenant has its own: tenants.NAME.against in a file of settings")
 
