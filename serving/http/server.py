@@ -1,7 +1,6 @@
 """The endpoint's processes: one, or several workers behind one port under a supervisor that replaces a dead one."""
 
 import logging
-import multiprocessing
 import os
 import secrets
 import signal
@@ -12,13 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING
 
 from fedrec.data.errors import InputError
+from fedrec.serving.http.access_log import log_requests
+from fedrec.serving.http.supervisor import Supervisor
 from fedrec.serving.settings import Settings
 
-if TYPE_CHECKING:  # a worker is there for its supervisor before it has imported these
+if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from fedrec.recsys.recommender import Recommender
@@ -26,9 +26,6 @@ if TYPE_CHECKING:  # a worker is there for its supervisor before it has imported
     from fedrec.serving.model_source import ModelSource
 
     Loaded = dict[Path, Recommender]
-
-HEALTH_TIMEOUT = 60
-"""Seconds after which a worker that does not answer its supervisor is replaced; it imports for some of them."""
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The variable that prometheus_client reads when it is imported: see its page on the multiprocess mode."""
@@ -67,22 +64,26 @@ class Endpoint:
         self._check_store()
         loaded.clear()  # each worker has its own
         with tempfile.TemporaryDirectory(prefix="fedrec-workers-") as folder:
-            _supervise(self, SharedFolder(Path(folder), secrets.token_bytes(32)), listener)
+            shared = SharedFolder(Path(folder), secrets.token_bytes(32))
+            _share_environment(shared.path, self.settings.workers)
+            log_requests()
+            number = Supervisor(partial(self.work, shared, listener), self.settings.workers).run()
+        signal.raise_signal(number)  # end as a single process does
 
-    def work(self, shared: SharedFolder, sockets: Sequence[socket.socket] | None) -> None:
-        """Answer as one of several workers, until told to stop or left alone."""
-        Thread(target=_stop_with_parent, daemon=True).start()
+    def work(self, shared: SharedFolder, listener: socket.socket) -> None:
+        """Answer as one of several workers: all accept from one socket, and what one has not accepted, another will."""
         try:
-            self._answer(list(sockets or ()), {}, shared)
+            self._answer([listener], {}, shared)
         except InputError as error:
             logger.error("%s", error)
             sys.exit(1)
+        except KeyboardInterrupt:  # the terminal's, which its supervisor reports
+            pass
 
     def _answer(self, sockets: list[socket.socket], loaded: "Loaded", shared: SharedFolder | None = None) -> None:
         """Answer with these models first, if they are loaded."""
         import uvicorn
 
-        from fedrec.serving.http.access_log import log_requests
         from fedrec.serving.http.app import host_app
         from fedrec.serving.http.protocol import uvicorn_config
         from fedrec.serving.process_tuning import tune_process
@@ -144,22 +145,9 @@ def _source_of(folder: Path, loaded: "Loaded") -> "ModelSource":
     return ModelSource(lambda: loaded.pop(folder, None) or Recommender.load(folder), folder)  # a reload opens it again
 
 
-def _supervise(endpoint: Endpoint, shared: SharedFolder, listener: socket.socket) -> None:
-    """Run workers that accept from one listening socket: what one has not accepted yet, another one will."""
-    import uvicorn
-    from uvicorn.supervisors import Multiprocess
-
+def _share_environment(folder: Path, workers: int) -> None:
+    """Set what the workers inherit: where they count together, and their share of the cores."""
     from fedrec.recsys.hardware import cores
 
-    workers = endpoint.settings.workers
-    os.environ[METRICS_FOLDER] = str(shared.path)
+    os.environ[METRICS_FOLDER] = str(folder)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // workers)))
-    config = uvicorn.Config("fedrec", workers=workers, log_config=None, timeout_worker_healthcheck=HEALTH_TIMEOUT)
-    Multiprocess(config, partial(endpoint.work, shared), [listener]).run()
-
-
-def _stop_with_parent() -> None:
-    """Stop this worker if its supervisor is gone, which could not replace or stop it any more."""
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
