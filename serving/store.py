@@ -78,15 +78,17 @@ class Store:
         """Record a removal, whether the item was added here or is in the model's own catalogue."""
         return self._change_item(item_id, None)
 
-    def add_feedback(self, feedback: Feedback, experiment: str | None = None, arm: str | None = None) -> StoredFeedback:
-        """Store feedback once, with the arm that had shown the item; if it is sent again, return the first entry."""
+    def add_feedback(
+        self, feedback: Feedback, experiment: str | None = None, arm: str | None = None
+    ) -> tuple[StoredFeedback, bool]:
+        """Store feedback once, with the arm that had shown the item; return the first entry, and whether it is new."""
         sent = feedback.model_dump(exclude={"consent"})
         key, now = feedback_key(**sent), datetime.now(UTC).isoformat(timespec="seconds")
         row = {"tenant": self.tenant, "key": key, "at": now, "experiment": experiment, "arm": arm, **sent}
         with self.database.writing() as db:
-            db.execute(self.database.insert(FEEDBACK).values(row).on_conflict_do_nothing())
+            added = db.execute(self.database.insert(FEEDBACK).values(row).on_conflict_do_nothing()).rowcount
             stored = db.execute(select(*_STORED).where(self._own_feedback, FEEDBACK.c.key == key)).one()
-        return _stored_feedback(stored)
+        return _stored_feedback(stored), bool(added)
 
     def feedback_of(self, user: str) -> list[StoredFeedback]:
         """Return all feedback of a user, oldest first."""

@@ -118,6 +118,7 @@ def test_each_caller_gets_one_model_and_likes_count_for_it(run: Path, second_run
         }
         assert {arm: counted["fedrec_shown_total", arm] for arm in "ab"} == shown
         assert counted["fedrec_items", "b"] == 25
+        assert {arm: counted["fedrec_liked_total", arm] for arm in "ab"} == {a: 2 * n for a, n in liked.items()}
         with Client(str(client.base_url), key=ADMIN) as asked:
             result = asked.experiment()
         assert {arm.arm: (arm.shown, arm.liked) for arm in result.arms} == {a: (shown[a], liked[a]) for a in "ab"}

@@ -32,12 +32,12 @@ def add_feedback(feedback: Feedback, context: Context) -> StoredFeedback:
     context.caller.require_user(feedback.user)
     if all(engine.catalogue.find_row(feedback.item_id) is None for engine in engines):
         raise UnanswerableError("item_id", "is not on offer")
-    experiment = services.experiment
-    if experiment is None or (arm := experiment.find_arm(feedback.request_id)) is None:
-        return services.manager.store.add_feedback(feedback)
-    if feedback.kind == "like":
+    experiment, store = services.experiment, services.manager.store
+    arm = experiment.find_arm(feedback.request_id) if experiment else None
+    stored, is_new = store.add_feedback(feedback, experiment.name if experiment and arm else None, arm)
+    if arm and is_new and feedback.kind == "like":
         services.metrics.count_liked(arm)
-    return services.manager.store.add_feedback(feedback, experiment.name, arm)
+    return stored
 
 
 @router.get("/users/{user:id}", responses=USER_PROBLEMS, openapi_extra=FOR_USERS)
