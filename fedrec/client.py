@@ -12,6 +12,7 @@ from fedrec.serving.schema import (
     Answer,
     Answers,
     Everybody,
+    ExperimentResult,
     Feedback,
     Health,
     KnownItem,
@@ -45,13 +46,21 @@ class Client:
         with fedrec.Client("https://recommend.example.org", key="…") as client:
             client.recommend(history=["50", "181"])
 
-    `key` is a read or admin key, `token` a user's; a user's data need an admin key or that user's token. Every method
-    raises `ProblemError` if the endpoint refuses, and `httpx.HTTPError` if it cannot be reached.
+    `key` is a read or admin key, `token` a user's; a user's data need an admin key or that user's token. `visitor`, any
+    text of the application's, stands for the person that an A/B test deals into an arm. Every method raises
+    `ProblemError` if the endpoint refuses, and `httpx.HTTPError` if it cannot be reached.
     """
 
-    def __init__(self, url: str, key: str | None = None, timeout: float = 30.0, token: str | None = None) -> None:
-        secrets = {b"x-api-key": key, b"x-user-token": token}
-        headers = [(name, value.encode()) for name, value in secrets.items() if value]
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        timeout: float = 30.0,
+        token: str | None = None,
+        visitor: str | None = None,
+    ) -> None:
+        sent = {b"x-api-key": key, b"x-user-token": token, b"x-visitor": visitor}
+        headers = [(name, value.encode()) for name, value in sent.items() if value]
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
 
     def __enter__(self) -> Self:
@@ -124,6 +133,10 @@ class Client:
     def reload(self) -> ModelInfo:
         """Reload the model from its folder."""
         return self._fetch(ModelInfo, "POST", "models:reload")
+
+    def experiment(self) -> ExperimentResult:
+        """Return the result of the A/B test so far. An admin key is needed, as for `reload`."""
+        return self._fetch(ExperimentResult, "GET", "experiment")
 
     def ready(self) -> Health:
         """Return the state of an endpoint that is ready. Raises `ProblemError` while the model is loading."""

@@ -12,7 +12,7 @@ from fedrec.federation.config import RunConfig
 from fedrec.federation.policy.node_policy import NodePolicy
 
 WIDTH = 100
-TYPES = {"integer": "int", "number": "float", "boolean": "bool", "string": "text", "array": "list"}
+TYPES = {"integer": "int", "number": "float", "boolean": "bool", "string": "text", "array": "list", "object": "table"}
 BOUNDS = {
     "minimum": "at least {:,.12g}",
     "exclusiveMinimum": "above {:,.12g}",

@@ -54,24 +54,27 @@ class Batcher:
 
     async def answer(self, engine: Engine, question: Question) -> Answer:
         """Answer a request of one question. Raises `UnanswerableError`."""
-        (answer,) = await self.answer_all(engine, [question])
+        (answer,) = await self.answer_all([(engine, question)])
         if isinstance(answer, UnanswerableError):
             raise answer
         return answer
 
-    async def answer_all(self, engine: Engine, questions: Sequence[Question]) -> list[Answer | UnanswerableError]:
-        """Answer a request. Raises `UnanswerableError` if its questions are too much work together."""
-        costs = [question_cost(question) for question in questions]
+    async def answer_all(self, asked: Sequence[tuple[Engine, Question]]) -> list[Answer | UnanswerableError]:
+        """Answer a request of questions, each to an engine.
+
+        Raises `UnanswerableError` if they are too much work together.
+        """
+        costs = [question_cost(question) for _, question in asked]
         if (work := sum(costs)) > MAX_WORK:
             raise UnanswerableError(
                 "questions", f"are as much work as {work:,} plain ones, and {MAX_WORK:,} are the most; ask fewer"
             )
-        if any(question.query is not None for question in questions):
+        for engine in {engine for engine, question in asked if question.query is not None}:
             await _wait_for_text_encoder(engine)
         loop = asyncio.get_running_loop()
         pending = [
             PendingQuestion(engine, question, cost, loop.create_future())
-            for question, cost in zip(questions, costs, strict=True)
+            for (engine, question), cost in zip(asked, costs, strict=True)
         ]
         with self._arrival:
             self._requests.append(deque(pending))

@@ -70,8 +70,18 @@ FEEDBACK = Table(
     Column("kind", Text, nullable=False),
     Column("request_id", Text, nullable=False),
     Column("at", Text, nullable=False),
+    Column("experiment", Text),
+    Column("arm", Text),  # that had shown the item, if there is an experiment
     Index("feedback_key", "tenant", "key", unique=True),
     Index("feedback_user", "tenant", "user"),
+)
+SHOWN = Table(
+    "shown",
+    TABLES,
+    Column("tenant", _Id, primary_key=True),
+    Column("experiment", _Id, primary_key=True),
+    Column("arm", _Id, primary_key=True),
+    Column("answers", _Count, nullable=False),
 )
 FLEET = Table(
     "fleet",

@@ -13,6 +13,7 @@ from fedrec.serving.index.filters import ColumnError
 from fedrec.serving.index.saved_index import load_index, save_index
 from fedrec.serving.index.vector_index import MAX_EXACT_ITEMS, Index
 from fedrec.serving.live_catalogue import ItemRecord
+from fedrec.serving.shared_encoders import share_encoder
 
 Load = Callable[[], Recommender]
 Changes = Mapping[str, ItemRecord | None]
@@ -30,7 +31,7 @@ class ModelSource:
 
     def build_engine(self, changes: Changes) -> Engine:
         """Open the model, and offer its items with all changes. Raises `InputError` if it cannot be opened."""
-        recommender = self.load()
+        recommender = share_encoder(self.load())
         engine = Engine.from_recommender(recommender, self._load_or_build_index(recommender)).warm_up()
         return apply_changes(engine, changes)
 

@@ -5,7 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_origin
 
-from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -46,7 +55,37 @@ SECRETS = ("read_keys", "admin_keys", "token_secret")
 """Settings that the command line does not take: other users of the machine can read it."""
 
 
-class Settings(BaseSettings):
+class ModelSettings(BaseModel):
+    """What differs between the tenants of an endpoint."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    against: Path | None = None
+    """Another run, of which an A/B test asks whether it is better."""
+    share: float = Field(default=0.5, ge=0, le=1)
+    """Share of the callers that the other run answers."""
+    experiment: str = Field(default="1", min_length=1, max_length=64)
+    """Name of the A/B test; under another name, callers are dealt anew, and counts begin again."""
+    read_keys: tuple[Key, ...] = ()
+    """Keys of callers who may ask; without any, everybody may."""
+    admin_keys: tuple[Key, ...] = ()
+    """Keys of callers who may change items, reload, and read or erase all users; without any, nobody may."""
+    token_secret: Secret | None = None
+    """Signs the tokens by which users read and erase their own data; without it there are no tokens."""
+
+
+class Tenant(ModelSettings):
+    """A model among others in one endpoint, with keys of its own."""
+
+    run: Path
+    """The run's folder."""
+
+
+TenantName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,62}$")]
+"""A part of a path and of a host's name, so that a proxy can map one to the other."""
+
+
+class Settings(ModelSettings, BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FEDREC_", extra="forbid", use_attribute_docstrings=True)
 
     host: str = "127.0.0.1"
@@ -57,12 +96,6 @@ class Settings(BaseSettings):
     """Added items and feedback: a file (SQLite) or postgresql+psycopg://…; without it they are in memory alone."""
     workers: int = Field(default=1, ge=1, le=256)
     """Processes that answer behind the port; more than one need a store, which they share."""
-    read_keys: tuple[Key, ...] = ()
-    """Keys of callers who may ask; without any, everybody may."""
-    admin_keys: tuple[Key, ...] = ()
-    """Keys of callers who may change items, reload, and read or erase all users; without any, nobody may."""
-    token_secret: Secret | None = None
-    """Signs the tokens by which users read and erase their own data; without it there are no tokens."""
     rate_per_minute: int = Field(default=0, ge=0)
     """Plain questions a minute of a key, a user, or else of an address; 0: no limit."""
     max_body_bytes: int = Field(default=2_000_000, ge=1000)
@@ -77,6 +110,13 @@ class Settings(BaseSettings):
     """Host names that are answered; by default loopback names if it listens on loopback, else any."""
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
     """Addresses of proxies whose X-Forwarded-For is trusted, or networks (CIDR)."""
+    tenants: dict[TenantName, Tenant] = Field(default_factory=dict)
+    """Several models in one endpoint, by name: a table of `run`, keys, secret and A/B test for each."""
+
+    def of_tenant(self, name: str) -> "Settings":
+        """Return the settings of a tenant: its own, and those of the endpoint that are not a tenant's."""
+        own = {field: getattr(self.tenants[name], field) for field in ModelSettings.model_fields}
+        return self.model_copy(update={**own, "tenants": {}})
 
     @property
     def store_address(self) -> str | None:
@@ -117,7 +157,8 @@ class Settings(BaseSettings):
             raise InputError(
                 f"setting workers: {found.workers} processes need a store that they share; add --store FILE"
             )
-        return cls.model_construct(**dict(found))  # a class that another process can read
+        _check_tenants(found)
+        return cls.model_construct(found.model_fields_set, **dict(found))  # a class that another process can read
 
     @classmethod
     def parse_pairs(cls, pairs: Sequence[str]) -> dict[str, Any]:
@@ -135,6 +176,18 @@ class Settings(BaseSettings):
             is_list = name in cls.model_fields and get_origin(cls.model_fields[name].annotation) is tuple
             changes[name] = [each.strip() for each in value.split(",") if each.strip()] if is_list else value
         return changes
+
+
+def _check_tenants(settings: Settings) -> None:
+    """Raise `InputError` if a key or a secret of one tenant would open another one."""
+    owners: dict[str, str] = {}
+    for owner, own in [("the endpoint", settings), *settings.tenants.items()]:
+        secret = [own.token_secret] if own.token_secret else []
+        for key in {key.get_secret_value() for key in (*own.read_keys, *own.admin_keys, *secret)}:
+            if (other := owners.setdefault(key, owner)) != owner:
+                raise InputError(
+                    f"setting tenants: {other} and {owner} share a key or a token_secret; give each its own"
+                )
 
 
 def check_public_address(address: str) -> None:

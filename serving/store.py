@@ -2,6 +2,7 @@
 any request is stored anywhere."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, select, update
 
-from fedrec.serving.database import FEEDBACK, FLEET, ITEMS, Database, StoreBusyError, feedback_key
+from fedrec.serving.database import FEEDBACK, FLEET, ITEMS, SHOWN, Database, StoreBusyError, feedback_key
 from fedrec.serving.live_catalogue import ItemRecord
 from fedrec.serving.schema.feedback import Feedback, Remembered, StoredFeedback
 
@@ -77,15 +78,17 @@ class Store:
         """Record a removal, whether the item was added here or is in the model's own catalogue."""
         return self._change_item(item_id, None)
 
-    def add_feedback(self, feedback: Feedback) -> StoredFeedback:
-        """Store feedback once; if it is sent again, return the first entry."""
+    def add_feedback(
+        self, feedback: Feedback, experiment: str | None = None, arm: str | None = None
+    ) -> tuple[StoredFeedback, bool]:
+        """Store feedback once, with the arm that had shown the item; return the first entry, and whether it is new."""
         sent = feedback.model_dump(exclude={"consent"})
         key, now = feedback_key(**sent), datetime.now(UTC).isoformat(timespec="seconds")
-        row = {"tenant": self.tenant, "key": key, "at": now, **sent}
+        row = {"tenant": self.tenant, "key": key, "at": now, "experiment": experiment, "arm": arm, **sent}
         with self.database.writing() as db:
-            db.execute(self.database.insert(FEEDBACK).values(row).on_conflict_do_nothing())
+            added = db.execute(self.database.insert(FEEDBACK).values(row).on_conflict_do_nothing()).rowcount
             stored = db.execute(select(*_STORED).where(self._own_feedback, FEEDBACK.c.key == key)).one()
-        return _stored_feedback(stored)
+        return _stored_feedback(stored), bool(added)
 
     def feedback_of(self, user: str) -> list[StoredFeedback]:
         """Return all feedback of a user, oldest first."""
@@ -116,6 +119,33 @@ class Store:
             count = db.execute(delete(FEEDBACK).where(self._own_feedback, FEEDBACK.c.user == user)).rowcount
         self.database.empty_log()
         return count
+
+    def add_shown(self, experiment: str, answers: Mapping[str, int]) -> None:
+        """Count answers by arm."""
+        if not answers:
+            return
+        with self.database.writing() as db:
+            for arm, count in sorted(answers.items()):
+                row = {"tenant": self.tenant, "experiment": experiment, "arm": arm, "answers": count}
+                counted = {"answers": SHOWN.c.answers + count}
+                rows = self.database.insert(SHOWN).values(row)
+                db.execute(rows.on_conflict_do_update(index_elements=list(SHOWN.primary_key), set_=counted))
+
+    def shown(self, experiment: str) -> Counter[str]:
+        """Return the answers of each arm."""
+        query = select(SHOWN.c.arm, SHOWN.c.answers).where(SHOWN.c.tenant == self.tenant)
+        with self.database.reading() as db:
+            rows = db.execute(query.where(SHOWN.c.experiment == experiment)).all()
+        return Counter({row.arm: row.answers for row in rows})
+
+    def liked(self, experiment: str) -> Counter[str]:
+        """Return the answers of each arm of which an item was liked, by what is still stored."""
+        query = select(FEEDBACK.c.arm, func.count(FEEDBACK.c.request_id.distinct()).label("answers")).group_by(
+            FEEDBACK.c.arm
+        )
+        query = query.where(self._own_feedback, FEEDBACK.c.experiment == experiment, FEEDBACK.c.kind == "like")
+        with self.database.reading() as db:
+            return Counter({row.arm: row.answers for row in db.execute(query)})
 
     @property
     def _own_feedback(self) -> Any:

@@ -235,7 +235,7 @@ def test_who_asks_one_waits_for_a_pass_and_not_for_all_that_others_ask(
         asked = [[plain] * 20, [costly] * 3, [one]]
         waiting = []
         for questions in asked:
-            waiting.append(asyncio.create_task(together.answer_all(engine, questions)))
+            waiting.append(asyncio.create_task(together.answer_all([(engine, each) for each in questions])))
             await asyncio.sleep(0.01)
         may_go_on.set()
         answers = await asyncio.gather(first, *waiting)

@@ -53,7 +53,8 @@ def test_a_store_promises_the_same_wherever_it_is(database: Database) -> None:
     first = store.add_feedback(like("ann"))
     with ThreadPoolExecutor(4) as pool:
         again = list(pool.map(store.add_feedback, [like("ann")] * 8))
-    assert again == [first] * 8
+    assert again == [(first[0], False)] * 8
+    assert first[1]
     users = ["Zoe", "ann", "b", "ä", LONG]
     for user in users:
         store.add_feedback(like(user, LONG, "r" * 64))
@@ -133,7 +134,7 @@ def test_a_store_of_the_version_before_opens_with_all_that_it_holds(tmp_path: Pa
             store = Store(database)
             assert dict(store.changed_items()) == {"gone": None, "new": ItemRecord("new", "N", "N", {"year": 1})}
             assert [told.user for told in store.list_users("", 10)] == ["ann", "bob"]
-            assert store.add_feedback(like("ann")).at == "2026"
+            assert store.add_feedback(like("ann"))[0].at == "2026"
     with closing(Database.open(str(tmp_path / "store.db"))) as database:
         assert Store(database).erase_user("ann") == 1
     assert b"ann" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())

@@ -58,7 +58,7 @@ def second(second_run: Path) -> Recommender:
     return Recommender.load(second_run)
 
 
-@pytest.fixture(params=["file", "postgresql"])
+@pytest.fixture(params=["file", pytest.param("postgresql", marks=pytest.mark.long)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "file":
         yield str(tmp_path / "store.db")
@@ -180,13 +180,22 @@ def test_workers_need_a_store(fedrec: Fedrec, run: Path) -> None:
 
 @pytest.mark.long
 def test_workers_answer_as_one_and_a_dead_one_is_replaced(run: Path, tmp_path: Path) -> None:
-    options = ["--workers", "2", "--store", str(tmp_path / "store.db"), "--set", "rate_per_minute=400"]
+    options = [
+        "--workers",
+        "2",
+        "--store",
+        str(tmp_path / "store.db"),
+        "--set",
+        "rate_per_minute=400",
+        "--set",
+        "time_limit=300",
+    ]
     environment = {"FEDREC_ADMIN_KEYS": f'["{ADMIN}"]'}
     with serving(run, tmp_path / "log", environment, options) as served:
         headers = {"x-api-key": ADMIN}
 
         def ask(method: str, path: str, **more: Any) -> httpx.Response:
-            with httpx.Client(base_url=served.url, timeout=60, headers=headers) as client:  # any of the workers
+            with httpx.Client(base_url=served.url, timeout=300, headers=headers) as client:  # any of the workers
                 return client.request(method, path, **more)
 
         workers = _workers_of(served.process.pid)

@@ -25,10 +25,12 @@ takes the same settings as `flwr run --run-config 'NAME=VALUE'`, with quotation 
 ENDPOINT = """\
 ## The endpoint
 
-`fedrec serve RUN` takes each by `--set NAME=VALUE`, a list's values separated by commas (`--host`, `--port` and
-`--store` are short for their settings); else from the environment, as `FEDREC_` and the name in capitals; else from a
-file, by `--settings FILE.toml`. Keys and secrets are not taken by `--set`, since other users of a machine can read its
-command lines. In the environment a list is written in JSON: `FEDREC_READ_KEYS='["…"]'`.
+`fedrec serve RUN` takes each by `--set NAME=VALUE`, a list's values separated by commas (`--host`, `--port`, `--store`,
+`--workers`, `--against` and `--share` are short for their settings); else from the environment, as `FEDREC_` and the
+name in capitals; else from a file, by `--settings FILE.toml`. Keys, secrets and a store's URL with a password are not
+taken from the command line, since other users of a machine can read it. In the environment a list is written in JSON:
+`FEDREC_READ_KEYS='["…"]'`. `tenants` are tables of a file, `[tenants.NAME]`, or begin as `--tenant NAME=RUN`; each may
+have `run`, `against`, `share`, `experiment` and its own keys.
 """
 
 POLICY = """\

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedrec.commands.options import Json, RunFolder
+from fedrec.commands.options import Json, OptionalRunFolder, RunFolder, optional_folder
 from fedrec.data.errors import InputError
+from fedrec.exports.hub import local_folder
 
 if TYPE_CHECKING:
     from fedrec.answers import QuestionFields
+    from fedrec.serving.settings import Settings
 
 app = typer.Typer()
 
@@ -85,7 +87,7 @@ def _question(history: list[str] | None, query: str | None, k: int) -> "Question
 
 @app.command()
 def serve(
-    run: RunFolder,
+    run: OptionalRunFolder = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.", show_default="8080")
@@ -93,6 +95,17 @@ def serve(
     store: Annotated[
         str | None,
         typer.Option(metavar="FILE|URL", help="For added items and feedback.", show_default="in memory"),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Another run, for an A/B test.", show_default=False, callback=optional_folder),
+    ] = None,
+    share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of callers for --against.", show_default="0.5")
+    ] = None,
+    tenant: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=RUN", help="Instead of RUN: a model at /t/NAME; repeatable.", show_default=False),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes behind the port; they need a store.", show_default="1")
@@ -118,17 +131,41 @@ def serve(
     if store is not None:
         check_public_address(store)
     flags = {"host": host, "port": port, "store": store, "workers": workers}
+    flags |= {"against": against, "share": share, "tenants": _tenant_runs(tenant or [])}
     chosen = Settings.read(settings, Settings.parse_pairs(changes or []) | _given(flags))
+    _check_models(run, chosen)
     with _listen(chosen.host, chosen.port) as listener:
         from fedrec import console
-        from fedrec.recsys.recommender import Recommender
         from fedrec.serving.http.server import Endpoint
 
-        recommender = Recommender.load(run)
         address = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
         url = f"http://{address}:{listener.getsockname()[1]}"
-        console.status(f"{recommender.version} at {url} (API at /docs, Ctrl-C stops)")
-        Endpoint(run, chosen).serve(recommender, listener)
+        Endpoint(run, chosen).serve(
+            listener, lambda served: console.status(f"{served} at {url} (API at /docs, Ctrl-C stops)")
+        )
+
+
+def _tenant_runs(pairs: list[str]) -> dict[str, dict[str, Path | None]] | None:
+    """Split texts such as `shop=runs/shop`. Raises `InputError`."""
+    runs: dict[str, dict[str, Path | None]] = {}
+    for pair in pairs:
+        name, separator, run = pair.partition("=")
+        if not (name and separator and run):
+            raise InputError(f"--tenant {pair!r} is not NAME=RUN; write --tenant shop=runs/shop")
+        if name in runs:
+            raise InputError(f"--tenant {name} is given twice; give each tenant its own name")
+        runs[name] = {"run": local_folder(run)}
+    return runs or None
+
+
+def _check_models(run: Path | None, settings: "Settings") -> None:
+    """Raise `InputError` unless there is either a run or tenants."""
+    if (run is None) == (not settings.tenants):
+        raise InputError("give either RUN or tenants, by `--tenant` NAME=RUN or in a file of settings")
+    if settings.against is None and "share" in settings.model_fields_set:
+        raise InputError("`share` goes with `against`, the run that answers this share of the callers; add it")
+    if settings.tenants and settings.against:
+        raise InputError("`against` goes with RUN; a tenant has its own: tenants.NAME.against in a file of settings")
 
 
 def _given(flags: dict[str, object]) -> dict[str, object]:

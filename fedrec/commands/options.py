@@ -11,12 +11,16 @@ from fedrec.exports.hub import local_folder
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout, for programs.")]
 
 
-RunFolder = Annotated[
-    Path,
-    typer.Argument(
-        metavar="RUN", help="A run's folder, as `fedrec train` writes it, or hf://USER/NAME.", callback=local_folder
-    ),
-]
+def optional_folder(run: Path | None) -> Path | None:
+    """Return the folder of a run, if one is named; one on the hub is downloaded first."""
+    return None if run is None else local_folder(run)
+
+
+_RUN = typer.Argument(
+    metavar="RUN", help="A run's folder, as `fedrec train` writes it, or hf://USER/NAME.", callback=optional_folder
+)
+RunFolder = Annotated[Path, _RUN]
+OptionalRunFolder = Annotated[Path | None, _RUN]
 Data = Annotated[
     Path | None, typer.Option(help="The prepared folder.", show_default="var/prepared/, the name in the card")
 ]

@@ -12,15 +12,17 @@ from fastapi.staticfiles import StaticFiles
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from fedrec.serving.database import Database
+from fedrec.serving.experiment import ARMS, Experiment
 from fedrec.serving.follower import Follower
 from fedrec.serving.http.context import Services
 from fedrec.serving.http.documentation import add_documentation
-from fedrec.serving.http.metrics import Metrics
+from fedrec.serving.http.metrics import Meters
 from fedrec.serving.http.middleware import RequestGuard
 from fedrec.serving.http.problems import add_problem_handlers
 from fedrec.serving.http.process import Process
 from fedrec.serving.http.rate_limiter import RateLimiter
-from fedrec.serving.http.routes import health, items, models, recommend, users
+from fedrec.serving.http.routes import experiment as experiments
+from fedrec.serving.http.routes import health, items, metering, models, recommend, users
 from fedrec.serving.http.security_schemes import add_security_schemes
 from fedrec.serving.http.tokens import Tokens
 from fedrec.serving.model_manager import ModelManager
@@ -35,27 +37,38 @@ ROUTERS = (
 )
 
 
-def create_app(load: Load, settings: Settings | None = None) -> FastAPI:
-    """Build an endpoint of one model that `load` returns; it loads once the server is up.
+def create_app(load: Load, settings: Settings | None = None, against: Load | None = None) -> FastAPI:
+    """Build an endpoint of the model that `load` returns, or of two that an A/B test compares.
 
-    Raises `InputError` if the store cannot be used.
+    They load once the server is up. Raises `InputError` if the store cannot be used.
     """
     settings = settings or Settings()
     process = Process(Database.open(settings.store_address))
-    return host_app(build_app([ModelSource(load)], settings, process), process)
+    return host_app(build_app([ModelSource(each) for each in (load, against) if each], settings, process), process)
 
 
-def build_app(sources: Sequence[ModelSource], settings: Settings, process: Process) -> FastAPI:
-    """Build the app of a deployment: its models, one for each arm, and its rows of the store."""
-    manager = ModelManager(sources, Store(process.database), process.loaded)
-    limiter, secret = RateLimiter(settings.rate_per_minute, process.windows), settings.token_secret
-    tokens = Tokens(secret.get_secret_value()) if secret else None
-    process.metrics.show_models(lambda: manager.engines)
+def build_app(sources: Sequence[ModelSource], settings: Settings, process: Process, tenant: str = "") -> FastAPI:
+    """Build the app of a deployment: one model, or two that an A/B test compares, and its rows of the store.
+
+    With `tenant`, it is one of several in a process.
+    """
+    store, secret = (
+        Store(process.database, tenant),
+        settings.token_secret.get_secret_value() if settings.token_secret else None,
+    )
+    tokens = Tokens(secret) if secret else None
+    experiment = None
+    if len(sources) > 1:
+        experiment = Experiment(settings.experiment, settings.share, store, (secret or "").encode())
+    manager = ModelManager(sources, store, process.loaded)
+    arms = ARMS if experiment else (None,)
+    meters = process.metrics.of_tenant(tenant, lambda: zip(arms, manager.engines, strict=False))
+    limiter = RateLimiter(settings.rate_per_minute, process.windows, tenant)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.services = Services(manager, process.batcher, limiter, process.metrics, tokens)
-        follower = Follower(manager)
+        app.state.services = Services(manager, process.batcher, limiter, meters, tokens, experiment)
+        follower = Follower(manager, experiment)
         follower.start()
         if process.waits:
             await asyncio.to_thread(manager.started.wait)
@@ -69,13 +82,15 @@ def build_app(sources: Sequence[ModelSource], settings: Settings, process: Proce
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        servers=[{"url": f"/t/{tenant}"}] if tenant else None,
     )
-    for router in ROUTERS:
+    more = [experiments.administration] if experiment else []
+    for router in (*ROUTERS, *more, *([] if tenant else [metering.router])):  # the metrics are of all tenants
         app.router.routes += router.routes  # `include_router` would nest them, which costs as much as a search
     _add_page(app)
     add_problem_handlers(app)
     add_security_schemes(app)
-    _add_middleware(app, settings, process.metrics, limiter)
+    add_middleware(app, settings, meters, limiter)
     return app
 
 
@@ -90,10 +105,12 @@ def host_app(app: FastAPI, process: Process) -> FastAPI:
                 yield
 
     app.router.lifespan_context = lifespan
+    app.state.metrics = process.metrics
     return app
 
 
-def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, limiter: RateLimiter) -> None:
+def add_middleware(app: FastAPI, settings: Settings, metrics: Meters, limiter: RateLimiter) -> None:
+    """Let every request pass the checks and limits of the settings."""
     app.add_middleware(RequestGuard, settings=settings, metrics=metrics, limiter=limiter)
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(map(str, settings.trusted_proxies)))

@@ -13,7 +13,7 @@ from fedrec.serving.http.tokens import InvalidTokenError, Tokens
 from fedrec.serving.settings import Settings
 
 READ, ADMIN = "read", "admin"
-_HEADERS = (b"x-api-key", b"x-user-token", b"authorization")
+_HEADERS = (b"x-api-key", b"x-user-token", b"authorization", b"x-visitor")
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,14 @@ class Caller:
     name: str  # under which requests are counted
     user: str | None = None  # the token's user
     fault: str | None = None  # the reason why the token is not accepted
+    visitor: str | None = None  # the application's word for the person who asks
+
+    @property
+    def unit(self) -> str:
+        """The person or program that an A/B test deals into an arm."""
+        if self.user is not None:
+            return f"user {self.user}"
+        return self.name if self.visitor is None else f"visitor {self.visitor}"
 
     def require_admin(self) -> None:
         if self.role != ADMIN:
@@ -76,7 +84,8 @@ class Callers:
         user, fault = self._read_token(sent.get(b"x-user-token") or (bearer if bearer != key else b""))
         name = f"key {key.decode()}" if key else f"user {user}" if user is not None else _address_of(scope)
         may_read = is_public or not self._keys.read or user is not None
-        return Caller(self._keys.find_role(key) or (READ if may_read else None), name, user, fault)
+        visitor = sent[b"x-visitor"].decode("latin-1") if b"x-visitor" in sent else None
+        return Caller(self._keys.find_role(key) or (READ if may_read else None), name, user, fault, visitor)
 
     def _read_token(self, token: bytes) -> tuple[str | None, str | None]:
         """Return the user of a token, or the reason why there is none."""

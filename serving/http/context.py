@@ -13,12 +13,14 @@ from fedrec.data.ids import id_fault
 from fedrec.serving.batcher import Batcher
 from fedrec.serving.cost import question_cost
 from fedrec.serving.engine import Engine
+from fedrec.serving.experiment import ARMS, Experiment
 from fedrec.serving.http.callers import Caller
-from fedrec.serving.http.metrics import Metrics
+from fedrec.serving.http.metrics import Meters
 from fedrec.serving.http.rate_limiter import RateLimiter
 from fedrec.serving.http.tokens import Tokens
 from fedrec.serving.model_manager import ModelManager
 from fedrec.serving.refusals import UnanswerableError
+from fedrec.serving.schema.answers import Answer
 from fedrec.serving.schema.questions import Question
 from fedrec.serving.store import HIDDEN, LIKED
 
@@ -30,8 +32,9 @@ class Services:
     manager: ModelManager
     batcher: Batcher
     limiter: RateLimiter
-    metrics: Metrics
+    metrics: Meters
     tokens: Tokens | None
+    experiment: Experiment | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +46,31 @@ class RequestContext:
     request_id: str
 
     @cached_property
+    def engines(self) -> tuple[Engine, ...]:
+        """The engines that answer this request, whatever replaces them meanwhile. Raises `ModelNotReadyError`."""
+        return self.services.manager.require_engines()
+
+    @property
     def engine(self) -> Engine:
-        """The engine that answers this request, whatever replaces it meanwhile. Raises `ModelNotReadyError`."""
-        return self.services.manager.require_engines()[0]
+        """The engine of the caller's arm."""
+        return self.engines[self.arm_of()]
+
+    def arm_of(self, user: str | None = None) -> int:
+        """Return the arm of a stored user, or else of the caller: 0 unless two models answer."""
+        experiment = self.services.experiment
+        if experiment is None:
+            return 0
+        return experiment.choose_arm(self.caller.unit if user is None else f"user {user}")
+
+    def label_answer(self, answer: Answer, arm: int, place: int | None = None) -> Answer:
+        """Name the request, and the arm if two models answer; `place` is the question's in a batch."""
+        request_id, experiment = self.request_id, self.services.experiment
+        if experiment is not None:
+            answer.arm, request_id = ARMS[arm], experiment.mark_request(request_id, arm)
+            experiment.count_shown(arm)
+            self.services.metrics.count_shown(ARMS[arm])
+        answer.request_id = request_id if place is None else f"{request_id}-{place}"
+        return answer
 
     @property
     def tokens(self) -> Tokens:

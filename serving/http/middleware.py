@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedrec.serving.http.allowed_hosts import AllowedHosts
 from fedrec.serving.http.callers import Callers
-from fedrec.serving.http.metrics import Metrics
+from fedrec.serving.http.metrics import Meters
 from fedrec.serving.http.paths import routed_path
 from fedrec.serving.http.problems import RETRY, problem_response
 from fedrec.serving.http.rate_limiter import RateLimiter
@@ -46,7 +46,7 @@ class _Outcome:
 class RequestGuard:
     """ASGI middleware around the whole app."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, limiter: RateLimiter) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Meters, limiter: RateLimiter) -> None:
         self._app, self._settings, self._metrics, self._limiter = app, settings, metrics, limiter
         self._callers, self._hosts = Callers(settings), AllowedHosts.from_settings(settings)
 
@@ -122,7 +122,8 @@ class RequestGuard:
         route = getattr(scope.get("route"), "path_format", "(none)")
         self._metrics.count_answer(route, status, seconds)
         if route not in PROBES:
-            logger.info("request", extra={"route": route, "status": status, "ms": round(1000 * seconds, 2)})
+            told = {"route": route, "status": status, "ms": round(1000 * seconds, 2)}
+            logger.info("request", extra=told | dict(zip(("tenant",), self._metrics.labels, strict=False)))
 
 
 def _is_public(path: str) -> bool:

@@ -26,8 +26,9 @@ class Windows:
 class RateLimiter:
     """A moving window for each caller."""
 
-    def __init__(self, per_minute: int, windows: Windows | None = None) -> None:
-        """Limit each caller to `per_minute` plain questions; 0: no limit."""
+    def __init__(self, per_minute: int, windows: Windows | None = None, tenant: str = "") -> None:
+        """Limit each caller of a tenant to `per_minute` plain questions; 0: no limit."""
+        self._tenant = tenant
         self._rate = RateLimitItemPerMinute(per_minute) if per_minute else None
         self._windows = windows or Windows()
         self._limiter = MovingWindowRateLimiter(self._windows.storage)
@@ -36,7 +37,7 @@ class RateLimiter:
         """Count plain questions of a caller. Raises `HTTPException` 429 beyond the limit; these are not counted."""
         if not self._rate or amount <= 0:
             return
-        caller = self._windows.hide_name(name)
+        caller = self._windows.hide_name(f"{self._tenant} {name}")
         if self._limiter.hit(self._rate, caller, cost=amount):
             return
         if amount >= self._rate.amount:

@@ -1,6 +1,7 @@
 """The HTTP API's requests and answers, by subject; the command line, the client and the engine use them, too."""
 
 from fedrec.serving.schema.answers import Answer, Answers, Item, Weight
+from fedrec.serving.schema.experiment import ArmResult, Difference, ExperimentResult
 from fedrec.serving.schema.feedback import (
     Everybody,
     Feedback,
@@ -20,7 +21,10 @@ __all__ = [
     "MAX_OFFSET",
     "Answer",
     "Answers",
+    "ArmResult",
+    "Difference",
     "Everybody",
+    "ExperimentResult",
     "Feedback",
     "FieldError",
     "Health",

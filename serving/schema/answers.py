@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fedrec.serving.schema.fields import is_none
+
 
 class Weight(BaseModel):
     """An item of the history, and how much lower the score would be without it."""
@@ -47,6 +49,7 @@ class Answer(BaseModel):
         default=None, description="the ranking that was used because no item of the history is known"
     )
     request_id: str = Field(default="", description="to send with feedback")
+    arm: str | None = Field(default=None, exclude_if=is_none, description="of the A/B test, if two models answer")
 
 
 class Answers(BaseModel):

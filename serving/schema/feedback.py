@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fedrec.serving.schema.fields import ItemId, RequestId, RequestModel, UserId
+from fedrec.serving.schema.fields import ItemId, RequestId, RequestModel, UserId, is_none
 
 
 class Feedback(RequestModel):
@@ -34,6 +34,8 @@ class StoredFeedback(BaseModel):
     kind: str
     request_id: str
     at: str
+    experiment: str | None = Field(default=None, exclude_if=is_none, description="present if two models answer")
+    arm: str | None = Field(default=None, exclude_if=is_none, description="the model that had shown the item")
 
 
 class UserData(BaseModel):

@@ -41,6 +41,12 @@ UserId = ItemId
 
 RequestId = Annotated[str, Field(max_length=64), AfterValidator(_check_storable)]
 
+
+def is_none(value: object) -> bool:
+    """Tell whether a field is left out of an answer."""
+    return value is None
+
+
 Date = Annotated[str, Field(max_length=40, pattern=r"^\d{4}-\d{2}(-\d{2}(T[\d:.]*)?)?$")]
 """A date, or its beginning, without a time zone."""
 

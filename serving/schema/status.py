@@ -4,11 +4,14 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from fedrec.serving.schema.fields import is_none
+
 
 class ModelInfo(BaseModel):
     """The model that answers."""
 
     model_version: str
+    arm: str | None = Field(default=None, exclude_if=is_none, description="of the A/B test, if two models answer")
     items: int
     since: str
     name: str

@@ -1,7 +1,6 @@
-"""Health and metrics, for monitors."""
+"""Health, for monitors."""
 
-from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_LATEST
+from fastapi import APIRouter
 
 from fedrec.serving.http.context import Context
 from fedrec.serving.http.problems import document_problems
@@ -20,11 +19,6 @@ async def healthz() -> Health:
 @router.get("/readyz", responses=document_problems(503))
 async def readyz(context: Context) -> Health:
     """Report whether the model is loaded: if not, the problem's `state` is `loading` or `failed`."""
-    version, items = context.engine.recommender.version, len(context.engine.catalogue)
-    return Health(status="ready", model_version=version, items=items)
-
-
-@router.get("/metrics", responses=document_problems(401, 429), response_class=Response)
-def metrics(context: Context) -> Response:
-    """Return metrics for Prometheus."""
-    return Response(context.services.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    engines = context.engines
+    versions = " ".join(engine.recommender.version for engine in engines)
+    return Health(status="ready", model_version=versions, items=len(engines[0].catalogue))

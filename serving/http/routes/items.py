@@ -25,12 +25,10 @@ router, administration = public_router("recommendations"), admin_router()
 @router.get("/items/{item_id:id}/similar", response_model=Answer, responses=GET_PROBLEMS)
 def similar_items(item_id: Sent, context: Context, k: K = 10) -> Response:
     """Return the items nearest to an item."""
-    engine = context.engine
+    arm = context.arm_of()
     context.charge([Question(history=["one"], k=k)])
     context.require_row(item_id)
-    answer = engine.similar(item_id, k)
-    answer.request_id = context.request_id
-    return json_response(answer)
+    return json_response(context.label_answer(context.engines[arm].similar(item_id, k), arm))
 
 
 @router.get("/items/{item_id:id}", responses=GET_PROBLEMS)

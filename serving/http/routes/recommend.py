@@ -25,33 +25,34 @@ Text = Annotated[
 @router.post("/recommend", response_model=Answer, responses=POST_PROBLEMS, openapi_extra=FOR_ALL)
 async def recommend(question: Question, context: Context) -> Response:
     """Return the top k for a history, a text, both, or a user vector; by default without the items of the history."""
-    cost = context.charge([question])
-    question = await context.with_stored_history(question)
-    if question.vector is not None and cost == 1 and context.engine.catalogue.index.is_small:
-        answer = context.engine.recommend(question)  # faster than handing it to a thread
+    cost, arm = context.charge([question]), context.arm_of(question.user)
+    question, engine = await context.with_stored_history(question), context.engines[arm]
+    if question.vector is not None and cost == 1 and engine.catalogue.index.is_small:
+        answer = engine.recommend(question)  # faster than handing it to a thread
     else:
-        answer = await context.services.batcher.answer(context.engine, question)
-    answer.request_id = context.request_id
-    return json_response(answer)
+        answer = await context.services.batcher.answer(engine, question)
+    return json_response(context.label_answer(answer, arm))
 
 
 @router.post("/recommend:batch", response_model=Answers, responses=POST_PROBLEMS, openapi_extra=FOR_ALL)
 async def recommend_batch(batch: Questions, context: Context) -> Response:
     """Answer several questions at once; if one cannot be answered, all are refused."""
     context.charge(batch.questions)
+    arms = [context.arm_of(question.user) for question in batch.questions]
     questions = [await context.with_stored_history(question) for question in batch.questions]
-    answers = await context.services.batcher.answer_all(context.engine, questions)
+    engines = [context.engines[arm] for arm in arms]
+    answers = await context.services.batcher.answer_all(list(zip(engines, questions, strict=True)))
     for place, answer in enumerate(answers):
         if isinstance(answer, UnanswerableError):
             raise UnanswerableError(f"questions.{place}.{answer.field}", answer.detail)
-        answer.request_id = f"{context.request_id}-{place}"
-    return json_response(Answers.model_construct(answers=answers))
+    labelled = [context.label_answer(*each) for each in zip(answers, arms, range(len(arms)), strict=True)]
+    return json_response(Answers.model_construct(answers=labelled))
 
 
 @router.get("/search", response_model=Answer, responses=GET_PROBLEMS)
 async def search(q: Text, context: Context, k: K = 10, details: Details = False) -> Response:
     """Search items by text: those with it in their title first, then those about it."""
     context.charge([Question(query=q, k=k)])
-    answer = await asyncio.to_thread(run_in_new_thread, partial(context.engine.search, q, k, details))
-    answer.request_id = context.request_id
-    return json_response(answer)
+    arm = context.arm_of()
+    answer = await asyncio.to_thread(run_in_new_thread, partial(context.engines[arm].search, q, k, details))
+    return json_response(context.label_answer(answer, arm))

@@ -28,11 +28,16 @@ PageSize = Annotated[int, Query(ge=1, le=MAX_K, description="number of users to 
 @router.post("/feedback", status_code=201, responses=POST_PROBLEMS, openapi_extra=FOR_USERS)
 def add_feedback(feedback: Feedback, context: Context) -> StoredFeedback:
     """Store a consenting user's action on an item, with the user's token. Sent again, it counts once."""
-    engine = context.engine
+    engines, services = context.engines, context.services
     context.caller.require_user(feedback.user)
-    if engine.catalogue.find_row(feedback.item_id) is None:
+    if all(engine.catalogue.find_row(feedback.item_id) is None for engine in engines):
         raise UnanswerableError("item_id", "is not on offer")
-    return context.services.manager.store.add_feedback(feedback)
+    experiment, store = services.experiment, services.manager.store
+    arm = experiment.find_arm(feedback.request_id) if experiment else None
+    stored, is_new = store.add_feedback(feedback, experiment.name if experiment and arm else None, arm)
+    if arm and is_new and feedback.kind == "like":
+        services.metrics.count_liked(arm)
+    return stored
 
 
 @router.get("/users/{user:id}", responses=USER_PROBLEMS, openapi_extra=FOR_USERS)
