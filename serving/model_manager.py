@@ -12,6 +12,7 @@ from fedrec.data.errors import InputError
 from fedrec.recsys.recommender import Recommender
 from fedrec.serving.encoding import QuestionEncoder
 from fedrec.serving.engine import Engine
+from fedrec.serving.index.external_index import ExternalIndexes
 from fedrec.serving.index.filters import ColumnError
 from fedrec.serving.index.saved_index import load_index, save_index
 from fedrec.serving.index.vector_index import MAX_EXACT_ITEMS, Index
@@ -34,10 +35,17 @@ class ModelNotReadyError(Exception):
 class ModelManager:
     """Each request takes `engine` once, and keeps it whatever replaces it meanwhile. Changes take turns."""
 
-    def __init__(self, load: Load, store: Store, folder: Path | None, loaded: Callable[[], object]) -> None:
-        """`load` opens the model, at the start and at each reload; `folder` may hold a saved index; `loaded` is called
-        once, when everything is loaded."""
-        self._load, self._folder, self._loaded = load, folder, loaded
+    def __init__(
+        self,
+        load: Load,
+        store: Store,
+        folder: Path | None,
+        loaded: Callable[[], object],
+        indexes: ExternalIndexes | None = None,
+    ) -> None:
+        """`load` opens the model, at the start and at each reload; `folder` may hold a saved index, unless `indexes`
+        are elsewhere; `loaded` is called once, when everything is loaded."""
+        self._load, self._folder, self._loaded, self._indexes = load, folder, loaded, indexes
         self.store = store
         self.engine: Engine | None = None
         self.failure: str | None = None
@@ -101,6 +109,8 @@ class ModelManager:
 
     def _load_or_build_index(self, recommender: Recommender) -> Index:
         matrix, encoder = recommender.items.searched.numpy(), QuestionEncoder(recommender)
+        if self._indexes:
+            return self._indexes.open(recommender, encoder.ask_about)
         if self._folder is None or len(matrix) <= MAX_EXACT_ITEMS:
             return encoder.build_index()
         if index := load_index(self._folder, matrix, recommender.version):

@@ -16,6 +16,7 @@ from pydantic_settings import (
 
 from fedrec.data.errors import InputError
 from fedrec.data.storage.reading import read_toml
+from fedrec.serving.index.address import IndexAddress
 
 SECRET_BYTES = 32
 """Bytes of a token secret at least: as many as the digest that it signs (RFC 7518, 3.2)."""
@@ -33,10 +34,16 @@ def _check_length(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _check_index(address: SecretStr) -> SecretStr:
+    IndexAddress.parse(address.get_secret_value())
+    return address
+
+
 Key = Annotated[SecretStr, Field(min_length=16), AfterValidator(_check_printable)]
 Secret = Annotated[SecretStr, AfterValidator(_check_length)]
+Index = Annotated[SecretStr, AfterValidator(_check_index)]
 
-SECRETS = ("read_keys", "admin_keys", "token_secret")
+SECRETS = ("read_keys", "admin_keys", "token_secret", "index_key")
 """Settings that the command line does not take: other users of the machine can read it."""
 
 
@@ -49,6 +56,10 @@ class Settings(BaseSettings):
     """Port to listen on; 0 takes a free one."""
     store: Path | None = None
     """SQLite file of added items and of feedback; without it they are in memory, and lost with the process."""
+    index: Index | None = None
+    """Where the index is: `qdrant:URL`, `qdrant:FOLDER` or `pgvector:URL`; without it, in memory, by FAISS."""
+    index_key: SecretStr | None = None
+    """Qdrant's API key."""
     read_keys: tuple[Key, ...] = ()
     """Keys of callers who may ask; without any, everybody may."""
     admin_keys: tuple[Key, ...] = ()
@@ -69,6 +80,11 @@ class Settings(BaseSettings):
     """Host names that are answered; by default loopback names if it listens on loopback, else any."""
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
     """Addresses of proxies whose X-Forwarded-For is trusted, or networks (CIDR)."""
+
+    @property
+    def index_address(self) -> IndexAddress | None:
+        """Where the index is; None: in memory."""
+        return IndexAddress.parse(self.index.get_secret_value()) if self.index else None
 
     @classmethod
     def read(cls, file: Path | None, changes: Mapping[str, Any]) -> "Settings":
@@ -112,9 +128,22 @@ class Settings(BaseSettings):
             if name in SECRETS:
                 variable = f"FEDREC_{name.upper()}"
                 raise InputError(f"setting {name}: others can read a command line; use {variable} or a file")
+            if name == "index":
+                check_public_index(value)
             is_list = name in cls.model_fields and get_origin(cls.model_fields[name].annotation) is tuple
             changes[name] = [each.strip() for each in value.split(",") if each.strip()] if is_list else value
         return changes
+
+
+def check_public_index(address: str) -> None:
+    """Raise `InputError` if an index's address, given on the command line, is none or holds a password."""
+    try:
+        parsed = IndexAddress.parse(address)
+    except ValueError as error:
+        raise InputError(f"setting index: {error}") from None
+    if parsed.has_password:
+        remedy = "use FEDREC_INDEX or a file of settings, or leave it out and keep it in ~/.pgpass"
+        raise InputError(f"setting index: the URL holds a password, and others can read a command line; {remedy}")
 
 
 def _fault_detail(message: str) -> str:

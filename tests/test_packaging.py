@@ -28,7 +28,10 @@ FACE = ("run", "baselines", "comparison", "datasets", "client", "on_device", "cl
 """Modules of the library that work without any extra, up to the call that needs one."""
 
 
-TOOLS = {"matplotlib", "mlflow", "onnx", "onnxruntime", "tensorboard", "wandb"}
+TOOLS = {
+    *("matplotlib", "mlflow", "onnx", "onnxruntime", "tensorboard", "wandb"),
+    *("pgvector", "psycopg", "psycopg_pool", "qdrant_client"),
+}
 """Packages that a single option of a command needs, which names the extra itself."""
 
 

@@ -94,6 +94,12 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", help="For added items and feedback.", show_default="in memory"),
     ] = None,
+    index: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND:URL", help="A Qdrant or pgvector that holds the index.", show_default="in memory, by FAISS"
+        ),
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option(
@@ -110,9 +116,11 @@ def serve(
     ] = None,
 ) -> None:
     """Answer over HTTP: a page at /, the API at /v1, its documentation at /docs, /metrics, /healthz, /readyz."""
-    from fedrec.serving.settings import Settings
+    from fedrec.serving.settings import Settings, check_public_index
 
-    flags = {"host": host, "port": port, "store": store}
+    if index is not None:
+        check_public_index(index)
+    flags = {"host": host, "port": port, "store": store, "index": index}
     chosen = Settings.read(settings, Settings.parse_pairs(changes or []) | _given(flags))
     with _listen(chosen.host, chosen.port) as listener:
         import uvicorn

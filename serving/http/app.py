@@ -21,6 +21,7 @@ from fedrec.serving.http.rate_limiter import RateLimiter
 from fedrec.serving.http.routes import health, items, models, recommend, users
 from fedrec.serving.http.security_schemes import add_security_schemes
 from fedrec.serving.http.tokens import Tokens
+from fedrec.serving.index.external_index import open_indexes
 from fedrec.serving.model_manager import Load, ModelManager
 from fedrec.serving.settings import Settings
 from fedrec.serving.store import Store
@@ -41,21 +42,24 @@ def create_app(
     """Build the endpoint over the model that `load` returns; it loads once the server is up.
 
     `folder`, the run's, may hold a saved index. `loaded` is called when everything is loaded. Raises `InputError` if
-    the store cannot be used.
+    the store or the index cannot be used.
     """
     settings, metrics = settings or Settings(), Metrics()
     limiter, secret = RateLimiter(settings.rate_per_minute), settings.token_secret
     tokens = Tokens(secret.get_secret_value()) if secret else None
-    store = Store(settings.store)
+    store, indexes = Store(settings.store), open_indexes(settings.index_address, settings.index_key)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        services = Services(ModelManager(load, store, folder, loaded), Batcher(), limiter, metrics, tokens)
+        manager = ModelManager(load, store, folder, loaded, indexes)
+        services = Services(manager, Batcher(), limiter, metrics, tokens)
         app.state.services = services
         Thread(target=services.manager.start, daemon=True).start()
         yield
         services.batcher.close()
         store.close()
+        if indexes:
+            indexes.close()
 
     app = FastAPI(
         title="fedrec",
