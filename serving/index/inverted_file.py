@@ -123,12 +123,12 @@ class RecallTest:
         nearest = np.argsort(-(vectors @ matrix.T), axis=1)[:, :RECALL_AT]
         return cls(vectors, nearest, len(kinds))
 
-    def recall(self, found: Sequence[Sequence[int]] | np.ndarray) -> float:
+    def recall(self, found: Sequence[Sequence[int] | np.ndarray] | np.ndarray) -> float:
         """Compute the mean recall of the worst kind, of the rows that were found for each question."""
         return float(recall_per_question(found, self.nearest).reshape(self.kinds, -1).mean(axis=1).min())
 
 
-def recall_per_question(found: Sequence[Sequence[int]] | np.ndarray, nearest: np.ndarray) -> np.ndarray:
+def recall_per_question(found: Sequence[Sequence[int] | np.ndarray] | np.ndarray, nearest: np.ndarray) -> np.ndarray:
     """Compute the share of each question's nearest rows (Q, n) that was found: (Q,)."""
     return np.array([len(np.intersect1d(a, b)) / len(b) for a, b in zip(found, nearest, strict=True)])
 

@@ -31,8 +31,11 @@ class QdrantService:
     def __init__(self, address: IndexAddress, key: str | None = None) -> None:
         self._address, self._is_local = address, "://" not in address.place
         with self._guarded():
-            place = {"path": address.place} if self._is_local else {"url": address.place, "api_key": key}
-            self._client = QdrantClient(**place, timeout=TIMEOUT, check_compatibility=False)
+            self._client = (
+                QdrantClient(path=address.place)
+                if self._is_local
+                else QdrantClient(url=address.place, api_key=key, timeout=TIMEOUT, check_compatibility=False)
+            )
             self._collections()  # it connects at the first question
 
     def find(self, key: IndexKey) -> Tuning | None:
