@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from fedrec.recsys.recommender import Recommender
+from fedrec.serving.index.inverted_file import AskAbout
 from fedrec.serving.index.vector_index import Index
 from fedrec.serving.plan import Plan
 from fedrec.serving.refusals import UnanswerableError
@@ -80,8 +81,12 @@ class QuestionEncoder:
 
     def build_index(self) -> Index:
         """Build an index of the recommender's items, and tune it on questions as it will be asked."""
-        searched = self.recommender.items.searched.numpy()
-        return Index.build(searched, self._ask_about if self.recommender.items.are_apart else None)
+        return Index.build(self.recommender.items.searched.numpy(), self.ask_about)
+
+    @property
+    def ask_about(self) -> AskAbout | None:
+        """The questions that an index is tuned on; None: mean vectors of items."""
+        return self._ask_about if self.recommender.items.are_apart else None
 
     def _ask_about(self, groups: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Ask about groups of rows (Q, n) by their user vectors, and about the first group's items as by a text."""

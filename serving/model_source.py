@@ -9,6 +9,7 @@ from fedrec.data.errors import InputError
 from fedrec.recsys.recommender import Recommender
 from fedrec.serving.encoding import QuestionEncoder
 from fedrec.serving.engine import Engine
+from fedrec.serving.index.external_index import ExternalIndexes
 from fedrec.serving.index.filters import ColumnError
 from fedrec.serving.index.saved_index import load_index, save_index
 from fedrec.serving.index.vector_index import MAX_EXACT_ITEMS, Index
@@ -28,6 +29,7 @@ class ModelSource:
 
     load: Load
     folder: Path | None = None  # the run's, which may hold a saved index
+    indexes: ExternalIndexes | None = None  # elsewhere, instead of in memory
 
     def build_engine(self, changes: Changes) -> Engine:
         """Open the model, and offer its items with all changes. Raises `InputError` if it cannot be opened."""
@@ -37,6 +39,8 @@ class ModelSource:
 
     def _load_or_build_index(self, recommender: Recommender) -> Index:
         matrix, encoder = recommender.items.searched.numpy(), QuestionEncoder(recommender)
+        if self.indexes:
+            return self.indexes.open(recommender, encoder.ask_about)
         if self.folder is None or len(matrix) <= MAX_EXACT_ITEMS:
             return encoder.build_index()
         if index := load_index(self.folder, matrix, recommender.version):

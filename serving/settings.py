@@ -26,6 +26,7 @@ from pydantic_settings import (
 from fedrec.data.errors import InputError
 from fedrec.data.storage.reading import read_toml
 from fedrec.serving.database import holds_password
+from fedrec.serving.index.address import IndexAddress
 
 SECRET_BYTES = 32
 """Bytes of a token secret at least: as many as the digest that it signs (RFC 7518, 3.2)."""
@@ -43,15 +44,21 @@ def _check_length(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _check_index(address: SecretStr) -> SecretStr:
+    IndexAddress.parse(address.get_secret_value())
+    return address
+
+
 Key = Annotated[SecretStr, Field(min_length=16), AfterValidator(_check_printable)]
 Secret = Annotated[SecretStr, AfterValidator(_check_length)]
+Index = Annotated[SecretStr, AfterValidator(_check_index)]
 
 StoreAddress = Annotated[
     SecretStr, Field(min_length=1), BeforeValidator(lambda given: str(given) if isinstance(given, Path) else given)
 ]
 """A URL may hold a password."""
 
-SECRETS = ("read_keys", "admin_keys", "token_secret")
+SECRETS = ("read_keys", "admin_keys", "token_secret", "index_key")
 """Settings that the command line does not take: other users of the machine can read it."""
 
 
@@ -94,6 +101,10 @@ class Settings(ModelSettings, BaseSettings):
     """Port to listen on; 0 takes a free one."""
     store: StoreAddress | None = None
     """Added items and feedback: a file (SQLite) or postgresql+psycopg://…; without it they are in memory alone."""
+    index: Index | None = None
+    """Where the index is: `qdrant:URL`, `qdrant:FOLDER` or `pgvector:URL`; without it, in memory, by FAISS."""
+    index_key: SecretStr | None = None
+    """Qdrant's API key."""
     workers: int = Field(default=1, ge=1, le=256)
     """Processes that answer behind the port; more than one need a store, which they share."""
     rate_per_minute: int = Field(default=0, ge=0)
@@ -122,6 +133,11 @@ class Settings(ModelSettings, BaseSettings):
     def store_address(self) -> str | None:
         """The path or the URL of the store; None: in memory."""
         return self.store.get_secret_value() if self.store else None
+
+    @property
+    def index_address(self) -> IndexAddress | None:
+        """Where the index is; None: in memory."""
+        return IndexAddress.parse(self.index.get_secret_value()) if self.index else None
 
     @classmethod
     def read(cls, file: Path | None, changes: Mapping[str, Any]) -> "Settings":
@@ -173,6 +189,8 @@ class Settings(ModelSettings, BaseSettings):
                 raise InputError(f"setting {name}: others can read a command line; use {variable} or a file")
             if name == "store":
                 check_public_address(value)
+            if name == "index":
+                check_public_index(value)
             is_list = name in cls.model_fields and get_origin(cls.model_fields[name].annotation) is tuple
             changes[name] = [each.strip() for each in value.split(",") if each.strip()] if is_list else value
         return changes
@@ -195,6 +213,17 @@ def check_public_address(address: str) -> None:
     if holds_password(address):
         remedy = "use FEDREC_STORE or a file of settings, or leave it out and keep it in ~/.pgpass"
         raise InputError(f"setting store: the URL holds a password, and others can read a command line; {remedy}")
+
+
+def check_public_index(address: str) -> None:
+    """Raise `InputError` if an index's address, given on the command line, is none or holds a password."""
+    try:
+        parsed = IndexAddress.parse(address)
+    except ValueError as error:
+        raise InputError(f"setting index: {error}") from None
+    if parsed.has_password:
+        remedy = "use FEDREC_INDEX or a file of settings, or leave it out and keep it in ~/.pgpass"
+        raise InputError(f"setting index: the URL holds a password, and others can read a command line; {remedy}")
 
 
 def _fault_detail(message: str) -> str:

@@ -71,6 +71,10 @@ def test_each_statement_about_another_project_links_to_where_it_was_read() -> No
         assert statements, project
         assert not [line for line in statements if "](https://" not in line], project
         assert "**Use " in text, project
+    _, _, fedrec, *rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert fedrec.startswith("| fedrec |")
+    assert len(rows) == len(sections)
+    assert not [row for row in rows if "](https://" not in row]
 
 
 def test_the_files_about_the_project_are_what_their_readers_expect() -> None:

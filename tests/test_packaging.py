@@ -1,5 +1,6 @@
 """The extras: what a room imports is what its extra installs, and who lacks a package is told what to install."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -28,7 +29,10 @@ FACE = ("run", "baselines", "comparison", "datasets", "client", "on_device", "cl
 """Modules of the library that work without any extra, up to the call that needs one."""
 
 
-TOOLS = {"matplotlib", "mlflow", "onnx", "onnxruntime", "tensorboard", "wandb"}
+TOOLS = {
+    *("matplotlib", "mlflow", "onnx", "onnxruntime", "tensorboard", "wandb"),
+    *("pgvector", "psycopg", "psycopg_pool", "qdrant_client"),
+}
 """Packages that a single option of a command needs, which names the extra itself."""
 
 
@@ -101,3 +105,27 @@ def test_a_policy_is_written_without_the_packages_of_an_endpoint(toy: Path, tmp_
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert (node / "node.toml").is_file()
+
+
+PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def package_index() -> None:
+    asked = subprocess.run([*PIP, "index", "versions", "pandas"], capture_output=True, timeout=120)
+    if asked.returncode:
+        pytest.skip("no package index can be reached")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("pinned", [True, False], ids=["pinned", "free"])
+def test_pip_finds_versions_beside_pandas_and_jupyter(pinned: bool, tmp_path: Path, package_index: None) -> None:
+    """For all that a user installs, with the pins and by the ranges alone."""
+    pins, report = ["-c", ROOT / "constraints.txt"] if pinned else [], tmp_path / "report.json"
+    asked = [f"{ROOT}[flower,serving,qdrant,pgvector,plots,onnx,tensorboard]", "pandas", "jupyter"]
+    options = ["--dry-run", "--ignore-installed", "--report", report, *pins]
+    done = subprocess.run([*PIP, "install", *options, *asked], capture_output=True, text=True, timeout=850)
+    assert done.returncode == 0, done.stderr
+    found = {each["metadata"]["name"].lower() for each in json.loads(report.read_text("utf-8"))["install"]}
+    assert {"fedrec", "flwr", "faiss-cpu", "pandas", "jupyter", "torch"} <= found

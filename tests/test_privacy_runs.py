@@ -9,6 +9,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,7 +147,7 @@ def test_a_private_run_keeps_its_budget_and_nothing_else(toy: Path, tmp_path: Pa
     """Nor does an observer, such as a tracker, get what the log has not: a cohort's size is chance, and secret."""
     config = small_config(**PRIVATE | {"method": "hybrid", "features": "pairs"})
     opened = open_run(tmp_path / "run", Dataset.open(toy), config, resume=False)
-    observed: list[dict[str, object]] = []
+    observed: list[dict[str, Any]] = []
     train(LocalGrid.over(opened.setup), opened, observed.append)
     ledger = load_card(tmp_path / "run")["privacy"]
     assert ledger["spent"]["epsilon"] <= 8.0

@@ -119,7 +119,7 @@ def tracked_by(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     return track
 
 
-def losses(records: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
+def losses(records: Sequence[Mapping[str, Any]]) -> list[tuple[int, Any]]:
     return [(record["round"], pytest.approx(record["loss"], rel=1e-6)) for record in records]
 
 
@@ -184,7 +184,7 @@ def test_wandb_gets_the_figures_and_nothing_of_the_machine(
 
 def wandb_records(file: Path) -> Iterator[Any]:
     """Read the records of a run's file: a header of 7 bytes, then LevelDB's log format."""
-    from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportMissingImports] - an extra
+    from wandb.proto import wandb_internal_pb2  # pyright: ignore[reportMissingImports] - an extra
 
     content, at, parts = file.read_bytes(), 7, b""
     while at < len(content):
@@ -194,7 +194,7 @@ def wandb_records(file: Path) -> Iterator[Any]:
         _, length, kind = struct.unpack("<IHB", content[at : at + 7])
         parts, at = parts + content[at + 7 : at + 7 + length], at + 7 + length
         if kind in (1, 4):  # whole, or the last part
-            record = Record()
+            record = wandb_internal_pb2.Record()  # pyright: ignore[reportAttributeAccessIssue] - made at run time
             record.ParseFromString(parts)
             yield record
             parts = b""

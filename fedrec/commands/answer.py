@@ -110,6 +110,12 @@ def serve(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes behind the port; they need a store.", show_default="1")
     ] = None,
+    index: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND:URL", help="A Qdrant or pgvector that holds the index.", show_default="in memory, by FAISS"
+        ),
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option(
@@ -126,11 +132,13 @@ def serve(
     ] = None,
 ) -> None:
     """Answer over HTTP: a page at /, the API at /v1, its documentation at /docs, /metrics, /healthz, /readyz."""
-    from fedrec.serving.settings import Settings, check_public_address
+    from fedrec.serving.settings import Settings, check_public_address, check_public_index
 
     if store is not None:
         check_public_address(store)
-    flags = {"host": host, "port": port, "store": store, "workers": workers}
+    if index is not None:
+        check_public_index(index)
+    flags = {"host": host, "port": port, "store": store, "workers": workers, "index": index}
     flags |= {"against": against, "share": share, "tenants": _tenant_runs(tenant or [])}
     chosen = Settings.read(settings, Settings.parse_pairs(changes or []) | _given(flags))
     _check_models(run, chosen)

@@ -133,7 +133,7 @@ def _next_step(out: Path, protocols: list[str], guarantee: object) -> str:
     """Return what can be done with a run that was measured by these protocols on the test."""
     if Protocol.sampled in protocols:
         return "It is a federated baseline: its users' private parts are gone, and there is nothing to serve."
-    commands = f"Next:\n  fedrec recommend {out} --query 'space opera'\n  fedrec serve {out}"
+    commands = f"Next:\n  fedrec recommend {out} --query 'something for children'\n  fedrec serve {out}"
     if guarantee:
         return f"Nothing was measured, as figures carry no noise. {commands}"
     if protocols:

@@ -25,6 +25,7 @@ from fedrec.serving.http.routes import experiment as experiments
 from fedrec.serving.http.routes import health, items, metering, models, recommend, users
 from fedrec.serving.http.security_schemes import add_security_schemes
 from fedrec.serving.http.tokens import Tokens
+from fedrec.serving.index.external_index import open_indexes
 from fedrec.serving.model_manager import ModelManager
 from fedrec.serving.model_source import Load, ModelSource
 from fedrec.serving.settings import Settings
@@ -40,11 +41,13 @@ ROUTERS = (
 def create_app(load: Load, settings: Settings | None = None, against: Load | None = None) -> FastAPI:
     """Build an endpoint of the model that `load` returns, or of two that an A/B test compares.
 
-    They load once the server is up. Raises `InputError` if the store cannot be used.
+    They load once the server is up. Raises `InputError` if the store or the index cannot be used.
     """
     settings = settings or Settings()
-    process = Process(Database.open(settings.store_address))
-    return host_app(build_app([ModelSource(each) for each in (load, against) if each], settings, process), process)
+    indexes = open_indexes(settings.index_address, settings.index_key)
+    process = Process(Database.open(settings.store_address), indexes=indexes)
+    sources = [ModelSource(each, indexes=indexes) for each in (load, against) if each]
+    return host_app(build_app(sources, settings, process), process)
 
 
 def build_app(sources: Sequence[ModelSource], settings: Settings, process: Process, tenant: str = "") -> FastAPI:

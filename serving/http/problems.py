@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from fedrec.serving.index.filters import ColumnError
+from fedrec.serving.index.vector_service import IndexAwayError
 from fedrec.serving.model_manager import ModelNotReadyError
 from fedrec.serving.refusals import UnanswerableError
 from fedrec.serving.schema.status import FieldError, Problem
@@ -41,7 +42,7 @@ _DESCRIPTIONS = {
     422: "a field is wrong; `errors` names it",
     429: "the rate limit is exceeded; `retry-after` says when to try again",
     431: "the headers are too long",
-    503: "the model is still loading, the store is locked or full, or the answer took too long",
+    503: "the model is still loading, the store is locked or full, the index is away, or the answer took too long",
 }
 
 
@@ -89,6 +90,11 @@ def add_problem_handlers(app: FastAPI) -> None:
     async def report_busy_store(_: Request, error: StoreBusyError) -> JSONResponse:
         logger.error("%s", error)
         return problem_response(503, str(error), headers=RETRY)
+
+    @app.exception_handler(IndexAwayError)
+    async def report_absent_index(_: Request, error: IndexAwayError) -> JSONResponse:
+        logger.error("%s", error)
+        return problem_response(503, "the index cannot be used now; see the server's log", headers=RETRY)
 
     @app.exception_handler(ModelNotReadyError)
     async def report_state(_: Request, error: ModelNotReadyError) -> JSONResponse:

@@ -52,7 +52,7 @@ class Endpoint:
     def serve(self, listener: socket.socket, say: Callable[[str], None]) -> None:
         """Answer until a signal stops the process; `say` is told what is served.
 
-        Raises `InputError` if a run or the store cannot be used.
+        Raises `InputError` if a run, the store or the index cannot be used.
         """
         from fedrec.recsys.recommender import Recommender
 
@@ -61,7 +61,7 @@ class Endpoint:
         if self.settings.workers == 1:
             self._answer([listener], loaded)
             return
-        self._check_store()
+        self._check_connections()
         loaded.clear()  # each worker has its own
         with tempfile.TemporaryDirectory(prefix="fedrec-workers-") as folder:
             shared = SharedFolder(Path(folder), secrets.token_bytes(32))
@@ -91,7 +91,8 @@ class Endpoint:
         log_requests()
         process = self._open_process(shared)
         sources = {
-            tenant: [_source_of(folder, loaded) for folder in folders] for tenant, folders in self._folders.items()
+            tenant: [_source_of(folder, loaded, process) for folder in folders]
+            for tenant, folders in self._folders.items()
         }
         app = host_app(build_endpoint(sources, self.settings, process), process)
         tune_process()
@@ -113,18 +114,24 @@ class Endpoint:
         from fedrec.serving.http.process import Process
         from fedrec.serving.http.rate_limiter import Windows
         from fedrec.serving.http.shared_windows import SharedWindows
+        from fedrec.serving.index.external_index import open_indexes
         from fedrec.serving.process_tuning import freeze_loaded_objects
 
         windows = Windows(SharedWindows(shared.path / WINDOWS), shared.key) if shared else Windows()
         database = Database.open(self.settings.store_address)
         metrics = Metrics(has_tenants=bool(self.settings.tenants))
-        return Process(database, windows, metrics, waits=shared is not None, loaded=freeze_loaded_objects)
+        indexes = open_indexes(self.settings.index_address, self.settings.index_key)
+        waits = shared is not None
+        return Process(database, windows, metrics, indexes, waits=waits, loaded=freeze_loaded_objects)
 
-    def _check_store(self) -> None:
-        """Report a store that cannot be used once, before the workers do."""
+    def _check_connections(self) -> None:
+        """Report a store or an index that cannot be used once, before the workers do."""
         from fedrec.serving.database import Database
+        from fedrec.serving.index.external_index import open_indexes
 
         Database.open(self.settings.store_address).close()
+        if indexes := open_indexes(self.settings.index_address, self.settings.index_key):
+            indexes.close()
 
 
 def build_endpoint(sources: Mapping[str, Sequence["ModelSource"]], settings: Settings, process: "Process") -> "FastAPI":
@@ -138,11 +145,14 @@ def build_endpoint(sources: Mapping[str, Sequence["ModelSource"]], settings: Set
     return build_tenants_app(apps, settings, process)
 
 
-def _source_of(folder: Path, loaded: "Loaded") -> "ModelSource":
+def _source_of(folder: Path, loaded: "Loaded", process: "Process") -> "ModelSource":
     from fedrec.recsys.recommender import Recommender
     from fedrec.serving.model_source import ModelSource
 
-    return ModelSource(lambda: loaded.pop(folder, None) or Recommender.load(folder), folder)  # a reload opens it again
+    def load() -> Recommender:
+        return loaded.pop(folder, None) or Recommender.load(folder)  # a reload opens it again
+
+    return ModelSource(load, folder, process.indexes)
 
 
 def _share_environment(folder: Path, workers: int) -> None:

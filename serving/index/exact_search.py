@@ -5,6 +5,7 @@ rescores the best of them, a few more than requested, at full precision. A bound
 that was left out could still be among the best; if so, the search is repeated with more candidates.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import faiss
@@ -29,6 +30,24 @@ numbers take fourteen times as long as 2,080."""
 def candidate_count(k: int) -> int:
     """Return how many candidates a search for the k best begins with."""
     return k + k // 4 + SPARE_CANDIDATES
+
+
+def rank_certainly(
+    target: SearchVector,
+    k: int,
+    search: Callable[[int], tuple[np.ndarray, np.ndarray]],
+    vectors_of: Callable[[np.ndarray], np.ndarray],
+) -> Found:
+    """Return the k best rows of a search at float32's precision: of more candidates, if an equal score may be left out.
+
+    `search` returns the rows and the scores of a number of candidates, best first, or of fewer if there are fewer.
+    """
+    candidates = candidate_count(k)
+    while True:
+        rows, scores = search(candidates)
+        if len(rows) < candidates or scores[k - 1] > scores[-1] + 2 * target.error:
+            return target.rank(rows, scores, k, vectors_of)
+        candidates *= CANDIDATE_GROWTH
 
 
 def row_selector(mask: np.ndarray) -> faiss.IDSelector:

@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 
 from fedrec.recsys.nearest import Found, SearchVector
-from fedrec.serving.index.exact_search import CANDIDATE_GROWTH, candidate_count
+from fedrec.serving.index.exact_search import rank_certainly
 
 RECALL_AT, RECALL_TARGET = 100, 0.985
 """An inverted file must find this share of the nearest `RECALL_AT` rows: slightly more than the 0.98 that is promised,
@@ -73,16 +73,13 @@ class InvertedSearch:
 
     def search_cells(self, count: int, cells: int) -> Found:
         """Return the `count` best rows of the nearest `cells` cells."""
-        candidates = candidate_count(count)
         parameters = faiss.SearchParametersIVF(sel=self.selector, nprobe=cells)  # type: ignore[call-arg]
-        while True:
-            vector = self.target.vector[None]
-            scores, rows = (each[0] for each in self.base.search(vector, candidates, params=parameters))
-            found = int(np.count_nonzero(rows >= 0))
-            is_certain = found < candidates or scores[count - 1] > scores[-1] + 2 * self.target.error
-            if is_certain:  # otherwise FAISS may have left out an equal score
-                return self.target.rank(rows[:found], scores[:found], count, lambda rows: self.matrix[rows])
-            candidates *= CANDIDATE_GROWTH
+
+        def search(candidates: int) -> tuple[np.ndarray, np.ndarray]:
+            scores, rows = self.base.search(self.target.vector[None], candidates, params=parameters)
+            return rows[rows >= 0], scores[rows >= 0]
+
+        return rank_certainly(self.target, count, search, lambda rows: self.matrix[rows])
 
 
 def build_inverted_file(matrix: np.ndarray) -> faiss.IndexIVFFlat:
@@ -100,20 +97,38 @@ def tune_probes(base: faiss.IndexIVFFlat, matrix: np.ndarray, ask_about: AskAbou
 
     Return the recall of the worst kind.
     """
-    kinds = ask_about(_sample_tastes(matrix, SAMPLED_QUESTIONS))
-    vectors = np.concatenate(kinds)
-    nearest = np.argsort(-(vectors @ matrix.T), axis=1)[:, :RECALL_AT]
-    recall = 0.0
+    test, recall = RecallTest.of(matrix, ask_about), 0.0
     for probes in _probe_counts(base.nlist):
         base.nprobe = probes
-        _, rows = base.search(vectors, RECALL_AT)
-        recall = float(recall_per_question(rows, nearest).reshape(len(kinds), -1).mean(axis=1).min())
+        _, rows = base.search(test.vectors, RECALL_AT)
+        recall = test.recall(rows)
         if recall >= RECALL_TARGET:
             break
     return recall
 
 
-def recall_per_question(found: Sequence[Sequence[int]] | np.ndarray, nearest: np.ndarray) -> np.ndarray:
+@dataclass(frozen=True, eq=False)
+class RecallTest:
+    """Sampled questions of several kinds, equally many of each, and their exact answers."""
+
+    vectors: np.ndarray  # (Q, W)
+    nearest: np.ndarray  # (Q, RECALL_AT)
+    kinds: int
+
+    @classmethod
+    def of(cls, matrix: np.ndarray, ask_about: AskAbout) -> "RecallTest":
+        """Ask about tastes that are sampled from vectors (N, W)."""
+        kinds = ask_about(_sample_tastes(matrix, SAMPLED_QUESTIONS))
+        vectors = np.concatenate(kinds)
+        nearest = np.argsort(-(vectors @ matrix.T), axis=1)[:, :RECALL_AT]
+        return cls(vectors, nearest, len(kinds))
+
+    def recall(self, found: Sequence[Sequence[int] | np.ndarray] | np.ndarray) -> float:
+        """Compute the mean recall of the worst kind, of the rows that were found for each question."""
+        return float(recall_per_question(found, self.nearest).reshape(self.kinds, -1).mean(axis=1).min())
+
+
+def recall_per_question(found: Sequence[Sequence[int] | np.ndarray] | np.ndarray, nearest: np.ndarray) -> np.ndarray:
     """Compute the share of each question's nearest rows (Q, n) that was found: (Q,)."""
     return np.array([len(np.intersect1d(a, b)) / len(b) for a, b in zip(found, nearest, strict=True)])
 

@@ -13,7 +13,6 @@ from fedrec.data.errors import InputError
 from fedrec.data.storage.atomic_files import replaced_file
 from fedrec.data.storage.locks import lock_beside, locked
 from fedrec.data.storage.reading import read_json, regular, require
-from fedrec.serving.index.exact_search import ExactSearch
 from fedrec.serving.index.vector_index import Index
 
 FILE, DESCRIPTION = "index.faiss", "index.json"
@@ -23,7 +22,7 @@ _FIELDS = {"model_version": str, "items": int, "width": int, "sha256": str, "rec
 
 def save_index(index: Index, folder: Path, version: str) -> None:
     """Write an inverted file; `version` is the model whose vectors it holds."""
-    assert not isinstance(index.base, ExactSearch), "rebuilding an exact index is faster than loading it"
+    assert isinstance(index.base, faiss.IndexIVFFlat), "rebuilding an exact index is faster than loading it"
     described = {"model_version": version, "width": index.width, "items": len(index.matrix), "recall": index.recall}
     with locked(lock_beside(folder / FILE)):  # the two files belong together
         with replaced_file(folder / FILE) as path:

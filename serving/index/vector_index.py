@@ -13,7 +13,7 @@ no lock, and none sees half of a change.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import faiss
 import numpy as np
@@ -48,12 +48,20 @@ class SearchRequest(NamedTuple):
     allowed: np.ndarray | None  # mask of rows (N+M,); None: all
 
 
+class Base(Protocol):
+    """What searches the first matrix of an index's table."""
+
+    def search(self, target: SearchVector, k: int, mask: np.ndarray | None) -> Found:
+        """Return the k best rows of `mask` (N,), or fewer if the mask has fewer; ties go to the lower row."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Index:
     """Rows 0 to N-1 are the base's; rows from N on were added later."""
 
     table: VectorTable  # the vectors that are searched, at most √3 long; each begins with the towers' unit vector
-    base: ExactSearch | faiss.IndexIVFFlat  # over the first matrix of the table
+    base: Base | faiss.IndexIVFFlat  # over the first matrix of the table
     living: np.ndarray  # (N+M,) bool: False for a removed row
     read: VectorTable  # the vectors that a history is read by
     tower_width: int  # of the towers' unit vector, by which items are compared with one another
@@ -72,7 +80,7 @@ class Index:
         return cls.from_base(matrix, base, tune_probes(base, matrix, ask_about or mean_questions(matrix)))
 
     @classmethod
-    def from_base(cls, matrix: np.ndarray, base: ExactSearch | faiss.IndexIVFFlat, recall: float) -> "Index":
+    def from_base(cls, matrix: np.ndarray, base: Base | faiss.IndexIVFFlat, recall: float) -> "Index":
         """Wrap a built base, with nothing added or removed."""
         table = VectorTable.of(matrix)
         return cls(table, base, np.ones(len(matrix), dtype=bool), table, matrix.shape[1], recall)
@@ -105,13 +113,13 @@ class Index:
 
     @property
     def probes(self) -> int | None:
-        """Cells that a search looks at; None if every search is exact."""
-        return None if isinstance(self.base, ExactSearch) else int(self.base.nprobe)
+        """Cells that a search looks at; None if the base has none."""
+        return int(self.base.nprobe) if isinstance(self.base, faiss.IndexIVFFlat) else None
 
     @property
     def is_small(self) -> bool:
         """Whether a search takes less time than handing it to a thread."""
-        return len(self.matrix) <= MAX_INLINE_ITEMS
+        return isinstance(self.base, ExactSearch) and len(self.matrix) <= MAX_INLINE_ITEMS
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """Look up the vectors of rows: (n,) → (n, W)."""
@@ -179,7 +187,7 @@ class Index:
 
         An exact index needs one matrix product for all vectors, which takes a fraction of the time, and all cores.
         """
-        if not requests or self.probes:
+        if not requests or not isinstance(self.base, ExactSearch):
             return self.search_each(requests)
         vectors = torch.from_numpy(np.stack([request[0] for request in requests]).astype(np.float32))  # (B, E)
         parts = [vectors @ torch.from_numpy(part).T for part in (self.matrix, self.extra)]
@@ -199,7 +207,7 @@ class Index:
         return not len(self.extra) and bool(self.living.all())
 
     def _search_base(self, target: SearchVector, k: int, mask: np.ndarray | None) -> Found:
-        if isinstance(self.base, ExactSearch):
+        if not isinstance(self.base, faiss.IndexIVFFlat):
             return self.base.search(target, k, mask)
         selector, allowed = (None, len(self.matrix)) if mask is None else (row_selector(mask), int(mask.sum()))
         return InvertedSearch(self.base, self.matrix, target, selector, allowed).rank(k)

