@@ -11,7 +11,8 @@ from fedrec.federation.config import RunConfig
 from fedrec.federation.messages import Order, Update
 from fedrec.federation.privacy.shares import Sensitivity
 from fedrec.recsys.closed_form.norm_bounds import Bounds, norm
-from fedrec.recsys.evaluation.ranking import CUTOFFS, LISTED, metric_sums
+from fedrec.recsys.evaluation.ranking import CUTOFFS, metric_sums
+from fedrec.recsys.exposure_bound import LISTED
 from fedrec.recsys.model.lora import Adapter
 
 TRAINED = {"loss", "learners", "clipped", "diverged"}

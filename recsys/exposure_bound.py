@@ -19,9 +19,10 @@ from pydantic import ConfigDict
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedrec.recsys.evaluation.ranking import LISTED
 from fedrec.recsys.model.lora import Adapter
 
+LISTED = 10
+"""The length of the lists in which items are counted."""
 EXPOSED = "test"
 """The split whose histories are counted: all events of a user but the test item."""
 BIAS, WATCHED = "exposure.bias", "exposure.watched"

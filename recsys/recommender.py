@@ -83,9 +83,7 @@ class Recommender:
             "adapter": fingerprint(adapter),
             "item_vectors": fingerprint(exposure_bound.tensors_of(vectors, bound)),
         }
-        version, section = prints["adapter"], {}
-        if bound:
-            version = sha256(repr(prints).encode()).hexdigest()
+        version, section = sha256(repr(prints).encode()).hexdigest() if bound else prints["adapter"], {}
         if closed_form:
             described = artifact.describe(closed_form)
             prints[artifact.SECTION] = fingerprint(artifact.tensors_of(closed_form))

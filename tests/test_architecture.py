@@ -25,6 +25,7 @@ FLOWER = {
     "federation/wire.py",
     "federation/rounds.py",
     "federation/exchange.py",
+    "federation/exposure_rounds.py",
     "federation/secure_exchange.py",
     "federation/secure_node.py",
     "federation/census.py",

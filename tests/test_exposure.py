@@ -24,6 +24,7 @@ from fedrec.federation.config import RunConfig, from_flat, to_flat
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.messages import Order, OrderRefused, Update
 from fedrec.federation.node import Node
+from fedrec.federation.revision import revising
 from fedrec.federation.setup import TrainingSetup
 from fedrec.federation.training_run import open_run, train
 from fedrec.federation.validate_update import validate_exposure
@@ -188,6 +189,8 @@ def test_the_same_users_on_other_nodes_give_the_same_bound_under_masks_and_after
         with pytest.raises(InputError, match=r"nobody told what is shown \(node 1: no answer .*exposure_base = 0"):
             train(Losing.of(run.setup, answered=0, breaks=False), run)
         train(LocalGrid.over(run.setup), run)
+        with revising(out, run.setup) as opened:  # users are forgotten in this way: the biases stay
+            opened.with_more_items(np.arange(300)).save({})
     for file in filter(lambda file: (bounded / file).exists(), FILES):
         assert (out / file).read_bytes() == (bounded / file).read_bytes(), file
 

@@ -33,7 +33,7 @@ class Measured(NamedTuple):
 Cell = Measured | str
 """A case, or words."""
 
-DEFENCES = ("none", "policy", "secure aggregation", "noise, ε = 8", "robust rules")
+DEFENCES = ("none", "policy", "secure aggregation", "noise, ε = 8", "robust rules, bounds")
 """The columns. Secure aggregation: the server sees the sum over the whole cohort alone. Noise: in that sum."""
 
 
@@ -216,7 +216,7 @@ ROWS = (
             NOT_SENT,
             ONE_SUM,
             Measured(PROMOTED, "noise, ε = 8"),
-            Measured(PROMOTED, "geometric median over users"),
+            Measured(PROMOTED, "exposure bound"),
         ),
         "shown_before",
     ),
@@ -229,7 +229,7 @@ ROWS = (
             NOT_SENT,
             ONE_SUM,
             "as by phones",
-            Measured("5 % of the users on one node of 20, crafted changes, a dead item", "geometric median"),
+            Measured("5 % of the users on one node of 20, crafted changes, a dead item", "exposure bound"),
         ),
         "shown_before",
     ),

@@ -52,8 +52,8 @@ One row for each attack, one figure for each defence: the AUC of the attacker's 
 *Guesser*: popularity alone, or, of what users are shown, a run without liars. Defences that do not apply say why.
 *Policy*: the default one. *Secure aggregation*: the server sees the sum over the whole cohort alone (128 users, or all
 users for a closed form). *Noise*: of ε = 8, in what the server sees if the nodes add it together under secure
-aggregation; a server that adds it by itself sees what is under *none*. *Robust rules*: the best of those that were
-tried.
+aggregation; a server that adds it by itself sees what is under *none*. *Robust rules, bounds*: the best of the
+rules over answers, and of the bounds, that were tried.
 """
 ABSENT = "Not measured yet: `fedrec attack {name}`.\n"
 

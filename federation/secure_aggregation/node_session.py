@@ -28,10 +28,11 @@ class Session:
 
     advertisement: Advertisement
     question: Question
-    sealing: bytes  # private
+    sealing: bytes  # private; gone when the keys that it gives are derived
     masking: bytes  # private
     seed: bytes  # key of the node's own mask
     group: Group | None = None
+    sealing_keys: tuple[tuple[int, bytes], ...] = ()  # place of another node → the key of what both seal for each other
     own_share: bytes = b""  # of the seed: what another node would hold of it
     sealed: tuple[tuple[int, bytes], ...] = ()  # place of a node → its shares for this node
     survivors: tuple[int, ...] = ()
@@ -69,12 +70,10 @@ def share_keys(session: Session, group: Group, config: SecureAggregationConfig) 
     group.check_cover(range(len(group)), config)
     place, threshold = group.place_of(session.advertisement), group.threshold(config)
     keys, seeds = (share_secret(secret, len(group), threshold) for secret in (session.masking, session.seed))
-    others = [other for other in range(len(group)) if other != place]
-    sealed = [
-        seal(key, keys[other] + seeds[other], _route(group, place, other))
-        for other, key in _sealing_keys(session, group, others).items()
-    ]
-    return replace(session, group=group, own_share=seeds[place]), sealed
+    sealing_keys = _sealing_keys(session, group, [other for other in range(len(group)) if other != place])
+    sealed = [seal(key, keys[other] + seeds[other], _route(group, place, other)) for other, key in sealing_keys.items()]
+    told = replace(session, group=group, sealing=b"", sealing_keys=tuple(sealing_keys.items()))
+    return replace(told, own_share=seeds[place]), sealed
 
 
 def mask(
@@ -127,8 +126,7 @@ def reveal(session: Session, signatures: Mapping[int, bytes], config: SecureAggr
     agreed, needed = _count_signatures(group, survivors, signatures), group.threshold(config)
     if not survivors or agreed < needed:
         raise ValueError(f"{agreed} nodes have signed these survivors, and {needed} are needed")
-    found = {place: session.own_share}
-    keys = _sealing_keys(session, group, [sender for sender, _ in session.sealed])
+    found, keys = {place: session.own_share}, dict(session.sealing_keys)
     for sender, sealed in session.sealed:
         if shares := _open_shares(keys[sender], sealed, _route(group, sender, place)):
             found[sender] = shares[SHARE_BYTES:] if sender in survivors else shares[:SHARE_BYTES]

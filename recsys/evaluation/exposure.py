@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fedrec.data.shard import Shard
-from fedrec.recsys.evaluation.ranking import LISTED, MAX_SCORES, MAX_USERS, mask_seen
-from fedrec.recsys.exposure_bound import EDGES, Exposure
+from fedrec.recsys.evaluation.ranking import MAX_SCORES, MAX_USERS, mask_seen
+from fedrec.recsys.exposure_bound import EDGES, LISTED, Exposure
 from fedrec.recsys.hardware import parallel_map
 from fedrec.recsys.model.scoring import UserScorer
 

@@ -17,12 +17,11 @@ from fedrec.data.errors import InputError
 from fedrec.data.randomness import Stream, random_stream
 from fedrec.data.shard import Shard, check_rows
 from fedrec.recsys.exact_sum import exact_sum
+from fedrec.recsys.exposure_bound import LISTED
 from fedrec.recsys.hardware import parallel_map
 from fedrec.recsys.model.scoring import Scorer, UserScorer
 
 CUTOFFS = (5, 10, 20)
-LISTED = 10
-"""The length of the lists of which the coverage is measured."""
 MAX_USERS, MAX_SCORES = 256, 2**25
 """Maximum users that are ranked and scores that are held at once, however many users and items there are."""
 PROTOCOLS = ("full", "sampled-99", "cold")
