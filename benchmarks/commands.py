@@ -51,6 +51,25 @@ def bench_engine(
     print(json.dumps(figures, indent=2)) if as_json else printing.show_engine(figures)
 
 
+@bench_app.command("frameworks")
+def bench_frameworks(
+    python: Annotated[Path, typer.Option(help="The Python that has BlazeFL and pfl: see benchmarks/frameworks.")],
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare the cohort engine with BlazeFL and pfl-research, which train the same clients one after the other."""
+    from benchmarks.frameworks import compare
+    from benchmarks.speed import printing
+    from fedrec import console
+    from fedrec.federation.config import RunConfig
+    from fedrec.settings_file import read_settings
+
+    config = read_settings(None, [*TOWERS, *(settings or [])]) or RunConfig()
+    found = compare.measure(config, python, console.status)
+    figures = printing.with_origin(found, config, " ".join(["fedrec", *sys.argv[1:]]))
+    print(json.dumps(figures, indent=2)) if as_json else compare.show(found)
+
+
 @bench_app.command("serving")
 def bench_serving(run: RunFolder, as_json: Json = False) -> None:
     """Measure the endpoint over RUN: latency beyond the model's, throughput, reloads under load, a large index."""

@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from benchmarks.speed import worlds
 from benchmarks.speed.clock import MIB, alternate, extra_memory, ratio, run_in_process
 from benchmarks.speed.flower_simulation import simulate
+from benchmarks.speed.one_client import train_alone
 from fedrec.data.errors import InputError
 from fedrec.data.randomness import DrawKey
 from fedrec.data.shard import Cohort
 from fedrec.data.synthetic.random_tables import SyntheticConfig
 from fedrec.federation import round_log
 from fedrec.federation.checkpoint import State
-from fedrec.federation.clipping import norms
 from fedrec.federation.config import RunConfig
 from fedrec.federation.messages import Order, Update
 from fedrec.federation.node import Node
@@ -36,7 +36,7 @@ from fedrec.federation.rounds import run
 from fedrec.federation.sampling import sample_clients
 from fedrec.federation.server_step import server_step
 from fedrec.recsys.hardware import cores, device
-from fedrec.recsys.model.lora import Adapter, Stack, stacked
+from fedrec.recsys.model.lora import Adapter, Stack
 from fedrec.recsys.training.local_training import MAX_EVENTS, LocalTrainer
 
 WORLD = SyntheticConfig(users=2000, items=2000, interactions=40_000, seed=0, longest=100)
@@ -96,14 +96,10 @@ class Bench:
         total: Adapter = {name: torch.zeros(t.shape, dtype=torch.float64) for name, t in self.adapter.items()}
         lost = 0.0
         for _, client in self.cohort(order).blocks(1, 1):
-            stack = {name: tensor.requires_grad_() for name, tensor in stacked(self.near, 1).items()}
-            loss = self.losses(stack, client)
-            gradients = torch.autograd.grad(loss.sum(), list(stack.values()))
-            change = {name: -self.config.fit.local_rate * g for name, g in zip(stack, gradients, strict=True)}
-            factor = order.clip / max(order.clip, float(norms(change)))
+            change, loss = train_alone(self.trainer, self.near, client, DrawKey(self.config.seed, 1), order.clip)
             for name, tensor in change.items():
-                total[name] += factor * tensor[0].cpu()
-            lost += float(loss.detach())
+                total[name] += tensor.cpu()
+            lost += loss
         return Update(1, len(order.users), total, {"loss": lost})
 
     def optimizer(self) -> tuple[torch.optim.Optimizer, Stack]:
