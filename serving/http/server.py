@@ -56,12 +56,12 @@ class Endpoint:
         """
         from fedrec.recsys.recommender import Recommender
 
+        self._check_connections()
         loaded = {folder: Recommender.load(folder) for folders in self._folders.values() for folder in folders}
         say(", ".join(" against ".join(loaded[each].version for each in folders) for folders in self._folders.values()))
         if self.settings.workers == 1:
             self._answer([listener], loaded)
             return
-        self._check_connections()
         loaded.clear()  # each worker has its own
         with tempfile.TemporaryDirectory(prefix="fedrec-workers-") as folder:
             shared = SharedFolder(Path(folder), secrets.token_bytes(32))
@@ -125,7 +125,7 @@ class Endpoint:
         return Process(database, windows, metrics, indexes, waits=waits, loaded=freeze_loaded_objects)
 
     def _check_connections(self) -> None:
-        """Report a store or an index that cannot be used once, before the workers do."""
+        """Report a store or an index that cannot be used, before it is said what is served; workers would each report it."""
         from fedrec.serving.database import Database
         from fedrec.serving.index.external_index import open_indexes
 
