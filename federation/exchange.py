@@ -99,7 +99,7 @@ class Correspondence:
         answers = {}
         for node, reply in replies.items():
             if reply.has_error() and reply.error.code == ErrorCode.NODE_UNAVAILABLE:
-                tally.absences.append(f"node {node}: {one_line(reply.error.reason)}")
+                tally.absences.append(f"node {node}: {one_line(reply.error.reason or 'unavailable')}")
                 logger.warning("round %s: %s", number, tally.absences[-1])
                 continue
             with self.refusing([node]):

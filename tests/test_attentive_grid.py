@@ -148,7 +148,7 @@ def test_a_damaged_parcel_is_an_error_of_its_node_alone(clock: Clock, index: str
     messages = [Message(RecordDict({"a": ArrayRecord({"b": Array(np.ones(2))})}), node, "train") for node in (1, 2)]
     first, second = AttentiveGrid(nodes).send_and_receive(messages, timeout=60)
     assert first.content["a"]["b"].numpy().tolist() == [1.0, 1.0]  # type: ignore[index]
-    assert "sent a parcel that cannot be opened" in second.error.reason
+    assert "sent a parcel that cannot be opened" in str(second.error.reason)
 
 
 def test_parts_of_an_answer_are_asked_for_again_at_once() -> None:
