@@ -104,9 +104,17 @@ class Framework(AbstractContextManager["Framework"]):
         return load_tensors(sum_file(self.folder, self.way))
 
     def close(self) -> None:
-        """End the processes: they read no further line."""
+        """End the processes: they read no further line. One that has not ended after ten seconds is killed."""
         for process in self.processes:
-            with suppress(BrokenPipeError), process:  # it closes the pipes, and waits
+            with suppress(BrokenPipeError):
+                if process.stdin:
+                    process.stdin.close()
+        for process in self.processes:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            with process:  # it waits, and closes the other pipe
                 pass
 
     def _ask(self, line: str) -> None:

@@ -125,7 +125,7 @@ class Endpoint:
         return Process(database, windows, metrics, indexes, waits=waits, loaded=freeze_loaded_objects)
 
     def _check_connections(self) -> None:
-        """Report a store or an index that cannot be used, before it is said what is served; workers would each report it."""
+        """Report a store or an index that cannot be used: once, and before it is said what is served."""
         from fedrec.serving.database import Database
         from fedrec.serving.index.external_index import open_indexes
 
