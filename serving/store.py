@@ -165,7 +165,7 @@ class Store:
 
     def _read_fleet(self, db: Connection, to_write: bool = False) -> FleetState:
         query = select(*_FLEET).where(FLEET.c.tenant == self.tenant)
-        return FleetState(**db.execute(query.with_for_update() if to_write else query).one()._mapping)
+        return FleetState(*db.execute(query.with_for_update() if to_write else query).one())
 
     def _announce(self, db: Connection, state: FleetState, version: str, switch_at: float) -> FleetState:
         state = replace(state, generation=state.generation + 1, version=version, switch_at=switch_at)
@@ -175,5 +175,4 @@ class Store:
 
 
 def _stored_feedback(row: Row[Any]) -> StoredFeedback:
-    fields: Mapping[str, Any] = row._mapping
-    return StoredFeedback(**{name: fields[name] for name in StoredFeedback.model_fields})
+    return StoredFeedback(**dict(zip(StoredFeedback.model_fields, row, strict=True)))
