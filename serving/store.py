@@ -86,9 +86,11 @@ class Store:
         key, now = feedback_key(**sent), datetime.now(UTC).isoformat(timespec="seconds")
         row = {"tenant": self.tenant, "key": key, "at": now, "experiment": experiment, "arm": arm, **sent}
         with self.database.writing() as db:
-            added = db.execute(self.database.insert(FEEDBACK).values(row).on_conflict_do_nothing()).rowcount
+            added = db.execute(
+                self.database.insert(FEEDBACK).values(row).on_conflict_do_nothing().returning(FEEDBACK.c.number)
+            ).first()
             stored = db.execute(select(*_STORED).where(self._own_feedback, FEEDBACK.c.key == key)).one()
-        return _stored_feedback(stored), bool(added)
+        return _stored_feedback(stored), added is not None
 
     def feedback_of(self, user: str) -> list[StoredFeedback]:
         """Return all feedback of a user, oldest first."""
