@@ -86,9 +86,11 @@ class Store:
         key, now = feedback_key(**sent), datetime.now(UTC).isoformat(timespec="seconds")
         row = {"tenant": self.tenant, "key": key, "at": now, "experiment": experiment, "arm": arm, **sent}
         with self.database.writing() as db:
-            added = db.execute(self.database.insert(FEEDBACK).values(row).on_conflict_do_nothing()).rowcount
+            added = db.execute(
+                self.database.insert(FEEDBACK).values(row).on_conflict_do_nothing().returning(FEEDBACK.c.number)
+            ).first()
             stored = db.execute(select(*_STORED).where(self._own_feedback, FEEDBACK.c.key == key)).one()
-        return _stored_feedback(stored), bool(added)
+        return _stored_feedback(stored), added is not None
 
     def feedback_of(self, user: str) -> list[StoredFeedback]:
         """Return all feedback of a user, oldest first."""
@@ -165,7 +167,7 @@ class Store:
 
     def _read_fleet(self, db: Connection, to_write: bool = False) -> FleetState:
         query = select(*_FLEET).where(FLEET.c.tenant == self.tenant)
-        return FleetState(**db.execute(query.with_for_update() if to_write else query).one()._mapping)
+        return FleetState(*db.execute(query.with_for_update() if to_write else query).one())
 
     def _announce(self, db: Connection, state: FleetState, version: str, switch_at: float) -> FleetState:
         state = replace(state, generation=state.generation + 1, version=version, switch_at=switch_at)
@@ -175,5 +177,4 @@ class Store:
 
 
 def _stored_feedback(row: Row[Any]) -> StoredFeedback:
-    fields: Mapping[str, Any] = row._mapping
-    return StoredFeedback(**{name: fields[name] for name in StoredFeedback.model_fields})
+    return StoredFeedback(**dict(zip(StoredFeedback.model_fields, row, strict=True)))

@@ -1,7 +1,9 @@
 """Several models in one process: each has its own rows, keys, callers and catalogue, and no other's."""
 
+import re
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,9 @@ from fedrec.serving.http.server import build_endpoint
 from fedrec.serving.model_source import ModelSource
 from fedrec.serving.settings import Settings
 from tests.support.cli import Fedrec, is_refused
+from tests.support.commands import blocks
 from tests.support.endpoint import SECRET, WATCHED, is_problem, ready
+from tests.support.source import ROOT
 
 OPERATOR = "the-operators-key-0123456789"
 KEYS = {"shop": "a-key-of-the-shop-0123456789", "films": "a-key-of-the-films-0123456789"}
@@ -169,13 +173,18 @@ def test_tenants_that_cannot_be_are_refused(fedrec: Fedrec, options: list[str], 
     is_refused(fedrec("serve", "--port", "0", *options), message)
 
 
-def test_tenants_share_no_key(tmp_path: Path) -> None:
-    (file := tmp_path / "endpoint.toml").write_text(
-        f'[tenants.shop]\nrun = "a"\ntoken_secret = "{"s" * 32}"\n[tenants.films]\nrun = "b"\n', "utf-8"
-    )
-    found = Settings.read(file, {"tenants": {"films": {"run": Path("c")}}})
-    assert {name: str(tenant.run) for name, tenant in found.tenants.items()} == {"shop": "a", "films": "c"}
-    file.write_text(file.read_text("utf-8") + f'token_secret = "{"s" * 32}"\n', "utf-8")
-    with pytest.raises(InputError, match=r"^setting tenants: shop and films share a key or a token_secret") as refused:
-        Settings.read(file, {})
-    assert "ssss" not in str(refused.value)
+def test_the_documented_file_is_one(tmp_path: Path) -> None:
+    """With keys for the dots, each its own; what the command line says is added."""
+    (block,) = (block for block in blocks(ROOT / "docs" / "serving.md", "toml") if "[tenants.shop]" in block)
+    keys = (f"{number:032}" for number in count())
+    (file := tmp_path / "endpoint.toml").write_text(re.sub("…", lambda _: next(keys), block), "utf-8")
+    found = Settings.read(file, {"tenants": {"shop": {"run": Path("runs/ml-100k")}}})
+    runs = {name: (tenant.run, tenant.against) for name, tenant in found.tenants.items()}
+    assert runs == {"shop": (Path("runs/ml-100k"), None), "films": (Path("runs/other"), Path("runs/third"))}
+    own = found.of_tenant("films")
+    assert (len(own.admin_keys), own.read_keys, own.against, own.tenants) == (1, (), Path("runs/third"), {})
+    # One key for several is refused, and not repeated.
+    file.write_text(block.replace("…", SECRET * 4), "utf-8")
+    with pytest.raises(InputError, match=r"^setting tenants: .* share a key or a token_secret; give each") as refused:
+        Settings.read(file, {"tenants": {"shop": {"run": Path("a")}}})
+    assert SECRET not in str(refused.value)

@@ -42,10 +42,12 @@ async def recommend_batch(batch: Questions, context: Context) -> Response:
     questions = [await context.with_stored_history(question) for question in batch.questions]
     engines = [context.engines[arm] for arm in arms]
     answers = await context.services.batcher.answer_all(list(zip(engines, questions, strict=True)))
-    for place, answer in enumerate(answers):
+    answered: list[tuple[Answer, int, int]] = []
+    for place, (answer, arm) in enumerate(zip(answers, arms, strict=True)):
         if isinstance(answer, UnanswerableError):
             raise UnanswerableError(f"questions.{place}.{answer.field}", answer.detail)
-    labelled = [context.label_answer(*each) for each in zip(answers, arms, range(len(arms)), strict=True)]
+        answered.append((answer, arm, place))
+    labelled = [context.label_answer(*each) for each in answered]  # a refused batch has shown nothing
     return json_response(Answers.model_construct(answers=labelled))
 
 
