@@ -60,7 +60,8 @@ def stages(dockerfile: str) -> dict[str, dict[str, Any]]:
     for text in re.split(r"^FROM ", dockerfile, flags=re.MULTILINE)[1:]:
         before, name = re.match(r"(\S+) AS (\S+)", text).groups()  # type: ignore[union-attr]
         entrypoint = re.search(r"^ENTRYPOINT (.+)$", text, re.MULTILINE)
-        extras = {*re.findall(r"/fedrec\[(\w+)\]", text), *found.get(before, {}).get("extras", ())}
+        installed = ",".join(re.findall(r"/fedrec\[([\w,]+)\]", text))
+        extras = {*filter(None, installed.split(",")), *found.get(before, {}).get("extras", ())}
         found[name] = {"extras": extras, "text": text, "ENTRYPOINT": json.loads(entrypoint[1]) if entrypoint else []}
     return found
 
@@ -68,7 +69,7 @@ def stages(dockerfile: str) -> dict[str, dict[str, Any]]:
 def test_an_image_has_what_it_needs_and_nothing_else() -> None:
     images = stages((ROOT / "deploy" / "Dockerfile").read_text())
     found = {name: image["extras"] for name, image in images.items() if image["ENTRYPOINT"]}
-    assert found == {"endpoint": {"serving"}, "node": {"flower"}, "server": {"flower"}}
+    assert found == {"endpoint": {"serving", "postgresql"}, "node": {"flower"}, "server": {"flower"}}
     assert "fedrec federation app /app" in images["server"]["text"]
     assert "run --rm flwr run /app shop" in GUIDE.read_text()
     assert all("USER 1000" in images[name]["text"] for name in found)
