@@ -200,9 +200,9 @@ def test_buffered_rounds_are_compared_with_synchronous_ones(
 
 def test_a_quality_is_reached_at_the_first_validation_of_it() -> None:
     curve = [asynchronous.Point(1.0, 10, 0.2), asynchronous.Point(2.5, 20, 0.4), asynchronous.Point(3.0, 30, 0.4)]
-    assert asynchronous.reached(curve, 0.4) == {"clock": 2.5, "answers": 20}
-    assert asynchronous.reached(curve, 0.1) == {"clock": 1.0, "answers": 10}
-    assert asynchronous.reached(curve, 0.5) is None
+    assert asynchronous.time_to_score(curve, 0.4) == {"clock": 2.5, "answers": 20}
+    assert asynchronous.time_to_score(curve, 0.1) == {"clock": 1.0, "answers": 10}
+    assert asynchronous.time_to_score(curve, 0.5) is None
 
 
 def test_the_steps_of_a_huge_world_are_kept(tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,14 +69,14 @@ def test_blazefl_gives_the_engines_sum(bench: cohort_engine.Bench, task: Path) -
 
     work = ClientWork.open(task)
     for trainer in (with_blazefl.Threads, with_blazefl.Processes):
-        assert is_engines_sum(bench, with_blazefl.build(work, trainer))
+        assert is_engines_sum(bench, with_blazefl.build_round(work, trainer))
 
 
 def test_pfl_gives_the_engines_sum(bench: cohort_engine.Bench, task: Path) -> None:
     pytest.importorskip("pfl", reason="pfl lives in an environment of its own: see benchmarks/frameworks")
     from benchmarks.frameworks import with_pfl
 
-    assert is_engines_sum(bench, with_pfl.build(ClientWork.open(task)))
+    assert is_engines_sum(bench, with_pfl.build_round(ClientWork.open(task)))
 
 
 def test_a_frameworks_process_is_asked_and_answers(bench: cohort_engine.Bench, task: Path) -> None:
@@ -140,7 +140,7 @@ def test_ways_are_timed_in_turns_and_their_sums_compared(
 
     rolled = {name: tensor.roll(1) for name, tensor in bench.loop(few).deltas.items()}
     ways = {"right": way(lambda: bench.loop(few).deltas), "wrong": way(lambda: rolled)}
-    found = compare.compare(bench, few, cast(dict[str, Framework], ways))
+    found = compare.compare_frameworks(bench, few, cast(dict[str, Framework], ways))
     assert found["same_update"]["right"] < 1e-5 < 1e-2 < found["same_update"]["wrong"]
     assert found["ratios"].keys() == {"engine/right", "engine/wrong"}
     assert found["faster"]["blazefl"]["way"] in ways

@@ -52,10 +52,10 @@ def measure(config: RunConfig, python: Path, say: Say) -> dict[str, Any]:
         if not frameworks:
             raise InputError(f"--python: {python} has no framework ({'; '.join(skipped.values())})")
         say("rounds in turns")
-        return compare(bench, few, frameworks) | {"skipped": skipped}
+        return compare_frameworks(bench, few, frameworks) | {"skipped": skipped}
 
 
-def compare(bench: Bench, few: Order, frameworks: Mapping[str, Framework]) -> dict[str, Any]:
+def compare_frameworks(bench: Bench, few: Order, frameworks: Mapping[str, Framework]) -> dict[str, Any]:
     """Time all ways in turns, and compare each sum with the engine's over the same clients."""
     many, load = bench.order(CLIENTS), os.getloadavg()[0]
     cases: dict[str, Callable[[], object]] = {"engine": partial(bench.engine, many)}

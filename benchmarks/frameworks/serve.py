@@ -21,11 +21,11 @@ def build_round(way: str, work: ClientWork) -> tuple[str, Callable[[], Adapter]]
     if way == "pfl":
         from benchmarks.frameworks import with_pfl
 
-        return "pfl", with_pfl.build(work)
+        return "pfl", with_pfl.build_round(work)
     from benchmarks.frameworks import with_blazefl
 
     trainers = {"blazefl-threads": with_blazefl.Threads, "blazefl-processes": with_blazefl.Processes}
-    return "blazefl", with_blazefl.build(work, trainers[way])
+    return "blazefl", with_blazefl.build_round(work, trainers[way])
 
 
 def main(way: str, folder: Path) -> None:

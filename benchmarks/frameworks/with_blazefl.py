@@ -95,7 +95,7 @@ class Processes(ProcessPoolClientTrainer[Uplink, Downlink, int]):
     uplink_package = Threads.uplink_package
 
 
-def build(work: ClientWork, trainer: Callable[[ClientWork], Any]) -> Callable[[], Adapter]:
+def build_round(work: ClientWork, trainer: Callable[[ClientWork], Any]) -> Callable[[], Adapter]:
     """Build a function that runs a round, by `Threads` or `Processes`, and returns the summed changes."""
     server, clients = Server(work), trainer(work)
 

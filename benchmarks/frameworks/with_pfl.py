@@ -63,7 +63,7 @@ def user_datasets(work: ClientWork) -> FederatedDataset:
     return FederatedDataset(users.__getitem__, sampler)
 
 
-def build(work: ClientWork) -> Callable[[], Adapter]:
+def build_round(work: ClientWork) -> Callable[[], Adapter]:
     """Build a function that runs a round, and returns the summed changes of all processes."""
     module, users, rate = Towers(work), user_datasets(work), work.trainer.config.local_rate
     model = PyTorchModel(module, torch.optim.SGD, torch.optim.SGD(module.trained().values(), lr=1.0))

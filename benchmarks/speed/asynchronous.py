@@ -84,7 +84,7 @@ def measure(data: Path, config: RunConfig, out: Path, say: Say) -> dict[str, Any
         best = max(point.score for point in next(iter(curves.values())))
         for name, curve in curves.items():
             found[name] |= {
-                "reached": {f"{share:g}": reached(curve, share * best) for share in SHARES},
+                "reached": {f"{share:g}": time_to_score(curve, share * best) for share in SHARES},
                 "curve": [(round(clock, 1), answers, round(score, 4)) for clock, answers, score in curve],
             }
         fleets[fleet] = {"slowness": exponents[0], "absence": exponents[1], "cases": found}
@@ -112,7 +112,7 @@ def curve_of(records: Sequence[dict[str, Any]]) -> list[Point]:
     return points
 
 
-def reached(curve: Sequence[Point], score: float) -> dict[str, float] | None:
+def time_to_score(curve: Sequence[Point], score: float) -> dict[str, float] | None:
     """Return the time and the answers at the first validation of at least this score, or None if there is none."""
     point = next((point for point in curve if point.score >= score), None)
     return {"clock": round(point.clock, 1), "answers": point.answers} if point else None
