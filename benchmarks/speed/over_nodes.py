@@ -1,5 +1,6 @@
 """One node and two nodes as real Flower processes on this machine, compared with one process and the same users."""
 
+import shutil
 import statistics
 import tempfile
 from dataclasses import replace
@@ -24,15 +25,17 @@ CLIENTS, ROUNDS = 1000, 4
 
 def measure(config: RunConfig) -> dict[str, Any]:
     """Measure clients per second and the model's version, which is the same wherever the users are."""
-    config = replace(config, clients_per_round=CLIENTS, rounds=ROUNDS, validate_every=ROUNDS, validation_users=100)
+    config = replace(config, method="fedrec", clients_per_round=CLIENTS, rounds=ROUNDS)
+    config = replace(config, validate_every=ROUNDS, validation_users=100)
     results = {}
     with tempfile.TemporaryDirectory(prefix="fedrec-bench-") as name:
         folder = Path(name)
         data = worlds.make_world(WORLD, folder, config)
         for way, nodes in {"one process": 0, "one node": 1, "two nodes": 2}.items():
             out = folder / way.replace(" ", "-")
-            if nodes:
-                _train_over_flower(data, out, replace(config, nodes=nodes))
+            if nodes:  # with data of their own: nodes remember what they were asked
+                own = Path(shutil.copytree(data, folder / f"{out.name}-data"))
+                _train_over_flower(own, out, replace(config, nodes=nodes))
             else:
                 run = open_run(out, Dataset.open(data), config, resume=False)
                 train(LocalGrid.over(run.setup), run)
