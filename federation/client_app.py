@@ -15,12 +15,17 @@ from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.federation import wire
 from fedrec.federation.config import RunConfig, from_run_config
+from fedrec.federation.messages import Order, Update
 from fedrec.federation.node import Node
 from fedrec.federation.policy.guard import NodeGuard
 from fedrec.federation.secure_node import answer_stage, open_to_sight
 from fedrec.federation.setup import TrainingSetup
+from fedrec.recsys.model.lora import Adapter
 
 logger = logging.getLogger("fedrec")
+
+Answer = Callable[[Order, Adapter], Update]
+"""A method of a node: an update for an order and the adapter that came with it."""
 
 
 class NodeFailure(RuntimeError):
@@ -54,35 +59,28 @@ def client_app(node_of: Callable[[Context], Node]) -> ClientApp:
         with guarded():
             return Message(answer_stage(message.content, node_of(context)), reply_to=message)
 
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
+    def answer(question: Callable[[Node], Answer], message: Message, context: Context) -> Message:
+        """Answer an order with the method of the node that is its question."""
         with guarded():
             order, adapter = wire.decode_order(message.content)
-            return Message(wire.encode_update(open_to_sight(node_of(context)).train(order, adapter)), reply_to=message)
+            update = question(open_to_sight(node_of(context)))(order, adapter)
+            return Message(wire.encode_update(update), reply_to=message)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return answer(lambda node: node.train, message, context)
 
     @app.train("statistics")
     def sum_statistics(message: Message, context: Context) -> Message:
-        with guarded():
-            order, adapter = wire.decode_order(message.content)
-            return Message(
-                wire.encode_update(open_to_sight(node_of(context)).sum_statistics(order, adapter)), reply_to=message
-            )
+        return answer(lambda node: node.sum_statistics, message, context)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        with guarded():
-            order, adapter = wire.decode_order(message.content)
-            return Message(
-                wire.encode_update(open_to_sight(node_of(context)).evaluate(order, adapter)), reply_to=message
-            )
+        return answer(lambda node: node.evaluate, message, context)
 
     @app.evaluate("exposure")
     def count_exposure(message: Message, context: Context) -> Message:
-        with guarded():
-            order, adapter = wire.decode_order(message.content)
-            return Message(
-                wire.encode_update(open_to_sight(node_of(context)).count_exposure(order, adapter)), reply_to=message
-            )
+        return answer(lambda node: node.count_exposure, message, context)
 
     return app
 

@@ -23,6 +23,9 @@ from fedrec.federation.training_run import open_run, train
 app = ServerApp()
 logger = logging.getLogger("flwr")
 
+PATIENCE = 60.0
+"""The seconds that a resumed run waits for the app before it, which ends as it finds its SuperLink killed."""
+
 
 class RunStopped(AppExitException):
     """The end of a run for a reason that its operator can fix."""
@@ -57,7 +60,7 @@ def _train(grid: Grid, table: UserConfig) -> None:
         )
     run = open_run(out, dataset, config, bool(table["resume"]), start)
     with tracking(names, TrackedRun(out, to_flat(run.config))) as tracked:
-        train(AttentiveGrid(grid), run, join_observers(_report, tracked.observe))
+        train(AttentiveGrid(grid), run, join_observers(_report, tracked.observe), PATIENCE)
         tracked.finish(round_log.load_metrics(out))
 
 

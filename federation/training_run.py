@@ -153,14 +153,14 @@ def _check_held_out(setup: TrainingSetup) -> None:
         )
 
 
-def train(grid: Grid, run: TrainingRun, observe: Observer = ignore) -> None:
+def train(grid: Grid, run: TrainingRun, observe: Observer = ignore, wait: float = 0) -> None:
     """Train over `grid` to the last round, from the checkpoint in the run's folder if there is one.
 
     Of the dataset only the public side is used: the catalogue, and its embeddings, which are computed if absent. No
     shard is opened here. The run's folder gets metrics and a card, and, if the method is servable, the artifact.
-    Raises `InputError` if another process trains into the folder.
+    Raises `InputError` if another process trains into the folder for `wait` seconds.
     """
-    with in_use(run.out):
+    with in_use(run.out, wait):
         _train(grid, run, observe)
 
 

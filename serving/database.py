@@ -62,9 +62,8 @@ FEEDBACK = Table(
     TABLES,
     Column("number", _Count, primary_key=True),
     Column("tenant", _Id, nullable=False),
-    Column(
-        "key", Text, nullable=False
-    ),  # of an entry, whatever its length: PostgreSQL indexes no more than 2,700 bytes
+    # of an entry, whatever its length: PostgreSQL indexes no more than 2,700 bytes
+    Column("key", Text, nullable=False),
     Column("user", _Id, nullable=False),
     Column("item_id", _Id, nullable=False),
     Column("kind", Text, nullable=False),

@@ -285,6 +285,21 @@ def test_a_folder_in_use_is_refused_in_one_line_until_its_writer_ends(tmp_path: 
     assert list((tmp_path / "run").iterdir()) == []
 
 
+def test_a_writer_who_waits_takes_the_folder_when_it_is_free(tmp_path: Path) -> None:
+    taken = threading.Event()
+
+    def wait() -> None:
+        with in_use(tmp_path / "run", wait=60):
+            taken.set()
+
+    waiting = threading.Thread(target=wait)
+    with in_use(tmp_path / "run"):
+        waiting.start()
+        assert not taken.wait(0.2)
+    waiting.join()
+    assert taken.is_set()
+
+
 def hold_and_die(path: Path) -> None:
     with locked(lock_beside(path)):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -52,11 +52,11 @@ def locked(lock: Path, wait: float = PATIENCE) -> Iterator[bool]:
 
 
 @contextmanager
-def in_use(folder: Path) -> Iterator[None]:
+def in_use(folder: Path, wait: float = 0) -> Iterator[None]:
     """Lock a folder that is written over a long time for this thread; the folder is made if it is absent.
 
-    Raises `InputError` if another process or thread holds it.
+    Raises `InputError` if another process or thread holds it for `wait` seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / ".lock", wait=0):
+    with locked(folder / ".lock", wait):
         yield
