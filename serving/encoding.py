@@ -4,6 +4,7 @@ W is the width of what is searched: E of the towers, and r more with a closed fo
 """
 
 import math
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Lock
@@ -101,7 +102,7 @@ class QuestionEncoder:
 
 def unit_vector(numbers: Sequence[float]) -> np.ndarray:
     """Scale a vector to length 1 in float32; one that has it, to float32's precision, stays as it is."""
-    vector, length = np.array(numbers), math.hypot(*numbers)
+    vector, length = np.array(array("d", numbers)), math.hypot(*numbers)  # numpy reads a list number by number
     if math.isinf(length):
         return unit_vector((vector / np.abs(vector).max()).tolist())
     return (vector if abs(length - 1) < UNIT_TOLERANCE else vector / length).astype(np.float32)

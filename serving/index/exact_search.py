@@ -104,8 +104,12 @@ class ExactSearch:
 
 def _pad_width(vectors: np.ndarray) -> np.ndarray:
     """Append zeros up to a whole number of SIMD registers: (n, E) → (n, E or a little more)."""
-    missing = -vectors.shape[1] % SIMD_WIDTH
-    return np.pad(vectors, ((0, 0), (0, missing))) if missing else vectors
+    rows, width = vectors.shape
+    if not (missing := -width % SIMD_WIDTH):
+        return vectors
+    padded = np.zeros((rows, width + missing), dtype=vectors.dtype)  # a tenth of the time of np.pad
+    padded[:, :width] = vectors
+    return padded
 
 
 def _search_parameters(mask: np.ndarray) -> faiss.SearchParameters:
