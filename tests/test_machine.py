@@ -1,7 +1,11 @@
 """What the machine offers, and that work is spread over it without changing any result."""
 
 import copy
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +20,8 @@ from fedrec.recsys.model.scoring import model_scorer
 from fedrec.recsys.model.two_tower import TwoTowerModel
 from fedrec.recsys.training import local_training as fitting
 from fedrec.recsys.training.local_training import FitConfig, LocalTrainer, training_blocks
+
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def test_results_come_in_order_and_from_several_threads() -> None:
@@ -107,3 +113,17 @@ def test_a_gpu_trains_and_ranks_what_the_processor_does(
     for name, tensor in found["cpu"][0].deltas.items():
         torch.testing.assert_close(found["cuda"][0].deltas[name], tensor, atol=1e-5, rtol=1e-3)
     assert (abs(found["cpu"][1] - found["cuda"][1]) <= 1).all()
+
+
+@pytest.mark.skipif(
+    not HUGE_PAGES.is_file() or "[never]" in HUGE_PAGES.read_text(), reason="this system has no huge pages"
+)
+@pytest.mark.parametrize(("asked", "huge"), [({}, True), ({"THP_MEM_ALLOC_ENABLE": "0"}, False)])
+def test_large_tensors_lie_in_huge_pages(asked: dict[str, str], huge: bool) -> None:
+    code = (
+        "import torch, fedrec.recsys.hardware; x = torch.ones(2**24); "
+        "print(sum(int(line.split()[1]) for line in open('/proc/self/smaps') if line.startswith('AnonHugePages')))"
+    )
+    told = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"} | asked
+    done = subprocess.run([sys.executable, "-c", code], env=told, capture_output=True, text=True, check=True)
+    assert (int(done.stdout) > 0) == huge
