@@ -200,20 +200,30 @@ def test_whitening_makes_variances_equal() -> None:
     assert torch.equal(whitening.root, whitening.root.T)
 
 
-def test_random_features_are_cosines_on_a_grid() -> None:
-    whitening = Whitening(torch.zeros(1), torch.ones(1, 1))
-    (feature,) = FourierFeatures(whitening, torch.tensor([[2.0]]), torch.tensor([0.5]))(torch.tensor([[3.0]]))
-    assert feature.item() == round(cos(2 * 1 + 0.5) * 128) / 128  # 3 is the unit vector 1
+def test_random_features_are_centred_cosines_on_a_grid() -> None:
+    whitening, one = Whitening(torch.zeros(1), torch.ones(1, 1)), torch.ones(1)
+    (feature,) = FourierFeatures(whitening, 2 * one[None], 0.5 * one, 0.1 * one)(torch.tensor([[3.0]]))
+    assert feature.item() == round((cos(2 * 1 + 0.5) - 0.1) / 1.1 * 128) / 128  # 3 is the unit vector 1
 
 
 @pytest.mark.parametrize("bandwidths", [(1.5,), (0.5, 3.0)])
-def test_the_dot_product_of_random_features_is_the_kernel(bandwidths: tuple[float, ...]) -> None:
+def test_the_dot_product_of_random_features_is_the_centred_kernel(bandwidths: tuple[float, ...]) -> None:
     points = torch.nn.functional.normalize(torch.randn(6, 5, generator=torch.Generator().manual_seed(0)), dim=-1)
     whitening = Whitening(torch.zeros(5), torch.eye(5))
-    found = FourierFeatures.draw(whitening, 20_000, bandwidths, seed=0)(points)
+    fitted = FourierFeatures.fit(points, whitening, 20_000, bandwidths, seed=0)
+    found = fitted(points) * (1 + fitted.mean.abs())
     squares = torch.cdist(points, points).square()
     kernel = torch.stack([torch.exp(-(bandwidth**2) * squares / 2) for bandwidth in bandwidths]).mean(0)
-    assert torch.allclose(2 / 20_000 * found @ found.T, kernel, atol=0.05)
+    centred = kernel - kernel.mean(0) - kernel.mean(1, keepdim=True) + kernel.mean()
+    assert torch.allclose(2 / 20_000 * found @ found.T, centred, atol=0.05)
+
+
+def test_the_mean_of_features_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
+    whole = FourierFeatures.fit(points, Whitening.fit(points, 0.5), 8, (1.0,), seed=0)
+    assert whole(points).mean(0).abs().max() < 1 / 128
+    monkeypatch.setattr("fedrec.recsys.closed_form.features.BLOCK", 3)
+    assert torch.equal(FourierFeatures.fit(points, Whitening.fit(points, 0.5), 8, (1.0,), seed=0).mean, whole.mean)
 
 
 # ---- the catalogue

@@ -19,7 +19,7 @@ import pytest
 
 from benchmarks.preset import PRESETS, ROOT, Ablation, read_preset
 from benchmarks.reproduce.benchmark import Benchmark, reproduce
-from benchmarks.reproduce.closed_forms import CLOSED_FORMS
+from benchmarks.reproduce.closed_forms import CLOSED_FORMS, HYBRID, SMALL_HYBRID
 from benchmarks.reproduce.collect import mean_and_std
 from benchmarks.reproduce.federated_baselines import FEDERATED_BASELINES
 from benchmarks.reproduce.message_cost import uplink_bytes
@@ -298,7 +298,7 @@ def test_a_warm_start_from_another_benchmark(
 def test_models_are_compared_user_by_user(made: tuple[Path, dict[str, Any]]) -> None:
     out, results = made
     pairs = {(one["a"], one["b"], one["metric"]): one for one in results["comparisons"]}
-    others = {"central", "alone", "personal", *CLOSED_FORMS, *FEDERATED_BASELINES, *BASELINES} - {"hybrid"}
+    others = {"central", "alone", "personal", *CLOSED_FORMS, *FEDERATED_BASELINES, *BASELINES} - {HYBRID, SMALL_HYBRID}
     named = {("federated", other) for other in others} | {("hybrid", other) for other in {"federated", *others}}
     assert pairs.keys() == {(*pair, metric) for pair in named for metric in ("ndcg@10", "recall@10")}
     ours = np.mean([np.load(out / f"federated-{seed}" / "ranks.npy") < 10 for seed in (0, 1)], axis=0)

@@ -22,12 +22,18 @@ LABELS = {
     "closed-form-ids": "fedrec, closed form over ids",
     "closed-form-text": "fedrec, closed form over texts",
     "hybrid": "fedrec, towers and closed form",
+    "hybrid-text": "fedrec, towers and closed form over texts, in few bytes",
     "fedmf": "FedMF",
     "pfedrec": "PFedRec",
     "pfedrec-leak": "PFedRec with the leak of its code",
 }
 
-SHORT = {"closed-form-ids": "ids", "closed-form-text": "texts", "hybrid": "hybrid"}
+SHORT = {
+    "closed-form-ids": "ids",
+    "closed-form-text": "texts",
+    "hybrid": "hybrid",
+    "hybrid-text": "hybrid in few bytes",
+}
 """Models with a closed form → their names in a table of these alone."""
 
 LEAKING = ("pfedrec-leak",)

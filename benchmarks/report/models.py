@@ -77,7 +77,7 @@ def _setting(value: Any) -> str:
 
 def _closed_forms(result: BenchmarkResult) -> Iterator[Row]:
     for name, model in result.closed_forms.items():
-        part = "hybrid" if name == "hybrid" else "closed-form"
+        part = "hybrid" if name.startswith("hybrid") else "closed-form"
         sent = bytes_over_run(result, name, model)
         yield Row(label(name), "federated", model, f"`--part {part}`", choice_of(model.tuning), sent=sent)
 

@@ -15,12 +15,13 @@ from fedrec.federation.config import RunConfig, to_flat
 from fedrec.federation.round_log import SCORE
 from fedrec.run import Run
 
-FAMILY = "closed-form"
+FAMILY, HYBRID, SMALL_HYBRID = "closed-form", "hybrid", "hybrid-text"
 
 CLOSED_FORMS = {
     "closed-form-ids": {"method": "closed-form", "features": "ids", "bits": 32, "final_held_out": 1},
     "closed-form-text": {"method": "closed-form", "features": "text", "bits": 32, "final_held_out": 1},
-    "hybrid": {"method": "hybrid", "final_held_out": 1},
+    HYBRID: {"method": "hybrid", "final_held_out": 1},
+    SMALL_HYBRID: {"method": "hybrid", "features": "text", "final_held_out": 1},
 }
 """Model → its own settings, over those of the preset. All are solved once more with the validation items, as the tuned
 baselines are fitted once more; a preset may say otherwise."""
@@ -38,14 +39,16 @@ def closed_form_jobs(preset: Preset) -> list[Job]:
 
 
 def hybrid_jobs(preset: Preset) -> list[Job]:
-    """Build the runs with towers and a closed form, one for each seed."""
-    return [job_of(preset, "hybrid", seed) for seed in preset.seeds]
+    """Build the runs with towers and a closed form, one for each seed; and those that send few bytes, if the preset has
+    settings of theirs."""
+    models = [HYBRID, *preset.closed_form.keys() & {SMALL_HYBRID}]
+    return [job_of(preset, model, seed) for model in models for seed in preset.seeds]
 
 
 def job_of(preset: Preset, model: str, seed: int, **changes: Any) -> Job:
     """Build the run of one of `CLOSED_FORMS` with a seed, and with changes to its settings."""
     config = preset.config(seed, **CLOSED_FORMS[model] | preset.closed_form.get(model, {}) | changes)
-    family = "hybrid" if model == "hybrid" else FAMILY
+    family = HYBRID if model in (HYBRID, SMALL_HYBRID) else FAMILY
     return Job(family, model, f"{model}-{seed}", to_flat(config), partial(_train_and_rank, config))
 
 

@@ -55,6 +55,7 @@ class Description:
             "whitening.root": (width, width),
             "features.frequencies": (width, features),
             "features.phases": (features,),
+            "features.mean": (features,),
             "map.to_events": (features, of_event),
             "map.to_candidates": (features, rank),
             "map.mean": (rank,),
@@ -86,6 +87,7 @@ def tensors_of(closed_form: ClosedForm) -> dict[str, Tensor]:
         "whitening.root": text_map.features.whitening.root,
         "features.frequencies": text_map.features.frequencies,
         "features.phases": text_map.features.phases,
+        "features.mean": text_map.features.mean,
         "map.to_events": text_map.to_events,
         "map.to_candidates": text_map.to_candidates,
         "map.mean": text_map.mean,
@@ -117,4 +119,5 @@ def closed_form_of(
 def feature_map_of(tensors: Mapping[str, Tensor]) -> FourierFeatures:
     """Build the features of texts from the tensors of the file."""
     whitening = Whitening(tensors["whitening.mean"], tensors["whitening.root"])
-    return FourierFeatures(whitening, tensors["features.frequencies"], tensors["features.phases"])
+    frequencies, phases, mean = (tensors[f"features.{name}"] for name in ("frequencies", "phases", "mean"))
+    return FourierFeatures(whitening, frequencies, phases, mean)

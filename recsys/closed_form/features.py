@@ -6,7 +6,7 @@ grow with the catalogue, and nothing in a sum of them names an item.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -55,30 +55,42 @@ class Whitening:
 
 @dataclass(frozen=True, eq=False)
 class FourierFeatures:
-    """Random Fourier features of whitened embeddings: cos(w · z + b), for random frequencies w and phases b.
+    """Random Fourier features of whitened embeddings: (cos(w · z + b) - m) / (1 + |m|), for random frequencies w and
+    phases b, and the mean m of the cosine over the catalogue.
 
-    The dot product of two items' features approximates M/2 times the mean of exp(-bandwidth² |z - z'|² / 2) over the
+    The dot product of two items' cosines approximates M/2 times the mean of exp(-bandwidth² |z - z'|² / 2) over the
     bandwidths. A narrow one (large) tells each item from all others; by a wide one, an item is like those with texts
     of the same kind, so that an item without any event is scored as they are.
+
+    What all items have in common would be most of a user's sums, and say nothing of the user. Without it they are
+    shorter, so that few bits, and noise, cost less.
     """
 
     whitening: Whitening
     frequencies: Tensor  # (E, M)
     phases: Tensor  # (M,)
+    mean: Tensor  # (M,) of the cosines of the catalogue
 
     @classmethod
-    def draw(cls, whitening: Whitening, width: int, bandwidths: Sequence[float], seed: int) -> "FourierFeatures":
-        """Draw M = `width` features with a seed; the bandwidths take turns."""
+    def fit(
+        cls, embeddings: Tensor, whitening: Whitening, width: int, bandwidths: Sequence[float], seed: int
+    ) -> "FourierFeatures":
+        """Draw M = `width` features with a seed, and centre them for a catalogue (N, E); the bandwidths take turns."""
         generator = torch.Generator().manual_seed(seed)
         scales = torch.tensor(bandwidths)[torch.arange(width) % len(bandwidths)]  # (M,)
         frequencies = scales * torch.randn(len(whitening.mean), width, generator=generator)
-        return cls(whitening, frequencies, 2 * math.pi * torch.rand(width, generator=generator))
+        phases = 2 * math.pi * torch.rand(width, generator=generator)
+        drawn = cls(whitening, frequencies, phases, torch.zeros(width))
+        total = torch.zeros(width, dtype=torch.float64)
+        for part in embeddings.split(BLOCK):
+            total += drawn(part).sum(0, dtype=torch.float64)  # of whole multiples: exact in any order
+        return replace(drawn, mean=(total / len(embeddings)).float())
 
     def __call__(self, embeddings: Tensor) -> Tensor:
         """Compute the features of items: (n, E) → (n, M) in [-1, 1], multiples of a power of two."""
         unit = unit_of(1.0)
         features = torch.empty(len(embeddings), self.frequencies.shape[1])
         for part, out in zip(embeddings.split(BLOCK), features.split(BLOCK), strict=True):
-            values = torch.cos(self.whitening(part) @ self.frequencies + self.phases)
-            out.copy_(round_to_units(values, unit)).mul_(unit)
+            cosines = torch.cos(self.whitening(part) @ self.frequencies + self.phases)
+            out.copy_(round_to_units((cosines - self.mean) / (1 + self.mean.abs()), unit)).mul_(unit)
         return features

@@ -76,15 +76,19 @@ class ClosedFormMethod:
 
     @cached_property
     def feature_map(self) -> FourierFeatures:
-        """The random features of text embeddings; their whitening is fitted to the items that training may use."""
+        """The random features of text embeddings, fitted to the items that training may use."""
         if self.fitted:
             return self.fitted
         width, bandwidths = self.config.feature_width, self.config.feature_bandwidths
-        return FourierFeatures.draw(self._whitening, width, bandwidths, self.seed)
+        return FourierFeatures.fit(self._known, self._whitening, width, bandwidths, self.seed)
+
+    @property
+    def _known(self) -> Tensor:
+        return self.embeddings[self.trainable_rows]
 
     @cached_property
     def _whitening(self) -> Whitening:
-        return Whitening.fit(self.embeddings[self.trainable_rows], self.config.whitening)
+        return Whitening.fit(self._known, self.config.whitening)
 
     @cached_property
     def pair_gate(self) -> PairGate:

@@ -44,7 +44,7 @@ def toy_features(data: Path, config: ClosedFormConfig) -> TextFeatures | None:
     encoder = resolve_encoder("sentence-transformers/all-MiniLM-L6-v2")
     embeddings = embed_catalogue(Catalogue.load(data), encoder, data).matrix
     whitening = Whitening.fit(embeddings, config.whitening)
-    features = FourierFeatures.draw(whitening, config.feature_width, config.feature_bandwidths, seed=0)
+    features = FourierFeatures.fit(embeddings, whitening, config.feature_width, config.feature_bandwidths, seed=0)
     return TextFeatures(features, features(embeddings))
 
 
