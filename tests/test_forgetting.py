@@ -65,7 +65,8 @@ def without(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trained(data: Path, out: Path, **settings: Any) -> Run:
     """A run that bounds exposure as it is by default: not of a closed form alone."""
-    return train(Dataset.open(data), out=out, progress=False, **CLOSED | settings | {"exposure_base": "auto"})
+    default: dict[str, Any] = {"exposure_base": "auto"}
+    return train(Dataset.open(data), out=out, progress=False, **CLOSED | settings | default)
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
