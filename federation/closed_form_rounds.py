@@ -25,7 +25,7 @@ from fedrec.federation.messages import Order
 from fedrec.federation.privatise import Privatiser
 from fedrec.federation.roster import Roster
 from fedrec.federation.round_log import SCORE, RoundLog
-from fedrec.federation.rounds import Stopwatch, round_metrics
+from fedrec.federation.rounds import Stopwatch, record_of
 from fedrec.federation.run_statistics import RunSums, Sums, has_total, load_total, save_total
 from fedrec.federation.sampling import sample_clients
 from fedrec.federation.served import Served
@@ -161,15 +161,7 @@ def _beside(state: State, solution: Adapter) -> Adapter:
 
 def _record(state: State, log: RoundLog, watch: Stopwatch, report: RoundReport, found: dict[str, Any]) -> None:
     """Write the line of a round, and the state after it."""
-    record = {
-        "round": state.round,
-        **round_metrics(None),
-        "validation": None,
-        **found,
-        **report.as_record(),
-        "seconds": round(watch.seconds, 3),
-        "clients_per_second": round(report.clients_answered / watch.seconds, 1),
-    }
+    record = record_of(state.round, found, report, watch)
     log.append(record)
     state.save(log.folder)
     log.observe(record)

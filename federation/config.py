@@ -81,7 +81,10 @@ def from_nested(nested: Mapping[str, Any]) -> RunConfig:
     except ValidationError as error:
         first = error.errors()[0]
         name = next((part for part in first["loc"] if part not in _SECTIONS), first["loc"][0])
-        raise InputError(f"setting {name} = {first['input']!r}: {first['msg'].lower()}") from error
+        faults = [one["msg"].lower() for one in error.errors() if name in one["loc"]]  # of each kind that it may be
+        raise InputError(
+            f"setting {name} = {first['input']!r}: {', or '.join(faults) or first['msg'].lower()}"
+        ) from error
     if endless := [name for name, value in to_flat(config).items() if isinstance(value, float) and not isfinite(value)]:
         raise InputError(f"setting {endless[0]} = {to_flat(config)[endless[0]]}: a run needs a finite number")
     check_combination(config)

@@ -21,8 +21,7 @@ def check_combination(config: RunConfig) -> None:
         raise InputError(f"setting bits = {config.bits}: sums over {features} are sent as they are; leave bits at 32")
     if config.privacy.enabled:
         _check_privacy(config)
-    if config.exposure.bounds_exposure:
-        _check_exposure(config)
+    _check_exposure(config)
     _check_final_sums(config)
     _check_aggregation(config)
     _check_buffer(config)
@@ -46,14 +45,10 @@ def check_combination(config: RunConfig) -> None:
 
 
 def _check_exposure(config: RunConfig) -> None:
-    """Raise `InputError` if exposure cannot be bounded: it is counted without noise, and goes into an artifact."""
-    setting = f"setting exposure_base = {config.exposure.exposure_base:g}"
-    if config.privacy.enabled:
-        raise InputError(
-            f"{setting}: its counts carry no noise, and epsilon = {config.privacy.epsilon:g}; leave exposure_base at 0"
-        )
-    if not config.method_row.servable:
-        raise InputError(f"{setting}: {config.method} leaves no model to bound; leave exposure_base at 0")
+    """Raise `InputError` if exposure is to be bounded by a number, and cannot be."""
+    base, reason = config.exposure.exposure_base, config.unbounded
+    if base not in ("auto", 0) and reason:
+        raise InputError(f"setting exposure_base = {base}: {reason}; leave exposure_base at auto")
 
 
 def _check_final_sums(config: RunConfig) -> None:

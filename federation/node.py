@@ -81,9 +81,9 @@ class Node:
     @cached_property
     def _bounded_templates(self) -> list[Adapter]:
         """The same with what an order brings to count exposure; none in a run that does not bound it."""
-        exposure, items = self.config.exposure, len(self.setup.dataset.catalogue)
-        beside = Bounding.start(exposure, items).order
-        return [template | beside for template in self._templates] if exposure.bounds_exposure else []
+        limit = self.config.exposure_limit
+        beside = Bounding.start(limit, len(self.setup.dataset.catalogue)).order if limit else {}
+        return [template | beside for template in self._templates] if limit else []
 
     @property
     def _is_summed(self) -> bool:
@@ -186,7 +186,7 @@ class Node:
         `OrderRefused`.
         """
         if not self._bounded_templates:
-            raise OrderRefused("an order is refused: with exposure_base = 0 this run counts no exposure")
+            raise OrderRefused(f"an order is refused: this run counts no exposure ({self.config.unbounded})")
         validate_order(order, adapter, OrderLimits.to_count(self.config, len(self.shard), self._bounded_templates))
         check_watched(adapter[WATCHED], len(adapter[BIAS]))
         self._admit("exposure", order, nodes)

@@ -5,6 +5,7 @@ There is no other loop: a test in one process, a simulation and a network of nod
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -102,6 +103,19 @@ class Stopwatch:
     def seconds(self) -> float:
         """Seconds so far."""
         return time.perf_counter() - self.started
+
+
+def record_of(number: int, found: Mapping[str, Any], report: RoundReport, watch: Stopwatch) -> dict[str, Any]:
+    """Build the record of a round without training, from what it has found."""
+    return {
+        "round": number,
+        **round_metrics(None),
+        "validation": None,
+        **found,
+        **report.as_record(),
+        "seconds": round(watch.seconds, 3),
+        "clients_per_second": round(report.clients_answered / watch.seconds, 1),
+    }
 
 
 def _check_finite(state: State, config: RunConfig) -> None:

@@ -14,7 +14,7 @@ from fedrec.federation.privacy.config import PrivacyConfig
 from fedrec.federation.secure_aggregation.config import SecureAggregationConfig
 from fedrec.recsys.closed_form.config import ClosedFormConfig
 from fedrec.recsys.closed_form.search import SearchSpace
-from fedrec.recsys.exposure_bound import ExposureConfig
+from fedrec.recsys.exposure_bound import ExposureConfig, ExposureLimit
 from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.training.baseline_config import FederatedBaselineConfig
 from fedrec.recsys.training.local_training import FitConfig
@@ -148,6 +148,22 @@ class RunConfig:
         """The splits that nodes rank at the end of the run: none under differential privacy, since metrics carry no
         noise."""
         return () if self.privacy.enabled else self.measured
+
+    @property
+    def unbounded(self) -> str:
+        """The reason why exposure is not bounded, for messages; empty if it is."""
+        reasons = {
+            "exposure_base = 0": self.exposure.exposure_base == 0,
+            f"its counts carry no noise, and epsilon = {self.privacy.epsilon:g}": self.privacy.enabled,
+            f"{self.method} leaves no model to bound": not self.method_row.servable,
+            f"{self.method} trains no towers": self.exposure.is_auto and not self.method_row.trained,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), "")
+
+    @property
+    def exposure_limit(self) -> ExposureLimit | None:
+        """The limit on exposure; None if it is not bounded."""
+        return None if self.unbounded else self.exposure.limit
 
     @property
     def sum_bits(self) -> int:

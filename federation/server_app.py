@@ -16,9 +16,11 @@ from fedrec.data.errors import InputError
 from fedrec.federation import round_log
 from fedrec.federation.attentive_grid import AttentiveGrid
 from fedrec.federation.config import from_run_config, to_flat
+from fedrec.federation.exposure_rounds import describe as describe_exposure
 from fedrec.federation.round_log import join_observers
 from fedrec.federation.tracking.tracker import TrackedRun, check_trackers, tracking
 from fedrec.federation.training_run import open_run, train
+from fedrec.recsys.card import load_card
 
 app = ServerApp()
 logger = logging.getLogger("flwr")
@@ -62,12 +64,13 @@ def _train(grid: Grid, table: UserConfig) -> None:
     with tracking(names, TrackedRun(out, to_flat(run.config))) as tracked:
         train(AttentiveGrid(grid), run, join_observers(_report, tracked.observe), PATIENCE)
         tracked.finish(round_log.load_metrics(out))
+    logger.info("%s", describe_exposure(load_card(out)["exposure"]))
 
 
 def _report(record: dict[str, Any]) -> None:
     validated = record["validation"]
     logger.info(
-        "round %s: loss %s%s%s%s",
+        "round %s: loss %s%s%s%s%s",
         record["round"],
         "–" if record["loss"] is None else f"{record['loss']:.4f}",
         round_log.without_loss(record),
@@ -75,4 +78,5 @@ def _report(record: dict[str, Any]) -> None:
         if record["clients_asked"]
         else "",  # under differential privacy it is not told
         f", validation NDCG@10 {validated['ndcg@10']:.4f}" if validated else "",
+        ", counts of exposure" if "exposure" in record else "",
     )

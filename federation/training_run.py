@@ -180,9 +180,8 @@ def _train(grid: Grid, run: TrainingRun, observe: Observer) -> None:
         raise InputError(f"no round was answered and validated; {out}/{round_log.FILE} names every refused node")
     # evaluate the best round, as it is served
     served, card = Served.load(out, setup, state), load_card(out)
-    if config.exposure.bounds_exposure:
-        bounded = exposure_rounds.bound_exposure(grid, roster, served)
-        served, card["exposure"] = replace(served, bias=bounded.bias), bounded.record
+    bounded = exposure_rounds.bound_exposure(grid, roster, served, log)
+    served, card["exposure"] = replace(served, bias=bounded.bias), bounded.record
     metrics = {split: _evaluate(grid, roster, served, split) for split in config.reported}
     if config.final_sums:  # they hold the items of validation, which was measured before them
         metrics["validation"] = {"full": closed_form_rounds.validation_before(out, config)}

@@ -70,6 +70,9 @@ def rounds(total: int, every: int, done: int = 0) -> Iterator[round_log.Observer
         def observe(record: dict[str, Any]) -> None:
             nonlocal best, crossed
             crossed += record["bytes_down"] + record["bytes_up"]
+            if "exposure" in record:  # after the last round, and told in one line at the end
+                progress.update(task, news=f"counting what users are shown  {size(crossed)} crossed")
+                return
             if record["validation"]:
                 best = f"{record['validation'][round_log.SCORE]:.4f}"
             loss = ("–" if record["loss"] is None else f"{record['loss']:.3f}") + round_log.without_loss(record)

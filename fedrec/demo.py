@@ -84,8 +84,8 @@ def _play(out: Path) -> None:
 
 
 def _halves(run: Run) -> Iterator[tuple[str, Scorer]]:
-    """Iterate over the scorers of each half of a hybrid, with their names."""
-    whole = run.recommender
+    """Iterate over the scorers of each half of a hybrid, with their names: without the bound, which is of both."""
+    whole = replace(run.recommender, bound=None)
     assert whole.closed_form, "the demo trains a hybrid"
     yield "fedrec: towers alone", replace(whole, closed_form=None).scorer()
     solved = replace(whole.closed_form, fusion=replace(whole.closed_form.fusion, share=1.0))

@@ -93,18 +93,21 @@ def _sections_of(schema: Mapping[str, Any]) -> Iterator[Section]:
 
 def _setting_of(name: str, found: Mapping[str, Any]) -> Setting:
     """Read a setting from its JSON schema; a list's default is written with commas, as in `to_flat`."""
-    kind = found if "type" in found else next(one for one in found["anyOf"] if one.get("type") != "null")
+    kinds = [found] if "type" in found else [one for one in found["anyOf"] if one.get("type") != "null"]
     default = found.get("default")
     if isinstance(default, list) and default:
         default = ",".join(map(str, default))
     about = " ".join(found.get("description", "").split())
-    said: str = kind.get("type", "string")
-    return Setting(name, TYPES.get(said) or said, default, _allowed_values(kind), about)
+    said = [kind.get("type", "string") for kind in kinds]
+    types = dict.fromkeys(TYPES.get(one) or one for one in said)
+    return Setting(name, " or ".join(types), default, ", or ".join(filter(None, map(_allowed_values, kinds))), about)
 
 
 def _allowed_values(kind: Mapping[str, Any]) -> str:
     if kind.get("type") == "boolean":
         return "true or false"
+    if "const" in kind:
+        return str(kind["const"])
     if "enum" in kind:
         *others, last = map(str, kind["enum"])
         return f"{', '.join(others)} or {last}" if others else last

@@ -10,12 +10,14 @@ from fedrec.data.errors import InputError
 from fedrec.data.shard import Shard
 from fedrec.federation import round_log
 from fedrec.federation.config import RunConfig, from_flat, to_flat
+from fedrec.federation.exposure_rounds import describe as describe_exposure
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.round_log import Observer, ignore, join_observers
 from fedrec.federation.run_checks import TrainedOn
 from fedrec.federation.tracking.tracker import TrackedRun, check_trackers, tracking
 from fedrec.federation.training_run import TrainingRun, open_run
 from fedrec.federation.training_run import train as train_over
+from fedrec.recsys.card import load_card
 from fedrec.recsys.embeddings import embed_catalogue
 from fedrec.run import Run
 
@@ -77,6 +79,7 @@ def train_rounds(run: TrainingRun, progress: bool = True, observe: Observer = ig
         embed_catalogue(run.dataset.catalogue, run.setup.encoder, run.dataset.folder, count)
     with console.rounds(config.last_round, config.validate_every, done=len(round_log.read(run.out))) as show:
         train_over(grid, run, join_observers(show, observe))
+    console.status(describe_exposure(load_card(run.out)["exposure"]))
     return grid
 
 

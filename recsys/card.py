@@ -38,6 +38,7 @@ def load_card(folder: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{folder} is not a run ({CARD} is missing); make one with `fedrec train`") from error
     require(card, _REQUIRED, path, AGAIN)
+    card["config"] = EARLIER_DEFAULTS | card["config"]
     return card | {name: with_present_names(card[name]) for name in ("config", "closed_form") if name in card}
 
 
@@ -61,6 +62,10 @@ LISTS = {"decay", "feature_bandwidth"}
 
 RENAMED_VALUES = {("item_tower", "curved"): "gelu"}
 """Values that earlier versions called otherwise: (setting, old value) → present value."""
+
+
+EARLIER_DEFAULTS = {"exposure": {"exposure_base": 0.0}}
+"""What the settings of earlier versions stood for that their cards do not have, if it is not today's default."""
 
 
 def with_present_names(config: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ honest users as it should. Shapes: N items, K rows that are watched.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from annotated_types import Interval
@@ -34,31 +34,50 @@ EDGES = (2.0 ** (torch.arange(-47, 17, dtype=torch.float64) / 4)).float()
 too."""
 
 
+AUTO_BASE = 0.015
+"""The base of a run that bounds exposure by default."""
+AVERAGES = 2.5
+"""How many times the average any item may be shown: in a small catalogue the average is near the base."""
+
+
 @dataclass(frozen=True)
 class ExposureConfig:
     """How widely an item may be shown."""
 
     __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
 
-    exposure_base: Annotated[float, Interval(ge=0, le=1)] = 0.0
-    """Share of the users to whom an item may be shown in a list of ten, however few have had it, such as 0.015. An item
-    that more users have had may be shown to as many. 0: no bound. In a small catalogue it is at least twice the
-    average."""
+    exposure_base: Annotated[float, Interval(ge=0, le=1)] | Literal["auto"] = "auto"
+    """Share of the users to whom an item may be shown in a list of ten, however few have had it. An item that more
+    users have had may be shown to as many. In a small catalogue it is at least 2.5 times the average. 0: no bound;
+    auto: 0.015 if towers are trained without epsilon and the nodes tell what they would show, and else no bound."""
     exposure_liars: Annotated[float, Interval(ge=0, lt=0.5)] = 0.05
     """Share of the users whose histories may be forged, if exposure is bounded."""
 
     @property
-    def bounds_exposure(self) -> bool:
-        """Whether exposure is bounded."""
-        return self.exposure_base > 0
+    def is_auto(self) -> bool:
+        """Whether the bound is the default, which a run can do without."""
+        return self.exposure_base == "auto"
+
+    @property
+    def limit(self) -> "ExposureLimit":
+        """The limit that these settings ask for."""
+        return ExposureLimit(AUTO_BASE if self.exposure_base == "auto" else self.exposure_base, self.exposure_liars)
+
+
+@dataclass(frozen=True)
+class ExposureLimit:
+    """The limit of a run: shares of the users to whom any item may be shown, and whose histories may be forged."""
+
+    base: float
+    liars: float
 
     def allowed(self, had: Tensor, users: int) -> Tensor:
         """Compute in how many users' lists each item may be, of so many users: (N,), from the users who have it (N,).
 
         An item that was not asked about has had = 0.
         """
-        least = max(self.exposure_base, 2 * LISTED / len(had))
-        return (had - self.exposure_liars * users).clamp(min=least * users)
+        least = max(self.base, AVERAGES * LISTED / len(had))
+        return (had - self.liars * users).clamp(min=least * users)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,17 +111,22 @@ def count_watched(items: int) -> int:
 class Bounding:
     """A bound under way: the biases so far, the rows that are watched next, and what is known of the items."""
 
-    config: ExposureConfig
+    limit: ExposureLimit
     bias: Tensor  # (N,) float32
     watched: Tensor  # (K,) int64, -1 in free places
     had: Tensor  # (N,) users who have an item; 0 of items that were not watched
     excess: int = 0  # items that are shown too widely, by the last sums
 
     @classmethod
-    def start(cls, config: ExposureConfig, items: int) -> Self:
+    def start(cls, limit: ExposureLimit, items: int) -> Self:
         """Begin with no bias, and nothing watched."""
         free = torch.full((count_watched(items),), -1, dtype=torch.int64)
-        return cls(config, torch.zeros(items), free, torch.zeros(items, dtype=torch.float64))
+        return cls(limit, torch.zeros(items), free, torch.zeros(items, dtype=torch.float64))
+
+    @property
+    def lowered(self) -> int:
+        """The number of items with a bias."""
+        return int((self.bias < 0).sum())
 
     @property
     def order(self) -> Adapter:
@@ -118,14 +142,14 @@ class Bounding:
         places = (self.watched >= 0).nonzero().squeeze(1)
         rows = self.watched[places]
         had = self.had.index_copy(0, rows, found.had[places])
-        allowed = self.config.allowed(had, found.users)
+        allowed = self.limit.allowed(had, found.users)
         bias = self.bias.index_add(0, rows, -_lowered_by(found.margins[places], allowed[rows]))
         wide = found.shown > allowed
         excess = found.shown - allowed
         order = torch.argsort(-excess, stable=True)[: min(int(wide.sum()), len(self.watched))]
         watched = torch.full_like(self.watched, -1)
         watched[: len(order)] = order.sort().values
-        return Bounding(self.config, bias, watched, had, int(wide.sum()))
+        return Bounding(self.limit, bias, watched, had, int(wide.sum()))
 
 
 def _lowered_by(margins: Tensor, allowed: Tensor) -> Tensor:

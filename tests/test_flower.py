@@ -47,7 +47,7 @@ pytestmark = pytest.mark.timeout(900)  # one federation for most of them, whose 
 UNGUARDED = "unguarded"
 KNOBS = {"rounds": 2, "nodes": 3, "bits": 8, "clients_per_round": 12}
 BASELINE = {"method": "pfedrec", "bits": 32, "nodes": 2}
-PHONES = KNOBS | {"nodes": 12, "rounds": 1, "validate_every": 1}
+PHONES = KNOBS | {"nodes": 12, "rounds": 1, "validate_every": 1, "exposure_base": "auto"}
 
 ASKED_OF_THE_LINK = (
     *("activate-node", "deactivate-node", "send-node-heartbeat", "get-run", "get-fab"),
@@ -200,13 +200,16 @@ def test_private_parts_outlive_the_processes(toy: Path, embeddings: Tensor, tmp_
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_phones_train_what_one_process_trains(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
-    """Twelve nodes, each with a user of its own."""
+    """Twelve nodes, each with a user of its own, who count what they would be shown as they do by default."""
     with trial(toy, tmp_path, [1] * 12, 12, **PHONES) as made:
         with made.running():
             pass
         assert (made.out / METRICS).exists(), made.story()
     ours, theirs = Recommender.load(here_too(toy, tmp_path / "here", **PHONES)), Recommender.load(made.out)
     assert theirs.version == ours.version
+    assert theirs.card["exposure"] == ours.card["exposure"]
+    assert (theirs.card["exposure"]["base"], theirs.card["exposure"]["users"]) == (0.015, 12)
+    assert "Exposure is bounded" in made.story()
 
 
 def test_nothing_of_a_user_crosses(told: Told, toy: Path) -> None:

@@ -22,6 +22,7 @@ from fedrec.data.partition import UserPartition
 from fedrec.data.shard import Shard
 from fedrec.federation import checkpoint, revision
 from fedrec.federation.checkpoint import STATE, State
+from fedrec.federation.exposure_rounds import describe
 from fedrec.federation.members import Members, marks_of
 from fedrec.federation.run_statistics import RunSums, load_nodes, load_total
 from fedrec.federation.setup import TrainingSetup
@@ -63,7 +64,9 @@ def without(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(data: Path, out: Path, **settings: Any) -> Run:
-    return train(Dataset.open(data), out=out, progress=False, **CLOSED | settings)
+    """A run that bounds exposure as it is by default: not of a closed form alone."""
+    default: dict[str, Any] = {"exposure_base": "auto"}
+    return train(Dataset.open(data), out=out, progress=False, **CLOSED | settings | default)
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
@@ -113,6 +116,8 @@ def test_what_is_left_of_a_user_in_the_run_is_what_was_measured(toy: Path, witho
     assert ours.card["model_version"] == theirs.card["model_version"]
     other = {name for name in ours.card if ours.card[name] != theirs.card.get(name)}
     assert other == {"data", "revisions"}
+    assert ours.card["exposure"] == {"base": 0.0, "reason": "closed-form trains no towers"}
+    assert describe(ours.card["exposure"]) == "Exposure is not bounded: closed-form trains no towers."
     assert {name for name, value in ours.card["data"].items() if value != theirs.card["data"][name]} == {"histories"}
     # the checkpoint
     tensors = [load_file(run.folder / STATE) for run in (ours, theirs)]

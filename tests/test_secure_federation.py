@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fedrec.federation.checkpoint import State
 from fedrec.federation.secure_aggregation.node_memory import NodeMemory
+from fedrec.recsys.card import load_card
 from tests.support.federation import Trial, command_line, trial
 from tests.support.toy_world import begun, small_config
 
@@ -57,15 +58,17 @@ def test_supernodes_mask_their_sums_and_survive_kills(toy: Path, embeddings: Ten
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_supernodes_and_one_process_come_to_the_same_model(toy: Path, embeddings: Tensor, tmp_path: Path) -> None:
-    """One in the open, one with masks."""
-    settings = SECURE | {"rounds": 2, "validate_every": 2}
+    """One in the open, one with masks; exposure is bounded, as it is by default."""
+    settings = SECURE | {"rounds": 2, "validate_every": 2, "exposure_base": "auto"}
     with trial(toy, tmp_path, SIZES, 4, **settings) as made:
         with made.running():
             pass
-        assert [record["clients_answered"] for record in made.records()] == [12, 12], made.story()
+        assert [record["clients_answered"] for record in made.records()] == [12, 12, 12], made.story()
         state = State.load(made.out)
     begun(tmp_path / "open", toy, small_config(**settings | {"secure": False, "nodes": 1}))
     alone = State.load(tmp_path / "open")
     assert state
     assert alone
     assert all(tensor.equal(state.best[name]) for name, tensor in alone.best.items())
+    counted = [load_card(out)["exposure"] for out in (made.out, tmp_path / "open")]
+    assert counted[0] == counted[1] == {"base": 0.015, "users": 12, "orders": 1, "lowered": 0, "unsettled": 0}

@@ -35,8 +35,8 @@ def over_users(rule: Defence, users: int = 64) -> Defence:
     return Defence(f"{rule.name} over users", {**rule.settings, "groups": users})
 
 
-OFF = Defence("none")
-"""No defence beside the clip, which every run has."""
+OFF = Defence("none", {"exposure_base": 0.0})
+"""No defence beside the clip, which every run has: the settings under all other defences."""
 POLICY = Defence("policy", policy=True)
 PRIVATE = Defence("noise, ε = 8", {"epsilon": 8.0})
 FOUR_BITS = Defence("4 bits", {"bits": 4})
@@ -50,4 +50,4 @@ TRIMMED_MEAN = Defence("trimmed mean", {"aggregation": "trimmed-mean", "liars": 
 MULTI_KRUM = Defence("multi-Krum", {"aggregation": "multi-krum", "liars": 0.2})
 MEDIAN = Defence("median", {"aggregation": "median"})
 GEOMETRIC_MEDIAN = Defence("geometric median", {"aggregation": "geometric-median"})
-EXPOSURE = Defence("exposure bound", {"exposure_base": 0.015})
+EXPOSURE = Defence("default: exposure bound", {"exposure_base": "auto"})

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from benchmarks.attacks.attack import Attack, Column
 from benchmarks.attacks.breaches import BREACHED
+from benchmarks.attacks.defences import EXPOSURE
 from benchmarks.attacks.flip import FLIP
 from benchmarks.attacks.free_riders import BOUNDED_USERS, FREE_RIDERS
 from benchmarks.attacks.history import HISTORY
@@ -216,7 +217,7 @@ ROWS = (
             NOT_SENT,
             ONE_SUM,
             Measured(PROMOTED, "noise, ε = 8"),
-            Measured(PROMOTED, "exposure bound"),
+            Measured(PROMOTED, EXPOSURE.name),
         ),
         "shown_before",
     ),
@@ -229,7 +230,7 @@ ROWS = (
             NOT_SENT,
             ONE_SUM,
             "as by phones",
-            Measured("5 % of the users on one node of 20, crafted changes, a dead item", "exposure bound"),
+            Measured("5 % of the users on one node of 20, crafted changes, a dead item", EXPOSURE.name),
         ),
         "shown_before",
     ),

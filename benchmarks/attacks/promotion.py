@@ -96,8 +96,8 @@ PROMOTION = Attack(
     "shown, those who send crafted changes claim to have had the target, and not to be shown it.",
     conclusion="A clip bounds what one user does to a round. It does not bound what many do in the same direction, "
     "since honest changes point many ways and cancel out. Of changes that are made to look unlike each other, little "
-    "of the effect is left. A bound on exposure asks the users what the model would show them, of whom most are "
-    "honest, and takes the item out of nearly all lists: it stops every way to promote.",
+    "of the effect is left. The bound on exposure, which is on by default, asks the users what the model would show "
+    "them, of whom most are honest, and takes the item out of nearly all lists: it stops every way to promote.",
     columns=HARM,
     bar=Bar("shown", 0.1),
     cases=cases,

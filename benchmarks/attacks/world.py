@@ -74,8 +74,9 @@ class World:
         return np.random.default_rng([self.seed, *key])
 
     def configure(self, defence: Defence = OFF, settings: Mapping[str, Scalar] | None = None) -> RunConfig:
-        """Return the run's settings with some changed, and those of a defence over them."""
-        return from_flat(to_flat(self.config) | dict(settings or {}) | dict(defence.settings))
+        """Return the run's settings without defences, with some changed, and those of a defence over them."""
+        changed = {**OFF.settings, **(settings or {}), **defence.settings}
+        return from_flat(to_flat(self.config) | changed)
 
     def setup(self, config: RunConfig) -> TrainingSetup:
         """Return the setup of a run with some settings, opened once."""
@@ -146,11 +147,9 @@ class World:
 
     def served(self, nodes: Sequence[Node], config: RunConfig, state: State) -> Adapter:
         """Return the adapter of the best round, with the biases of the items if the run bounds their exposure."""
-        served = Served(self.setup(config), state, None)
-        if config.exposure.bounds_exposure:
-            grid, roster = self._connect(nodes, config)
-            served = replace(served, bias=bound_exposure(grid, roster, served).bias)
-        return served.adapter
+        served, (grid, roster) = Served(self.setup(config), state, None), self._connect(nodes, config)
+        with tempfile.TemporaryDirectory() as folder:
+            return replace(served, bias=bound_exposure(grid, roster, served, RoundLog(Path(folder))).bias).adapter
 
     def _connect(self, nodes: Sequence[Node], config: RunConfig) -> tuple[LocalGrid, Roster]:
         settings = replace(config, nodes=len(nodes))

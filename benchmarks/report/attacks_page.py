@@ -53,7 +53,8 @@ One row for each attack, one figure for each defence: the AUC of the attacker's 
 *Policy*: the default one. *Secure aggregation*: the server sees the sum over the whole cohort alone (128 users, or all
 users for a closed form). *Noise*: of ε = 8, in what the server sees if the nodes add it together under secure
 aggregation; a server that adds it by itself sees what is under *none*. *Robust rules, bounds*: the best of the
-rules over answers, and of the bounds, that were tried.
+rules over answers, and of the bounds, that were tried. The bound on exposure is on by default: *none*, here and in
+the tables below, is without it, and so are all other defences.
 """
 ABSENT = "Not measured yet: `fedrec attack {name}`.\n"
 

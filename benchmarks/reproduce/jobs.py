@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from fedrec.data.storage.json_file import save_json
 from fedrec.data.storage.locks import in_use
 from fedrec.data.storage.reading import open_array, read_bytes
 from fedrec.evaluation import save_ranks
-from fedrec.federation.config import RunConfig, to_flat
+from fedrec.federation.config import RunConfig, from_nested, to_flat
 from fedrec.federation.training_run import RUN as RUN_FILES
-from fedrec.recsys.card import with_present_names
+from fedrec.recsys.card import EARLIER_DEFAULTS, with_present_names
 from fedrec.recsys.environment import environment_info
 
 RECORD = "part.json"
@@ -158,11 +158,12 @@ def _load_record(folder: Path) -> JobRecord | None:
 
 
 def _matches(record: JobRecord, job: Job, stamp: Mapping[str, Any] | None) -> bool:
-    """Check whether a record is of these settings and data. A setting that it lacks had today's default, and settings
-    of earlier versions are read under their present names."""
+    """Check whether a record is of these settings and data. A setting that it lacks had today's default, or what
+    earlier versions stood for, and settings of earlier versions are read under their present names."""
     wanted = json.loads(json.dumps({"settings": job.settings, "data": stamp}))  # tuples become lists, as in the file
     settings, recorded = _comparable(wanted["settings"]), _comparable(record.settings)
-    defaults = {name: value for name, value in _comparable(to_flat(RunConfig())).items() if name in settings}
+    known = to_flat(from_nested(asdict(RunConfig()) | EARLIER_DEFAULTS))
+    defaults = {name: value for name, value in _comparable(known).items() if name in settings}
     return defaults | recorded == settings and _same_data(record.data, wanted["data"])
 
 

@@ -16,6 +16,7 @@ from fedrec.federation.config import RunConfig, to_flat
 from fedrec.federation.local_grid import LocalGrid
 from fedrec.federation.training_run import METRICS, open_run, train
 from fedrec.local_federation.processes import federation
+from fedrec.recsys.exposure_bound import ExposureConfig
 from fedrec.recsys.hardware import cores
 from fedrec.recsys.recommender import Recommender
 
@@ -26,7 +27,7 @@ CLIENTS, ROUNDS = 1000, 4
 def measure(config: RunConfig) -> dict[str, Any]:
     """Measure clients per second and the model's version, which is the same wherever the users are."""
     config = replace(config, method="fedrec", clients_per_round=CLIENTS, rounds=ROUNDS)
-    config = replace(config, validate_every=ROUNDS, validation_users=100)
+    config = replace(config, validate_every=ROUNDS, validation_users=100, exposure=ExposureConfig(exposure_base=0))
     results = {}
     with tempfile.TemporaryDirectory(prefix="fedrec-bench-") as name:
         folder = Path(name)

@@ -43,8 +43,8 @@ class NodePolicy:
     of validation and of test, and exposure (in how many lists each item is, and how many users have had items that are
     in many)."""
     orders_per_user_and_day: Annotated[int, Ge(0)] = 256
-    """Orders that may name a user on one day, in UTC. 200 rounds with all users in each, and their validations, are
-    211."""
+    """Orders that may name a user on one day, in UTC. 200 rounds with all users in each, their validations, and the
+    counts of exposure, are 217."""
     rankings_per_user_and_day: Annotated[int, Ge(0)] = 128
     """Orders that may rank a user's held-out items on one day; they count as orders, too. A default run has at most
     36."""
