@@ -93,3 +93,8 @@ class ServerConfig:
     groups: Annotated[int, Ge(1)] = 1
     """Groups of a round's users, each of which answers with a sum of its own to a robust rule. 1: each node is one
     answer. A node with users in several groups answers once for each, with as many times the bytes."""
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether a step is divided by the root of a second moment."""
+        return OPTIMISERS[self.optimizer] in (fedadam, fedyogi)

@@ -60,7 +60,8 @@ def run(grid: Grid, roster: Roster, state: State, config: RunConfig, log: RoundL
         if total or not report.clients_asked:
             total, next_clip = privatiser.release_round(total, clip, state.adapter)
             state = replace(state, clip=next_clip)
-        state = replace(server_step(state, total, config), roster=privatiser.remember(roster))
+        state = server_step(state, total, config, schedule.get("staleness", 0.0))
+        state = replace(state, roster=privatiser.remember(roster))
         _check_finite(state, config)
         speed = report.clients_answered / watch.seconds
         # validate

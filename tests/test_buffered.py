@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.data.randomness import Stream, random_stream
-from fedrec.federation import round_log, server_app
+from fedrec.federation import round_log, rounds, server_app
 from fedrec.federation.buffered.config import BufferConfig
 from fedrec.federation.buffered.fleet import Fleet
 from fedrec.federation.buffered.schedule import Step, schedule_steps
@@ -24,12 +24,13 @@ from fedrec.federation.census import take_census
 from fedrec.federation.checkpoint import State
 from fedrec.federation.config import RUN_PATHS, RunConfig, to_flat
 from fedrec.federation.local_grid import LocalGrid
-from fedrec.federation.messages import Order
+from fedrec.federation.messages import Order, Update
 from fedrec.federation.roster import Roster
 from fedrec.federation.round_log import RoundLog
 from fedrec.federation.rounds import run
 from fedrec.federation.sampling import sample_clients
 from fedrec.federation.server_app import RunStopped
+from fedrec.federation.server_step import server_step
 from fedrec.federation.setup import TrainingSetup
 from tests.laws.method_laws import train_run
 from tests.support.toy_world import small_config, toy_stamp
@@ -223,6 +224,45 @@ def test_the_same_model_anywhere_and_after_a_crash(toy: Path, tmp_path: Path, bi
     assert not done.versions  # nobody is waited for after the last round
     with pytest.raises(InputError, match="other users than those that were at work"):
         run(grid, roster, replace(left, roster="others"), config, RoundLog(folder))
+
+
+# ---- learning from stale changes
+
+
+@pytest.mark.parametrize("late", [1, 2, 4])
+def test_momentum_averages_over_more_steps_the_more_stale_changes_are(late: int) -> None:
+    """The control: the same server, not told of the staleness, diverges by the same changes. Fresh ones teach both."""
+    assert distance_left(late=0, told=0) < 1e-3
+    assert distance_left(late, told=late) < 0.01
+    assert distance_left(late, told=0) > 1e3
+
+
+def distance_left(late: int, told: int) -> float:
+    """Let a server with momentum descend Σ λ x² / 2 by the gradients at its place some steps before."""
+    curvature = torch.tensor([1.0, 0.5, 0.1], dtype=torch.float64)
+    config = small_config(optimizer="fedavgm", server_rate=0.15, schedule="constant")
+    state = State.start({"x": torch.ones(3)}, config.server)
+    path = [state.adapter["x"]] * (1 + late)
+    for _ in range(600):
+        total = Update(state.round, 1, {"x": -curvature * path[-1 - late]}, {"learners": 1.0})
+        state = server_step(state, total, config, told)
+        path.append(state.adapter["x"])
+    return float(path[-1].abs().max())
+
+
+def test_stale_rounds_learn(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: a server that takes all changes for fresh ends with a higher loss than it began with."""
+    changes = {"buffer_size": 3, "max_staleness": 8, "fleet_slowness": 0.5, "fleet_absence": 0.0}
+    config = small_config(rounds=24, validate_every=24, server_rate=0.014, **changes)
+    losses = {}
+    for name, step in {"told": server_step, "not told": lambda *inputs: server_step(*inputs[:3])}.items():
+        monkeypatch.setattr(rounds, "server_step", step)
+        train_run(toy, config, tmp_path / name)
+        loss = [record["loss"] for record in round_log.read(tmp_path / name)]
+        losses[name] = (sum(loss[:6]) / 6, sum(loss[-6:]) / 6)
+    (first, last), (first_not_told, last_not_told) = losses["told"], losses["not told"]
+    assert last < 0.8 * first
+    assert last_not_told > 1.2 * first_not_told
 
 
 # ---- what does not go together

@@ -32,12 +32,12 @@ Say = Callable[[str], None]
 
 
 class Case(NamedTuple):
-    """A way to make rounds: how many clients are at work, after how many answers the server steps, and how."""
+    """A way to make rounds: how many clients are at work, after how many answers the server steps, and how stale these
+    may be."""
 
     at_work: int
     buffer_size: int
     max_staleness: int
-    rate: float = 1.0  # the server's rate, as a multiple of that of synchronous rounds
 
     def configure(self, config: RunConfig, slowness: float, absence: float) -> RunConfig:
         """Return the settings of a run that ends after `ANSWERS` answers."""
@@ -49,17 +49,17 @@ class Case(NamedTuple):
             rounds=steps,
             validate_every=max(1, steps // VALIDATIONS),
             buffer=BufferConfig(self.buffer_size, exponent, self.max_staleness, slowness, absence),
-            server=replace(config.server, server_rate=self.rate * config.server.server_rate),
         )
 
 
 CASES = {
     "synchronous": Case(64, 64, 0),
     "over-selected": Case(83, 64, 0),
-    "buffered": Case(64, 32, 20, 0.5),
+    "buffered, 32": Case(64, 32, 20),
+    "buffered, 16": Case(64, 16, 20),
 }
 """A round of 64 clients; one of 83 that takes the first 64 answers (Bonawitz et al. 2019, arXiv:1902.01046); and steps
-of half the rate at each 32 answers of 64 clients at work, so that as many answers move the adapter as far."""
+at each 32, or 16, answers of 64 clients at work."""
 
 
 class Point(NamedTuple):
