@@ -50,4 +50,5 @@ TRIMMED_MEAN = Defence("trimmed mean", {"aggregation": "trimmed-mean", "liars": 
 MULTI_KRUM = Defence("multi-Krum", {"aggregation": "multi-krum", "liars": 0.2})
 MEDIAN = Defence("median", {"aggregation": "median"})
 GEOMETRIC_MEDIAN = Defence("geometric median", {"aggregation": "geometric-median"})
-EXPOSURE = Defence("default: exposure bound", {"exposure_base": "auto"})
+EXPOSURE = Defence("exposure bound", {"exposure_base": "auto"})
+"""The default of a run."""

@@ -54,7 +54,7 @@ FREE_RIDERS = Attack(
     conclusion="A few free riders cost little. A node that may bring any number of users takes every cohort over; a "
     "bound on what one node may bring, or on its share of a cohort, is set by the server (`node_users`, `node_share`).",
     columns=HARM[2:],
-    bar=Bar("ndcg_lost", 0.2),
+    bar=Bar("ndcg_lost", 0.1),
     cases=cases,
     measure=measure,
 )
