@@ -3,7 +3,8 @@
 A client trains from the adapter that was current when it began, so the server keeps the adapters that clients are still
 at work from. The answers from one adapter are summed, exactly, on whatever nodes; each of these sums is multiplied by
 the weight of its staleness, and they are added in the order of the versions. So the model does not depend on the nodes.
-As in the paper, the server divides by the number of clients, not of weights: stale changes shorten a step.
+As in the paper, the server divides by the number of clients, not of weights: stale changes shorten a step. Its momentum
+is not the paper's: it averages over more steps the more stale changes are (`server_step`).
 """
 
 from collections.abc import Iterator, Mapping
