@@ -41,8 +41,13 @@ def closed_form_jobs(preset: Preset) -> list[Job]:
 def hybrid_jobs(preset: Preset) -> list[Job]:
     """Build the runs with towers and a closed form, one for each seed; and those that send few bytes, if the preset has
     settings of theirs."""
-    models = [HYBRID, *preset.closed_form.keys() & {SMALL_HYBRID}]
-    return [job_of(preset, model, seed) for model in models for seed in preset.seeds]
+    hybrids = [model for model in models_of(preset) if model in (HYBRID, SMALL_HYBRID)]
+    return [job_of(preset, model, seed) for model in hybrids for seed in preset.seeds]
+
+
+def models_of(preset: Preset) -> list[str]:
+    """Return the models of a preset, in their order: all but the hybrid in few bytes, unless it has settings."""
+    return [model for model in CLOSED_FORMS if model != SMALL_HYBRID or model in preset.closed_form]
 
 
 def job_of(preset: Preset, model: str, seed: int, **changes: Any) -> Job:

@@ -5,7 +5,7 @@ from functools import partial
 
 from benchmarks.preset import Preset, slug
 from benchmarks.reproduce.baselines import baseline_jobs
-from benchmarks.reproduce.closed_forms import CLOSED_FORMS, job_of
+from benchmarks.reproduce.closed_forms import job_of, models_of
 from benchmarks.reproduce.jobs import Figures, Job, JobFolder, Preparation, Ranked
 from benchmarks.reproduce.runs import finished_run, metrics_of, rank_held_out, train_or_resume, training_job
 from fedrec.data.catalogue import Catalogue
@@ -26,7 +26,9 @@ def cold_start_jobs(preset: Preset) -> list[Job]:
         raise InputError(f"cold.baselines: {missing[0]!r} is not known; the baselines are {', '.join(baselines)}")
     jobs = [
         training_job("cold", "federated", f"federated-{config.seed}", config),
-        *(job_of(preset, model, config.seed, final_held_out=2) for model in CLOSED_FORMS),  # cold items are in no sum
+        *(
+            job_of(preset, model, config.seed, final_held_out=2) for model in models_of(preset)
+        ),  # cold items are in no sum
         *(baselines[name] for name in preset.cold.baselines),
     ]
     preparation = Preparation(cold_share=preset.cold.share)
