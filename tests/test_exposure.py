@@ -50,7 +50,7 @@ from tests.support.toy_world import begun, shard_of, small_config
 
 BOUNDED: dict[str, Any] = {"exposure_base": "auto", "exposure_liars": 0.0}
 """Exposure is bounded as it is by default, and nobody is taken for a liar."""
-CLOSED: dict[str, Any] = {"method": "hybrid", "ridges": "1", "decodes": "0.1", "blend_shares": "0.4"}
+CLOSED: dict[str, Any] = {"method": "hybrid", "ridges": "1", "decodes": "0.1", "blend_shares": "0.2"}
 METHODS: dict[str, dict[str, Any]] = {"towers": {}, "hybrid": CLOSED}
 
 
