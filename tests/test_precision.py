@@ -24,7 +24,8 @@ def test_both_precisions_agree_on_the_demo(tmp_path: Path) -> None:
     for precision in ("float32", "bfloat16"):
         settings = {"rounds": 10, "clients_per_round": 32, "history": 16, "negatives": 128, "validate_every": 10}
         config = from_flat(
-            settings | {"method": "fedrec", "layers": 1, "validation_users": 240, "precision": precision}
+            settings
+            | {"method": "fedrec", "layers": 1, "validation_users": 240, "precision": precision, "exposure_base": 0}
         )
         out = tmp_path / precision
         run = open_run(out, dataset, config, resume=False)
