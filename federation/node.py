@@ -81,9 +81,10 @@ class Node:
     @cached_property
     def _bounded_templates(self) -> list[Adapter]:
         """The same with what an order brings to count exposure; none in a run that does not bound it."""
-        limit = self.config.exposure_limit
-        beside = Bounding.start(limit, len(self.setup.dataset.catalogue)).order if limit else {}
-        return [template | beside for template in self._templates] if limit else []
+        if not (limit := self.config.exposure_limit):
+            return []
+        beside = Bounding.start(limit, len(self.setup.dataset.catalogue)).order
+        return [template | beside for template in self._templates]
 
     @property
     def _is_summed(self) -> bool:

@@ -16,6 +16,7 @@ from fedrec.federation.round_log import SCORE
 from fedrec.run import Run
 
 FAMILY, HYBRID, SMALL_HYBRID = "closed-form", "hybrid", "hybrid-text"
+HYBRIDS = (HYBRID, SMALL_HYBRID)
 
 CLOSED_FORMS = {
     "closed-form-ids": {"method": "closed-form", "features": "ids", "bits": 32, "final_held_out": 1},
@@ -41,7 +42,7 @@ def closed_form_jobs(preset: Preset) -> list[Job]:
 def hybrid_jobs(preset: Preset) -> list[Job]:
     """Build the runs with towers and a closed form, one for each seed; and those that send few bytes, if the preset has
     settings of theirs."""
-    hybrids = [model for model in models_of(preset) if model in (HYBRID, SMALL_HYBRID)]
+    hybrids = [model for model in models_of(preset) if model in HYBRIDS]
     return [job_of(preset, model, seed) for model in hybrids for seed in preset.seeds]
 
 
@@ -53,7 +54,7 @@ def models_of(preset: Preset) -> list[str]:
 def job_of(preset: Preset, model: str, seed: int, **changes: Any) -> Job:
     """Build the run of one of `CLOSED_FORMS` with a seed, and with changes to its settings."""
     config = preset.config(seed, **CLOSED_FORMS[model] | preset.closed_form.get(model, {}) | changes)
-    family = HYBRID if model in (HYBRID, SMALL_HYBRID) else FAMILY
+    family = HYBRID if model in HYBRIDS else FAMILY
     return Job(family, model, f"{model}-{seed}", to_flat(config), partial(_train_and_rank, config))
 
 
