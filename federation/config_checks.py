@@ -27,11 +27,6 @@ def check_combination(config: RunConfig) -> None:
     _check_buffer(config)
     if config.secure_aggregation.secure:
         _check_secure(config)
-    if any(config.closed_form.priors) and config.closed_form.features != "ids":
-        raise InputError(
-            "setting priors: texts give weights between items, to which only features = 'ids' are pulled; "
-            "leave priors at 0, or use features = 'ids'"
-        )
     if any(config.closed_form.discounts) and config.closed_form.features != "ids":
         raise InputError(
             "setting discounts: only sums over features = 'ids' tell an item's popularity; leave discounts at 0, or "

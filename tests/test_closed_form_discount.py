@@ -46,7 +46,7 @@ def test_weights_are_divided_by_a_power_of_the_popularity() -> None:
 
 
 def test_discounts_are_followed_by_equal_steps() -> None:
-    config = ClosedFormConfig(features="ids", ridges=(1,), discounts=(0, 0.2, 0.4), refinements=3)
+    config = ClosedFormConfig(features="ids", ridges=(1,), priors=(0,), discounts=(0, 0.2, 0.4), refinements=3)
     space, trials = SearchSpace.of(config, blended=False), list[Trial]()
     while chosen := space.propose(trials):
         trials.append(Trial(chosen, chosen.discount))

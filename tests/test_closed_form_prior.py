@@ -1,4 +1,4 @@
-"""Weights between ids that are pulled towards those of the items' texts: by hand, against dense solutions, in runs."""
+"""Weights that are pulled towards those of the items' texts: by hand, against dense solutions, in runs."""
 
 import json
 from dataclasses import replace
@@ -18,13 +18,16 @@ from fedrec.federation.config import from_flat
 from fedrec.federation.setup import TrainingSetup
 from fedrec.recsys.baselines.neighbours import ease_weights
 from fedrec.recsys.baselines.whitening import whiten
+from fedrec.recsys.closed_form import text_prior
+from fedrec.recsys.closed_form.config import ClosedFormConfig
 from fedrec.recsys.closed_form.contexts import KernelStack
-from fedrec.recsys.closed_form.search import Hyperparameters
+from fedrec.recsys.closed_form.packing import pack
+from fedrec.recsys.closed_form.search import Hyperparameters, SearchSpace
 from fedrec.recsys.closed_form.solve import RidgePath
 from fedrec.recsys.closed_form.statistics import CROSS, GRAM, ItemSums, Statistics, sum_statistics
-from fedrec.recsys.closed_form.text_prior import text_weights
+from fedrec.recsys.closed_form.text_prior import factor_texts, feature_weights, text_weights
 from fedrec.recsys.recommender import Recommender
-from fedrec.recsys.training.closed_form import WEIGHTS, ClosedFormMethod, Solver
+from fedrec.recsys.training.closed_form import TEXT_RIDGE, WEIGHTS, ClosedFormMethod, Solver
 from fedrec.training import train
 from tests.support.toy_world import SMALL, shard_of, small_config
 
@@ -176,11 +179,71 @@ def test_items_that_training_may_not_use_have_weights_and_change_no_others(embed
     assert ours[:20, 20:].abs().max() > 0.01
 
 
-def test_a_pull_without_ids_is_refused() -> None:
-    with pytest.raises(InputError, match=r"setting priors: texts give weights between items.*use features = 'ids'"):
-        from_flat({"method": "closed-form", "priors": "0,10"})
+def test_a_pull_below_zero_is_refused() -> None:
     with pytest.raises(InputError, match="setting priors = '-1'"):
         from_flat(IDS | {"priors": "-1"})
+
+
+def test_pairs_have_a_pull_of_their_own() -> None:
+    config = ClosedFormConfig(features="pairs", priors=(10.0, 30.0), pair_priors=(1.0, 2.0, 3.0))
+    assert SearchSpace.of(config, blended=False).middle.prior == 0
+    assert SearchSpace.of(config, blended=False).middle.ridge == 2
+
+
+# ---- over features of texts
+
+
+TEXTS: dict[str, Any] = {"features": "text", "feature_width": 64, "served_rank": 64}
+
+
+def test_weights_between_features_are_a_regression_of_those_between_items() -> None:
+    """Against dense matrices; the items that training may not use are in neither."""
+    embeddings, features, rows = 5 + drawn(12, 3).float(), drawn(12, 5).float(), np.arange(10)
+    known = features[:10].double()
+    found = feature_weights(factor_texts(embeddings, 0.7, rows), features, known.T @ known, rows, 0.3)
+    between = text_weights(embeddings[:10], 0.7)
+    golden = torch.linalg.solve(known.T @ known + 0.3 * torch.eye(5), known.T @ between @ known)
+    assert torch.allclose(found, golden, atol=1e-5)
+
+
+def test_blocks_of_items_give_the_weights_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    embeddings, features, rows = 5 + drawn(12, 3).float(), drawn(12, 5).float(), np.arange(12)
+    factors, gram = factor_texts(embeddings, 0.7, rows), features.T.double() @ features.double()
+    whole = feature_weights(factors, features, gram, rows, 0.3)
+    monkeypatch.setattr(text_prior, "BLOCK", 5)
+    assert torch.allclose(feature_weights(factors, features, gram, rows, 0.3), whole, atol=1e-12)
+
+
+@pytest.mark.parametrize("decays", ["0.8", "0.5,0.9"])
+def test_without_any_event_features_score_as_the_texts_do(decays: str) -> None:
+    """More features than items, so that they can tell all apart; an event is in the contexts of all decays."""
+    embeddings = drawn(24, 6).float()
+    method = method_of(embeddings, np.arange(24), **TEXTS | {"decays": decays, "feature_width": 512})
+    assert method.features is not None
+    blocks = len(method.config.decays)
+    zeros = torch.zeros(512 * blocks, 512 * blocks, dtype=torch.float64)
+    nothing = pack({GRAM: zeros, CROSS: zeros[:, :512]})
+    chosen = Hyperparameters(ridge=1e-6, decode=1e-6, share=1.0, prior=1e3)
+    weights = method.solver(nothing).solve(chosen)[WEIGHTS].split(512)
+    found = method.features @ sum(weights) @ method.features.T
+    golden = text_weights(embeddings, TEXT_RIDGE).float()
+    assert torch.nn.functional.cosine_similarity(centred(found), centred(golden)).min() > 0.9
+
+
+def test_a_pull_over_features_finds_the_item_that_the_texts_name() -> None:
+    """Item 1 has the text of item 0 with a word more, and neither has an event: after 0 comes 1, with a pull alone."""
+    embeddings = drawn(24, 8).float()
+    embeddings[1] = embeddings[0] + 0.2 * embeddings[1]
+    method = method_of(embeddings, np.arange(24), **TEXTS)
+    sums = method.sum_users(shard_of([[4, 5, 6, 7, 8, 9], [9, 10, 11, 12, 13, 14]]), np.arange(2)).statistics
+    ranks = []
+    for pull in (0.0, 3.0):
+        solution = method.solver(sums).solve(Hyperparameters(ridge=1.0, decode=1.0, share=1.0, prior=pull))
+        scores = method.user_vectors(solution)([np.array([0])]) @ method.candidates.T
+        scores[0, 0] = -torch.inf
+        ranks.append(int((scores > scores[0, 1]).sum()))
+    assert ranks[0] > 0
+    assert ranks[1] == 0
 
 
 # ---- a run

@@ -37,7 +37,7 @@ def peak(ridge: float, share: float) -> Objective:
 
 
 def test_one_list_is_searched_after_the_other() -> None:
-    config = ClosedFormConfig(ridges=(1, 2, 3), decodes=(4, 5), blend_shares=(0.2, 0.4), refinements=0)
+    config = ClosedFormConfig(ridges=(1, 2, 3), decodes=(4, 5), blend_shares=(0.2, 0.4), priors=(0,), refinements=0)
     space = SearchSpace.of(config, blended=True)
     assert space.most == 3 + 1 + 1
     assert space.propose(()) == Hyperparameters(2, 5, 0.4)
@@ -53,7 +53,7 @@ def test_one_list_is_searched_after_the_other() -> None:
 
 
 def test_without_towers_the_share_is_one_and_ids_need_no_decoding() -> None:
-    config = ClosedFormConfig(features="ids", ridges=(1, 1, 2), decodes=(4, 5, 6), refinements=0)
+    config = ClosedFormConfig(features="ids", ridges=(1, 1, 2), decodes=(4, 5, 6), priors=(0,), refinements=0)
     trials = searched(SearchSpace.of(config, blended=False), lambda chosen: -chosen.ridge)
     assert [trial.chosen for trial in trials] == [Hyperparameters(1, 5, 1.0), Hyperparameters(2, 5, 1.0)]
 

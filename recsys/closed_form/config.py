@@ -51,9 +51,9 @@ class ClosedFormConfig:
     ridges: Annotated[tuple[Penalty, ...], MinLen(1)] = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
     """Ridge penalties to choose from on validation, in events of one item. Without validation, the middle one is
     taken."""
-    priors: Annotated[tuple[Pull, ...], MinLen(1)] = (0.0,)
+    priors: Annotated[tuple[Pull, ...], MinLen(1)] = (0.0, 10.0, 30.0)
     """Strengths of the pull towards the weights that the items' texts give, in events of one item, to choose from in
-    the same way. 0: none. For features = ids alone."""
+    the same way. 0: none. Features pairs have `pair_priors`."""
     discounts: Annotated[tuple[Discount, ...], MinLen(1)] = (0.0,)
     """Exponents of an item's popularity by which its scores are divided, to choose from in the same way. 0: none. For
     features = ids alone."""

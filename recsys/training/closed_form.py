@@ -34,7 +34,7 @@ from fedrec.recsys.closed_form.pairs import PAIRS, PairGate, PairSums, PairWeigh
 from fedrec.recsys.closed_form.search import Hyperparameters
 from fedrec.recsys.closed_form.solve import RidgePath, decoding, item_popularity, target_gram
 from fedrec.recsys.closed_form.statistics import GRAM, Accumulator, FeatureSums, ItemSums, Statistics, sum_statistics
-from fedrec.recsys.closed_form.text_prior import text_weights
+from fedrec.recsys.closed_form.text_prior import factor_texts, feature_weights, text_weights
 from fedrec.recsys.hardware import workers
 from fedrec.recsys.model.lora import Adapter
 
@@ -46,7 +46,8 @@ MAX_ITEMS = 8192
 
 
 TEXT_RIDGE = 1.0
-"""The ridge of the text weights that ids are pulled towards; a text's squared length is 1."""
+"""The ridge of the text weights that a solution is pulled towards; a text's squared length is 1. Of their regression on
+features, in items."""
 
 
 class UserSums(NamedTuple):
@@ -180,30 +181,44 @@ class ClosedFormMethod:
 
     @cached_property
     def text_weights(self) -> Tensor | None:
-        """The weights between items that their texts give, (N, N), if the search pulls towards them."""
-        return text_weights(self.embeddings, TEXT_RIDGE, self.trainable_rows) if any(self.config.priors) else None
+        """The weights between items that their texts give, (M, M'), if the search pulls towards them."""
+        if not any(self.config.priors):
+            return None
+        rows = self.trainable_rows
+        if self.features is None or self.target_gram is None:
+            return text_weights(self.embeddings, TEXT_RIDGE, rows)
+        factors = factor_texts(self.embeddings, TEXT_RIDGE, rows)
+        return feature_weights(factors, self.features, self.target_gram, rows, TEXT_RIDGE * self._penalty_unit)
+
+    @cached_property
+    def target_gram(self) -> Tensor | None:
+        """ΨᵀΨ over the items that training may use, (M', M'); None for one-hot targets."""
+        return None if self.features is None else target_gram(self.features, torch.from_numpy(self.trainable_rows))
+
+    @property
+    def _penalty_unit(self) -> float:
+        """The mean of an item's |φ|²: the unit of the penalties, so that they mean the same at any width."""
+        return 1.0 if self.features is None else self.width / 2
 
     def solver(self, total: Statistics, deviation: float = 0.0) -> "Solver | PairSolver":
         """Prepare the solutions of sums over users, as they travel, with noise of a standard deviation in them."""
         if self.is_paired:
             return PairSolver(PairWeights.of(self.pair_gate, total[PAIRS], deviation))
-        rows = torch.from_numpy(self.trainable_rows)
-        gram = None if self.features is None else target_gram(self.features, rows)
         # the largest eigenvalue of the noise in `gram` (Wigner)
         floor = 2 * deviation * SCALE * self.context_width**0.5
-        scale = 1.0 if self.features is None else self.width / 2
         sums = unpack(total)
         popularity = item_popularity(sums[GRAM], self.width) if self.features is None else None
-        return Solver(RidgePath.of(sums, self.text_weights), gram, scale, floor, popularity)
+        path = RidgePath.of(sums, self.text_weights)
+        return Solver(path, self.target_gram, self._penalty_unit, floor, popularity)
 
     def cut(self, solution: Adapter, total: Statistics, chosen: Hyperparameters) -> CutSolution:
         """Cut a solution of sums, as they travel, to the rank that is served.
 
-        Weights that were pulled to a prior count as if each item had λ + κ events more, as in the solution: otherwise
-        the cut would give up what the texts say of items with few events.
+        Weights over ids that were pulled to a prior count as if each item had λ + κ events more, as in the solution:
+        otherwise the cut would give up what the texts say of items with few events.
         """
         gram = None if self.is_paired else unpack(total)[GRAM]
-        if gram is not None and chosen.prior:
+        if gram is not None and self.features is None and chosen.prior:
             gram.diagonal().add_(chosen.ridge + chosen.prior)
         return Solution(solution[WEIGHTS], gram, float(solution[SHARE])).cut(self.features, self.config.served_rank)
 
@@ -243,7 +258,7 @@ class Solver:
 
     path: RidgePath
     target_gram: Tensor | None  # (M', M'); None for one-hot targets, which need no decoding
-    scale: float  # the mean of |φ|² over items: the unit of the penalties, so that they mean the same at any width
+    scale: float  # the unit of the penalties
     floor: float = 0.0  # the least penalty: below it, noise in the sums would be taken for signal
     popularity: Tensor | None = None  # (N,) of the items; None for features of texts, whose sums do not tell it
 

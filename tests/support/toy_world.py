@@ -42,8 +42,9 @@ SMALL = {
     "clip": 1.0,
     "precision": "float32",
     "exposure_base": 0.0,
+    "priors": "0",
 }
-"""Settings under which a round takes a fraction of a second, without a bound on exposure."""
+"""Settings under which a round takes a fraction of a second, without a bound on exposure or a pull towards texts."""
 
 
 def small_config(**changes: object) -> RunConfig:
