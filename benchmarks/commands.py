@@ -102,17 +102,18 @@ def bench_secure(
     clients: Annotated[list[int] | None, typer.Option(help="Clients of a round.", show_default="16, 128, 1000")] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the bytes and seconds of a round under secure aggregation, beside the same round in the open; and of its
-    protocol alone."""
+    """Measure the bytes and seconds of a round under secure aggregation, beside the same round in the open; of its
+    protocol alone; and of a round whose sum gets noise."""
     from benchmarks.speed import printing, secure_aggregation
     from benchmarks.speed.masked_group import measure_groups
+    from benchmarks.speed.noised_round import measure_noise
     from fedrec import console
     from fedrec.federation.config import RunConfig
     from fedrec.settings_file import read_settings
 
     config = read_settings(None, [*TOWERS, *(settings or [])]) or RunConfig()
     rows = secure_aggregation.measure(config, console.status, clients or secure_aggregation.CLIENTS)
-    found = {"rounds": rows, "groups": measure_groups()}
+    found = {"rounds": rows, "groups": measure_groups(), "noise": measure_noise(config)}
     figures = printing.with_origin(found, config, " ".join(["fedrec", *sys.argv[1:]]))
     print(json.dumps(figures, indent=2)) if as_json else printing.show_secure(found)
 

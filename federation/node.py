@@ -1,6 +1,5 @@
 """The client side of a round: a node's users train together, or are ranked. Nothing here imports Flower."""
 
-import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
@@ -19,7 +18,7 @@ from fedrec.federation.config import RunConfig
 from fedrec.federation.messages import Order, OrderRefused, Update
 from fedrec.federation.policy.guard import NodeGuard
 from fedrec.federation.policy.node_policy import Question
-from fedrec.federation.privacy.noise import RandomBytes
+from fedrec.federation.privacy.noise import RandomBytes, secret_bytes
 from fedrec.federation.secure_aggregation.node_memory import NodeMemory, memory_file
 from fedrec.federation.setup import TrainingSetup
 from fedrec.federation.validate_order import OrderLimits, check_watched, validate_order
@@ -45,7 +44,7 @@ class Node:
     states: ClientStateStore = field(default_factory=ClientStateStore)
     guard: NodeGuard | None = None
     memory: NodeMemory = field(default_factory=NodeMemory)
-    coins: RandomBytes = os.urandom  # of the noise that it adds
+    coins: RandomBytes = secret_bytes  # of the noise that it adds
 
     @classmethod
     def open(cls, folder: Path, config: RunConfig, part: int = 0, parts: int = 1, persistent: bool = False) -> "Node":

@@ -20,6 +20,7 @@ from benchmarks.speed import (
 )
 from benchmarks.speed.clock import alternate, extra_memory, peak_memory, ratio
 from benchmarks.speed.masked_group import measure_groups
+from benchmarks.speed.noised_round import measure_noise
 from benchmarks.speed.profile import profile_block
 from fedrec.data.errors import InputError
 from fedrec.data.synthetic.random_tables import SyntheticConfig
@@ -177,7 +178,10 @@ def test_a_round_with_masks_is_measured_beside_the_same_in_the_open(
         assert row["secure"]["bytes_up"] > row["open"]["bytes_up"]
     groups = measure_groups((3,))
     assert groups[0]["nodes"] == 3
-    printing.show_secure({"rounds": rows, "groups": groups})
+    noise = measure_noise(tiny, clients=18)
+    assert noise["noised"]["bytes_up"] == noise["open"]["bytes_up"]
+    assert noise["noised"]["processor_seconds"] > 0
+    printing.show_secure({"rounds": rows, "groups": groups, "noise": noise})
 
 
 def test_buffered_rounds_are_compared_with_synchronous_ones(

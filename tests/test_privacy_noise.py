@@ -9,7 +9,14 @@ import pytest
 from scipy.stats import chisquare, norm
 
 from fedrec.federation.privacy import noise
-from fedrec.federation.privacy.noise import draw_below, draw_coins, draw_gaussian, draw_laplace, draw_share
+from fedrec.federation.privacy.noise import (
+    draw_below,
+    draw_coins,
+    draw_gaussian,
+    draw_geometric,
+    draw_laplace,
+    draw_share,
+)
 from fedrec.federation.sampling import sample_secretly
 
 
@@ -39,6 +46,34 @@ def test_laplace_draws_fit_their_definition() -> None:
     draws = draw_laplace(20_000, 3, fixed_bytes(1))
     values = np.arange(-6, 7)
     check_fit(draws, values, (1 - exp(-1 / 3)) / (1 + exp(-1 / 3)) * np.exp(-np.abs(values) / 3))
+
+
+def test_geometric_draws_fit_their_definition() -> None:
+    draws = draw_geometric(20_000, fixed_bytes(2))
+    values = np.arange(6)
+    check_fit(draws, values, (1 - exp(-1)) * np.exp(-values))
+
+
+@pytest.mark.parametrize("power", [1, 2, 30])
+def test_close_geometric_draws_go_on_in_decimals(power: int) -> None:
+    """The first 53 bits are those of exp(-power): the further ones tell on which side of it a number is."""
+    first = int(Decimal(-power).exp() * 2**53)
+    counts = []
+    for further in (b"\x00", b"\xff"):
+        answers: Iterator[bytes] = iter([first.to_bytes(8, "little"), further * noise.FURTHER_BYTES])
+        counts.append(draw_geometric(1, lambda count, answers=answers: next(answers))[0])
+    assert counts == [power, power - 1]
+
+
+def test_no_bit_set_is_a_draw_too() -> None:
+    """A number of which all bits are zero is above exp(-k) from some k on, so that the draw ends."""
+    assert draw_geometric(1, bytes)[0] > 160
+
+
+def test_secret_bytes_are_uniform_and_new_each_time() -> None:
+    first, second = (np.frombuffer(noise.secret_bytes(2**16), dtype=np.uint8) for _ in range(2))
+    assert abs(first.mean() - 127.5) < 5 * 74 / 2**8
+    assert (first != second).mean() > 0.9
 
 
 def test_wide_draws_are_those_of_a_normal_distribution() -> None:

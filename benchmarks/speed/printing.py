@@ -76,7 +76,7 @@ def show_serving(results: dict[str, Any]) -> None:
 
 
 def show_secure(found: dict[str, Any]) -> None:
-    """Print the cost of a round with masks, its ratio to one in the open, and the cost of the protocol alone."""
+    """Print the cost of a round with masks, its ratio to one in the open, and what the protocol and noise cost."""
     titles = ("clients", "nodes", "MiB", "times", "seconds", "times", "of all cores", "times")
     table = console.table(*titles, title="a round under secure aggregation")
     for row in found["rounds"]:
@@ -91,6 +91,11 @@ def show_secure(found: dict[str, Any]) -> None:
     for row in found["groups"]:
         groups.add_row(str(row["nodes"]), f"{row['node_ms']:.1f}", f"{row['server_ms']:.1f}")
     console.show(groups)
+    noise = found["noise"]
+    console.out.print(
+        f"with noise for ε = {noise['epsilon']:g}, a round of {noise['clients']} clients takes "
+        f"{noise['seconds_ratio']:.2f} times the seconds"
+    )
 
 
 def show_asynchronous(found: dict[str, Any]) -> None:

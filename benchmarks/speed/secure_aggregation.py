@@ -45,7 +45,7 @@ def measure(config: RunConfig, say: Say, clients: Sequence[int] = CLIENTS) -> li
 
 
 @dataclass(eq=False)
-class _Way:
+class Way:
     """A way to request the sum, and what its rounds took."""
 
     rounds: Iterator[RoundReport]
@@ -68,7 +68,7 @@ class _Way:
 
 
 def _compare(data: Path, config: RunConfig, clients: int) -> dict[str, Any]:
-    ways = {"open": _Way(_rounds(data, config, False)), "secure": _Way(_rounds(data, config, True))}
+    ways = {"open": Way(request_rounds(data, config, False)), "secure": Way(request_rounds(data, config, True))}
     seconds = alternate({name: way.run_round for name, way in ways.items()}, TURNS.get(clients, 1))
     figures = {name: way.figures(seconds[name]) for name, way in ways.items()}
     byte_counts = {name: way.report.bytes_down + way.report.bytes_up for name, way in ways.items()}
@@ -86,7 +86,7 @@ def _compare(data: Path, config: RunConfig, clients: int) -> dict[str, Any]:
     }
 
 
-def _rounds(data: Path, config: RunConfig, secure: bool) -> Iterator[RoundReport]:
+def request_rounds(data: Path, config: RunConfig, secure: bool) -> Iterator[RoundReport]:
     """Request the sum of all users again and again, each time as the first round of another run."""
     config = replace(config, secure_aggregation=SecureAggregationConfig(secure=secure))
     grid, roster = worlds.open_grid(data, config)

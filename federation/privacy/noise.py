@@ -1,4 +1,4 @@
-"""Integer noise: discrete Gaussian draws, from the operating system's generator.
+"""Integer noise: discrete Gaussian draws, from secret random bytes.
 
 The sampler is that of Canonne, Kamath and Steinke 2020, "The Discrete Gaussian for Differential Privacy"
 (arXiv:2004.00010), for whole arrays. A Bernoulli draw with probability exp(-γ) compares 53 random bits with a
@@ -9,9 +9,12 @@ decimal arithmetic. So every draw is exact, but for an event of a probability be
 import os
 from collections.abc import Callable
 from decimal import Decimal, localcontext
-from math import ceil, isqrt
+from itertools import count as count_from
+from math import ceil, log2
 
 import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
 BITS = 53
 """Random bits of a comparison in float64."""
@@ -19,6 +22,10 @@ MARGIN = 2.0**-40
 """The largest error of exp(-γ) in float64, for exponents from numbers below 2⁵³: generous by a factor of 100."""
 FURTHER_BYTES = 24
 """Random bytes that are drawn if float64 cannot tell."""
+PRECISION = 120
+"""Decimal digits in which such a comparison goes on."""
+POWERS = np.exp(-np.arange(40.0, 0.0, -1.0))
+"""The powers exp(-40), …, exp(-1), rising: the smallest are closer to each other, and to 0, than `MARGIN`."""
 LARGEST = 2**42
 """The largest standard deviation: beyond it the squares of draws leave the range in which `MARGIN` holds."""
 
@@ -26,8 +33,18 @@ RandomBytes = Callable[[int], bytes]
 """A source of random bytes: a function of their number."""
 
 
-def draw_below(count: int, limit: int, source: RandomBytes = os.urandom) -> np.ndarray:
+def secret_bytes(count: int) -> bytes:
+    """Draw bytes that nobody can foretell: a stream of ChaCha20 (RFC 8439) under a fresh key.
+
+    The key is from the operating system's generator, whose own bytes would take most of the time of a draw of noise.
+    """
+    return Cipher(ChaCha20(os.urandom(32), nonce=bytes(16)), mode=None).encryptor().update(bytes(count))
+
+
+def draw_below(count: int, limit: int, source: RandomBytes = secret_bytes) -> np.ndarray:
     """Draw whole numbers from 0 to `limit` - 1, uniformly: (count,) int64. `limit` is at most 2⁶²."""
+    if limit & (limit - 1) == 0:  # a power of two divides the range: its lowest bits are uniform
+        return (np.frombuffer(source(8 * count), dtype="<u8") & np.uint64(limit - 1)).astype(np.int64)
     largest = 2**64 - 2**64 % limit  # of a range of numbers that `limit` divides
     numbers = np.zeros(count, dtype=np.uint64)
     left = np.arange(count)
@@ -39,7 +56,9 @@ def draw_below(count: int, limit: int, source: RandomBytes = os.urandom) -> np.n
     return numbers.astype(np.int64)
 
 
-def draw_coins(exponents: np.ndarray, exact: Callable[[int], Decimal], source: RandomBytes = os.urandom) -> np.ndarray:
+def draw_coins(
+    exponents: np.ndarray, exact: Callable[[int], Decimal], source: RandomBytes = secret_bytes
+) -> np.ndarray:
     """Draw coins that show true with probability exp(-γ), for γ ≥ 0 in float64: (n,) → (n,) bool.
 
     `exact` returns the γ of a place without rounding.
@@ -54,21 +73,25 @@ def draw_coins(exponents: np.ndarray, exact: Callable[[int], Decimal], source: R
 
 def _compare(drawn: float, exponent: Decimal, source: RandomBytes) -> bool:
     """Whether a number with further random bits behind `drawn` is below exp(-exponent)."""
-    further = int.from_bytes(source(FURTHER_BYTES))
     with localcontext() as context:
-        context.prec = 120
-        number = Decimal(drawn) + Decimal(further) / Decimal(2) ** (BITS + 8 * FURTHER_BYTES)
-        return number < (-exponent).exp()
+        context.prec = PRECISION
+        return _extend(drawn, source) < (-exponent).exp()
 
 
-def draw_laplace(count: int, scale: int, source: RandomBytes = os.urandom) -> np.ndarray:
+def _extend(drawn: float, source: RandomBytes) -> Decimal:
+    """Draw further bits behind the first of a number in [0, 1): the middle of the cell that all bits leave."""
+    further = int.from_bytes(source(FURTHER_BYTES))
+    return Decimal(drawn) + (Decimal(further) + Decimal("0.5")) / Decimal(2) ** (BITS + 8 * FURTHER_BYTES)
+
+
+def draw_laplace(count: int, scale: int, source: RandomBytes = secret_bytes) -> np.ndarray:
     """Draw from the discrete Laplace distribution, P(x) ∝ exp(-|x| / scale): (count,) int64."""
     numbers = np.zeros(count, dtype=np.int64)
     left = np.arange(count)
     while len(left):
         low = draw_below(len(left), scale, source)
         low = low[draw_coins(low / scale, lambda place, low=low: Decimal(int(low[place])) / scale, source)]
-        size = low + scale * _draw_geometric(len(low), source)
+        size = low + scale * draw_geometric(len(low), source)
         negative = draw_below(len(size), 2, source) == 1
         kept = ~(negative & (size == 0))  # or zero would be drawn twice as often
         found = np.where(negative, -size, size)[kept]
@@ -77,23 +100,39 @@ def draw_laplace(count: int, scale: int, source: RandomBytes = os.urandom) -> np
     return numbers
 
 
-def _draw_geometric(count: int, source: RandomBytes) -> np.ndarray:
-    """Count the coins of probability exp(-1) that show true before the first that does not: (count,) int64."""
-    successes, going = np.zeros(count, dtype=np.int64), np.arange(count)
-    while len(going):
-        going = going[draw_coins(np.ones(len(going)), lambda place: Decimal(1), source)]
-        successes[going] += 1
-    return successes
+def draw_geometric(count: int, source: RandomBytes = secret_bytes) -> np.ndarray:
+    """Draw from the geometric distribution, P(k) ∝ exp(-k): (count,) int64.
+
+    A uniform number u in [0, 1) is below k of the powers exp(-1), exp(-2), … As with coins, a u that float64 cannot
+    tell from a power is compared with further bits.
+    """
+    drawn = draw_below(count, 2**BITS, source) * 2.0**-BITS
+    above = np.searchsorted(POWERS, drawn, side="right")  # the place of the smallest power above
+    numbers = (len(POWERS) - above).astype(np.int64)
+    gaps = np.abs(drawn - POWERS[np.clip([above - 1, above], 0, len(POWERS) - 1)])  # to the powers on both sides
+    for place in np.flatnonzero(gaps.min(axis=0) < MARGIN):
+        numbers[place] = _count_powers(drawn[place], source)
+    return numbers
 
 
-def draw_gaussian(count: int, variance: int, source: RandomBytes = os.urandom) -> np.ndarray:
+def _count_powers(drawn: float, source: RandomBytes) -> int:
+    """Count the powers exp(-1), exp(-2), … above a number with further random bits behind `drawn`."""
+    with localcontext() as context:
+        context.prec = PRECISION
+        number = _extend(drawn, source)
+        return next(k for k in count_from(0) if number >= Decimal(-k - 1).exp())
+
+
+def draw_gaussian(count: int, variance: int, source: RandomBytes = secret_bytes) -> np.ndarray:
     """Draw from the discrete Gaussian distribution, P(x) ∝ exp(-x² / (2 `variance`)): (count,) int64.
 
     Raises `ValueError` if the variance is not between 1 and the square of `LARGEST`.
     """
     if not 1 <= variance <= LARGEST**2:
         raise ValueError(f"variance = {variance:,}: draws are exact from 1 to {LARGEST**2:,}")
-    scale = isqrt(variance) + 1
+    scale = 2 ** round(
+        log2(variance) / 2
+    )  # near σ, where most draws are accepted, and below a power of two draws are fast
     numbers, left = np.zeros(count, dtype=np.int64), np.arange(count)
     while len(left):
         candidates = draw_laplace(len(left), scale, source)
@@ -108,7 +147,7 @@ def _accept(candidates: np.ndarray, variance: int, scale: int, source: RandomByt
 
     def exact(place: int) -> Decimal:
         with localcontext() as context:
-            context.prec = 120
+            context.prec = PRECISION
             excess = abs(int(candidates[place])) * scale - variance
             return Decimal(excess * excess) / Decimal(2 * variance * scale * scale)
 
@@ -117,7 +156,7 @@ def _accept(candidates: np.ndarray, variance: int, scale: int, source: RandomByt
     return draw_coins(exponents, exact, source)
 
 
-def draw_share(count: int, variance: float, nodes: int, source: RandomBytes = os.urandom) -> np.ndarray:
+def draw_share(count: int, variance: float, nodes: int, source: RandomBytes = secret_bytes) -> np.ndarray:
     """Draw one node's share of noise: whole numbers whose sum over `nodes` nodes has at least `variance`.
 
     `nodes` is the smallest number of nodes whose answers are ever added up, so that the sum of those that stay has

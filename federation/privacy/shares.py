@@ -7,12 +7,11 @@ nodes in a group as `honest_nodes` says (Kairouz, Liu and Steinke 2021, arXiv:21
 """
 
 import math
-import os
 from dataclasses import dataclass
 
 import numpy as np
 
-from fedrec.federation.privacy.noise import RandomBytes, draw_share
+from fedrec.federation.privacy.noise import RandomBytes, draw_share, secret_bytes
 from fedrec.recsys.closed_form.norm_bounds import Bounds, NormBounds
 from fedrec.recsys.exact_sum import GRID
 
@@ -58,7 +57,7 @@ def count_honest(nodes: int, left: int, honest: float) -> int:
     return left - (nodes - math.ceil(honest * nodes - 1e-9))
 
 
-def add_share(numbers: np.ndarray, variance: float, honest: int, source: RandomBytes = os.urandom) -> None:
+def add_share(numbers: np.ndarray, variance: float, honest: int, source: RandomBytes = secret_bytes) -> None:
     """Add a node's share of noise to integers modulo 2⁶⁴, (n,) uint64, in place: `honest` shares have the variance.
 
     Raises `ValueError` if there is no honest node, or if the variance is out of range.
