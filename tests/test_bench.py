@@ -136,7 +136,7 @@ def test_the_endpoint_is_measured_whole(
 ) -> None:
     for name, value in {"QUESTIONS": 8, "TURNS": 1, "CALLERS": 3, "SECONDS": 0.5, "RELOADS": 3, "HISTORY": 5}.items():
         monkeypatch.setattr(endpoint, name, value)
-    for name, value in {"QUESTIONS": 8, "TURNS": 1, "ITEMS": 2000, "KINDS": 40, "FAMILIES": 4}.items():
+    for name, value in {"QUESTIONS": 8, "TURNS": 1, "ITEMS": 2000, "FAMILIES": 4}.items():
         monkeypatch.setattr(large_index, name, value)
     found = endpoint.measure(run, lambda text: None)
     assert found["reload"]["answers"] > 0
@@ -212,8 +212,10 @@ def test_a_quality_is_reached_at_the_first_validation_of_it() -> None:
 def test_the_steps_of_a_huge_world_are_kept(tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupted measurement goes on with the step that it did not finish."""
     monkeypatch.setattr(huge, "peak_memory", lambda function, *arguments: (function(*arguments), 2**30))
-    for name, value in {"CLIENTS": 6, "ROUNDS": 2, "SUMMED_USERS": 10, "DRAWS": 1, "QUESTIONS": 2}.items():
+    for name, value in {"CLIENTS": 6, "ROUNDS": 2, "SUMMED_USERS": 10, "DRAWS": 1}.items():
         monkeypatch.setattr(huge, name, value)
+    for name, value in {"QUESTIONS": 2, "TURNS": 1}.items():
+        monkeypatch.setattr(large_index, name, value)
     steps = dict(huge.STEPS)
     monkeypatch.setitem(huge.STEPS, "train", interrupted)
     world = huge.World(TINY, tmp_path / "world")

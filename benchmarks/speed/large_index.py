@@ -12,13 +12,13 @@ from fedrec.serving.index.inverted_file import RECALL_AT, recall_per_question
 from fedrec.serving.index.vector_index import Index
 
 ITEMS, WIDTH = 100_000, 384
-KINDS, FAMILIES = 2_000, 50  # clusters of items, and clusters of these
+KIND, FAMILIES = 50, 50  # items of a cluster, on average, and clusters of these clusters
 QUESTIONS, TURNS = 200, 5  # questions of each of the two sorts; turns
 
 
-def measure() -> dict[str, Any]:
-    """Measure recall and time per question, one new question at a time, in one thread."""
-    items, questions = clustered_vectors(np.random.default_rng(0))
+def measure(count: int) -> dict[str, Any]:
+    """Measure recall and time per question over `count` items, one new question at a time, in one thread."""
+    items, questions = clustered_vectors(np.random.default_rng(0), count)
     started = time.perf_counter()
     index = Index.build(items)
     built = time.perf_counter() - started
@@ -34,9 +34,9 @@ def measure() -> dict[str, Any]:
     )
     each = {name: statistics.median(turns) / len(questions) for name, turns in seconds.items()}
     return {
-        "items": ITEMS,
+        "items": count,
         "width": WIDTH,
-        "kinds": KINDS,
+        "kinds": count // KIND,
         "families": FAMILIES,
         "cells_searched": index.probes,
         "recall": round(float(recall_per_question(ranked, nearest).mean()), 4),
@@ -47,14 +47,16 @@ def measure() -> dict[str, Any]:
     }
 
 
-def clustered_vectors(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw items (N, E), and questions (2Q, E): means of ten items of one kind, and single items."""
-    families, kinds, items = (_unit(rng.standard_normal((count, WIDTH))) for count in (FAMILIES, KINDS, ITEMS))
-    kind_of = rng.integers(KINDS, size=ITEMS)
-    kinds = _unit(families[rng.integers(FAMILIES, size=KINDS)] + kinds)
+def clustered_vectors(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw items (N, E), N = `count`, and questions (2Q, E): means of ten items of one kind, and single items."""
+    sizes = FAMILIES, count // KIND, count
+    families, kinds, items = (_unit(rng.standard_normal((size, WIDTH), dtype=np.float32)) for size in sizes)
+    kind_of = rng.integers(len(kinds), size=count)
+    kinds = _unit(families[rng.integers(FAMILIES, size=len(kinds))] + kinds)
     items = _unit(kinds[kind_of] + 0.8 * items)
-    tastes = [items[rng.choice(np.flatnonzero(kind_of == kind), 10)].mean(0) for kind in range(QUESTIONS)]
-    return items, _unit(np.stack([*tastes, *items[rng.choice(ITEMS, QUESTIONS, replace=False)]]))
+    asked = (np.flatnonzero(kind_of == kind) for kind in kind_of[rng.choice(count, QUESTIONS, replace=False)])
+    tastes = [items[rng.choice(rows, min(10, len(rows)), replace=False)].mean(0) for rows in asked]
+    return items, _unit(np.stack([*tastes, *items[rng.choice(count, QUESTIONS, replace=False)]]))
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
