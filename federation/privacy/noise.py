@@ -130,9 +130,8 @@ def draw_gaussian(count: int, variance: int, source: RandomBytes = secret_bytes)
     """
     if not 1 <= variance <= LARGEST**2:
         raise ValueError(f"variance = {variance:,}: draws are exact from 1 to {LARGEST**2:,}")
-    scale = 2 ** round(
-        log2(variance) / 2
-    )  # near σ, where most draws are accepted, and below a power of two draws are fast
+    # near σ, most draws are accepted; below a power of two, whole numbers are drawn fastest
+    scale = 2 ** round(log2(variance) / 2)
     numbers, left = np.zeros(count, dtype=np.int64), np.arange(count)
     while len(left):
         candidates = draw_laplace(len(left), scale, source)
