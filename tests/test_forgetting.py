@@ -38,6 +38,7 @@ KINDS = {
     "text": CLOSED,
     "ids": CLOSED | {"features": "ids"},
     "reverse": CLOSED | {"reverse": 0.5},
+    "a pull": CLOSED | {"priors": "3"},
     "two decays": CLOSED | {"decays": "0.5,0.9"},
     "ids of two decays": CLOSED | {"features": "ids", "decays": "0.5,0.9"},
     "bits": CLOSED | {"bits": 4},

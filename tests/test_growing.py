@@ -32,7 +32,13 @@ from tests.support.cli import Fedrec, is_refused
 from tests.support.closed_form import CLOSED, HYBRID
 from tests.support.toy_world import toy_interactions, toy_items
 
-KINDS = {"text": CLOSED, "bits": CLOSED | {"bits": 4}, "hybrid": HYBRID, "ids": CLOSED | {"features": "ids"}}
+KINDS = {
+    "text": CLOSED,
+    "a pull": CLOSED | {"priors": "3"},
+    "bits": CLOSED | {"bits": 4},
+    "hybrid": HYBRID,
+    "ids": CLOSED | {"features": "ids"},
+}
 NEW = pl.DataFrame({"item_id": ["film-stew"], "title": ["The stew"], "year": [2020], "genres": ["Cooking"]})
 
 
