@@ -13,8 +13,8 @@ from itertools import count as count_from
 from math import ceil, log2
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
+
+from fedrec.federation.key_stream import KEY_BYTES, open_stream
 
 BITS = 53
 """Random bits of a comparison in float64."""
@@ -34,11 +34,11 @@ RandomBytes = Callable[[int], bytes]
 
 
 def secret_bytes(count: int) -> bytes:
-    """Draw bytes that nobody can foretell: a stream of ChaCha20 (RFC 8439) under a fresh key.
+    """Draw bytes that nobody can foretell: the stream of a fresh key.
 
     The key is from the operating system's generator, whose own bytes would take most of the time of a draw of noise.
     """
-    return Cipher(ChaCha20(os.urandom(32), nonce=bytes(16)), mode=None).encryptor().update(bytes(count))
+    return open_stream(os.urandom(KEY_BYTES)).update(bytes(count))
 
 
 def draw_below(count: int, limit: int, source: RandomBytes = secret_bytes) -> np.ndarray:

@@ -7,8 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-KEY_BYTES = 32
-"""The bytes of a private, a public and a derived key."""
+from fedrec.federation.key_stream import KEY_BYTES
 
 
 class KeyPair(NamedTuple):

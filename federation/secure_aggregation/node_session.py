@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fedrec.federation.key_stream import KEY_BYTES
 from fedrec.federation.secure_aggregation.config import SecureAggregationConfig
 from fedrec.federation.secure_aggregation.group import STORED, Advertisement, Group, Question
-from fedrec.federation.secure_aggregation.key_agreement import KEY_BYTES, agree_on_keys, draw_key_pair
+from fedrec.federation.secure_aggregation.key_agreement import agree_on_keys, draw_key_pair
 from fedrec.federation.secure_aggregation.mask_stream import add_mask
 from fedrec.federation.secure_aggregation.sealing import seal, unseal
 from fedrec.federation.secure_aggregation.secret_sharing import SHARE_BYTES, share_secret
