@@ -3,6 +3,7 @@
 from fedrec.data.errors import InputError
 from fedrec.federation.run_config import RunConfig
 from fedrec.federation.secure_aggregation.group import SMALLEST
+from fedrec.recsys.closed_form.config import ClosedFormConfig
 
 
 def check_combination(config: RunConfig) -> None:
@@ -27,6 +28,11 @@ def check_combination(config: RunConfig) -> None:
     _check_buffer(config)
     if config.secure_aggregation.secure:
         _check_secure(config)
+    priors = config.closed_form.priors
+    if config.closed_form.features == "pairs" and any(priors) and priors != ClosedFormConfig.priors:
+        raise InputError(
+            "setting priors: features = 'pairs' have a pull of their own; set pair_priors, or leave priors as they are"
+        )
     if any(config.closed_form.discounts) and config.closed_form.features != "ids":
         raise InputError(
             "setting discounts: only sums over features = 'ids' tell an item's popularity; leave discounts at 0, or "

@@ -4,6 +4,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
 KEY_BYTES = 32
+"""The bytes of a key."""
 
 
 def open_stream(key: bytes) -> CipherContext:

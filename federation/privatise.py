@@ -178,7 +178,7 @@ def split_noise(noise: float, deviation: float) -> float:
 def add_noise(sums: Adapter, deviation: float, unit: float) -> Adapter:
     """Add Gaussian noise to every number of some sums, which are whole multiples of a unit.
 
-    It is drawn for all of them at once: a draw for each tensor would take three times as long.
+    It is drawn for all of them at once: each draw ends with many rounds over few numbers.
     """
     variance = math.ceil((deviation / unit) ** 2)
     counts = [tensor.numel() for tensor in sums.values()]

@@ -188,6 +188,8 @@ def test_pairs_have_a_pull_of_their_own() -> None:
     config = ClosedFormConfig(features="pairs", priors=(10.0, 30.0), pair_priors=(1.0, 2.0, 3.0))
     assert SearchSpace.of(config, blended=False).middle.prior == 0
     assert SearchSpace.of(config, blended=False).middle.ridge == 2
+    with pytest.raises(InputError, match=r"setting priors: .*'pairs' have a pull of their own; set pair_priors"):
+        from_flat({"method": "closed-form", "features": "pairs", "priors": "0,20"})
 
 
 # ---- over features of texts

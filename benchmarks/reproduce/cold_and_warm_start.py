@@ -26,9 +26,8 @@ def cold_start_jobs(preset: Preset) -> list[Job]:
         raise InputError(f"cold.baselines: {missing[0]!r} is not known; the baselines are {', '.join(baselines)}")
     jobs = [
         training_job("cold", "federated", f"federated-{config.seed}", config),
-        *(
-            job_of(preset, model, config.seed, final_held_out=2) for model in models_of(preset)
-        ),  # cold items are in no sum
+        # cold items are in no sum
+        *(job_of(preset, model, config.seed, final_held_out=2) for model in models_of(preset)),
         *(baselines[name] for name in preset.cold.baselines),
     ]
     preparation = Preparation(cold_share=preset.cold.share)
