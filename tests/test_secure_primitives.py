@@ -15,7 +15,7 @@ from fedrec.data.errors import InputError
 from fedrec.federation.messages import Update
 from fedrec.federation.secure_aggregation.integers import UNIT, Layout, check_room
 from fedrec.federation.secure_aggregation.key_agreement import agree_on_keys, draw_key_pair, key_pair_of
-from fedrec.federation.secure_aggregation.mask_stream import add_mask
+from fedrec.federation.secure_aggregation.mask_stream import add_masks
 from fedrec.federation.secure_aggregation.sealing import SEAL_BYTES, seal, unseal
 from fedrec.federation.secure_aggregation.secret_sharing import PRIME, SHARE_BYTES, recover_secret, share_secret
 from fedrec.federation.secure_aggregation.signing import draw_identity, identity_of, is_signed, sign
@@ -65,27 +65,32 @@ def test_a_key_that_makes_the_secret_public_is_refused() -> None:
 # ---- mask stream
 
 ZERO_KEY_STREAM = bytes.fromhex(
-    "76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7"
-    "da41597c5157488d7724e03fb8d84a376a43b8f41518a11cc387b669b2ee6586"
+    "dc95c078a2408989ad48a21492842087"  # test case 13: H, the cipher of zero
+    "530f8afbc74536b9a963b4f1c4cb738b"  # test case 13: the tag of nothing, the cipher of one
+    "cea7403d4d606b6e074ec5d3baf39d18"  # test case 14: sixteen zero bytes, by the cipher of two
 )
-"""The block of RFC 8439, appendix A.1, test vector 1: key, nonce and counter of zeros."""
+"""AES-256 of the counters 0, 1 and 2 under a key of zeros, from McGrew and Viega, "The Galois/Counter Mode of Operation
+(GCM)", appendix B."""
 
 
-def test_masks_are_the_stream_of_rfc_8439() -> None:
-    numbers = np.zeros(8, dtype=np.uint64)
-    add_mask(numbers, bytes(32))
+def test_masks_are_aes_in_counter_mode() -> None:
+    numbers = np.zeros(6, dtype=np.uint64)
+    add_masks(numbers, [(bytes(32), 1)])
     assert numbers.astype("<u8").tobytes() == ZERO_KEY_STREAM
 
 
 def test_masks_cancel_and_do_not_repeat() -> None:
-    """In more numbers than are drawn at a time."""
+    """In more numbers than are masked at a time, under several keys at once."""
     numbers = np.arange(70_000, dtype=np.uint64)
-    masked = numbers.copy()
-    add_mask(masked, b"k" * 32)
-    drawn = masked - numbers
-    assert len(np.unique(drawn)) == len(drawn)
-    add_mask(masked, b"k" * 32, -1)
-    assert np.array_equal(masked, numbers)
+    masks = [(b"k" * 32, 1), (b"l" * 32, -1), (b"m" * 32, 1)]
+    together, apart = numbers.copy(), numbers.copy()
+    add_masks(together, masks)
+    for mask in masks:
+        add_masks(apart, [mask])
+    assert np.array_equal(apart, together)
+    assert len(np.unique(together - numbers)) == len(numbers)
+    add_masks(together, [(key, -sign) for key, sign in masks])
+    assert np.array_equal(together, numbers)
 
 
 # ---- secret sharing

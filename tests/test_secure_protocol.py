@@ -12,7 +12,7 @@ import pytest
 from fedrec.data.errors import InputError
 from fedrec.federation.secure_aggregation import node_session
 from fedrec.federation.secure_aggregation.group import SMALLEST, Advertisement, Group, Question
-from fedrec.federation.secure_aggregation.mask_stream import add_mask
+from fedrec.federation.secure_aggregation.mask_stream import add_masks
 from fedrec.federation.secure_aggregation.node_memory import NodeMemory
 from fedrec.federation.secure_aggregation.secret_sharing import recover_secret
 from fedrec.federation.secure_aggregation.signing import draw_identity, sign
@@ -169,12 +169,10 @@ def test_one_node_more_than_it_may_be_asked_for_is_masked_alone_by_no_one() -> N
     seeds = made.collector._shares[victim]
     assert recover_secret({x: seeds[x] for x in sorted(seeds)[:threshold]}) == made.sessions[victim].seed
     alone = made.masked[victim].copy()
-    add_mask(alone, made.sessions[victim].seed, -1)
+    add_masks(alone, [(made.sessions[victim].seed, -1)])
     assert not np.array_equal(alone, made.numbers[victim])
-    others = set(made.places) - {victim}
-    for other, key in node_session.mask_keys(made.sessions[victim].masking, made.group, others).items():
-        # the control: the mask key would open it
-        add_mask(alone, key, -1 if victim < other else 1)
+    shared = node_session.shared_masks(made.sessions[victim].masking, made.group, victim, set(made.places) - {victim})
+    add_masks(alone, [(key, -sign) for key, sign in shared])  # the control: the mask key would open it
     assert np.array_equal(alone, made.numbers[victim])
 
 

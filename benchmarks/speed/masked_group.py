@@ -10,7 +10,7 @@ from fedrec.federation.secure_aggregation import node_session
 from fedrec.federation.secure_aggregation.collector import Collector
 from fedrec.federation.secure_aggregation.config import SecureAggregationConfig
 from fedrec.federation.secure_aggregation.group import Group, Question
-from fedrec.federation.secure_aggregation.signing import draw_identity
+from fedrec.federation.secure_aggregation.signing import draw_identity, is_signed
 
 SIZES = (8, 16, 64)
 NUMBERS = 98_308
@@ -59,8 +59,11 @@ def _measure_group(size: int) -> dict[str, Any]:
 
 
 def _time_all(step: Callable[[int], object], count: int) -> float:
-    """Return the milliseconds of processor time of a step at all places."""
-    started = time.process_time()
+    """Return the milliseconds of processor time of a step at all places, each as in a process of its own."""
+    total = 0.0
     for place in range(count):
+        is_signed.cache_clear()  # a real node has checked no signature for another one
+        started = time.process_time()
         step(place)
-    return 1000 * (time.process_time() - started)
+        total += time.process_time() - started
+    return 1000 * total

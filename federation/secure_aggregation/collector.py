@@ -7,8 +7,8 @@ import numpy as np
 from fedrec.federation.secure_aggregation.config import SecureAggregationConfig
 from fedrec.federation.secure_aggregation.group import Group
 from fedrec.federation.secure_aggregation.key_agreement import key_pair_of
-from fedrec.federation.secure_aggregation.mask_stream import add_mask
-from fedrec.federation.secure_aggregation.node_session import mask_keys
+from fedrec.federation.secure_aggregation.mask_stream import add_masks
+from fedrec.federation.secure_aggregation.node_session import shared_masks
 from fedrec.federation.secure_aggregation.sealing import SEAL_BYTES
 from fedrec.federation.secure_aggregation.secret_sharing import SHARE_BYTES, recover_secret
 from fedrec.federation.secure_aggregation.signing import is_signed
@@ -79,14 +79,12 @@ class Collector:
         if self._total is None:
             raise ValueError("no sum has come")
         total, lost = self._total.copy(), set(self.participants) - set(self.survivors)
-        for place in self.survivors:
-            add_mask(total, self._recover(place), -1)
+        add_masks(total, [(self._recover(place), -1) for place in self.survivors])
         for place in lost:
             masking = self._recover(place)
             if key_pair_of(masking).public != self.group.members[place].masking:
                 raise ValueError(f"the shares of the mask key at place {place} are wrong")
-            for other, key in mask_keys(masking, self.group, self.survivors).items():
-                add_mask(total, key, 1 if place < other else -1)
+            add_masks(total, shared_masks(masking, self.group, place, self.survivors))
         return total
 
     def _recover(self, place: int) -> bytes:

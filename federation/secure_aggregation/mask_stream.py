@@ -1,23 +1,27 @@
-"""The mask stream: numbers modulo 2⁶⁴ from a 256-bit key, by ChaCha20 (RFC 8439)."""
+"""Masks: the streams of 256-bit keys, as numbers modulo 2⁶⁴ (federation/key_stream.py)."""
+
+from collections.abc import Iterable
 
 import numpy as np
 
 from fedrec.federation.key_stream import open_stream
 
-_CHUNK = 2**15
-"""The numbers that are drawn at a time, so that they are still in a core's cache when they are added."""
-_ZEROS = bytes(8 * _CHUNK)
+_PIECE = 2**13
+"""The numbers that all masks are added to before the next ones, so that they stay in a core's cache."""
+_ZEROS = bytes(8 * _PIECE)
 
 
-def add_mask(total: np.ndarray, key: bytes, sign: int = 1) -> None:
-    """Add the stream of a key to numbers modulo 2⁶⁴, in place, or subtract it: (P,) uint64, with `sign` 1 or -1.
+def add_masks(total: np.ndarray, masks: Iterable[tuple[bytes, int]]) -> None:
+    """Add masks to numbers modulo 2⁶⁴, in place: (P,) uint64. Each is a key and a sign, 1 or -1.
 
     A key masks one vector in its life.
     """
-    stream = open_stream(key)
+    streams = [(open_stream(key), np.add if sign > 0 else np.subtract) for key, sign in masks]
     drawn = bytearray(len(_ZEROS))
-    combine = np.add if sign > 0 else np.subtract
-    for start in range(0, len(total), _CHUNK):
-        part = total[start : start + _CHUNK]
-        stream.update_into(memoryview(_ZEROS)[: 8 * len(part)], drawn)
-        combine(part, np.frombuffer(drawn, dtype="<u8", count=len(part)), out=part)
+    for start in range(0, len(total), _PIECE):
+        piece = total[start : start + _PIECE]
+        zeros = memoryview(_ZEROS)[: 8 * len(piece)]
+        mask = np.frombuffer(drawn, dtype="<u8", count=len(piece))
+        for stream, combine in streams:
+            stream.update_into(zeros, drawn)
+            combine(piece, mask, out=piece)

@@ -15,7 +15,7 @@ from fedrec.federation.key_stream import KEY_BYTES
 from fedrec.federation.secure_aggregation.config import SecureAggregationConfig
 from fedrec.federation.secure_aggregation.group import STORED, Advertisement, Group, Question
 from fedrec.federation.secure_aggregation.key_agreement import agree_on_keys, draw_key_pair
-from fedrec.federation.secure_aggregation.mask_stream import add_mask
+from fedrec.federation.secure_aggregation.mask_stream import add_masks
 from fedrec.federation.secure_aggregation.sealing import seal, unseal
 from fedrec.federation.secure_aggregation.secret_sharing import SHARE_BYTES, share_secret
 from fedrec.federation.secure_aggregation.signing import identity_of, is_signed, sign
@@ -90,17 +90,18 @@ def mask(
     participants = [place, *sealed]
     group.check_cover(participants, config)
     masked = numbers.copy()
-    add_mask(masked, session.seed)
-    for other, key in mask_keys(session.masking, group, sealed).items():
-        add_mask(masked, key, 1 if place < other else -1)
+    add_masks(masked, [(session.seed, 1), *shared_masks(session.masking, group, place, sealed)])
     return replace(session, sealed=tuple(sorted(sealed.items()))), masked
 
 
-def mask_keys(masking: bytes, group: Group, others: Collection[int]) -> dict[int, bytes]:
-    """Derive the keys of the masks that a private mask key's node shares with the nodes at other places."""
+def shared_masks(masking: bytes, group: Group, place: int, others: Collection[int]) -> list[tuple[bytes, int]]:
+    """Derive the masks that the node at a place shares with those at other places, by its private mask key.
+
+    Each is a key and a sign: of a pair, the first node adds the mask and the second subtracts it.
+    """
     publics = (group.members[other].masking for other in others)
-    purpose = group.question.describe("mask") + group.session
-    return dict(zip(others, agree_on_keys(masking, publics, purpose), strict=True))
+    keys = agree_on_keys(masking, publics, group.question.describe("mask") + group.session)
+    return [(key, 1 if place < other else -1) for key, other in zip(keys, others, strict=True)]
 
 
 def attest(

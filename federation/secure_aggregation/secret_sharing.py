@@ -26,11 +26,15 @@ def share_secret(secret: bytes, count: int, threshold: int) -> list[bytes]:
 
 
 def _evaluate(polynomial: list[int], x: int) -> int:
-    """Evaluate a polynomial, constant term first, by Horner's rule."""
+    """Evaluate a polynomial, constant term first, by Horner's rule.
+
+    The remainder is taken once: x is small, so that the value grows by a few bits a term, and a division takes longer
+    than these.
+    """
     value = 0
     for coefficient in reversed(polynomial):
-        value = (value * x + coefficient) % PRIME
-    return value
+        value = value * x + coefficient
+    return value % PRIME
 
 
 def recover_secret(shares: Mapping[int, bytes]) -> bytes:

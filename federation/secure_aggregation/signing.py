@@ -1,5 +1,7 @@
 """Signatures: Ed25519 (RFC 8032). A node's identity is its public key."""
 
+from functools import lru_cache
+
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -21,8 +23,13 @@ def sign(private: bytes, text: bytes) -> bytes:
     return Ed25519PrivateKey.from_private_bytes(private).sign(text)
 
 
+@lru_cache(maxsize=2**12)
 def is_signed(identity: bytes, text: bytes, signature: bytes) -> bool:
-    """Check a signature of a text; a key that is none has signed nothing."""
+    """Check a signature of a text; a key that is none has signed nothing.
+
+    An answer depends on public bytes alone, so that a process that hosts many nodes of a group, or the server, which
+    checks keys when they come and again in their group, computes it once.
+    """
     try:
         Ed25519PublicKey.from_public_bytes(identity).verify(signature, text)
     except (InvalidSignature, ValueError):
