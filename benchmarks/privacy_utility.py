@@ -1,8 +1,8 @@
 """Utility under differential privacy: NDCG@10 of the closed form over pairs, against ε, on data and on a synthetic
 million of users.
 
-The settings are the same for all data. They were found on Amazon Scientific, without noise. Each ε gets fresh noise in
-each repetition. The noise is secret: a second measurement gives other figures of the same distribution.
+The settings are the same for all data, with few and with many pairs counted. Each ε gets fresh noise in each
+repetition. The noise is secret: a second measurement gives other figures of the same distribution.
 """
 
 import statistics
@@ -25,6 +25,7 @@ from fedrec.federation.config import RunConfig, from_flat
 from fedrec.federation.privacy.accounting import RELATION, Releases, default_delta
 from fedrec.federation.privatise import add_noise
 from fedrec.federation.setup import TrainingSetup
+from fedrec.recsys.closed_form.search import Hyperparameters
 from fedrec.recsys.closed_form.statistics import Statistics
 from fedrec.recsys.environment import environment_info
 from fedrec.recsys.evaluation.ranking import metric_means, metric_sums, rank
@@ -32,6 +33,8 @@ from fedrec.recsys.hardware import parallel_map
 from fedrec.recsys.training.closed_form import WEIGHTS, ClosedFormMethod
 
 SETTINGS: dict[str, Any] = {"method": "closed-form", "features": "pairs"}
+NEIGHBOURS = (20, 50, 300)
+"""The settings `pair_neighbours`."""
 EPSILONS = (1.0, 2.0, 4.0, 8.0)
 REPETITIONS = 3
 PART = 2_000
@@ -86,22 +89,25 @@ def measure(folders: dict[str, Path], million: int, out: Path) -> dict[str, Any]
     """
     worlds: dict[str, Any] = {name: lambda folder=folder: Prepared.open(folder) for name, folder in folders.items()}
     worlds[f"synthetic-{million}"] = lambda: Walks(million)
-    results = [_measure_world(name, build, out) for name, build in worlds.items()]
+    results = [
+        _measure_world(name, build, neighbours, out) for name, build in worlds.items() for neighbours in NEIGHBOURS
+    ]
     return {"relation": RELATION, "repetitions": REPETITIONS, "worlds": results, **environment_info()}
 
 
-def _measure_world(name: str, build: Any, out: Path) -> dict[str, Any]:
-    """Measure one world, or read what was measured before."""
-    path = out / f"{name}.json"
+def _measure_world(name: str, build: Any, neighbours: int, out: Path) -> dict[str, Any]:
+    """Measure one world with some neighbours, or read what was measured before."""
+    path = out / f"{name}-{neighbours}.json"
     if path.exists():
         return read_json(path, "remove it")
     world: World = build()
-    bench = Bench.over(world)
+    bench = Bench.over(world, SETTINGS | {"pair_neighbours": neighbours})
     nothing = {name: torch.zeros_like(tensor) for name, tensor in bench.whole.items()}
     found = {
         "name": name,
         "users": world.users,
         "items": len(world.embeddings),
+        "neighbours": neighbours,
         "pairs": len(bench.method.pair_gate),
         "delta": default_delta(world.users),
         "texts_alone": bench.score(nothing, 0.0),
@@ -118,14 +124,16 @@ class Bench:
 
     world: World
     method: ClosedFormMethod
+    chosen: Hyperparameters  # the middle of each list, as without validation
     whole: Statistics
     clipped: Statistics
 
     @classmethod
-    def over(cls, world: World) -> "Bench":
+    def over(cls, world: World, settings: dict[str, Any]) -> "Bench":
         """Sum the statistics of all users of a world."""
-        without, private = (_method(world, from_flat(SETTINGS | extra)) for extra in ({}, {"epsilon": 1.0}))
-        return cls(world, private, _sum(without, world), _sum(private, world))
+        without, private = (_method(world, from_flat(settings | extra)) for extra in ({}, {"epsilon": 1.0}))
+        chosen = from_flat(settings).search_space.middle
+        return cls(world, private, chosen, _sum(without, world), _sum(private, world))
 
     def measure(self, epsilon: float) -> dict[str, Any]:
         """Measure the model at one ε, with fresh noise in each repetition."""
@@ -141,9 +149,8 @@ class Bench:
         return {"epsilon": epsilon, "noise": noise, "ndcg_10": statistics.mean(scores), "deviation": spread}
 
     def score(self, sums: Statistics, deviation: float) -> float:
-        """Compute NDCG@10 on the test items, with the middle weight of the texts."""
-        middle = from_flat(SETTINGS).search_space.middle
-        adapter = self.method.solver(sums, deviation).solve(middle)
+        """Compute NDCG@10 on the test items."""
+        adapter = self.method.solver(sums, deviation).solve(self.chosen)
         weights, kernel = adapter[WEIGHTS].numpy(), self.method.config.stack.kernels[0]
 
         def score(histories: Sequence[np.ndarray]) -> Tensor:

@@ -36,7 +36,7 @@ def check_combination(config: RunConfig) -> None:
     if any(config.closed_form.discounts) and config.closed_form.features != "ids":
         raise InputError(
             "setting discounts: only sums over features = 'ids' tell an item's popularity; leave discounts at 0, or "
-            "use features = 'ids'"
+            "use features = 'ids', or 'pairs' with pair_discounts"
         )
     if config.closed_form.features == "pairs" and len(config.closed_form.decays) > 1:
         raise InputError(

@@ -106,6 +106,25 @@ def test_weights_without_counts_are_the_texts() -> None:
     assert float(table[0, 1] - table[2, 3]) == pytest.approx(0, abs=1e-9)
 
 
+def test_a_discount_divides_a_pair_by_the_popularity_of_both_items() -> None:
+    """Of a ring with the weights 1 to 6, item 0 has 1 + 2 and item 1 has 1 + 3: the keys are (0, 1), (0, 5), (1, 2)."""
+    weights = PairWeights(ring(), torch.arange(1.0, 7.0).double(), torch.zeros(6).double())
+    plain, cosines = weights.table(0.0), weights.table(0.0, 0.5)
+    assert plain[0].tolist() == [0, 1, 0, 0, 0, 2]
+    assert float(cosines[0, 1]) == pytest.approx(1 / (3 * 4) ** 0.5)
+    assert float(cosines[5, 0]) == pytest.approx(2 / (3 * float(plain[5].sum())) ** 0.5)
+    assert torch.equal(weights.table(0.0, 0.0), plain)
+
+
+def test_a_rare_item_is_not_blown_up_by_a_discount() -> None:
+    """Without a count an item has no weight, and with hardly any it counts as one of a hundredth of the mean."""
+    counts = torch.tensor([0.0, 0.0, 0.0, 1e-9, 100.0, 100.0], dtype=torch.float64)
+    table = PairWeights(ring(), counts, torch.zeros(6).double()).table(0.0, 0.5)
+    assert table.isfinite().all()
+    assert float(table.max()) <= 100 / (0.01 * 400 / 6)
+    assert not PairWeights(ring(), torch.zeros(6).double(), torch.zeros(6).double()).table(0.0, 0.5).any()
+
+
 def test_a_table_over_too_many_items_is_refused() -> None:
     config = ClosedFormConfig(features="pairs")
     check_catalogue(config, MAX_ITEMS)

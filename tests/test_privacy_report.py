@@ -1,12 +1,13 @@
 """Utility under differential privacy: the synthetic federation, the measurement on a small one, and its report."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.privacy_utility import EPSILONS, measure
+from benchmarks.privacy_utility import EPSILONS, NEIGHBOURS, measure
 from benchmarks.report.document import render_page
 from benchmarks.report.privacy import PRIVACY, read_privacy
 from benchmarks.report.privacy_plot import privacy_picture
@@ -22,6 +23,7 @@ FIGURES = {
             "name": "toy",
             "users": 1200,
             "items": 24,
+            "neighbours": 5,
             "pairs": 60,
             "delta": 1e-4,
             "texts_alone": 0.05,
@@ -42,8 +44,8 @@ def test_a_table_and_a_plot_come_from_the_figures(tmp_path: Path) -> None:
     result = read_privacy(tmp_path)
     assert result
     page = render_page(Results([], [], [], result))
-    assert "| toy | 1,200 | 1.0e-04 | 0.0500 | 0.1000 ± 0.0100 (50%) | 0.2000 | – |" in page
-    assert privacy_picture(result).figures == {"toy": [(1.0, 0.5)]}
+    assert "| toy | 1,200 | 1.0e-04 | 5 | 60 | 0.0500 | 0.1000 ± 0.0100 (50%) | 0.2000 | – |" in page
+    assert privacy_picture(result).figures == {"toy": {5: [(1.0, 0.1), (math.inf, 0.2)]}}
 
 
 def test_without_figures_there_is_no_section(tmp_path: Path) -> None:
@@ -70,8 +72,10 @@ def test_walkers_are_the_same_in_any_population() -> None:
 def test_a_measurement_is_kept_and_not_repeated(tmp_path: Path) -> None:
     """Less noise keeps more, and histories tell more than texts alone."""
     first = measure({}, 1500, tmp_path)
-    (world,) = first["worlds"]
-    assert [point["epsilon"] for point in world["points"]] == list(EPSILONS)
-    assert world["texts_alone"] < world["without_privacy"]
-    assert [p["noise"] for p in world["points"]] == sorted((p["noise"] for p in world["points"]), reverse=True)
+    assert [world["neighbours"] for world in first["worlds"]] == list(NEIGHBOURS)
+    for world in first["worlds"]:
+        points = world["points"]
+        assert [point["epsilon"] for point in points] == list(EPSILONS)
+        assert world["texts_alone"] < world["without_privacy"]
+        assert [p["noise"] for p in points] == sorted((p["noise"] for p in points), reverse=True)
     assert measure({}, 1500, tmp_path)["worlds"] == first["worlds"], "noise is fresh: the same figures were kept"

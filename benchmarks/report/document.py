@@ -65,7 +65,7 @@ def best_in_group(group: UserGroup) -> float | None:
 
 
 def best_closed_form(results: Results, name: str) -> float | None:
-    """Return the best NDCG@10 of a closed form without noise on a dataset, among all results."""
+    """Return the best NDCG@10 of a model with a closed form on a dataset, without noise, among all results."""
     found = (model for result in results.benchmarks if result.name == name for model in result.closed_forms.values())
     return max((model.ndcg_10.mean for model in found), default=None)
 

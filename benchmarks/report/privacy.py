@@ -23,13 +23,14 @@ class Point(BaseModel):
 
 
 class WorldResult(BaseModel):
-    """The figures of one dataset."""
+    """The figures of one dataset, with some number of pairs counted."""
 
     model_config = ConfigDict(extra="forbid")
 
     name: str
     users: int
     items: int
+    neighbours: int
     pairs: int
     delta: float
     texts_alone: float

@@ -1,5 +1,6 @@
 """The plot of utility under differential privacy."""
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,21 +12,23 @@ if TYPE_CHECKING:
 
 
 def privacy_picture(result: PrivacyResult) -> Picture:
-    """Plot what is kept of the NDCG@10 without noise, against ε."""
-    kept = {
-        world.name: [(p.epsilon, p.ndcg_10 / world.without_privacy) for p in world.points] for world in result.worlds
-    }
-    about = "NDCG@10 under differential privacy, as a share of that without"
-    return Picture("privacy.svg", about, kept, partial(_draw_kept, kept))
+    """Plot NDCG@10 against ε: a panel for each dataset, a line for each number of neighbours."""
+    panels: dict[str, dict[int, list[tuple[float, float]]]] = {}
+    for world in result.worlds:
+        line = [(point.epsilon, point.ndcg_10) for point in world.points]
+        panels.setdefault(world.name, {})[world.neighbours] = [*line, (math.inf, world.without_privacy)]
+    about = "NDCG@10 under differential privacy, by the neighbours with which an item is counted"
+    return Picture("privacy.svg", about, panels, partial(_draw_panels, panels))
 
 
-def _draw_kept(kept: dict[str, list[tuple[float, float]]], figure: "Figure") -> None:
-    ax = figure.subplots()
-    for colour, (name, points) in zip(COLOURS, kept.items(), strict=False):
-        ax.plot([epsilon for epsilon, _ in points], [share for _, share in points], "o-", color=colour, label=name)
-    ax.axhline(1.0, color=COLOURS[6], linestyle="--", linewidth=1)
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(ticks := [epsilon for epsilon, _ in next(iter(kept.values()))], [f"{tick:g}" for tick in ticks])
-    ax.set_xlabel("ε, for a user")
-    ax.set_ylabel("NDCG@10 that is kept")
-    ax.legend(loc="lower right")
+def _draw_panels(panels: dict[str, dict[int, list[tuple[float, float]]]], figure: "Figure") -> None:
+    for ax, (name, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for colour, (neighbours, line) in zip(COLOURS, lines.items(), strict=False):
+            epsilons, scores = zip(*line, strict=True)
+            ax.plot(range(len(line)), scores, "o-", color=colour, label=f"{neighbours}")
+            ax.set_xticks(range(len(line)), [f"{e:g}" if math.isfinite(e) else "∞" for e in epsilons])
+        ax.set_title(name, fontsize="small")
+        ax.set_xlabel("ε, for a user")
+        ax.set_ylim(0, 1.1 * max(score for line in lines.values() for _, score in line))
+    figure.axes[0].set_ylabel("NDCG@10")
+    figure.axes[0].legend(title="neighbours", loc="lower right", fontsize="small", title_fontsize="small")

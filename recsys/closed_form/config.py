@@ -41,11 +41,15 @@ class ClosedFormConfig:
     reverse: Annotated[float, Interval(ge=0, le=1)] = 1.0
     """Weight of the events after a target, relative to those before it, while fitting. The longer histories are, the
     less it needs to be."""
-    pair_neighbours: Annotated[int, Ge(1)] = 20
-    """Of features pairs: the neighbours by text with which an item is counted."""
-    pair_priors: Annotated[tuple[Pull, ...], MinLen(1)] = (0.0, 3.0, 10.0)
+    pair_neighbours: Annotated[int, Ge(1)] = 50
+    """Of features pairs: the neighbours by text with which an item is counted. The longer histories are, the more pairs
+    their noise leaves room for: 20 for a few events of each user, 300 for hundreds."""
+    pair_priors: Annotated[tuple[Pull, ...], MinLen(1)] = (0.0, 3.0, 10.0, 30.0)
     """Of features pairs: weights of the texts' likeness beside the counts, to choose from on validation. Without
     validation, the middle one is taken."""
+    pair_discounts: Annotated[tuple[Discount, ...], MinLen(1)] = (0.0, 0.3, 0.5)
+    """Of features pairs: exponents of the popularity of both items by which the weight of a pair is divided, to choose
+    from in the same way. 0: none, 0.5: a cosine."""
     statistic_events: Annotated[int, Ge(2)] = 4096
     """Most recent training events of a user that count in the sums: it bounds what one user adds."""
     ridges: Annotated[tuple[Penalty, ...], MinLen(1)] = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
@@ -56,7 +60,7 @@ class ClosedFormConfig:
     the same way. 0: none. Features pairs have `pair_priors`."""
     discounts: Annotated[tuple[Discount, ...], MinLen(1)] = (0.0,)
     """Exponents of an item's popularity by which its scores are divided, to choose from in the same way. 0: none. For
-    features = ids alone."""
+    features = ids; pairs have `pair_discounts`."""
     decodes: Annotated[tuple[Penalty, ...], MinLen(1)] = (0.01, 0.1, 1.0)
     """Ridge penalties of the decoding from features to items, in items, to choose from in the same way; ids need
     none."""

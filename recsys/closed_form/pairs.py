@@ -31,6 +31,8 @@ GROUPS = 40
 """Groups of pairs by the likeness of their texts, at most."""
 SMALLEST_MEAN = 1e-4
 """The smallest mean count of a group of pairs."""
+LEAST_POPULARITY = 0.01
+"""The smallest popularity of an item, as a share of the mean: of rarer ones it is mostly noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,9 +163,19 @@ class PairWeights:
         """Shrink counts (P,) that have noise of a standard deviation in them."""
         return cls(gate, shrink(counts, gate.likeness, deviation), _text_prior(gate, counts))
 
-    def table(self, prior: float) -> Tensor:
-        """Return the weight of each item for each other one, with the texts weighted by `prior`: (N, N) float64."""
-        return self.gate.table(self.shrunken + prior * self.prior)
+    def table(self, prior: float, discount: float = 0.0) -> Tensor:
+        """Return the weight of each item for each other one, with the texts weighted by `prior`: (N, N) float64.
+
+        A pair's weight is divided by the `discount`-th power of the popularity of both items, which the sums of their
+        weights tell.
+        """
+        table = self.gate.table(self.shrunken + prior * self.prior)
+        if not discount:
+            return table
+        popularity = table.sum(1)
+        least = max(LEAST_POPULARITY * float(popularity.mean()), torch.finfo(table.dtype).tiny)
+        scales = popularity.clamp(min=least) ** -discount
+        return table * scales * scales.unsqueeze(1)
 
 
 def _text_prior(gate: PairGate, counts: Tensor) -> Tensor:

@@ -53,11 +53,11 @@ class SearchSpace:
     def of(cls, config: ClosedFormConfig, blended: bool) -> "SearchSpace":
         """Build the space of a closed form, alone or blended with towers."""
         decodes = config.decodes if config.features == "text" else (config.decodes[len(config.decodes) // 2],)
-        ridges, priors = config.ridges, config.priors
+        ridges, priors, discounts = config.ridges, config.priors, config.discounts
         if config.features == "pairs":
-            ridges, priors = config.pair_priors, (0.0,)
+            ridges, priors, discounts = config.pair_priors, (0.0,), config.pair_discounts
         shares = config.blend_shares if blended else (1.0,)
-        penalties = {"ridge": ridges, "prior": priors, "discount": config.discounts, "decode": decodes}
+        penalties = {"ridge": ridges, "prior": priors, "discount": discounts, "decode": decodes}
         return cls(penalties | {"share": shares}, config.refinements)
 
     @property

@@ -280,13 +280,14 @@ def as_adapter(solution: CutSolution) -> Adapter:
 
 @dataclass(frozen=True, eq=False)
 class PairSolver:
-    """The solutions of some counts of pairs, for all weights of the texts."""
+    """The solutions of some counts of pairs, for all weights of the texts and discounts of popularity."""
 
     weights: PairWeights
 
     def solve(self, chosen: Hyperparameters) -> Adapter:
         """Solve for one choice: `closed.weights` and `closed.share`, float32."""
-        return {WEIGHTS: self.weights.table(chosen.ridge).float(), SHARE: torch.tensor([chosen.share])}
+        table = self.weights.table(chosen.ridge, chosen.discount)
+        return {WEIGHTS: table.float(), SHARE: torch.tensor([chosen.share])}
 
 
 def check_catalogue(config: ClosedFormConfig, items: int) -> None:
