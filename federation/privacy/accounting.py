@@ -23,6 +23,10 @@ TOLERANCE = 1e-3
 STEP = 1e-3
 """The step on which privacy losses are rounded up."""
 
+ORDERS = (*range(2, 16), *range(16, 64, 4), 64, 96, 128, 256, 512, 1024)
+"""The orders of Rényi divergences, of which any gives an upper bound. Whole ones are sums of finitely many terms, which
+are always found."""
+
 
 @dataclass(frozen=True)
 class Releases:
@@ -46,7 +50,7 @@ class Releases:
         from dp_accounting import rdp
 
         return (
-            rdp.RdpAccountant(neighboring_relation=dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
+            rdp.RdpAccountant(ORDERS, dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
             .compose(self._event())
             .get_epsilon(delta)
         )
