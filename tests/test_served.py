@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from fedrec.data.dataset import Dataset
 from fedrec.data.prepare import write_dataset
@@ -18,11 +21,15 @@ from fedrec.federation.run_statistics import Sums
 from fedrec.federation.served import Served
 from fedrec.federation.training_run import METRICS, open_run, train
 from fedrec.recsys.closed_form import model
+from fedrec.recsys.closed_form.model import Solution
+from fedrec.recsys.closed_form.packing import unpack
+from fedrec.recsys.closed_form.search import Hyperparameters
+from fedrec.recsys.closed_form.statistics import GRAM
 from fedrec.recsys.evaluation.evaluate import rank_held_out
 from fedrec.recsys.evaluation.ranking import metric_means, metric_sums
 from fedrec.recsys.recommender import Recommender
-from fedrec.recsys.training.closed_form import WEIGHTS
-from tests.support.toy_world import small_config, toy_items
+from fedrec.recsys.training.closed_form import WEIGHTS, ClosedFormMethod
+from tests.support.toy_world import shard_of, small_config, toy_items
 
 CLOSED: dict[str, Any] = {"method": "closed-form", "ridges": "1,10", "decodes": "0.1", "feature_width": 32}
 
@@ -64,6 +71,34 @@ def test_the_adapter_that_is_evaluated_is_the_artifacts_closed_form(toy: Path, t
     found = closed_form.model.events @ closed_form.model.candidates.T
     scale = expected.norm() / found.norm()
     torch.testing.assert_close(found * scale, expected, rtol=0, atol=float(expected.abs().max()) * 1e-5)
+
+
+@pytest.mark.parametrize("ridge", [0.01, 1.0])
+def test_a_cut_of_sums_with_noise_scores_as_their_solution(embeddings: Tensor, ridge: float) -> None:
+    """Noise makes `gram` indefinite. A cut that took it as it is would serve other scores than were validated."""
+    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    histories = [rng.permutation(24)[:12] for _ in range(40)]
+    config = small_config(method="closed-form", feature_width=64, served_rank=64).closed_form
+    method = ClosedFormMethod(embeddings, np.arange(24), config, seed=0, held_out=0)
+    sums = method.sum_users(shard_of([history.tolist() for history in histories]), np.arange(40)).statistics
+    noised = {
+        name: total + 0.3 * total.std() * torch.randn(total.shape, generator=generator, dtype=torch.float64)
+        for name, total in sums.items()
+    }
+    chosen = Hyperparameters(ridge, decode=0.1, share=1.0)
+    solution = method.solver(noised).solve(chosen)
+
+    def agreement(weights: Tensor) -> float:
+        """The cosine of all scores, less each user's mean, with those of the solution."""
+        items = method.candidates - method.candidates.mean(0)
+        found, wanted = (
+            method.user_vectors({WEIGHTS: each.float()})(histories) @ items.T for each in (weights, solution[WEIGHTS])
+        )
+        return float(F.cosine_similarity(found.flatten(), wanted.flatten(), dim=0))
+
+    assert agreement(method.cut(solution, noised, chosen).weights) > 0.999
+    as_it_is = Solution(solution[WEIGHTS], unpack(noised)[GRAM], 1.0).cut(method.features, 64)
+    assert agreement(as_it_is.weights) < 0.5, "the control"
 
 
 # ---- training's evaluation against the artifact's

@@ -56,6 +56,12 @@ class RidgePath:
         return self.vectors @ (projected / (self.eigenvalues + penalty).unsqueeze(1))
 
 
+def positive_part(gram: Tensor) -> Tensor:
+    """Return the nearest matrix without an eigenvalue below zero: (M, M) → (M, M) float64 (Higham 1988)."""
+    eigenvalues, vectors = torch.linalg.eigh(gram.double())
+    return (vectors * eigenvalues.clamp(min=0)) @ vectors.T
+
+
 def item_popularity(gram: Tensor, items: int) -> Tensor:
     """Compute how often each item is an event of a context, by its squared weights: (N,), at least 1.
 

@@ -32,7 +32,7 @@ from fedrec.recsys.closed_form.norm_bounds import Bounds, NormBounds
 from fedrec.recsys.closed_form.packing import SCALE, pack, packed_shapes, place_items, unpack
 from fedrec.recsys.closed_form.pairs import PAIRS, PairGate, PairSums, PairWeights, pair_bounds
 from fedrec.recsys.closed_form.search import Hyperparameters
-from fedrec.recsys.closed_form.solve import RidgePath, decoding, item_popularity, target_gram
+from fedrec.recsys.closed_form.solve import RidgePath, decoding, item_popularity, positive_part, target_gram
 from fedrec.recsys.closed_form.statistics import GRAM, Accumulator, FeatureSums, ItemSums, Statistics, sum_statistics
 from fedrec.recsys.closed_form.text_prior import factor_texts, feature_weights, text_weights
 from fedrec.recsys.hardware import workers
@@ -215,10 +215,14 @@ class ClosedFormMethod:
         """Cut a solution of sums, as they travel, to the rank that is served.
 
         Weights over ids that were pulled to a prior count as if each item had λ + κ events more, as in the solution:
-        otherwise the cut would give up what the texts say of items with few events.
+        otherwise the cut would give up what the texts say of items with few events. A `gram` of texts that was sent in
+        few bits, or has noise in it, has directions in which contexts would have a length below zero; there it is
+        zero, as in the solution.
         """
         gram = None if self.is_paired else unpack(total)[GRAM]
-        if gram is not None and self.features is None and chosen.prior:
+        if gram is not None and self.features is not None:
+            gram = positive_part(gram)
+        elif gram is not None and chosen.prior:
             gram.diagonal().add_(chosen.ridge + chosen.prior)
         return Solution(solution[WEIGHTS], gram, float(solution[SHARE])).cut(self.features, self.config.served_rank)
 
