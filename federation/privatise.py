@@ -30,7 +30,9 @@ from fedrec.federation.privacy.shares import Sensitivity
 from fedrec.federation.roster import Roster
 from fedrec.federation.sampling import sample_clients, sample_secretly
 from fedrec.recsys.card import load_card
+from fedrec.recsys.closed_form.config import MAX_ITEMS
 from fedrec.recsys.closed_form.norm_bounds import NormBounds
+from fedrec.recsys.closed_form.pairs import PAIRS
 from fedrec.recsys.model.lora import Adapter
 
 BIT_NOISE = 1 / 20
@@ -197,6 +199,13 @@ def enter_ledger(folder: Path, config: RunConfig, state: State, users: int) -> S
         return state
     if not (folder / FILE).exists() and not state.round:
         _plan(config, users, _spent_before(folder)).save(folder)
+        if config.method_row.trained or config.closed_form.features != PAIRS:
+            logger.warning(
+                "epsilon = %g: over some thousand users noise hurts this model far more than counts of pairs; up to %s "
+                "items, method = 'closed-form' with features = 'pairs' ranks better (docs/privacy.md)",
+                config.privacy.epsilon,
+                f"{MAX_ITEMS:,}",
+            )
     ledger = Ledger.load(folder)
     if lost := max(0, ledger.rounds - state.round):
         logger.warning("%s of %s rounds were released, and lost in a crash; they are not trained again", lost, folder)

@@ -40,10 +40,10 @@ from fedrec.federation.run_checks import (
 from fedrec.federation.served import Served
 from fedrec.federation.setup import TrainingSetup
 from fedrec.recsys.card import load_card
+from fedrec.recsys.closed_form.config import check_catalogue
 from fedrec.recsys.environment import environment_info
 from fedrec.recsys.model.lora import fingerprint
 from fedrec.recsys.recommender import CARD, FILES, Recommender
-from fedrec.recsys.training.closed_form import check_catalogue
 
 DATA = ("name", "items", "split", "split_rule", "catalogue_fingerprint", "citation")
 """The entries of a dataset's manifest that its runs' cards repeat."""

@@ -18,7 +18,7 @@ from fedrec.federation.run_checks import FITTED_TO
 from fedrec.federation.setup import TrainingSetup
 from fedrec.federation.summand import Summand
 from fedrec.forgetting import fitted_to, summands_by_node, trains_towers
-from fedrec.recsys.training.closed_form import check_catalogue
+from fedrec.recsys.closed_form.config import check_catalogue
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedrec.data.errors import InputError
 from fedrec.recsys.closed_form.bounds import SumBounds
-from fedrec.recsys.closed_form.config import ClosedFormConfig
+from fedrec.recsys.closed_form.config import MAX_ITEMS, ClosedFormConfig, check_catalogue
 from fedrec.recsys.closed_form.contexts import BLOCK, DecayKernel, KernelStack
 from fedrec.recsys.closed_form.features import FourierFeatures, Whitening
 from fedrec.recsys.closed_form.model import LinearModel
@@ -27,7 +27,6 @@ from fedrec.recsys.closed_form.statistics import (
     per_feature,
     sum_statistics,
 )
-from fedrec.recsys.training.closed_form import MAX_ITEMS, check_catalogue
 
 ITEMS, WIDTH = 30, 12
 STACKS = [

@@ -477,7 +477,7 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], said: str
 def test_a_catalogue_too_large_for_ids_is_refused_before_anything_is_written(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedrec.recsys.training.closed_form.MAX_ITEMS", 23)
+    monkeypatch.setattr("fedrec.recsys.closed_form.config.MAX_ITEMS", 23)
     with pytest.raises(InputError, match=r"features = 'ids': sums over 24 items do not fit"):
         open_run(tmp_path / "run", Dataset.open(toy), small_config(**CLOSED | IDS), resume=False)
     assert not (tmp_path / "run").exists()

@@ -9,12 +9,11 @@ import torch
 from fedrec.data.errors import InputError
 from fedrec.federation.config import RunConfig
 from fedrec.recsys.closed_form import pairs
-from fedrec.recsys.closed_form.config import ClosedFormConfig
+from fedrec.recsys.closed_form.config import MAX_ITEMS, ClosedFormConfig, check_catalogue
 from fedrec.recsys.closed_form.contexts import DecayKernel
 from fedrec.recsys.closed_form.norm_bounds import NormBounds
 from fedrec.recsys.closed_form.pairs import PAIRS, PairGate, PairSums, PairWeights, pair_bounds, shrink
 from fedrec.recsys.closed_form.statistics import sum_statistics
-from fedrec.recsys.training.closed_form import MAX_ITEMS, check_catalogue
 from tests.support.toy_world import begun, small_config
 
 KERNEL = DecayKernel(0.5)

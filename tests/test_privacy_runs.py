@@ -163,6 +163,18 @@ def test_a_private_run_keeps_its_budget_and_nothing_else(toy: Path, tmp_path: Pa
     assert {record["clients_asked"] for record in observed if record["round"] <= 4} == {0}
 
 
+@pytest.mark.parametrize(("settings", "is_told"), [(PAIRS, False), (PRIVATE | {"method": "closed-form"}, True)])
+def test_a_run_that_noise_hurts_more_is_told_of_pairs_once(
+    settings: dict[str, Any], is_told: bool, toy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = small_config(**settings)
+    begun(tmp_path / "run", toy, config)
+    assert ("features = 'pairs' ranks better" in caplog.text) is is_told
+    caplog.clear()
+    open_run(tmp_path / "run", Dataset.open(toy), config, resume=True)
+    assert "ranks better" not in caplog.text
+
+
 def test_two_private_runs_of_one_seed_differ(toy: Path, tmp_path: Path) -> None:
     first, second = (begun(tmp_path / name, toy, small_config(**PRIVATE)) for name in "ab")
     assert any(not torch.equal(tensor, second.adapter[name]) for name, tensor in first.adapter.items())

@@ -1,11 +1,13 @@
 """The settings of the closed form."""
 
 from dataclasses import dataclass
+from math import isqrt
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval, MinLen
 from pydantic import ConfigDict
 
+from fedrec.data.errors import InputError
 from fedrec.recsys.closed_form.contexts import KernelStack
 
 Bandwidth = Annotated[float, Gt(0)]
@@ -16,6 +18,9 @@ Pull = Annotated[float, Interval(ge=0, le=LARGEST_PENALTY)]
 LARGEST_DISCOUNT = 2.0
 Discount = Annotated[float, Interval(ge=0, le=LARGEST_DISCOUNT)]
 Share = Annotated[float, Interval(ge=0, le=1)]
+
+MAX_ITEMS = 8192
+"""Items that features `pairs`, and `ids` with one decay, are offered for: a table over more takes over 1 GiB."""
 
 
 @dataclass(frozen=True)
@@ -82,3 +87,14 @@ class ClosedFormConfig:
     def stack(self) -> KernelStack:
         """The weights of events in a context of each decay."""
         return KernelStack(self.decays, self.reverse)
+
+
+def check_catalogue(config: ClosedFormConfig, items: int) -> None:
+    """Raise `InputError` if the sums over the ids of N = `items` items are too large."""
+    decays = len(config.decays)
+    most = isqrt(2 * MAX_ITEMS**2 // (decays**2 + decays))  # so many numbers as one decay has
+    if config.features != "text" and items > most:
+        raise InputError(
+            f"setting features = {config.features!r}: sums over {items:,} items do not fit, at most {most:,} do with "
+            f"{decays} of `decays`; use features = 'text', whose sums do not grow with the catalogue"
+        )

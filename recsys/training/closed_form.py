@@ -6,7 +6,6 @@ Shapes: N items, E embedding, K decays, M features, M' targets; with features `i
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
-from math import isqrt
 from operator import add, matmul
 from typing import NamedTuple
 
@@ -40,10 +39,6 @@ from fedrec.recsys.model.lora import Adapter
 
 WEIGHTS, SHARE = "closed.weights", "closed.share"
 """The names of the closed form's tensors in an adapter: the weights (KM, M'), and the share of a blend (1,)."""
-
-MAX_ITEMS = 8192
-"""Items that features `pairs`, and `ids` with one decay, are offered for: a table over more takes over 1 GiB."""
-
 
 TEXT_RIDGE = 1.0
 """The ridge of the text weights that a solution is pulled towards; a text's squared length is 1. Of their regression on
@@ -292,14 +287,3 @@ class PairSolver:
         """Solve for one choice: `closed.weights` and `closed.share`, float32."""
         table = self.weights.table(chosen.ridge, chosen.discount)
         return {WEIGHTS: table.float(), SHARE: torch.tensor([chosen.share])}
-
-
-def check_catalogue(config: ClosedFormConfig, items: int) -> None:
-    """Raise `InputError` if the sums over the ids of N = `items` items are too large."""
-    decays = len(config.decays)
-    most = isqrt(2 * MAX_ITEMS**2 // (decays**2 + decays))  # so many numbers as one decay has
-    if config.features != "text" and items > most:
-        raise InputError(
-            f"setting features = {config.features!r}: sums over {items:,} items do not fit, at most {most:,} do with "
-            f"{decays} of `decays`; use features = 'text', whose sums do not grow with the catalogue"
-        )
