@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.privacy_utility import EPSILONS, NEIGHBOURS, measure
+from benchmarks import privacy_utility
+from benchmarks.privacy_utility import EPSILONS, measure
 from benchmarks.report.document import render_page
 from benchmarks.report.privacy import PRIVACY, read_privacy
 from benchmarks.report.privacy_plot import privacy_picture
@@ -69,10 +70,12 @@ def test_walkers_are_the_same_in_any_population() -> None:
     assert all(np.array_equal(last.full_history(user), again.full_history(user)) for user in range(30))
 
 
-def test_a_measurement_is_kept_and_not_repeated(tmp_path: Path) -> None:
+def test_a_measurement_is_kept_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Less noise keeps more, and histories tell more than texts alone."""
+    monkeypatch.setattr(privacy_utility, "NEIGHBOURS", (5, 20))
+    monkeypatch.setattr(privacy_utility, "REPETITIONS", 2)
     first = measure({}, 1500, tmp_path)
-    assert [world["neighbours"] for world in first["worlds"]] == list(NEIGHBOURS)
+    assert [world["neighbours"] for world in first["worlds"]] == [5, 20]
     for world in first["worlds"]:
         points = world["points"]
         assert [point["epsilon"] for point in points] == list(EPSILONS)
