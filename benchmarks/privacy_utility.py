@@ -131,9 +131,9 @@ class Bench:
     @classmethod
     def over(cls, world: World, settings: dict[str, Any]) -> "Bench":
         """Sum the statistics of all users of a world."""
-        without, private = (_method(world, from_flat(settings | extra)) for extra in ({}, {"epsilon": 1.0}))
-        chosen = from_flat(settings).search_space.middle
-        return cls(world, private, chosen, _sum(without, world), _sum(private, world))
+        plain, private = from_flat(settings), from_flat(settings | {"epsilon": 1.0})
+        method = _method(world, private)
+        return cls(world, method, plain.search_space.middle, _sum(_method(world, plain), world), _sum(method, world))
 
     def measure(self, epsilon: float) -> dict[str, Any]:
         """Measure the model at one ε, with fresh noise in each repetition."""
