@@ -26,11 +26,12 @@ from fedrec.federation.privacy.accounting import RELATION, Releases, default_del
 from fedrec.federation.privatise import add_noise
 from fedrec.federation.setup import TrainingSetup
 from fedrec.recsys.closed_form.search import Hyperparameters
+from fedrec.recsys.closed_form.solutions import WEIGHTS
 from fedrec.recsys.closed_form.statistics import Statistics
 from fedrec.recsys.environment import environment_info
 from fedrec.recsys.evaluation.ranking import metric_means, metric_sums, rank
 from fedrec.recsys.hardware import parallel_map
-from fedrec.recsys.training.closed_form import WEIGHTS, ClosedFormMethod
+from fedrec.recsys.training.closed_form import ClosedFormMethod
 
 SETTINGS: dict[str, Any] = {"method": "closed-form", "features": "pairs"}
 NEIGHBOURS = (20, 50, 300)

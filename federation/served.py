@@ -11,10 +11,10 @@ from fedrec.federation.checkpoint import State
 from fedrec.federation.run_statistics import Sums, load_total
 from fedrec.federation.setup import TrainingSetup
 from fedrec.recsys.closed_form.model import CutSolution
+from fedrec.recsys.closed_form.solutions import as_adapter
 from fedrec.recsys.exposure_bound import BIAS, ExposureBound
 from fedrec.recsys.model.lora import Adapter
 from fedrec.recsys.recommender import Recommender
-from fedrec.recsys.training.closed_form import as_adapter
 from fedrec.recsys.training.hybrid import split_adapter
 
 
@@ -51,6 +51,8 @@ class Served:
         """Build the artifact of a finished run with this card."""
         setup, (towers, _) = self.setup, split_adapter(self.state.best)
         vectors = setup.model.item_vectors(towers, setup.embeddings.matrix)
-        closed_form = setup.closed_form.artifact(self.solution, vectors) if self.solution else None
+        closed_form = None
+        if self.solution and self.total:
+            closed_form = setup.closed_form.artifact(self.solution, self.total.statistics, vectors)
         bound = ExposureBound.of(self.bias)
         return Recommender.of_run(setup.dataset.catalogue, vectors, towers, card, closed_form, bound)

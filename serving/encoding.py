@@ -5,7 +5,7 @@ W is the width of what is searched: E of the towers, and r more with a closed fo
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -65,15 +65,21 @@ class QuestionEncoder:
         with self._turn:
             return list(self.recommender.query_vectors(texts).numpy())
 
-    def encode_items(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Compute the vectors of new items by their texts: to be searched (n, W), and to be read (n, R).
+    def encode_items(self, items: Mapping[str, str]) -> tuple[np.ndarray, np.ndarray]:
+        """Compute the vectors of items, id → text: to be searched (n, W), and to be read (n, R).
 
-        Raises `UnanswerableError` if the model reads no texts.
+        An item that the model was trained with keeps what was learned of it beside the towers: the closed form's
+        vectors and its bias. Raises `UnanswerableError` if the model reads no texts.
         """
         self._check_reads_texts("text")
+        trained, width = self.recommender.items, self.recommender.tower_width
         with self._turn:
-            items = self.recommender.new_items(texts)
-        return items.searched.numpy(), items.read.numpy()
+            encoded = self.recommender.new_items(list(items.values()))
+        for place, row in enumerate(map(self.recommender.catalogue.row, items)):
+            if row is not None:
+                encoded.searched[place, width:] = trained.searched[row, width:]
+                encoded.read[place, width:] = trained.read[row, width:]
+        return encoded.searched.numpy(), encoded.read.numpy()
 
     def _check_reads_texts(self, field: str) -> None:
         encoder = self.recommender.encoder

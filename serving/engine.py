@@ -59,10 +59,10 @@ class Engine:
             self.encoder.encode_texts(["ready?"])
 
     def with_items(self, items: Sequence[ItemRecord]) -> "Engine":
-        """Offer these items, too, each encoded from its text. Raises `ColumnError`."""
+        """Offer these items, too, with different ids, each encoded from its text. Raises `ColumnError`."""
         if not items:
             return self
-        vectors = self.encoder.encode_items([item.text for item in items])
+        vectors = self.encoder.encode_items({item.item_id: item.text for item in items})
         return replace(self, catalogue=self.catalogue.with_items(items, *vectors))
 
     def without_item(self, item_id: str) -> "Engine":

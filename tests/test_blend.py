@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 from torch import Tensor
+from torch.nn import functional as F
 
 import fedrec
 from fedrec.data.dataset import Dataset
@@ -17,6 +19,7 @@ from fedrec.recsys.closed_form.contexts import KernelStack
 from fedrec.recsys.closed_form.fusion import Fusion, covariance, standardise
 from fedrec.recsys.closed_form.low_rank import low_rank
 from fedrec.recsys.closed_form.model import ClosedForm, LinearModel
+from fedrec.recsys.closed_form.new_items import RIDGE
 from fedrec.recsys.evaluation.ranking import metric_means, metric_sums, rank
 from fedrec.recsys.nearest import doubt, exact_scores
 from fedrec.recsys.recommender import Recommender
@@ -32,6 +35,8 @@ from tests.support.closed_form import (
     toy_config,
     toy_features,
     toy_solution,
+    toy_texts,
+    toy_whitening,
     z_scores,
 )
 
@@ -173,14 +178,27 @@ def test_vectors_are_no_longer_than_the_exact_search_allows(toy: Path, towers: R
 
 
 @pytest.mark.parametrize("kind", ["text", "stacked text"])
-def test_a_new_item_has_the_vectors_of_one_with_its_text(
+def test_as_an_event_a_new_item_has_the_vector_of_one_with_its_text(
     toy: Path, towers: Recommender, embeddings: Tensor, kind: Kind
 ) -> None:
     closed_form = toy_closed_form(toy, towers.vectors, kind)
     events, candidates = closed_form.item_vectors(embeddings)
     torch.testing.assert_close(events, closed_form.model.events, atol=1e-4, rtol=0)
-    torch.testing.assert_close(candidates, closed_form.model.candidates, atol=1e-4, rtol=0)
-    assert closed_form.item_vectors(drawn(200, 384))[1].norm(dim=1).max() <= 1 + 1e-6
+    assert candidates.norm(dim=1).max() <= 1 + 1e-6
+
+
+def test_a_new_item_is_scored_as_items_with_texts_like_its_own(
+    toy: Path, towers: Recommender, embeddings: Tensor, histories: list[np.ndarray], kind: Kind
+) -> None:
+    """Its candidate vector is the ridge regression of the others' vectors on their texts."""
+    closed_form = toy_closed_form(toy, towers.vectors, kind)
+    _, predicted = closed_form.item_vectors(embeddings)
+    known = closed_form.model.candidates.any(-1)
+    texts = toy_whitening(toy, toy_config(kind))[1](embeddings)
+    golden = Ridge(alpha=RIDGE, fit_intercept=False).fit(texts, closed_form.model.candidates).predict(texts)
+    likeness = F.cosine_similarity(predicted, torch.from_numpy(golden).float())
+    assert known.sum() > 20
+    assert likeness[known].min() > 0.98
 
 
 def test_a_closed_form_that_learned_nothing_leaves_the_towers_alone(
@@ -190,7 +208,7 @@ def test_a_closed_form_that_learned_nothing_leaves_the_towers_alone(
     features = toy_features(toy, config)
     solution = toy_solution(toy, config, features, 1.0)
     nothing = replace(solution, weights=torch.zeros_like(solution.weights)).cut(features and features.table, 384)
-    closed_form = ClosedForm.build(config, nothing, features, towers.vectors)
+    closed_form = ClosedForm.build(config, nothing, toy_texts(toy, config, features), towers.vectors)
     parts = (towers.catalogue, towers.vectors, towers.adapter, towers.card, closed_form)
     Recommender.of_run(*parts).save(tmp_path)
     hybrid, history = Recommender.load(tmp_path), [0, 3, 4]
@@ -199,14 +217,13 @@ def test_a_closed_form_that_learned_nothing_leaves_the_towers_alone(
 
 
 @pytest.mark.parametrize(("kind", "decays"), [("ids", 1), ("stacked ids", 2)])
-def test_ids_tell_nothing_of_a_new_item(
+def test_ids_tell_nothing_of_an_event_with_a_new_item(
     toy: Path, towers: Recommender, embeddings: Tensor, kind: Kind, decays: int
 ) -> None:
     closed_form = toy_closed_form(toy, towers.vectors, kind)
-    events, candidates = closed_form.item_vectors(embeddings[:2])
-    assert (events.shape, candidates.shape) == ((2, decays * closed_form.rank), (2, closed_form.rank))
+    events, _ = closed_form.item_vectors(embeddings[:2])
+    assert events.shape == (2, decays * closed_form.rank)
     assert not events.any()
-    assert not candidates.any()
 
 
 def test_a_history_has_the_same_vector_in_any_batch(

@@ -13,9 +13,10 @@ from fedrec.federation.config import from_flat
 from fedrec.recsys.closed_form.config import ClosedFormConfig
 from fedrec.recsys.closed_form.packing import unpack
 from fedrec.recsys.closed_form.search import Hyperparameters, SearchSpace, Trial
+from fedrec.recsys.closed_form.solutions import WEIGHTS
 from fedrec.recsys.closed_form.solve import item_popularity
 from fedrec.recsys.closed_form.statistics import GRAM
-from fedrec.recsys.training.closed_form import WEIGHTS, ClosedFormMethod
+from fedrec.recsys.training.closed_form import ClosedFormMethod
 from fedrec.training import train
 from tests.support.toy_world import SMALL, shard_of, small_config
 

@@ -23,11 +23,12 @@ from fedrec.recsys.closed_form.config import ClosedFormConfig
 from fedrec.recsys.closed_form.contexts import KernelStack
 from fedrec.recsys.closed_form.packing import pack
 from fedrec.recsys.closed_form.search import Hyperparameters, SearchSpace
+from fedrec.recsys.closed_form.solutions import WEIGHTS, Solver
 from fedrec.recsys.closed_form.solve import RidgePath
 from fedrec.recsys.closed_form.statistics import CROSS, GRAM, ItemSums, Statistics, sum_statistics
 from fedrec.recsys.closed_form.text_prior import factor_texts, feature_weights, text_weights
 from fedrec.recsys.recommender import Recommender
-from fedrec.recsys.training.closed_form import TEXT_RIDGE, WEIGHTS, ClosedFormMethod, Solver
+from fedrec.recsys.training.closed_form import TEXT_RIDGE, ClosedFormMethod
 from fedrec.training import train
 from tests.support.toy_world import SMALL, shard_of, small_config
 

@@ -20,8 +20,8 @@ from fedrec.federation.node import Node
 from fedrec.federation.run_statistics import FOLDER, load_nodes, load_total
 from fedrec.federation.setup import TrainingSetup
 from fedrec.federation.training_run import METRICS, open_run, train
+from fedrec.recsys.closed_form.solutions import WEIGHTS
 from fedrec.recsys.recommender import FILES
-from fedrec.recsys.training.closed_form import WEIGHTS
 from fedrec.recsys.training.hybrid import split_adapter
 from fedrec.run import Run
 from tests.support.cli import Fedrec

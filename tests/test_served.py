@@ -24,11 +24,12 @@ from fedrec.recsys.closed_form import model
 from fedrec.recsys.closed_form.model import Solution
 from fedrec.recsys.closed_form.packing import unpack
 from fedrec.recsys.closed_form.search import Hyperparameters
+from fedrec.recsys.closed_form.solutions import WEIGHTS
 from fedrec.recsys.closed_form.statistics import GRAM
 from fedrec.recsys.evaluation.evaluate import rank_held_out
 from fedrec.recsys.evaluation.ranking import metric_means, metric_sums
 from fedrec.recsys.recommender import Recommender
-from fedrec.recsys.training.closed_form import WEIGHTS, ClosedFormMethod
+from fedrec.recsys.training.closed_form import ClosedFormMethod
 from tests.support.toy_world import shard_of, small_config, toy_items
 
 CLOSED: dict[str, Any] = {"method": "closed-form", "ridges": "1,10", "decodes": "0.1", "feature_width": 32}

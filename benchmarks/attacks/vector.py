@@ -65,7 +65,7 @@ def serve_closed_form(world: World, histories: Sequence[np.ndarray]) -> Served:
     total = sums_of(node, world.draw_cohorts(64, 1, KEY)[0]).deltas
     solution = method.solver(total).solve(config.search_space.middle)
     cut = method.cut(solution, total, config.search_space.middle)
-    model = method.artifact(cut, world.embeddings).model
+    model = method.artifact(cut, total, world.embeddings).model
     return Served(model.events, model.user_vectors(histories))
 
 

@@ -15,8 +15,8 @@ from fedrec.federation.messages import Update
 from fedrec.federation.round_log import SCORE
 from fedrec.recsys.card import load_card
 from fedrec.recsys.closed_form.packing import packed_shapes
+from fedrec.recsys.closed_form.solutions import WEIGHTS
 from fedrec.recsys.model.lora import Adapter
-from fedrec.recsys.training.closed_form import WEIGHTS
 from fedrec.recsys.training.hybrid import split_adapter
 from fedrec.recsys.training.local_training import ClientUpdates
 

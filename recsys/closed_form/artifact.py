@@ -14,7 +14,7 @@ from fedrec.recsys.closed_form.config import Decay
 from fedrec.recsys.closed_form.contexts import KernelStack
 from fedrec.recsys.closed_form.features import FourierFeatures, Whitening
 from fedrec.recsys.closed_form.fusion import Fusion
-from fedrec.recsys.closed_form.model import ClosedForm, LinearModel, TextMap
+from fedrec.recsys.closed_form.model import ClosedForm, EventMap, LinearModel, NewItemMap
 from fedrec.recsys.tensors import check_shapes
 
 FILE, SECTION = "closed_form.safetensors", "closed_form"
@@ -31,13 +31,15 @@ class Description:
     decays: Annotated[tuple[Decay, ...], MinLen(1)]
     reverse: Annotated[float, Interval(ge=0, le=1)]
     share: Annotated[float, Interval(ge=0, le=1)]
+    new_items: bool = False  # whether the file tells the candidate vector of a new item; earlier versions did not
 
     @classmethod
     def of(cls, closed_form: ClosedForm) -> "Description":
         """Describe a closed form."""
-        stack, text_map = closed_form.model.stack, closed_form.text_map
-        kind, width = ("ids", 0) if text_map is None else ("text", len(text_map.to_events))
-        return cls(kind, width, closed_form.rank, stack.decays, stack.reverse, closed_form.fusion.share)
+        stack, new = closed_form.model.stack, closed_form.new_items
+        kind, width = ("text", len(new.events.to_events)) if new and new.events else ("ids", 0)
+        share = closed_form.fusion.share
+        return cls(kind, width, closed_form.rank, stack.decays, stack.reverse, share, new is not None)
 
     def shapes(self, items: int, width: int) -> dict[str, tuple[int, ...]]:
         """Return the tensors that the file must hold for N items and embeddings of a width: name → shape."""
@@ -48,18 +50,21 @@ class Description:
             "covariance.towers": (width, width),
             "covariance.closed_form": (rank, rank),
         }
-        if self.features == "ids":
-            return shapes
-        return shapes | {
-            "whitening.mean": (width,),
-            "whitening.root": (width, width),
-            "features.frequencies": (width, features),
-            "features.phases": (features,),
-            "features.mean": (features,),
-            "map.to_events": (features, of_event),
-            "map.to_candidates": (features, rank),
-            "map.mean": (rank,),
-        }
+        if self.new_items or self.features == "text":
+            shapes |= {
+                "whitening.mean": (width,),
+                "whitening.root": (width, width),
+                "map.to_candidates": (width, rank),
+                "map.mean": (rank,),
+            }
+        if self.features == "text":
+            shapes |= {
+                "features.frequencies": (width, features),
+                "features.phases": (features,),
+                "features.mean": (features,),
+                "map.to_events": (features, of_event),
+            }
+        return shapes
 
 
 NAMES = tuple(field.name for field in fields(Description))
@@ -73,25 +78,28 @@ def describe(closed_form: ClosedForm) -> dict[str, Any]:
 
 def tensors_of(closed_form: ClosedForm) -> dict[str, Tensor]:
     """Return the tensors of the file: name → float32."""
-    model, fusion, text_map = closed_form.model, closed_form.fusion, closed_form.text_map
+    model, fusion, new = closed_form.model, closed_form.fusion, closed_form.new_items
     tensors = {
         "events": model.events,
         "candidates": model.candidates,
         "covariance.towers": fusion.towers,
         "covariance.closed_form": fusion.closed_form,
     }
-    if text_map is None:
-        return tensors
-    return tensors | {
-        "whitening.mean": text_map.features.whitening.mean,
-        "whitening.root": text_map.features.whitening.root,
-        "features.frequencies": text_map.features.frequencies,
-        "features.phases": text_map.features.phases,
-        "features.mean": text_map.features.mean,
-        "map.to_events": text_map.to_events,
-        "map.to_candidates": text_map.to_candidates,
-        "map.mean": text_map.mean,
-    }
+    if new is not None:
+        tensors |= {
+            "whitening.mean": new.whitening.mean,
+            "whitening.root": new.whitening.root,
+            "map.to_candidates": new.to_candidates,
+            "map.mean": new.mean,
+        }
+    if new is not None and new.events is not None:
+        tensors |= {
+            "features.frequencies": new.events.features.frequencies,
+            "features.phases": new.events.features.phases,
+            "features.mean": new.events.features.mean,
+            "map.to_events": new.events.to_events,
+        }
+    return tensors
 
 
 def closed_form_of(
@@ -108,16 +116,19 @@ def closed_form_of(
     check_shapes(tensors, described.shapes(*item_vectors.shape), "closed form", folder)
     model = LinearModel(KernelStack(described.decays, described.reverse), tensors["events"], tensors["candidates"])
     fusion = Fusion(described.share, tensors["covariance.towers"], tensors["covariance.closed_form"])
-    if described.features == "ids":
+    if "map.mean" not in tensors:
         return ClosedForm(model, fusion, None)
-    text_map = TextMap(
-        feature_map_of(tensors), tensors["map.to_events"], tensors["map.to_candidates"], tensors["map.mean"]
-    )
-    return ClosedForm(model, fusion, text_map)
+    of_texts = described.features == "text"
+    events = EventMap(feature_map_of(tensors), tensors["map.to_events"]) if of_texts else None
+    new = NewItemMap(_whitening_of(tensors), tensors["map.to_candidates"], tensors["map.mean"], events)
+    return ClosedForm(model, fusion, new)
 
 
 def feature_map_of(tensors: Mapping[str, Tensor]) -> FourierFeatures:
     """Build the features of texts from the tensors of the file."""
-    whitening = Whitening(tensors["whitening.mean"], tensors["whitening.root"])
     frequencies, phases, mean = (tensors[f"features.{name}"] for name in ("frequencies", "phases", "mean"))
-    return FourierFeatures(whitening, frequencies, phases, mean)
+    return FourierFeatures(_whitening_of(tensors), frequencies, phases, mean)
+
+
+def _whitening_of(tensors: Mapping[str, Tensor]) -> Whitening:
+    return Whitening(tensors["whitening.mean"], tensors["whitening.root"])

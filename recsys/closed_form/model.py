@@ -12,9 +12,10 @@ from torch import Tensor
 from fedrec.data.shard import check_rows
 from fedrec.recsys.closed_form.config import ClosedFormConfig
 from fedrec.recsys.closed_form.contexts import DecayKernel, KernelStack
-from fedrec.recsys.closed_form.features import FourierFeatures
+from fedrec.recsys.closed_form.features import FourierFeatures, Whitening
 from fedrec.recsys.closed_form.fusion import Encoder, Fusion
 from fedrec.recsys.closed_form.low_rank import low_rank
+from fedrec.recsys.closed_form.new_items import TargetRegression
 
 BLOCK = 4096
 """Items whose features are multiplied at a time."""
@@ -63,7 +64,17 @@ class TextFeatures:
     """The features of a catalogue's items by their texts, and the map that gives them to any other text."""
 
     map: FourierFeatures
-    table: Tensor  # (N, M)
+    table: Tensor  # (N, M), of events in a context
+    targets: Tensor  # (N, M'), of candidates: other vectors for items without events
+
+
+@dataclass(frozen=True, eq=False)
+class ItemTexts:
+    """What the texts of a catalogue's items tell a closed form."""
+
+    whitening: Whitening
+    new_targets: TargetRegression  # of items without events
+    features: TextFeatures | None  # in which the statistics were summed; None: ids, or pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,22 +110,33 @@ class CutSolution:
 
 
 @dataclass(frozen=True, eq=False)
-class TextMap:
-    """The map from a text embedding to the two vectors of an item."""
+class EventMap:
+    """The map from a text embedding to the vector of an item as an event."""
 
     features: FourierFeatures
     to_events: Tensor  # (M, Kr)
-    to_candidates: Tensor  # (M, r)
-    mean: Tensor  # (r,) of the catalogue's candidate vectors, which are centred
 
-    def item_vectors(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the event vectors and the candidate vectors of items: (n, E) → (n, Kr) and (n, r).
+    def __call__(self, embeddings: Tensor) -> Tensor:
+        """Compute the event vectors of items: (n, E) → (n, Kr)."""
+        return self.features(embeddings) @ self.to_events
 
-        A candidate vector that is longer than every one in the catalogue is cut to length 1, that of the longest.
+
+@dataclass(frozen=True, eq=False)
+class NewItemMap:
+    """The map from a text embedding to the two vectors of a new item."""
+
+    whitening: Whitening
+    to_candidates: Tensor  # (E, r)
+    mean: Tensor  # (r,) of predicted candidate vectors
+    events: EventMap | None  # None: features are ids, and say nothing of an event with a new item
+
+    def candidates(self, embeddings: Tensor) -> Tensor:
+        """Compute the candidate vectors of new items: (n, E) → (n, r).
+
+        A vector that is longer than every one in the catalogue is cut to length 1, that of the longest.
         """
-        features = self.features(embeddings)
-        candidates = features @ self.to_candidates - self.mean
-        return features @ self.to_events, candidates / candidates.norm(dim=-1, keepdim=True).clamp(min=1)
+        candidates = self.whitening(embeddings) @ self.to_candidates + self.mean
+        return candidates / candidates.norm(dim=-1, keepdim=True).clamp(min=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,31 +149,31 @@ class ClosedForm:
 
     model: LinearModel
     fusion: Fusion
-    text_map: TextMap | None  # None: features are ids, and say nothing of a new item
+    new_items: NewItemMap | None  # None: of an earlier version, over ids
 
     @classmethod
     def build(
-        cls, config: ClosedFormConfig, solution: CutSolution, features: TextFeatures | None, tower_vectors: Tensor
+        cls, config: ClosedFormConfig, solution: CutSolution, texts: ItemTexts, tower_vectors: Tensor
     ) -> "ClosedForm":
         """Build the closed form of an artifact at the end of training.
 
-        `features` are those in which the statistics were summed, None for ids; `tower_vectors` (N, E) are the item
-        vectors of the towers beside it.
+        `tower_vectors` (N, E) are the item vectors of the towers beside it.
         """
-        right, mean = solution.right, torch.zeros(solution.right.shape[1]).double()
+        features, right = texts.features, solution.right
         left = torch.cat(solution.left.tensor_split(len(config.decays)), dim=1)  # (M, Kr)
         if features is None:
+            mean = target_mean(right)
             events, candidates = left.float(), centre_targets(right).float()
         else:
-            mean = features.table.mean(0, dtype=torch.float64) @ right  # (r,)
-            events, candidates = _map_items(features.table, left), _map_items(features.table, right, mean)
+            mean = features.targets.mean(0, dtype=torch.float64) @ right  # (r,)
+            events, candidates = _map_items(features.table, left), _map_items(features.targets, right, mean)
         longest_event, longest = _longest(events), _longest(candidates)
         model = LinearModel(config.stack, events / longest_event, candidates / longest)
         fusion = Fusion.over(solution.share, tower_vectors, model.candidates)
-        if features is None:
-            return cls(model, fusion, None)
-        left, right, mean = (left / longest_event).float(), (right / longest).float(), (mean / longest).float()
-        return cls(model, fusion, TextMap(features.map, left, right, mean))
+        event_map = None if features is None else EventMap(features.map, (left / longest_event).float())
+        new = texts.new_targets.through(right / longest)
+        new_mean = (new.mean - mean / longest).float()
+        return cls(model, fusion, NewItemMap(texts.whitening, new.slope.float(), new_mean, event_map))
 
     @property
     def rank(self) -> int:
@@ -161,12 +183,13 @@ class ClosedForm:
     def item_vectors(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the event vectors (n, Kr) and the candidate vectors (n, r) of new items by their embeddings (n, E).
 
-        They are zeros if features are ids: then the towers alone tell new items apart.
+        Over ids, the event vectors are zeros: as an event, the towers alone read a new item.
         """
-        if self.text_map is None:
-            width = self.model.events.shape[1]
-            return torch.zeros(len(embeddings), width), torch.zeros(len(embeddings), self.rank)
-        return self.text_map.item_vectors(embeddings)
+        new, count = self.new_items, len(embeddings)
+        candidates = torch.zeros(count, self.rank) if new is None else new.candidates(embeddings)
+        if new is None or new.events is None:
+            return torch.zeros(count, self.model.events.shape[1]), candidates
+        return new.events(embeddings), candidates
 
     def blend_users(self, encode: Encoder, histories: Sequence[np.ndarray], events: Tensor) -> Tensor:
         """Join the towers' user vectors of histories, by `encode`, with those of the closed form: (B, E + r).
@@ -179,12 +202,16 @@ class ClosedForm:
 
 
 def centre_targets(vectors: Tensor) -> Tensor:
-    """Centre the vectors (N, r) of one-hot targets. An item that was never a target has zeros, and keeps them.
+    """Centre the vectors (N, r) of one-hot targets. An item of which nothing is known has zeros, and keeps them.
 
-    So an item without events scores the mean of the others in z-scores, and the towers alone tell it apart.
+    So it scores the mean of the others in z-scores, and the towers alone tell it apart.
     """
-    known = vectors.any(-1, keepdim=True)
-    return (vectors - vectors.sum(0) / known.sum().clamp(min=1)) * known
+    return (vectors - target_mean(vectors)) * vectors.any(-1, keepdim=True)
+
+
+def target_mean(vectors: Tensor) -> Tensor:
+    """Compute the mean of the vectors (N, r) of one-hot targets that are not zeros: (r,)."""
+    return vectors.sum(0) / vectors.any(-1).sum().clamp(min=1)
 
 
 def _map_items(table: Tensor, factor: Tensor, mean: Tensor | float = 0.0) -> Tensor:

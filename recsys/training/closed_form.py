@@ -22,23 +22,31 @@ from fedrec.recsys.closed_form.fusion import covariance
 from fedrec.recsys.closed_form.model import (
     ClosedForm,
     CutSolution,
+    ItemTexts,
     Solution,
     TextFeatures,
     centre_targets,
     decayed_sums,
 )
+from fedrec.recsys.closed_form.new_items import TargetRegression
 from fedrec.recsys.closed_form.norm_bounds import Bounds, NormBounds
 from fedrec.recsys.closed_form.packing import SCALE, pack, packed_shapes, place_items, unpack
 from fedrec.recsys.closed_form.pairs import PAIRS, PairGate, PairSums, PairWeights, pair_bounds
 from fedrec.recsys.closed_form.search import Hyperparameters
-from fedrec.recsys.closed_form.solve import RidgePath, decoding, item_popularity, positive_part, target_gram
-from fedrec.recsys.closed_form.statistics import GRAM, Accumulator, FeatureSums, ItemSums, Statistics, sum_statistics
+from fedrec.recsys.closed_form.solutions import SHARE, WEIGHTS, PairSolver, Solver
+from fedrec.recsys.closed_form.solve import RidgePath, item_popularity, positive_part, target_gram
+from fedrec.recsys.closed_form.statistics import (
+    CROSS,
+    GRAM,
+    Accumulator,
+    FeatureSums,
+    ItemSums,
+    Statistics,
+    sum_statistics,
+)
 from fedrec.recsys.closed_form.text_prior import factor_texts, feature_weights, text_weights
 from fedrec.recsys.hardware import workers
 from fedrec.recsys.model.lora import Adapter
-
-WEIGHTS, SHARE = "closed.weights", "closed.share"
-"""The names of the closed form's tensors in an adapter: the weights (KM, M'), and the share of a blend (1,)."""
 
 TEXT_RIDGE = 1.0
 """The ridge of the text weights that a solution is pulled towards; a text's squared length is 1. Of their regression on
@@ -84,7 +92,7 @@ class ClosedFormMethod:
 
     @cached_property
     def _whitening(self) -> Whitening:
-        return Whitening.fit(self._known, self.config.whitening)
+        return self.fitted.whitening if self.fitted else Whitening.fit(self._known, self.config.whitening)
 
     @cached_property
     def pair_gate(self) -> PairGate:
@@ -195,16 +203,40 @@ class ClosedFormMethod:
         """The mean of an item's |φ|²: the unit of the penalties, so that they mean the same at any width."""
         return 1.0 if self.features is None else self.width / 2
 
-    def solver(self, total: Statistics, deviation: float = 0.0) -> "Solver | PairSolver":
+    def solver(self, total: Statistics, deviation: float = 0.0) -> Solver | PairSolver:
         """Prepare the solutions of sums over users, as they travel, with noise of a standard deviation in them."""
         if self.is_paired:
             return PairSolver(PairWeights.of(self.pair_gate, total[PAIRS], deviation))
         # the largest eigenvalue of the noise in `gram` (Wigner)
         floor = 2 * deviation * SCALE * self.context_width**0.5
         sums = unpack(total)
-        popularity = item_popularity(sums[GRAM], self.width) if self.features is None else None
         path = RidgePath.of(sums, self.text_weights)
-        return Solver(path, self.target_gram, self._penalty_unit, floor, popularity)
+        if self.features is not None:
+            return Solver(path, self.target_gram, self._penalty_unit, floor)
+        known = self.known_items(total)
+        new = np.setdiff1d(np.arange(self.width), known)
+        rows, targets = torch.from_numpy(new), self.predict_targets(new, known)
+        return Solver(path, None, self._penalty_unit, floor, item_popularity(sums[GRAM], self.width), targets, rows)
+
+    def known_items(self, total: Statistics) -> np.ndarray:
+        """Find the items whose target vectors were learned, in ascending order: (n,) rows.
+
+        Sums over ids, as they travel, tell which items were a target. Other sums do not: then it is the items that
+        training may use.
+        """
+        if self.config.features != "ids":
+            return self.trainable_rows
+        were_targets = total[CROSS].any(0).nonzero().squeeze(1).numpy()
+        return np.intersect1d(were_targets, self.trainable_rows)
+
+    def new_targets(self, known: np.ndarray) -> TargetRegression:
+        """Fit the target vectors of the items `known` (n,) to their texts."""
+        targets = torch.eye(self.width)[known] if self.features is None else self.features[known]
+        return TargetRegression.fit(self._whitening(self.embeddings[known]), targets, self.config.new_item_length)
+
+    def predict_targets(self, rows: np.ndarray, known: np.ndarray) -> Tensor:
+        """Predict the target vectors of the items `rows` from those of the items `known`: (n, M') float64."""
+        return self.new_targets(known)(self._whitening(self.embeddings[rows]))
 
     def cut(self, solution: Adapter, total: Statistics, chosen: Hyperparameters) -> CutSolution:
         """Cut a solution of sums, as they travel, to the rank that is served.
@@ -219,12 +251,17 @@ class ClosedFormMethod:
             gram = positive_part(gram)
         elif gram is not None and chosen.prior:
             gram.diagonal().add_(chosen.ridge + chosen.prior)
-        return Solution(solution[WEIGHTS], gram, float(solution[SHARE])).cut(self.features, self.config.served_rank)
+        targets = None if self.features is None else self.candidates
+        return Solution(solution[WEIGHTS], gram, float(solution[SHARE])).cut(targets, self.config.served_rank)
 
-    def artifact(self, solution: CutSolution, tower_vectors: Tensor) -> ClosedForm:
-        """Build what an artifact holds of a solution, beside the item vectors (N, E) of its towers."""
-        features = None if self.features is None else TextFeatures(self.feature_map, self.features)
-        return ClosedForm.build(self.config, solution, features, tower_vectors)
+    def artifact(self, solution: CutSolution, total: Statistics, tower_vectors: Tensor) -> ClosedForm:
+        """Build what an artifact holds of a solution of sums, as they travel, beside the item vectors (N, E) of its
+        towers."""
+        features = None
+        if self.features is not None:
+            features = TextFeatures(self.feature_map, self.features, self.candidates)
+        texts = ItemTexts(self._whitening, self.new_targets(self.known_items(total)), features)
+        return ClosedForm.build(self.config, solution, texts, tower_vectors)
 
     def user_vectors(self, adapter: Adapter) -> Callable[[Sequence[np.ndarray]], Tensor]:
         """Return a function from B histories to user vectors (B, M'); of texts, no event vectors are computed."""
@@ -242,48 +279,16 @@ class ClosedFormMethod:
 
     @cached_property
     def candidates(self) -> Tensor:
-        """The candidate vectors of all items: (N, M')."""
-        return torch.eye(self.width) if self.features is None else self.features
+        """The candidate vectors of all items: (N, M'). Over texts, items that training may not use are new ones."""
+        if self.features is None:
+            return torch.eye(self.width)
+        new = np.setdiff1d(np.arange(len(self.features)), self.trainable_rows)
+        if not len(new):
+            return self.features
+        predicted = self.predict_targets(new, self.trainable_rows).float()
+        return self.features.index_copy(0, torch.from_numpy(new), predicted)
 
     @cached_property
     def candidate_covariance(self) -> Tensor:
         """The covariance of the candidate vectors: (M', M')."""
         return covariance(self.candidates)
-
-
-@dataclass(frozen=True, eq=False)
-class Solver:
-    """The solutions of some sums, for all hyperparameters."""
-
-    path: RidgePath
-    target_gram: Tensor | None  # (M', M'); None for one-hot targets, which need no decoding
-    scale: float  # the unit of the penalties
-    floor: float = 0.0  # the least penalty: below it, noise in the sums would be taken for signal
-    popularity: Tensor | None = None  # (N,) of the items; None for features of texts, whose sums do not tell it
-
-    def solve(self, chosen: Hyperparameters) -> Adapter:
-        """Solve for one choice: `closed.weights` and `closed.share`, float32."""
-        weights = self.path.weights(max(chosen.ridge * self.scale, self.floor), chosen.prior * self.scale)
-        if self.target_gram is not None:
-            weights = weights @ decoding(self.target_gram, chosen.decode * self.scale)
-        if chosen.discount:
-            assert self.popularity is not None, "sums over texts do not tell the popularity of an item"
-            weights = weights / self.popularity**chosen.discount
-        return {WEIGHTS: weights.float(), SHARE: torch.tensor([chosen.share])}
-
-
-def as_adapter(solution: CutSolution) -> Adapter:
-    """Return a solution at the served rank as it travels: `closed.weights` and `closed.share`, float32."""
-    return {WEIGHTS: solution.weights.float(), SHARE: torch.tensor([solution.share])}
-
-
-@dataclass(frozen=True, eq=False)
-class PairSolver:
-    """The solutions of some counts of pairs, for all weights of the texts and discounts of popularity."""
-
-    weights: PairWeights
-
-    def solve(self, chosen: Hyperparameters) -> Adapter:
-        """Solve for one choice: `closed.weights` and `closed.share`, float32."""
-        table = self.weights.table(chosen.ridge, chosen.discount)
-        return {WEIGHTS: table.float(), SHARE: torch.tensor([chosen.share])}

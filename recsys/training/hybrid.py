@@ -11,9 +11,10 @@ from torch import Tensor
 from fedrec.data.shard import Shard
 from fedrec.recsys.closed_form.features import FourierFeatures
 from fedrec.recsys.closed_form.fusion import Encoder, Fusion, covariance
+from fedrec.recsys.closed_form.solutions import SHARE
 from fedrec.recsys.model.lora import Adapter
 from fedrec.recsys.model.scoring import Scorer, UserScorer
-from fedrec.recsys.training.closed_form import SHARE, ClosedFormMethod
+from fedrec.recsys.training.closed_form import ClosedFormMethod
 from fedrec.recsys.training.local_training import ClientUpdates
 from fedrec.recsys.training.method import Histories, TwoTowerMethod, UserStates
 

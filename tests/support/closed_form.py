@@ -12,7 +12,8 @@ from fedrec.data.shard import Shard
 from fedrec.recsys.closed_form.config import ClosedFormConfig
 from fedrec.recsys.closed_form.contexts import KernelStack
 from fedrec.recsys.closed_form.features import FourierFeatures, Whitening
-from fedrec.recsys.closed_form.model import ClosedForm, Solution, TextFeatures
+from fedrec.recsys.closed_form.model import ClosedForm, ItemTexts, Solution, TextFeatures
+from fedrec.recsys.closed_form.new_items import TargetRegression
 from fedrec.recsys.embeddings import embed_catalogue
 from fedrec.recsys.encoders.find import resolve_encoder
 from fedrec.recsys.recommender import Recommender
@@ -41,11 +42,24 @@ def toy_features(data: Path, config: ClosedFormConfig) -> TextFeatures | None:
     """Compute the features of the catalogue's items; None for ids."""
     if config.features == "ids":
         return None
+    embeddings, whitening = toy_whitening(data, config)
+    features = FourierFeatures.fit(embeddings, whitening, config.feature_width, config.feature_bandwidths, seed=0)
+    table = features(embeddings)
+    return TextFeatures(features, table, table)
+
+
+def toy_whitening(data: Path, config: ClosedFormConfig) -> tuple[Tensor, Whitening]:
+    """Compute the embeddings of the catalogue's items (N, E), and their whitening."""
     encoder = resolve_encoder("sentence-transformers/all-MiniLM-L6-v2")
     embeddings = embed_catalogue(Catalogue.load(data), encoder, data).matrix
-    whitening = Whitening.fit(embeddings, config.whitening)
-    features = FourierFeatures.fit(embeddings, whitening, config.feature_width, config.feature_bandwidths, seed=0)
-    return TextFeatures(features, features(embeddings))
+    return embeddings, Whitening.fit(embeddings, config.whitening)
+
+
+def toy_texts(data: Path, config: ClosedFormConfig, features: TextFeatures | None) -> ItemTexts:
+    """Fit what the texts of the catalogue tell of new items."""
+    embeddings, whitening = toy_whitening(data, config)
+    targets = table_of(features, len(embeddings)).float()
+    return ItemTexts(whitening, TargetRegression.fit(whitening(embeddings), targets, config.new_item_length), features)
 
 
 def table_of(features: TextFeatures | None, items: int) -> Tensor:
@@ -79,7 +93,8 @@ def toy_closed_form(data: Path, towers: Tensor, kind: Kind, share: float = 0.5, 
     config = toy_config(kind)
     features = toy_features(data, config)
     table = None if features is None else features.table
-    return ClosedForm.build(config, toy_solution(data, config, features, share).cut(table, rank), features, towers)
+    solution = toy_solution(data, config, features, share).cut(table, rank)
+    return ClosedForm.build(config, solution, toy_texts(data, config, features), towers)
 
 
 def hybrid_of(run: Path, data: Path, out: Path, kind: Kind = "text", share: float = 0.5) -> Path:
