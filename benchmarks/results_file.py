@@ -135,6 +135,7 @@ class ColdStart(Table):
     users: int
     all: Metrics[float]
     cold: Metrics[float]
+    listed: float | None = None  # share of cold items in the users' top 10 among all items
 
 
 class Mark(Table):

@@ -274,8 +274,8 @@ def test_cold_items_are_ranked_among_all_and_among_themselves(made: tuple[Path, 
         assert entry["cold"]["mrr"] >= entry["all"]["mrr"], "fewer items are in the way"
     assert results["cold"]["popularity"]["all"]["ndcg@10"] < results["cold"]["text neighbours"]["all"]["ndcg@10"]
     assert results["data"]["users"] == 12, "of the data as usual"
-    for metric in ("ndcg@10", "recall@20", "mrr"):  # ids tell nothing of cold items, whose order is that of the towers
-        assert results["cold"]["hybrid"]["cold"][metric] == results["cold"]["federated"]["cold"][metric]
+    assert results["cold"]["popularity"]["listed"] == 0
+    assert 0 < results["cold"]["hybrid"]["listed"] < 1
 
 
 def test_a_warm_start_from_another_benchmark(

@@ -24,6 +24,7 @@ def cold_start(records: Records) -> dict[str, ColdStart]:
             users=record.figures.test.users,
             all=rounded_metrics(record.figures.test),
             cold=rounded_metrics(record.figures.cold),
+            listed=record.figures.cold_listed,
         )
         for record in records.values()
         if record.job.family == "cold" and record.figures.cold

@@ -54,6 +54,7 @@ class Figures(Table):
     validation: Measured | None = None
     sampled_99: Ranked | None = None  # the test items against 99 sampled items
     cold: Ranked | None = None  # the test items among the cold items alone
+    cold_listed: float | None = None  # share of cold items in the users' top 10 among all items
     before: Ranked | None = None  # the test items, before a warm start's first round
     tuning: Tuning | None = None
 

@@ -61,15 +61,18 @@ def rank_on_node(node: Node, run: Path, split: str, protocol: str = "full") -> R
 def rank_held_out(score: Scorer, place: JobFolder, splits: Sequence[str]) -> Figures:
     """Rank all users' held-out items of these splits, the test among them; its ranks stay in the job's folder.
 
-    If some items are cold, also rank the test items among these alone.
+    If some items are cold, also rank the test items among these alone, and measure how often lists hold them.
     """
     shard, catalogue = Shard.load(place.data), Catalogue.load(place.data)
     rankings = {split: rank_all_users(score, shard, split) for split in splits}
     keep_ranks(place.folder, rankings["test"].ranks)
+    listed = None
     if "cold" in catalogue.frame.columns:
-        rankings["cold"] = rank_all_users(restrict_to(score, cold_items(catalogue, place.data)), shard, "test")
+        cold, counts = cold_items(catalogue, place.data), rankings["test"].listed
+        rankings["cold"] = rank_all_users(restrict_to(score, cold), shard, "test")
+        listed = round(float(counts[cold].sum() / counts.sum()), 4)
     metrics: dict[str, Any] = {split: metrics_of(ranking) for split, ranking in rankings.items()}
-    return Figures(**metrics)
+    return Figures(**metrics, cold_listed=listed)
 
 
 def metrics_of(ranking: Ranking) -> Ranked:
