@@ -16,6 +16,7 @@ from fedrec.federation.run_config import RunConfig
 from fedrec.federation.secure_aggregation.config import SecureAggregationConfig
 from fedrec.recsys.card import RENAMED_SETTINGS
 from fedrec.recsys.closed_form.config import ClosedFormConfig
+from fedrec.recsys.closed_form.pairs import PAIRS
 from fedrec.recsys.exposure_bound import ExposureConfig
 from fedrec.recsys.model.config import ModelConfig
 from fedrec.recsys.training.baseline_config import FederatedBaselineConfig
@@ -55,8 +56,13 @@ def to_flat(config: RunConfig | Section) -> dict[str, Scalar]:
 def from_flat(table: Mapping[str, Any]) -> RunConfig:
     """Build a config from a flat table; settings that are left out keep their defaults.
 
-    Raises `InputError` for an unknown name or an invalid value.
+    With `epsilon`, those of `method` and `features` are the model that noise hurts least. Raises `InputError` for an
+    unknown name or an invalid value.
     """
+    if _is_private(table):
+        table = {"method": "closed-form", **table}
+        if table["method"] == "closed-form":
+            table = {"features": PAIRS, **table}
     known = to_flat(RunConfig())
     nested: dict[str, Any] = {section: {} for section in _SECTIONS}
     for name, value in table.items():
@@ -67,6 +73,14 @@ def from_flat(table: Mapping[str, Any]) -> RunConfig:
         section = next((s for s, kind in _SECTIONS.items() if name in {f.name for f in fields(kind)}), None)
         (nested[section] if section else nested)[name] = _listed(value) if name in _LISTS else value
     return from_nested(nested)
+
+
+def _is_private(table: Mapping[str, Any]) -> bool:
+    """Tell whether a flat table asks for noise. What is no number is refused later."""
+    try:
+        return float(table.get("epsilon", 0)) > 0
+    except (TypeError, ValueError):
+        return False
 
 
 def _listed(value: Any) -> Any:

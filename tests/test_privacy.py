@@ -4,6 +4,7 @@ finds no more than is claimed."""
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from fedrec.data.dataset import Dataset
 from fedrec.data.errors import InputError
 from fedrec.federation.clipping import clip_and_sum, norms
+from fedrec.federation.config import from_flat, to_flat
 from fedrec.federation.messages import Order, Update
 from fedrec.federation.node import Node
 from fedrec.federation.privacy.accounting import Releases
@@ -194,3 +196,31 @@ def test_norms_of_the_clipped_are_those_of_the_release(toy: Path) -> None:
     length = float(norms({name: tensor.unsqueeze(0) for name, tensor in answer.deltas.items()})[0])
     numbers = sum(tensor.numel() for tensor in answer.deltas.values())
     assert 0 < length <= 1e-4 * (1 + 2.0**-16) + math.sqrt(numbers) / (2 * GRID)
+
+
+# The default model under noise.
+
+
+@pytest.mark.parametrize(
+    ("settings", "model"),
+    [
+        ({}, ("hybrid", "text")),
+        ({"epsilon": 0}, ("hybrid", "text")),
+        ({"epsilon": "8"}, ("closed-form", "pairs")),
+        ({"epsilon": 8.0, "features": "text"}, ("closed-form", "text")),
+        ({"epsilon": 8.0, "method": "closed-form"}, ("closed-form", "pairs")),
+        ({"epsilon": 8.0, "method": "hybrid"}, ("hybrid", "text")),
+        ({"epsilon": 8.0, "method": "fedrec"}, ("fedrec", "text")),
+    ],
+)
+def test_with_noise_the_default_is_the_model_that_it_hurts_least(
+    settings: dict[str, Any], model: tuple[str, str]
+) -> None:
+    config = from_flat(settings)
+    assert (config.method, config.closed_form.features) == model
+    assert from_flat(to_flat(config)) == config
+
+
+def test_an_epsilon_that_is_no_number_is_refused() -> None:
+    with pytest.raises(InputError, match="setting epsilon = 'much'"):
+        from_flat({"epsilon": "much"})

@@ -163,7 +163,9 @@ def test_a_private_run_keeps_its_budget_and_nothing_else(toy: Path, tmp_path: Pa
     assert {record["clients_asked"] for record in observed if record["round"] <= 4} == {0}
 
 
-@pytest.mark.parametrize(("settings", "is_told"), [(PAIRS, False), (PRIVATE | {"method": "closed-form"}, True)])
+@pytest.mark.parametrize(
+    ("settings", "is_told"), [(PAIRS, False), (PRIVATE | {"method": "closed-form", "features": "text"}, True)]
+)
 def test_a_run_that_noise_hurts_more_is_told_of_pairs_once(
     settings: dict[str, Any], is_told: bool, toy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -117,7 +117,12 @@ FILMS: dict[str, Any] = {
 }
 FILMS["cold"] = {
     "EASE": {"users": 300, "all": {"ndcg@10": 0.0, "recall@10": 0.0}, "cold": {"ndcg@10": 0.1, "recall@10": 0.2}},
-    "federated": {"users": 300, "all": {"ndcg@10": 0.05, "recall@10": 0.1}, "cold": {"ndcg@10": 0.3, "recall@10": 0.4}},
+    "federated": {
+        "users": 300,
+        "all": {"ndcg@10": 0.05, "recall@10": 0.1},
+        "cold": {"ndcg@10": 0.3, "recall@10": 0.4},
+        "listed": 0.0631,
+    },
 }
 FILMS["start"] = {
     "from": "songs",
@@ -316,8 +321,8 @@ def test_the_page_reports_every_figure(clone: Path) -> None:
         "films (rounds = 20, bits = 32), except for the change that a row names.",
         "only to compare with papers that use this protocol: FedMF NDCG@10 0.3000, Recall@10 0.5000; ",
         "10% of the items are in no training event; the 300 users",
-        "| fedrec, federated | **0.0500** | **0.1000** | **0.3000** | **0.4000** |\n"
-        "| EASE | 0.0000 | 0.0000 | 0.1000 | 0.2000 |",
+        "| fedrec, federated | **0.0500** | **0.1000** | **0.3000** | **0.4000** | 6.3% |\n"
+        "| EASE | 0.0000 | 0.0000 | 0.1000 | 0.2000 | – |",
         "Warm start from the federated run of songs (`--part start`, seed 0): NDCG@10 is 0.0300 before the first round "
         "here and 0.0810 after training. To reach 95% of the best validation NDCG@10 of training from scratch, the "
         "warm start needs 10 rounds, and training from scratch needs more rounds than it had.",

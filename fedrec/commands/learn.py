@@ -4,13 +4,16 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 import typer
 
 from fedrec.commands.options import Data, Json, OtherHistories, Protocol, RunFolder
 from fedrec.commands.parameters import with_options
+
+if TYPE_CHECKING:
+    from fedrec.run import Run
 
 app = typer.Typer()
 
@@ -116,16 +119,19 @@ def train(
         rows = {split: metrics[split][protocol] for split in metrics}
         console.show(console.metrics_table(f"held-out items {Protocol(protocol).against}", rows))
     if guarantee := run.card.get("privacy"):
-        console.out.print(_told(guarantee), soft_wrap=True)
+        console.out.print(_told(run), soft_wrap=True)
     console.out.print(f"Wrote {out}. {_next_step(out, list(metrics.get('test', ())), guarantee)}", soft_wrap=True)
 
 
-def _told(guarantee: dict[str, Any]) -> str:
-    """Return what a run has spent of its guarantee, in one line."""
-    spent = guarantee["spent"]
+def _told(run: "Run") -> str:
+    """Return what a run has spent of its guarantee, and on which model, in one line."""
+    guarantee, config = run.card["privacy"], run.config
+    spent, summed = guarantee["spent"], config.method_row.summed
+    model = config.method + (f", features {config.closed_form.features}" if summed else "")
     return (
-        f"Differential privacy, {guarantee['relation']}: ε = {spent['epsilon']:.3g} of {guarantee['epsilon']:g}, "
-        f"δ = {spent['delta']:.2g}, after {guarantee['rounds']} rounds and {guarantee['statistics']} release of sums."
+        f"Differential privacy of {model}, {guarantee['relation']}: "
+        f"ε = {spent['epsilon']:.3g} of {guarantee['epsilon']:g}, δ = {spent['delta']:.2g}, "
+        f"after {guarantee['rounds']} rounds and {guarantee['statistics']} release of sums."
     )
 
 

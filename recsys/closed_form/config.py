@@ -32,12 +32,13 @@ class ClosedFormConfig:
     features: Literal["text", "ids", "pairs"] = "text"
     """Features of an item in the sums. text: random Fourier features of its text embedding, as many whatever the
     catalogue's size; ids: one for each item, exact, for silos with few thousand items; pairs: counts of pairs of items
-    with alike texts, the smallest sums, which noise hurts least."""
+    with alike texts, the smallest sums, which noise hurts least: the default of closed-form with
+    `epsilon`."""
     feature_width: Annotated[int, Ge(1)] = 1024
     """Random Fourier features of an item."""
     feature_bandwidths: Annotated[tuple[Bandwidth, ...], MinLen(1)] = (1.0, 4.0)
     """Frequencies of the random features, in turns: the larger, the more alike two texts must be to count as alike. A
-    large one tells items apart; by a small one, an item without any event is scored as those with texts of its kind."""
+    large one tells items apart; by a small one, an item with few events is scored as those with texts of its kind."""
     whitening: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """Whitening of the text embeddings before the random features. 0: variances as they are, 1: all equal."""
     decays: Annotated[tuple[Decay, ...], MinLen(1)] = (0.8,)

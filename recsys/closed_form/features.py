@@ -60,7 +60,7 @@ class FourierFeatures:
 
     The dot product of two items' cosines approximates M/2 times the mean of exp(-bandwidth² |z - z'|² / 2) over the
     bandwidths. A narrow one (large) tells each item from all others; by a wide one, an item is like those with texts
-    of the same kind, so that an item without any event is scored as they are.
+    of the same kind, so that an item with few events is scored as they are.
 
     What all items have in common would be most of a user's sums, and say nothing of the user. Without it they are
     shorter, so that few bits, and noise, cost less.
