@@ -254,6 +254,16 @@ def test_a_group_is_refused_if_it_is_small_double_or_not_signed() -> None:
             Group.of(question, some)
 
 
+def test_a_node_of_another_version_of_the_masks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = advertisements(3)
+    monkeypatch.setattr("fedrec.federation.secure_aggregation.group.PROTOCOL", "fedrec secure aggregation 1")
+    (other,) = advertisements(1)
+    monkeypatch.undo()
+    assert len(Group.of(QUESTION, members)) == 3
+    with pytest.raises(ValueError, match=f"keys that node {other.identity.hex()[:16]} has not signed"):
+        Group.of(QUESTION, [*members, other])
+
+
 def test_a_group_without_this_nodes_keys_is_refused() -> None:
     session = node_session.begin(draw_identity(), QUESTION, 1)
     with pytest.raises(ValueError, match="without this node, or with other keys"):

@@ -14,6 +14,9 @@ from fedrec.federation.secure_aggregation.signing import is_signed
 
 SMALLEST = 3
 """The smallest group: in a sum of two, each of both nodes would know the other's part."""
+PROTOCOL = "fedrec secure aggregation 2"
+"""In all that is signed or derived, so that nodes whose masks would not cancel refuse each other. A change of keys,
+masks or shares is another number: 1 masked by ChaCha20, 2 by AES-256."""
 STORED = ConfigDict(ser_json_bytes="hex", val_json_bytes="hex")
 
 
@@ -27,7 +30,7 @@ class Question:
 
     def describe(self, purpose: str) -> bytes:
         """Describe what is signed or derived for this question alone, and for this purpose."""
-        return json.dumps(["fedrec secure aggregation 1", purpose, self.run, self.round, self.kind]).encode()
+        return json.dumps([PROTOCOL, purpose, self.run, self.round, self.kind]).encode()
 
 
 @dataclass(frozen=True)
