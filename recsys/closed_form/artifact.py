@@ -113,6 +113,8 @@ def closed_form_of(
         described = read_section(Description, {name: section[name] for name in NAMES if name in section}, SECTION)
     except InputError as error:
         raise InputError(f"{folder / CARD}: {error}; {AGAIN}") from error
+    if described.features == "text" and not described.new_items:
+        raise InputError(f"{folder} has a closed form over texts of an earlier version; train again")
     check_shapes(tensors, described.shapes(*item_vectors.shape), "closed form", folder)
     model = LinearModel(KernelStack(described.decays, described.reverse), tensors["events"], tensors["candidates"])
     fusion = Fusion(described.share, tensors["covariance.towers"], tensors["covariance.closed_form"])

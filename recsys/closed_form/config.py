@@ -76,10 +76,9 @@ class ClosedFormConfig:
     """Candidates beyond those lists, at most: neighbours of the best one, and steps beyond the end of a list with more
     than one value if the best is there. 0: the lists alone."""
 
-    new_item_length: Annotated[float, Interval(ge=0, le=10)] = 0.6
-    """Length of the vector of an item without any event, which its text predicts, relative to other items' on average:
-    the larger, the more often such items are shown. At 0.6 each was shown about as often as others on MovieLens 100K
-    and Amazon Scientific."""
+    new_item_scale: Annotated[float, Interval(ge=0, le=10)] = 1.0
+    """How widely the scores of an item without any event, which its text predicts, spread over users, relative to those
+    of other items: the larger, the more often such items are shown."""
 
     final_held_out: Annotated[int, Interval(ge=0, le=2)] = 2
     """Last events of each user that the sums of the finished model leave out. Below 2, sums are exchanged once more,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fedrec.recsys.closed_form.model import CutSolution
+from fedrec.recsys.closed_form.new_items import TargetRegression, scale_scores
 from fedrec.recsys.closed_form.pairs import PairWeights
 from fedrec.recsys.closed_form.search import Hyperparameters
 from fedrec.recsys.closed_form.solve import RidgePath, decoding
@@ -16,30 +17,47 @@ WEIGHTS, SHARE = "closed.weights", "closed.share"
 
 
 @dataclass(frozen=True, eq=False)
-class Solver:
-    """The solutions of some sums, for all hyperparameters.
+class NewItems:
+    """The items that no sum over ids tells of as a target, which are scored by their texts."""
 
-    Over ids, an item that no sum tells of as a target is scored by a regression of the others' scores on their texts.
-    """
+    rows: Tensor  # (n,)
+    known: Tensor  # the rows of all others that training may use
+    texts: Tensor  # (n, E), whitened
+    targets: TargetRegression
+    scale: float  # the spread of their scores relative to that of others
+
+    def fill(self, weights: Tensor, roots: Tensor) -> Tensor:
+        """Fill in the columns of these items in weights (KM, N) of all; `roots` (KM, N) tell how scores spread."""
+        if not len(self.rows):
+            return weights
+        scaled = scale_scores(self.targets, roots.T, self.known, self.scale)
+        return weights.index_copy(1, self.rows, scaled.through(weights.T)(self.texts).T)
+
+
+@dataclass(frozen=True, eq=False)
+class Solver:
+    """The solutions of some sums, for all hyperparameters."""
 
     path: RidgePath
     target_gram: Tensor | None  # (M', M'); None for one-hot targets, which need no decoding
     scale: float  # the unit of the penalties
     floor: float = 0.0  # the least penalty: below it, noise in the sums would be taken for signal
     popularity: Tensor | None = None  # (N,) of the items; None for features of texts, whose sums do not tell it
-    new_targets: Tensor | None = None  # (n, N) float64, over ids: of the items that were never a target
-    new_rows: Tensor | None = None  # (n,) their rows
+    new_items: NewItems | None = None  # over ids
 
     def solve(self, chosen: Hyperparameters) -> Adapter:
         """Solve for one choice: `closed.weights` and `closed.share`, float32."""
-        weights = self.path.weights(max(chosen.ridge * self.scale, self.floor), chosen.prior * self.scale)
+        penalties = max(chosen.ridge * self.scale, self.floor), chosen.prior * self.scale
+        weights = self.path.weights(*penalties)
         if self.target_gram is not None:
             weights = weights @ decoding(self.target_gram, chosen.decode * self.scale)
+        divisor = 1.0
         if chosen.discount:
             assert self.popularity is not None, "sums over texts do not tell the popularity of an item"
-            weights = weights / self.popularity**chosen.discount
-        if self.new_rows is not None and self.new_targets is not None:
-            weights = weights.index_copy(1, self.new_rows, weights @ self.new_targets.T)
+            divisor = self.popularity**chosen.discount
+        weights = weights / divisor
+        if self.new_items:
+            weights = self.new_items.fill(weights, self.path.roots(*penalties) / divisor)
         return {WEIGHTS: weights.float(), SHARE: torch.tensor([chosen.share])}
 
 

@@ -47,13 +47,21 @@ class RidgePath:
 
         Without a pull, a feature that no context has gets zeros, which rounding would blur.
         """
-        if pull:
-            assert self.prior is not None, "there are no weights to pull towards"
-            return self._solve(self.projected + pull * self.prior, ridge + pull)
-        return self._solve(self.projected, ridge).masked_fill(self.absent.unsqueeze(1), 0.0)
+        weights = self.vectors @ (self._pulled(pull) / (self.eigenvalues + ridge + pull).unsqueeze(1))
+        return weights if pull else weights.masked_fill(self.absent.unsqueeze(1), 0.0)
 
-    def _solve(self, projected: Tensor, penalty: float) -> Tensor:
-        return self.vectors @ (projected / (self.eigenvalues + penalty).unsqueeze(1))
+    def roots(self, ridge: float, pull: float = 0.0) -> Tensor:
+        """Return LᵀW for the weights W of one λ and κ, and LLᵀ = G + (λ + κ)I, but for a rotation: (M, M') float64.
+
+        The length of a column is that of its target's scores of all contexts, the penalty counted as contexts.
+        """
+        return self._pulled(pull) / (self.eigenvalues + ridge + pull).sqrt().unsqueeze(1)
+
+    def _pulled(self, pull: float) -> Tensor:
+        if not pull:
+            return self.projected
+        assert self.prior is not None, "there are no weights to pull towards"
+        return self.projected + pull * self.prior
 
 
 def positive_part(gram: Tensor) -> Tensor:

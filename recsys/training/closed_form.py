@@ -28,12 +28,12 @@ from fedrec.recsys.closed_form.model import (
     centre_targets,
     decayed_sums,
 )
-from fedrec.recsys.closed_form.new_items import TargetRegression
+from fedrec.recsys.closed_form.new_items import TargetRegression, scale_scores, scale_vectors
 from fedrec.recsys.closed_form.norm_bounds import Bounds, NormBounds
 from fedrec.recsys.closed_form.packing import SCALE, pack, packed_shapes, place_items, unpack
 from fedrec.recsys.closed_form.pairs import PAIRS, PairGate, PairSums, PairWeights, pair_bounds
 from fedrec.recsys.closed_form.search import Hyperparameters
-from fedrec.recsys.closed_form.solutions import SHARE, WEIGHTS, PairSolver, Solver
+from fedrec.recsys.closed_form.solutions import SHARE, WEIGHTS, NewItems, PairSolver, Solver
 from fedrec.recsys.closed_form.solve import RidgePath, item_popularity, positive_part, target_gram
 from fedrec.recsys.closed_form.statistics import (
     CROSS,
@@ -83,16 +83,16 @@ class ClosedFormMethod:
         """The random features of text embeddings, fitted to the items that training may use."""
         if self.fitted:
             return self.fitted
-        width, bandwidths = self.config.feature_width, self.config.feature_bandwidths
-        return FourierFeatures.fit(self._known, self._whitening, width, bandwidths, self.seed)
-
-    @property
-    def _known(self) -> Tensor:
-        return self.embeddings[self.trainable_rows]
+        known, config = self.embeddings[self.trainable_rows], self.config
+        return FourierFeatures.fit(known, self._whitening, config.feature_width, config.feature_bandwidths, self.seed)
 
     @cached_property
     def _whitening(self) -> Whitening:
-        return self.fitted.whitening if self.fitted else Whitening.fit(self._known, self.config.whitening)
+        return (
+            self.fitted.whitening
+            if self.fitted
+            else Whitening.fit(self.embeddings[self.trainable_rows], self.config.whitening)
+        )
 
     @cached_property
     def pair_gate(self) -> PairGate:
@@ -213,30 +213,31 @@ class ClosedFormMethod:
         path = RidgePath.of(sums, self.text_weights)
         if self.features is not None:
             return Solver(path, self.target_gram, self._penalty_unit, floor)
-        known = self.known_items(total)
-        new = np.setdiff1d(np.arange(self.width), known)
-        rows, targets = torch.from_numpy(new), self.predict_targets(new, known)
-        return Solver(path, None, self._penalty_unit, floor, item_popularity(sums[GRAM], self.width), targets, rows)
+        popularity = item_popularity(sums[GRAM], self.width)
+        return Solver(path, None, self._penalty_unit, floor, popularity, self._new_items(self.known_items(total)))
+
+    def _new_items(self, known: np.ndarray) -> NewItems:
+        """Prepare to fill in, over ids, all items but those `known`."""
+        rows = np.setdiff1d(np.arange(self.width), known)
+        texts, places = self._whitening(self.embeddings[rows]), map(torch.from_numpy, (rows, known))
+        return NewItems(*places, texts, self._fit_targets(known), self.config.new_item_scale)
 
     def known_items(self, total: Statistics) -> np.ndarray:
-        """Find the items whose target vectors were learned, in ascending order: (n,) rows.
-
-        Sums over ids, as they travel, tell which items were a target. Other sums do not: then it is the items that
-        training may use.
-        """
+        """Find the rows (n,) of the items that were a target; if sums do not tell, of those that training may use."""
         if self.config.features != "ids":
             return self.trainable_rows
         were_targets = total[CROSS].any(0).nonzero().squeeze(1).numpy()
         return np.intersect1d(were_targets, self.trainable_rows)
 
-    def new_targets(self, known: np.ndarray) -> TargetRegression:
-        """Fit the target vectors of the items `known` (n,) to their texts."""
-        targets = torch.eye(self.width)[known] if self.features is None else self.features[known]
-        return TargetRegression.fit(self._whitening(self.embeddings[known]), targets, self.config.new_item_length)
+    @cached_property
+    def text_targets(self) -> TargetRegression:
+        """The target vectors of new items over texts: (n, E) → (n, M')."""
+        assert self.target_gram is not None, "one-hot targets are scaled by a solution"
+        known = self.trainable_rows
+        return scale_vectors(self._fit_targets(known), self.target_gram, len(known), self.config.new_item_scale)
 
-    def predict_targets(self, rows: np.ndarray, known: np.ndarray) -> Tensor:
-        """Predict the target vectors of the items `rows` from those of the items `known`: (n, M') float64."""
-        return self.new_targets(known)(self._whitening(self.embeddings[rows]))
+    def _fit_targets(self, known: np.ndarray) -> TargetRegression:
+        return TargetRegression.fit(self.embeddings, self._whitening, torch.from_numpy(known), self.features)
 
     def cut(self, solution: Adapter, total: Statistics, chosen: Hyperparameters) -> CutSolution:
         """Cut a solution of sums, as they travel, to the rank that is served.
@@ -255,12 +256,17 @@ class ClosedFormMethod:
         return Solution(solution[WEIGHTS], gram, float(solution[SHARE])).cut(targets, self.config.served_rank)
 
     def artifact(self, solution: CutSolution, total: Statistics, tower_vectors: Tensor) -> ClosedForm:
-        """Build what an artifact holds of a solution of sums, as they travel, beside the item vectors (N, E) of its
-        towers."""
-        features = None
+        """Build what an artifact holds of a solution of sums, beside the item vectors (N, E) of its towers."""
         if self.features is not None:
             features = TextFeatures(self.feature_map, self.features, self.candidates)
-        texts = ItemTexts(self._whitening, self.new_targets(self.known_items(total)), features)
+            texts = ItemTexts(self._whitening, self.text_targets, features)
+        else:
+            known, right = self.known_items(total), solution.right
+            # the user vectors of a cut are uncorrelated, and their squares are those of its candidates
+            roots = solution.left.T if self.is_paired else right * (right - right.mean(0)).norm(dim=0)  # (N, k)
+            fitted = self._fit_targets(known)
+            targets = scale_scores(fitted, roots, torch.from_numpy(known), self.config.new_item_scale)
+            texts = ItemTexts(self._whitening, targets, None)
         return ClosedForm.build(self.config, solution, texts, tower_vectors)
 
     def user_vectors(self, adapter: Adapter) -> Callable[[Sequence[np.ndarray]], Tensor]:
@@ -285,8 +291,8 @@ class ClosedFormMethod:
         new = np.setdiff1d(np.arange(len(self.features)), self.trainable_rows)
         if not len(new):
             return self.features
-        predicted = self.predict_targets(new, self.trainable_rows).float()
-        return self.features.index_copy(0, torch.from_numpy(new), predicted)
+        predicted = self.text_targets(self._whitening(self.embeddings[new]))
+        return self.features.index_copy(0, torch.from_numpy(new), predicted.float())
 
     @cached_property
     def candidate_covariance(self) -> Tensor:

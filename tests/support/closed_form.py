@@ -13,7 +13,7 @@ from fedrec.recsys.closed_form.config import ClosedFormConfig
 from fedrec.recsys.closed_form.contexts import KernelStack
 from fedrec.recsys.closed_form.features import FourierFeatures, Whitening
 from fedrec.recsys.closed_form.model import ClosedForm, ItemTexts, Solution, TextFeatures
-from fedrec.recsys.closed_form.new_items import TargetRegression
+from fedrec.recsys.closed_form.new_items import TargetRegression, scale_vectors
 from fedrec.recsys.embeddings import embed_catalogue
 from fedrec.recsys.encoders.find import resolve_encoder
 from fedrec.recsys.recommender import Recommender
@@ -58,8 +58,9 @@ def toy_whitening(data: Path, config: ClosedFormConfig) -> tuple[Tensor, Whiteni
 def toy_texts(data: Path, config: ClosedFormConfig, features: TextFeatures | None) -> ItemTexts:
     """Fit what the texts of the catalogue tell of new items."""
     embeddings, whitening = toy_whitening(data, config)
-    targets = table_of(features, len(embeddings)).float()
-    return ItemTexts(whitening, TargetRegression.fit(whitening(embeddings), targets, config.new_item_length), features)
+    table, everything = table_of(features, len(embeddings)), torch.arange(len(embeddings))
+    fitted = TargetRegression.fit(embeddings, whitening, everything, features and features.table)
+    return ItemTexts(whitening, scale_vectors(fitted, table.T @ table, len(table), 1.0), features)
 
 
 def table_of(features: TextFeatures | None, items: int) -> Tensor:
