@@ -59,6 +59,7 @@ def from_flat(table: Mapping[str, Any]) -> RunConfig:
     With `epsilon`, those of `method` and `features` are the model that noise hurts least. Raises `InputError` for an
     unknown name or an invalid value.
     """
+    asked = table
     if _is_private(table):
         table = {"method": "closed-form", **table}
         if table["method"] == "closed-form":
@@ -72,7 +73,12 @@ def from_flat(table: Mapping[str, Any]) -> RunConfig:
             raise InputError(f"setting {name!r} is not known; the settings are {', '.join(known)}")
         section = next((s for s, kind in _SECTIONS.items() if name in {f.name for f in fields(kind)}), None)
         (nested[section] if section else nested)[name] = _listed(value) if name in _LISTS else value
-    return from_nested(nested)
+    try:
+        return from_nested(nested)
+    except InputError as error:
+        if not (assumed := [f"{name} = {value!r}" for name, value in table.items() if name not in asked]):
+            raise
+        raise InputError(f"{error} (with epsilon, {' and '.join(assumed)} unless you set it)") from error
 
 
 def _is_private(table: Mapping[str, Any]) -> bool:

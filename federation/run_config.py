@@ -37,7 +37,7 @@ class RunConfig:
     method: Annotated[str, KeyOf(METHODS)] = "hybrid"
     """The model. hybrid: two towers and a closed form, with their scores blended; fedrec: the towers alone, trained in
     rounds; closed-form: ridge regressions alone, from one exchange of sums; or a federated baseline that they are
-    compared with. With `epsilon`, closed-form is the default."""
+    compared with. With `epsilon`, closed-form is used unless this is set."""
     mode: Literal["federated", "central"] = "federated"
     """Each user is a client, or (central) the users of a round are pooled into one client."""
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0

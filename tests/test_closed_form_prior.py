@@ -175,7 +175,7 @@ def test_items_that_training_may_not_use_have_weights_and_change_no_others(embed
     other[20:] = other[:4]
     shard = shard_of([[0, 1, 2, 3, 4, 20, 21], [5, 6, 7, 8, 22, 23]])
     ours, theirs = (solved(method_of(matrix, np.arange(20)), shard) for matrix in (embeddings, other))
-    assert torch.equal(ours[:20, :20], theirs[:20, :20])
+    assert torch.equal(ours[:20, :9], theirs[:20, :9])  # of the items with events
     assert not torch.equal(ours[:20, 20:], theirs[:20, 20:])
     assert ours[:20, 20:].abs().max() > 0.01
 

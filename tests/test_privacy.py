@@ -221,6 +221,16 @@ def test_with_noise_the_default_is_the_model_that_it_hurts_least(
     assert from_flat(to_flat(config)) == config
 
 
+def test_a_refusal_of_the_default_under_noise_says_that_it_is_one() -> None:
+    with pytest.raises(
+        InputError, match=r"setting mode.*\(with epsilon, features = 'pairs' and method = .* unless you"
+    ):
+        from_flat({"epsilon": 8.0, "mode": "central"})
+    with pytest.raises(InputError, match="setting mode") as plain:
+        from_flat({"epsilon": 8.0, "mode": "central", "method": "fedrec"})
+    assert "unless" not in str(plain.value)
+
+
 def test_an_epsilon_that_is_no_number_is_refused() -> None:
     with pytest.raises(InputError, match="setting epsilon = 'much'"):
         from_flat({"epsilon": "much"})

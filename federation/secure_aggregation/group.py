@@ -68,7 +68,8 @@ class Group:
                 raise ValueError(f"a group in which two nodes have one {name} key")
         for member in members:
             if not is_signed(member.identity, member.signed_text(question), member.signature):
-                raise ValueError(f"keys that node {member.identity.hex()[:16]} has not signed for this question")
+                name = member.identity.hex()[:16]
+                raise ValueError(f"keys that node {name} has not signed for this question, or not by this version")
         return cls(question, tuple(sorted(members, key=lambda member: member.identity)))
 
     def __len__(self) -> int:

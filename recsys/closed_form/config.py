@@ -32,8 +32,8 @@ class ClosedFormConfig:
     features: Literal["text", "ids", "pairs"] = "text"
     """Features of an item in the sums. text: random Fourier features of its text embedding, as many whatever the
     catalogue's size; ids: one for each item, exact, for silos with few thousand items; pairs: counts of pairs of items
-    with alike texts, the smallest sums, which noise hurts least: the default of closed-form with
-    `epsilon`."""
+    with alike texts, the smallest sums, which noise hurts least: used by closed-form with
+    `epsilon` unless this is set."""
     feature_width: Annotated[int, Ge(1)] = 1024
     """Random Fourier features of an item."""
     feature_bandwidths: Annotated[tuple[Bandwidth, ...], MinLen(1)] = (1.0, 4.0)

@@ -128,7 +128,7 @@ class NewItemMap:
     whitening: Whitening
     to_candidates: Tensor  # (E, r)
     mean: Tensor  # (r,) of predicted candidate vectors
-    events: EventMap | None  # None: features are ids, and say nothing of an event with a new item
+    events: EventMap | None  # None: ids and pairs say nothing of an event with a new item
 
     def candidates(self, embeddings: Tensor) -> Tensor:
         """Compute the candidate vectors of new items: (n, E) → (n, r).
@@ -149,7 +149,7 @@ class ClosedForm:
 
     model: LinearModel
     fusion: Fusion
-    new_items: NewItemMap | None  # None: of an earlier version, over ids
+    new_items: NewItemMap | None  # None: of an earlier version, over ids or pairs
 
     @classmethod
     def build(
@@ -183,7 +183,7 @@ class ClosedForm:
     def item_vectors(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the event vectors (n, Kr) and the candidate vectors (n, r) of new items by their embeddings (n, E).
 
-        Over ids, the event vectors are zeros: as an event, the towers alone read a new item.
+        Over ids and pairs, the event vectors are zeros: as an event, the towers alone read a new item.
         """
         new, count = self.new_items, len(embeddings)
         candidates = torch.zeros(count, self.rank) if new is None else new.candidates(embeddings)

@@ -219,7 +219,7 @@ class ClosedFormMethod:
     def _new_items(self, known: np.ndarray) -> NewItems:
         """Prepare to fill in, over ids, all items but those `known`."""
         rows = np.setdiff1d(np.arange(self.width), known)
-        texts, places = self._whitening(self.embeddings[rows]), map(torch.from_numpy, (rows, known))
+        places, texts = (torch.from_numpy(rows), torch.from_numpy(known)), self._whitening(self.embeddings[rows])
         return NewItems(*places, texts, self._fit_targets(known), self.config.new_item_scale)
 
     def known_items(self, total: Statistics) -> np.ndarray:
