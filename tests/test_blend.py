@@ -188,7 +188,7 @@ def test_as_an_event_a_new_item_has_the_vector_of_one_with_its_text(
 
 
 def test_a_new_item_is_scored_as_items_with_texts_like_its_own(
-    toy: Path, towers: Recommender, embeddings: Tensor, histories: list[np.ndarray], kind: Kind
+    toy: Path, towers: Recommender, embeddings: Tensor, kind: Kind
 ) -> None:
     """Its candidate vector is the ridge regression of the others' vectors on their texts."""
     closed_form = toy_closed_form(toy, towers.vectors, kind)

@@ -50,7 +50,7 @@ class Description:
             "covariance.towers": (width, width),
             "covariance.closed_form": (rank, rank),
         }
-        if self.new_items or self.features == "text":
+        if self.new_items:
             shapes |= {
                 "whitening.mean": (width,),
                 "whitening.root": (width, width),
@@ -118,7 +118,7 @@ def closed_form_of(
     check_shapes(tensors, described.shapes(*item_vectors.shape), "closed form", folder)
     model = LinearModel(KernelStack(described.decays, described.reverse), tensors["events"], tensors["candidates"])
     fusion = Fusion(described.share, tensors["covariance.towers"], tensors["covariance.closed_form"])
-    if "map.mean" not in tensors:
+    if not described.new_items:
         return ClosedForm(model, fusion, None)
     of_texts = described.features == "text"
     events = EventMap(feature_map_of(tensors), tensors["map.to_events"]) if of_texts else None

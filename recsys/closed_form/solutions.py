@@ -28,8 +28,6 @@ class NewItems:
 
     def fill(self, weights: Tensor, roots: Tensor) -> Tensor:
         """Fill in the columns of these items in weights (KM, N) of all; `roots` (KM, N) tell how scores spread."""
-        if not len(self.rows):
-            return weights
         scaled = scale_scores(self.targets, roots.T, self.known, self.scale)
         return weights.index_copy(1, self.rows, scaled.through(weights.T)(self.texts).T)
 
@@ -43,7 +41,7 @@ class Solver:
     scale: float  # the unit of the penalties
     floor: float = 0.0  # the least penalty: below it, noise in the sums would be taken for signal
     popularity: Tensor | None = None  # (N,) of the items; None for features of texts, whose sums do not tell it
-    new_items: NewItems | None = None  # over ids
+    new_items: NewItems | None = None  # over ids; None: all items were a target
 
     def solve(self, chosen: Hyperparameters) -> Adapter:
         """Solve for one choice: `closed.weights` and `closed.share`, float32."""
@@ -55,7 +53,7 @@ class Solver:
         if chosen.discount:
             assert self.popularity is not None, "sums over texts do not tell the popularity of an item"
             divisor = self.popularity**chosen.discount
-        weights = weights / divisor
+        weights /= divisor
         if self.new_items:
             weights = self.new_items.fill(weights, self.path.roots(*penalties) / divisor)
         return {WEIGHTS: weights.float(), SHARE: torch.tensor([chosen.share])}

@@ -88,11 +88,9 @@ class ClosedFormMethod:
 
     @cached_property
     def _whitening(self) -> Whitening:
-        return (
-            self.fitted.whitening
-            if self.fitted
-            else Whitening.fit(self.embeddings[self.trainable_rows], self.config.whitening)
-        )
+        if self.fitted:
+            return self.fitted.whitening
+        return Whitening.fit(self.embeddings[self.trainable_rows], self.config.whitening)
 
     @cached_property
     def pair_gate(self) -> PairGate:
@@ -216,9 +214,11 @@ class ClosedFormMethod:
         popularity = item_popularity(sums[GRAM], self.width)
         return Solver(path, None, self._penalty_unit, floor, popularity, self._new_items(self.known_items(total)))
 
-    def _new_items(self, known: np.ndarray) -> NewItems:
-        """Prepare to fill in, over ids, all items but those `known`."""
+    def _new_items(self, known: np.ndarray) -> NewItems | None:
+        """Prepare to fill in, over ids, all items but those `known`; None if there are no others."""
         rows = np.setdiff1d(np.arange(self.width), known)
+        if not len(rows):
+            return None
         places, texts = (torch.from_numpy(rows), torch.from_numpy(known)), self._whitening(self.embeddings[rows])
         return NewItems(*places, texts, self._fit_targets(known), self.config.new_item_scale)
 
